@@ -1,0 +1,137 @@
+"""The controller: hooks on the decisions of one episode, in the manner of transformers' `LogitsProcessor`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_type_hints
+
+from tts_generate.errors import ControllerError, InputError, UnknownNameError
+from tts_generate.state import Decision, State, leading_answer
+
+Probing = Literal["every_step", "on_demand", "never"]
+
+
+class Controller:
+    """Decides which branches to open, how far to continue each, where to probe, what to prune and when to answer.
+
+    A subclass names its knobs in `schedule` and annotates them (`int`, `float` or `bool`), allocates what it remembers
+    within an episode in `memory`, and writes the hooks `begin`, `plan`, `review` and, where the majority of the pool
+    is not what it wants, `answer`. The same object runs in replay and live; it is configuration only, the runner
+    works on a copy per episode.
+
+    Source: AutoTTS (arXiv 2605.08083), the verbs branch, continue, probe, prune and answer.
+
+    >>> class FirstThree(Controller):
+    ...     "Reads `width` branches to their end and lets them vote."
+    ...     probing = "never"
+    ...     width: int
+    ...     @staticmethod
+    ...     def schedule(beta): return {"width": 1 + round(4 * beta)}
+    ...     def begin(self, state, do): do.open, do.open_steps = self.width, 1 << 20
+    >>> FirstThree.from_beta(0.5)
+    FirstThree(beta=0.5, width=3)
+    """
+
+    probing: ClassVar[Probing] = "every_step"
+    """When a live run probes: at the end of every advance, only where `Decision.probe` says so, or never."""
+    max_rounds: ClassVar[int] = 1_000_000
+    """Rounds after which an episode ends with the `answer` hook."""
+
+    beta: float | None
+
+    def __init__(self, **knobs: Any) -> None:
+        known = set(self.schedule(0.5))
+        for name in knobs:
+            if name not in known:
+                raise UnknownNameError.of(f"knob of {type(self).__name__}", name, known)
+        missing = known - set(knobs)
+        if missing:
+            raise InputError(
+                f"{type(self).__name__} needs every knob; missing: {', '.join(sorted(missing))}. "
+                "Use from_beta(beta, knob=value) to change some and take the others from beta."
+            )
+        self.beta = None
+        kinds = get_type_hints(type(self))
+        for name in self.schedule(0.5):
+            setattr(self, name, _knob_value(type(self).__name__, name, kinds.get(name, float), knobs[name]))
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        """Every knob at budget `beta` in [0, 1], each monotone in beta."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_beta(cls, beta: float = 0.5, **knobs: Any) -> Self:
+        """Set every knob from the one budget knob; named ones are taken as given.
+
+        Args:
+            beta: the budget, 0 (few tokens) to 1 (many).
+            **knobs: knobs of `schedule` to set by hand.
+
+        Raises:
+            InputError: beta outside [0, 1], or a knob of the wrong type.
+            UnknownNameError: a knob that this controller does not have.
+        """
+        try:
+            inside = 0.0 <= float(beta) <= 1.0
+        except (TypeError, ValueError):
+            inside = False
+        if not inside:
+            raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+        controller = cls(**{**cls.schedule(float(beta)), **knobs})
+        controller.beta = float(beta)
+        return controller
+
+    @property
+    def knobs(self) -> dict[str, float]:
+        """Name and value of every knob, in the order of `schedule`."""
+        return {name: getattr(self, name) for name in self.schedule(0.5)}
+
+    def memory(self, max_branches: int) -> None:
+        """Allocate what the hooks remember within one episode; called before `begin`."""
+
+    def begin(self, state: State, do: Decision) -> None:
+        """Say how many branches to open first (`do.open`), and how far to read them (`do.open_steps`)."""
+        raise NotImplementedError
+
+    def plan(self, state: State, do: Decision) -> None:
+        """Before advancing: set `do.steps[i]`, `do.prune[i]`, `do.probe[i]` of the opened branches."""
+
+    def review(self, state: State, do: Decision) -> None:
+        """After advancing: open more (`do.open`), or end (`do.stop`, `do.answer`)."""
+
+    def answer(self, state: State) -> int:
+        """The answer id when nothing is left to advance: the majority of the pool, else of the latest answers."""
+        return leading_answer(state)
+
+    def for_episode(self, max_branches: int) -> Self:
+        """A copy with fresh memory for one episode of at most `max_branches` branches."""
+        mine = copy.copy(self)
+        mine.memory(max_branches)
+        return mine
+
+    def __repr__(self) -> str:
+        beta = "" if self.beta is None else f"beta={self.beta:g}, "
+        return f"{type(self).__name__}({beta}{', '.join(f'{k}={v}' for k, v in self.knobs.items())})"
+
+
+def _knob_value(controller: str, name: str, kind: Any, value: Any) -> float:
+    """`value` as the knob's annotated type; what would change it silently is refused."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and number and float(value).is_integer():
+        return int(value)
+    if kind is float and number:
+        return float(value)
+    expected = {int: "a whole number", float: "a finite number", bool: "true or false"}.get(kind)
+    if expected is None:
+        raise ControllerError(f"{controller}.{name} is annotated {kind!r}; a knob is int, float or bool.")
+    raise InputError(f"knob {name} of {controller} must be {expected}, got {value!r}.")
+
+
+def describe(controller: Controller) -> Mapping[str, Any]:
+    """Class, beta and knobs as plain JSON values, for traces and result files."""
+    return {"controller": type(controller).__name__, "beta": controller.beta, "knobs": dict(controller.knobs)}

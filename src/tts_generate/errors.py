@@ -1,0 +1,51 @@
+"""Every error this library raises on purpose: one clear message, one class a caller can catch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TTSError(Exception):
+    """An error of tts-generate; its message says what came, what was expected and what to do."""
+
+
+class InputError(TTSError, ValueError):
+    """An argument, prompt or setting is not usable as given."""
+
+
+class UnknownNameError(InputError):
+    """A name (controller, strategy, knob, keyword) is not one of those known."""
+
+    @classmethod
+    def of(cls, kind: str, name: object, known: Iterable[str], hint: str = "") -> UnknownNameError:
+        """Say which names are known, nearest first.
+
+        >>> str(UnknownNameError.of("controller", "cmcc", ["asc", "cmc"]))
+        "unknown controller 'cmcc': did you mean 'cmc'? Known: 'asc', 'cmc'."
+        """
+        options = sorted(known)
+        near = difflib.get_close_matches(str(name), options, n=1)
+        guess = f" did you mean {near[0]!r}?" if near else ""
+        listed = ", ".join(repr(option) for option in options) or "none"
+        return cls(f"unknown {kind} {name!r}:{guess} Known: {listed}.{' ' + hint if hint else ''}")
+
+
+class UnsupportedError(TTSError, ValueError):
+    """A decoding mode or model family that the engine cannot honour was asked for."""
+
+
+class ControllerError(TTSError):
+    """A controller made a decision that cannot be carried out, or its folder is not usable."""
+
+
+class UntrustedCodeError(ControllerError):
+    """Controller code would have to run, and nobody said that it may."""
+
+
+class StoreError(TTSError):
+    """A trajectory store cannot be read or written."""
+
+
+class StoreFormatError(StoreError):
+    """A trajectory store, or a file in it, has another format, model or settings than expected."""

@@ -1,0 +1,164 @@
+"""One branch as the engine decodes it, and what is written down of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tts_generate.answers import AnswerFormat
+from tts_generate.trajectories import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """An intermediate answer: after how many tokens, what was said, what it took, how sure the model was."""
+
+    position: int
+    answer: str | None
+    tokens: int
+    logprob: float | None
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Branch:
+    """Tokens and probes of one branch; `number` names it in the recording and keys its randomness."""
+
+    number: int
+    key: int
+    ids: list[int] = field(default_factory=list)
+    pending: tuple[int, float] | None = None
+    """The next token and its log-probability, drawn but not taken: it counts only if the branch is continued."""
+    finish_reason: str | None = None
+    final_answer: str | None = None
+    probes: list[ProbeRecord] = field(default_factory=list)
+    step_logprobs: list[float] = field(default_factory=list)
+    slot: int | None = None
+    """The cache row that holds the branch, once it has one."""
+    open_logprob: float = 0.0
+    """Sum of log-probabilities of the step in progress."""
+
+    @property
+    def row(self) -> int:
+        """The slot of a branch that has one."""
+        assert self.slot is not None
+        return self.slot
+
+    @property
+    def finished(self) -> bool:
+        """Whether the branch has come to its end."""
+        return self.finish_reason is not None
+
+    def take(self, token: int, logprob: float, interval_tokens: int) -> None:
+        """Append a token, closing a step at every multiple of `interval_tokens`."""
+        self.ids.append(token)
+        self.open_logprob += logprob
+        if len(self.ids) % interval_tokens == 0:
+            self.close_step(interval_tokens)
+
+    def close_step(self, interval_tokens: int) -> None:
+        """Note the mean log-probability of the step in progress, if it has any token."""
+        length = len(self.ids) - interval_tokens * len(self.step_logprobs)
+        if length > 0:
+            self.step_logprobs.append(self.open_logprob / length)
+            self.open_logprob = 0.0
+
+    def depth(self, interval_tokens: int) -> int:
+        """Steps taken, the last one perhaps short."""
+        return -(-len(self.ids) // interval_tokens)
+
+    def trajectory(self, question_id: str, seed: int, prompt_tokens: int, with_ids: bool = True) -> Trajectory:
+        """The branch as a row of a trajectory store."""
+        return Trajectory(
+            question_id=question_id,
+            branch=self.number,
+            seed=seed,
+            prompt_tokens=prompt_tokens,
+            tokens=len(self.ids),
+            finish_reason=self.finish_reason,
+            final_answer=self.final_answer,
+            probe_positions=tuple(probe.position for probe in self.probes),
+            probe_answers=tuple(probe.answer for probe in self.probes),
+            probe_tokens=tuple(probe.tokens for probe in self.probes),
+            probe_logprobs=tuple(probe.logprob for probe in self.probes),
+            step_logprobs=tuple(self.step_logprobs),
+            token_ids=tuple(self.ids) if with_ids else None,
+        )
+
+
+@dataclass(slots=True)
+class Probe:
+    """A probe under way: forced tokens, then a greedy answer, then forgotten.
+
+    It runs in the branch's own row, behind the branch's tokens, while the branch waits for the decision; afterwards
+    the row's length is what it was, so the branch never sees it.
+    """
+
+    position: int
+    forced: list[int]
+    text: str
+    """What the branch has said after its thinking ended; "" while it thinks."""
+    said: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    fed: int = 0
+
+    def next_forced(self) -> int | None:
+        """The next token of the suffix to feed, or None when the answer is being decoded."""
+        if self.fed < len(self.forced):
+            self.fed += 1
+            return self.forced[self.fed - 1]
+        return None
+
+    def record(self, answer: str | None) -> ProbeRecord:
+        """What is kept of the probe."""
+        mean = self.logprob / len(self.said) if self.said else None
+        tokens = len(self.forced) + len(self.said)
+        return ProbeRecord(self.position, answer, tokens, mean, (*self.forced, *self.said))
+
+
+class Reader:
+    """Reads answers out of token ids: one tokenizer, one answer format, one budget a probe."""
+
+    def __init__(self, tokenizer: object, answer_format: AnswerFormat, max_probe_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.format = answer_format
+        self.max_probe_tokens = max_probe_tokens
+        self._suffixes: dict[str, list[int]] = {}
+
+    @property
+    def max_tokens(self) -> int:
+        """Upper bound of one probe's tokens."""
+        return len(self.suffix_ids(self.format.probe_suffix)) + self.max_probe_tokens
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Decoded text, special tokens kept (they may end the thinking)."""
+        decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)  # type: ignore[attr-defined]
+        return decoded
+
+    def suffix_ids(self, suffix: str) -> list[int]:
+        """Token ids of a suffix, without any special tokens of the tokenizer's own."""
+        if suffix not in self._suffixes:
+            ids = self.tokenizer(suffix, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+            self._suffixes[suffix] = list(ids)
+        return self._suffixes[suffix]
+
+    def final_answer(self, branch: Branch) -> str | None:
+        """The answer that a finished branch states."""
+        return self.format.find(self.text(branch.ids))
+
+    def begin_probe(self, branch: Branch) -> Probe | ProbeRecord:
+        """A probe to run; or its result at once, where the branch has already stated its answer after thinking."""
+        text = self.text(branch.ids)
+        end = text.rfind(self.format.think_end) if self.format.think_end else -1
+        stated = self.format.find(text) if end >= 0 else None
+        if stated is not None:
+            return ProbeRecord(len(branch.ids), stated, 0, None)
+        suffix = self.suffix_ids(self.format.suffix_for(text))
+        return Probe(len(branch.ids), suffix, text[end:] if end >= 0 else "")
+
+    def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
+        """Whether the probe is complete, and the answer it gave: complete too when it `ended` or ran out of tokens."""
+        answer = self.format.find(probe.text + self.text([*probe.forced, *probe.said]))
+        exhausted = ended or len(probe.said) >= self.max_probe_tokens
+        open_ended = self.format.answer_pattern is not None  # a pattern may match a longer answer one token later
+        return exhausted or (answer is not None and not open_ended), answer

@@ -1,0 +1,109 @@
+"""What a call returns: the winning branch as token ids, or everything that was decoded and what it took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+from tts_generate.controller import describe
+from tts_generate.engine.branch import Branch
+from tts_generate.engine.question import Running
+from tts_generate.engine.settings import Settings
+from tts_generate.runner import Cost
+from tts_generate.trace import Trace
+from tts_generate.trajectories import Trajectory
+
+
+@dataclass
+class AutoTTSOutput(ModelOutput):
+    """Output of `generate(strategy="autotts", return_dict_in_generate=True)`; lists have one entry a question."""
+
+    sequences: torch.LongTensor | None = None
+    """(questions, length) prompt as it was given + the winning branch, padded on the right."""
+    answers: list[str | None] | None = None
+    """The answer decided on; None where no branch stated one."""
+    votes: list[dict[str, int]] | None = None
+    """Votes of the finished branches that were not pruned, by answer, most first."""
+    cost: list[Cost] | None = None
+    """Tokens decoded, by kind."""
+    trace: list[Trace] | None = None
+    """What the controller did, round by round."""
+    branches: list[list[Trajectory]] | None = None
+    """Everything decoded, in opening order; write it to a store, or replay it."""
+    winners: list[int] | None = None
+    """The branch of `branches` whose tokens are in `sequences`."""
+    seed: int | None = None
+    """The seed that repeats this call."""
+
+    @property
+    def total_cost(self) -> Cost:
+        """Tokens of the whole call."""
+        return sum(self.cost or [], Cost())
+
+
+def collect(input_ids: torch.Tensor, done: Sequence[Running], settings: Settings) -> AutoTTSOutput:
+    """Put finished questions, in the order they were asked, into one output."""
+    winners = [_winner(running) for running in done]
+    tails = [_shown_ids(running, winner) for running, winner in zip(done, winners, strict=True)]
+    width = max(len(tail) for tail in tails)
+    padded = torch.full((len(tails), width), settings.pad_token_id, dtype=input_ids.dtype)
+    for row, tail in enumerate(tails):
+        padded[row, : len(tail)] = torch.tensor(tail)
+    return AutoTTSOutput(
+        sequences=torch.cat([input_ids, padded.to(input_ids.device)], dim=1),
+        answers=[running.book.text(running.episode.answer) for running in done],
+        votes=[_votes(running) for running in done],
+        cost=[running.cost for running in done],
+        trace=[
+            Trace.of(running.task.question_id, describe(running.task.controller), running.events, running.book.text)
+            for running in done
+        ],
+        branches=[trajectories(running, settings.seed) for running in done],
+        winners=winners,
+        seed=settings.seed,
+    )
+
+
+def trajectories(running: Running, seed: int) -> list[Trajectory]:
+    """The branches of a question as rows of a trajectory store, in opening order."""
+    task = running.task
+    return [branch.trajectory(task.question_id, seed, len(task.prompt_ids)) for branch in running.branches]
+
+
+def _votes(running: Running) -> dict[str, int]:
+    state = running.episode.state
+    pool = [running.book.text(int(answer)) for answer in state.pool[: state.pooled]]
+    return dict(Counter(answer for answer in pool if answer is not None).most_common())
+
+
+def _shown(branch: Branch) -> str | None:
+    """The latest answer of a branch."""
+    if branch.finished:
+        return branch.final_answer
+    return branch.probes[-1].answer if branch.probes else None
+
+
+def _winner(running: Running) -> int:
+    """The branch to show: first to finish with the answer, else one that was probed to it, else the longest."""
+    answer = running.book.text(running.episode.answer)
+    state = running.episode.state
+
+    def rank(number: int) -> tuple[bool, bool, int, int]:
+        branch = running.branches[number]
+        agrees = answer is not None and _shown(branch) == answer
+        order = -int(state.finish_rank[number]) if branch.finished else len(branch.ids)
+        return agrees, branch.finished, order, -number
+
+    return max(range(len(running.branches)), key=rank)
+
+
+def _shown_ids(running: Running, winner: int) -> list[int]:
+    """Tokens of the winning branch; one that was stopped on its way is closed by its latest probe."""
+    branch = running.branches[winner]
+    if branch.finished or not branch.probes:
+        return branch.ids
+    return [*branch.ids, *branch.probes[-1].ids]

@@ -1,0 +1,50 @@
+"""A question on its way through the engine: what was asked, what is in flight, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from tts_generate.answers import AnswerBook
+from tts_generate.controller import Controller
+from tts_generate.engine.branch import Branch
+from tts_generate.engine.cache import Prefix
+from tts_generate.processors import BranchProcessorList
+from tts_generate.runner import Cost, Episode, Outcome
+from tts_generate.trace import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question to answer: its prompt, who decides, and the branch numbers to open, in order (0, 1, … if None)."""
+
+    question_id: str
+    prompt_ids: Sequence[int]
+    controller: Controller
+    order: Sequence[int] | None = None
+    processors: BranchProcessorList = field(default_factory=BranchProcessorList)
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A question in flight, and afterwards what came of it."""
+
+    index: int
+    task: Task
+    episode: Episode
+    events: list[Event]
+    prefix: Prefix
+    logits: Tensor
+    """(V,) float32 logits of the first token."""
+    branches: list[Branch] = field(default_factory=list)
+    """In opening order."""
+    book: AnswerBook = field(default_factory=AnswerBook)
+    outcomes: list[Outcome] = field(default_factory=list)
+    expected: int = 0
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens spent on this question."""
+        return self.episode.cost(len(self.task.prompt_ids))

@@ -1,0 +1,215 @@
+"""Records trajectories through the same generate() path that answers questions: self-consistency, probed at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from tts_generate.engine import request
+from tts_generate.engine.branch import Branch
+from tts_generate.engine.generate import AutoTTS
+from tts_generate.engine.question import Task
+from tts_generate.errors import InputError
+from tts_generate.loading import load_controller
+from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
+
+_FLUSH_SECONDS = 1.0
+
+
+class Recorder(AutoTTS):
+    """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
+
+    def __init__(self, questions: Sequence[Question], out: Path, branches: int, progress: bool, **options: Any) -> None:
+        if branches < 1:
+            raise InputError(f"branches must be at least 1, got {branches}.")
+        super().__init__(load_controller("self_consistency", max_samples=branches), **options)
+        self.questions, self.out, self.branches, self.progress = questions, out, branches, progress
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        generation_config: GenerationConfig | None = None,
+        **model_kwargs: Any,
+    ) -> Tensor:
+        """Record what is missing of every question; returns the prompts unchanged."""
+        config = generation_config or model.generation_config
+        request.check_modes(config, model_kwargs)
+        prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
+        settings = dataclasses.replace(self.settings(config, input_ids.shape[1]), probe_every_step=True)
+        manifest = Manifest(
+            interval_tokens=settings.interval_tokens,
+            branches=self.branches,
+            seed=settings.seed,
+            model=_model_card(model),
+            tokenizer={"class": type(self.tokenizer).__name__, "vocab_size": len(self.tokenizer)},
+            generation_config=_sampling_card(config, settings.max_new_tokens),
+            probe=dataclasses.asdict(request.probing(self.probing, config)),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            source="recorded",
+            questions_sha256=questions_hash(self.questions),
+        )
+        with StoreWriter.open(self.out, manifest, self.questions) as writer:
+            tasks = self._tasks(prompts, writer.done)
+            bar = tqdm(
+                total=self.branches * len(prompts),
+                initial=len(writer.done),
+                desc="recording",
+                unit="branch",
+                disable=not self.progress,
+            )
+            with bar, _flushing(writer) as rows:
+
+                def keep(task: Task, branch: Branch) -> None:
+                    rows.add(branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids)))
+                    bar.update()
+
+                if tasks:
+                    hooks = {"on_branch": keep}
+                    loop = self.loop(
+                        model, config, settings, tasks, logits_processor, stopping_criteria, **hooks
+                    )
+                    for _ in loop.run(tasks):
+                        pass
+        return input_ids
+
+    def _tasks(self, prompts: list[list[int]], done: set[tuple[str, int]]) -> list[Task]:
+        """One task a question, for the branches that are not recorded yet."""
+        tasks = []
+        for question, ids in zip(self.questions, prompts, strict=True):
+            missing = [n for n in range(self.branches) if (question.question_id, n) not in done]
+            if missing:
+                controller = load_controller("self_consistency", max_samples=len(missing))
+                tasks.append(Task(question.question_id, ids, controller, order=missing))
+        return tasks
+
+
+class _Rows:
+    """Trajectories on their way to the journal: written together, at the latest after `_FLUSH_SECONDS`."""
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self.writer = writer
+        self.rows: list[Trajectory] = []
+        self.flushed = time.monotonic()
+
+    def add(self, row: Trajectory) -> None:
+        self.rows.append(row)
+        if time.monotonic() - self.flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        rows, self.rows = self.rows, []
+        if rows:
+            self.writer.append(rows)
+        self.flushed = time.monotonic()
+
+
+@contextmanager
+def _flushing(writer: StoreWriter) -> Iterator[_Rows]:
+    rows = _Rows(writer)
+    try:
+        yield rows
+    finally:  # also on Ctrl-C: nothing decoded is lost
+        rows.flush()
+
+
+def record(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    out: str | Path,
+    *,
+    branches: int = 64,
+    seed: int = 0,
+    interval_tokens: int | None = None,
+    max_rows: int = 256,
+    progress: bool = True,
+    probe_suffix: str | None = None,
+    think_end: str | None = None,
+    answer_pattern: str | None = None,
+    max_probe_tokens: int | None = None,
+    **generate_kwargs: Any,
+) -> TrajectoryStore:
+    """Read `branches` branches of every question to their end, probing at every step, into a trajectory store.
+
+    Run again with the same arguments, it goes on where it stopped: what is recorded stays, and the finished store has
+    the same rows as that of an uninterrupted run.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer; prompts are padded on the left whatever its `padding_side`.
+        questions: at least one; `question_id`s must differ.
+        out: folder of the store.
+        branches: branches a question.
+        seed: of the branches' randomness.
+        interval_tokens, max_rows, probe_suffix, think_end, answer_pattern, max_probe_tokens: see `AutoTTS`.
+        progress: show a tqdm bar.
+        **generate_kwargs: for `model.generate`, such as `temperature`, `top_p` or `max_new_tokens`.
+
+    Raises:
+        InputError: nothing to record, or an argument out of range.
+        StoreError: the store cannot be written, or holds a recording made with other settings.
+    """
+    if not questions:
+        raise InputError("there is no question to record.")
+    recorder = Recorder(
+        questions,
+        Path(out),
+        branches,
+        progress,
+        tokenizer=tokenizer,
+        seed=seed,
+        interval_tokens=interval_tokens,
+        max_rows=max_rows,
+        probe_suffix=probe_suffix,
+        think_end=think_end,
+        answer_pattern=answer_pattern,
+        max_probe_tokens=max_probe_tokens,
+    )
+    inputs = tokenizer(
+        [question.question for question in questions], padding=True, padding_side="left", return_tensors="pt"
+    ).to(model.device)
+    generate_kwargs.setdefault("do_sample", True)
+    type(model).generate(
+        model,
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        custom_generate=recorder,
+        **generate_kwargs,
+    )
+    return TrajectoryStore.open(out)
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """A hash of ids, texts and gold answers, in order."""
+    rows = [dataclasses.astuple(question) for question in questions]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+
+def _model_card(model: PreTrainedModel) -> dict[str, Any]:
+    return {
+        "name_or_path": model.config._name_or_path,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "class": type(model).__name__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters": model.num_parameters(),
+    }
+
+
+def _sampling_card(config: GenerationConfig, max_new_tokens: int) -> dict[str, Any]:
+    """The settings that shape the distribution of the tokens, defaults left out."""
+    return {**{k: v for k, v in config.to_diff_dict().items() if v is not None}, "max_new_tokens": max_new_tokens}

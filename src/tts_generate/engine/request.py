@@ -1,0 +1,170 @@
+"""From what transformers' `generate` prepared to what the loop needs; whatever cannot be honoured is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.logits_process import (
+    MinNewTokensLengthLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
+
+from tts_generate.answers import AnswerFormat
+from tts_generate.engine.sample import Sampler
+from tts_generate.engine.settings import Probing, Settings
+from tts_generate.errors import InputError, UnsupportedError
+
+_PREPARED = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep", "cache_position"}
+_REFUSED_PROCESSORS = {
+    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn, which counts rows of a batch that changes all the time",
+    UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale, which keeps a second cache of its own",
+    SuppressTokensAtBeginLogitsProcessor: "begin_suppress_tokens",
+}
+_REFUSED_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+def setting(name: str, given: Any, config: GenerationConfig, default: Any) -> Any:
+    """A setting of ours: as given, else as the model's generation config has it, else the default."""
+    if given is not None:
+        return given
+    kept = getattr(config, name, None)
+    return default if kept is None else kept
+
+
+def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
+    """Refuse decoding modes, outputs and inputs that the engine would otherwise have to ignore.
+
+    Raises:
+        UnsupportedError: naming what was asked for and why it cannot be done.
+        InputError: greedy decoding, in which all branches would be the same.
+    """
+    mode = config.get_generation_mode()
+    if mode is GenerationMode.GREEDY_SEARCH:
+        raise InputError(
+            "do_sample=False makes all branches of a question the same, so there is nothing to vote on; pass "
+            "do_sample=True (and a temperature)."
+        )
+    if mode is not GenerationMode.SAMPLE:
+        raise UnsupportedError(
+            f"strategy='autotts' samples independent branches and cannot do {mode.value.replace('_', ' ')}; leave out "
+            "the argument that asks for it."
+        )
+    if (config.num_return_sequences or 1) != 1:
+        raise UnsupportedError(
+            "num_return_sequences is not used by strategy='autotts': the controller opens the branches. Set its knobs "
+            "instead (e.g. controller_kwargs={'max_samples': 16}), and read all branches from output.branches."
+        )
+    for name in _REFUSED_OUTPUTS:
+        if getattr(config, name, None):
+            raise UnsupportedError(f"{name}=True is not offered by strategy='autotts': branches come and go in a batch.")
+    if config.use_cache is False or config.cache_implementation is not None:
+        raise UnsupportedError(
+            "strategy='autotts' keeps its own key-value cache: leave use_cache and cache_implementation at their defaults."
+        )
+    cache = model_kwargs.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
+        raise UnsupportedError("strategy='autotts' prefills prompts itself; leave out past_key_values.")
+    for name, value in model_kwargs.items():
+        if name not in _PREPARED and value is not None:
+            raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
+
+
+def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+    """The token ids of each question, its left padding gone.
+
+    Args:
+        input_ids: (questions, length) int64.
+        attention_mask: the same shape, 0 on padding; None if there is none.
+
+    Raises:
+        InputError: an empty prompt, or padding that is not on the left.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    found = []
+    for number, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)):
+        start = mask.index(True) if True in mask else len(mask)
+        if start == len(mask):
+            raise InputError(f"prompt {number} is empty; give every question at least one token.")
+        if not all(mask[start:]):
+            raise InputError(
+                f"prompt {number} is padded inside or on the right; tokenize with tokenizer.padding_side = 'left'."
+            )
+        found.append(ids[start:])
+    return found
+
+
+def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: Settings, probe_tokens: int) -> None:
+    """Refuse prompts that do not leave room for a branch and its probes in the model's context."""
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(range(len(questions)), key=lambda number: len(questions[number]))
+    length = len(questions[longest])
+    if context is not None and length + settings.max_new_tokens + probe_tokens > context:
+        raise InputError(
+            f"prompt {longest} has {length} tokens; with max_new_tokens={settings.max_new_tokens} and {probe_tokens} "
+            f"for a probe that is beyond the model's context of {context}. Shorten the prompt or pass max_new_tokens="
+            f"{max(0, context - length - probe_tokens)} or less."
+        )
+
+
+def eos_ids(config: GenerationConfig) -> tuple[int, ...]:
+    """Every token id that ends a branch."""
+    eos = config.eos_token_id
+    return () if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),)
+
+
+def pad_id(config: GenerationConfig) -> int:
+    """The token id that fills returned sequences."""
+    ends = eos_ids(config)
+    return int(config.pad_token_id) if config.pad_token_id is not None else ends[0] if ends else 0
+
+
+def max_new_tokens(config: GenerationConfig, padded_length: int) -> int:
+    """Tokens a branch may have, from whichever limit the caller gave."""
+    if config.max_new_tokens is not None:
+        return int(config.max_new_tokens)
+    return max(1, int(config.max_length or 0) - padded_length)
+
+
+def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
+    """How this model is asked for its answer."""
+    usual = AnswerFormat()
+    answer_format = AnswerFormat(
+        probe_suffix=setting("probe_suffix", options.get("probe_suffix"), config, usual.probe_suffix),
+        think_end=setting("think_end", options.get("think_end"), config, usual.think_end),
+        answer_pattern=setting("answer_pattern", options.get("answer_pattern"), config, usual.answer_pattern),
+    )
+    return Probing(answer_format, setting("max_probe_tokens", options.get("max_probe_tokens"), config, 20))
+
+
+def sampler(processors: LogitsProcessorList) -> Sampler:
+    """A sampler for the prepared processors.
+
+    `min_new_tokens` is counted by the engine, because transformers' processor counts the padding of the prompt in.
+
+    Raises:
+        UnsupportedError: a processor that cannot be honoured branch by branch.
+    """
+    kept, least, ends = LogitsProcessorList(), 0, None
+    for processor in processors:
+        for kind, what in _REFUSED_PROCESSORS.items():
+            if isinstance(processor, kind):
+                raise UnsupportedError(f"strategy='autotts' cannot honour {what}.")
+        if type(processor) is MinNewTokensLengthLogitsProcessor:
+            least, ends = processor.min_new_tokens, processor.eos_token_id
+        else:
+            kept.append(processor)
+    return Sampler(kept, least, ends)
+
+
+def criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:
+    """The criteria that need a branch's tokens; its length and its end are counted by the engine."""
+    return StoppingCriteriaList([c for c in prepared if not isinstance(c, (MaxLengthCriteria, EosTokenCriteria))])

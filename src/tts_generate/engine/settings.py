@@ -1,0 +1,52 @@
+"""What one call of the engine is asked for, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tts_generate.answers import AnswerFormat
+from tts_generate.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Numbers of one run, in tokens unless named otherwise."""
+
+    seed: int
+    interval_tokens: int
+    """Tokens of one step."""
+    max_new_tokens: int
+    """Tokens of a branch at most."""
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+    max_rows: int = 256
+    """Branches decoded in one forward pass at most."""
+    max_branches: int = 128
+    """Branches of one question at most."""
+    probe_every_step: bool = False
+    """Probe at every step whatever the controller reads: what a recording does."""
+
+    def __post_init__(self) -> None:
+        for name in ("interval_tokens", "max_new_tokens", "max_rows", "max_branches"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if self.max_new_tokens < self.interval_tokens:
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="
+                f"{self.interval_tokens}: a controller would never decide anything. Raise max_new_tokens or pass a "
+                "smaller interval_tokens."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """How a model is asked for its answer, with the budget of one probe."""
+
+    format: AnswerFormat
+    max_probe_tokens: int = 20
+    """Tokens of a probed answer at most, the forced suffix not counted."""
+
+    def __post_init__(self) -> None:
+        if self.max_probe_tokens < 1:
+            raise InputError(f"max_probe_tokens must be at least 1, got {self.max_probe_tokens!r}.")

@@ -1,0 +1,161 @@
+"""What the engine decodes is what the model says, whoever else is in the batch; every token is on the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from engine_models import QUESTIONS, Live, make_live
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.noise import branch_key, gumbel
+
+
+def prompt_ids(live: Live, question: str) -> list[int]:
+    return list(live.tokenizer(question)["input_ids"])
+
+
+def redecode(live: Live, question: str, number: int, ids: tuple[int, ...], seed: int = 0) -> list[int]:
+    """The slow twin: every token of a branch drawn again from one plain forward pass over all of it."""
+    prompt = prompt_ids(live, question)
+    whole = torch.tensor([prompt + list(ids)])
+    with torch.no_grad():
+        logits = live.model(input_ids=whole).logits[0, len(prompt) - 1 : -1].float()
+    count = len(ids)
+    keys = torch.full((count,), branch_key(seed, prompt, number))
+    noise = gumbel(keys, torch.arange(count), torch.arange(logits.shape[1])[None])
+    return (logits.double() + noise).argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("controller", ["self_consistency", "cmc"])
+def test_tokens_are_those_of_a_plain_forward_pass(live: Live, controller: str) -> None:
+    output = live.run(*QUESTIONS, controller=controller, beta=0.2)
+    for question, branches in zip(QUESTIONS, output.branches, strict=True):
+        assert len(branches) >= 2
+        for branch in branches:
+            assert redecode(live, question, branch.branch, branch.token_ids) == list(branch.token_ids)
+
+
+def test_probes_are_forced_suffix_and_greedy_answer_forgotten(live: Live) -> None:
+    """A probe decodes what a plain greedy pass over branch + suffix decodes, and the branch goes on untouched."""
+    output = live.run(*QUESTIONS, beta=0.2)
+    suffix = live.tokenizer("</think>\\boxed{", add_special_tokens=False)["input_ids"]
+    seen = 0
+    for question, branches in zip(QUESTIONS, output.branches, strict=True):
+        for branch in branches:
+            for position, answer, tokens in zip(
+                branch.probe_positions, branch.probe_answers, branch.probe_tokens, strict=True
+            ):
+                ids = branch.token_ids[:position]
+                if 4 in ids:  # </think>: other suffixes; see test_answers
+                    continue
+                said = greedy(live, prompt_ids(live, question) + list(ids) + suffix, 4)
+                text = live.tokenizer.decode(suffix + said)
+                found = text.split("\\boxed{")[1].split("}")[0].strip() if "}" in text else None
+                assert (answer or None) == (found or None)
+                assert tokens == len(suffix) + len(said)
+                seen += 1
+    assert seen > 10
+
+
+def greedy(live: Live, ids: list[int], most: int) -> list[int]:
+    said: list[int] = []
+    while len(said) < most:
+        with torch.no_grad():
+            token = int(live.model(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax())
+        said.append(token)
+        if token in (2, 6):  # <eos>, }
+            break
+    return said
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    max_rows=st.integers(1, 70),
+    order=st.permutations(range(3)),
+    repeat=st.booleans(),
+    controller=st.sampled_from(["cmc", "asc"]),
+)
+def test_same_branches_whatever_the_neighbours(
+    qwen: Live, max_rows: int, order: list[int], repeat: bool, controller: str
+) -> None:
+    alone = {q: reference(qwen, controller, q) for q in QUESTIONS}
+    asked = [QUESTIONS[i] for i in order] + ([QUESTIONS[0]] if repeat else [])
+    output = qwen.run(*asked, controller=controller, max_rows=max_rows)
+    for number, question in enumerate(asked):
+        expected = alone[question]
+        assert output.answers[number] == expected.answers[0]
+        assert output.cost[number] == expected.cost[0]
+        assert output.trace[number].events == expected.trace[0].events
+        assert [b.token_ids for b in output.branches[number]] == [b.token_ids for b in expected.branches[0]]
+
+
+_REFERENCES: dict[tuple[str, str], Any] = {}
+
+
+def reference(live: Live, controller: str, question: str) -> Any:
+    if (controller, question) not in _REFERENCES:
+        _REFERENCES[controller, question] = live.run(question, controller=controller)
+    return _REFERENCES[controller, question]
+
+
+def test_seed_changes_everything_and_torch_seed_governs_none(qwen: Live) -> None:
+    first = qwen.run(QUESTIONS[0], seed=1)
+    assert first.seed == 1
+    assert first.branches[0][0].token_ids != qwen.run(QUESTIONS[0], seed=2).branches[0][0].token_ids
+    torch.manual_seed(7)
+    drawn = qwen.run(QUESTIONS[0], seed=None)
+    torch.manual_seed(7)
+    assert qwen.run(QUESTIONS[0], seed=None).branches == drawn.branches
+    assert qwen.run(QUESTIONS[0], seed=drawn.seed).branches == drawn.branches
+
+
+@pytest.mark.parametrize("controller", ["self_consistency", "asc", "cmc"])
+@pytest.mark.parametrize("max_rows", [3, 256])
+def test_ledger_equals_tokens_fed_to_the_model(
+    live: Live, controller: str, max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompt + generated + probe tokens, counted at the model's forward.
+
+    A sequence's very last token is drawn and never fed: one for each finished branch, one for each probe.
+    """
+    fed, filler = [], []
+    real = Decoder.step
+
+    def spy(self: Decoder, tokens: Any, lengths: Any) -> Any:
+        filler.append(max(0, 4 - len(tokens)))
+        return real(self, tokens, lengths)
+
+    monkeypatch.setattr(Decoder, "step", spy)
+    hook = live.model.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        output = live.run(*QUESTIONS, controller=controller, beta=0.3, max_rows=max_rows)
+    finally:
+        hook.remove()
+    branches = [branch for question in output.branches for branch in question]
+    unfed = sum(b.finish_reason is not None for b in branches) + sum(t > 0 for b in branches for t in b.probe_tokens)
+    cost = output.total_cost
+    assert cost.total_tokens == sum(fed) - sum(filler) + unfed
+    assert cost.prompt_tokens == sum(len(prompt_ids(live, question)) for question in QUESTIONS)
+    assert cost.generated_tokens == sum(b.tokens for b in branches)
+    assert cost.probe_tokens == sum(sum(b.probe_tokens) for b in branches)
+    assert 0 <= cost.wasted_tokens <= cost.generated_tokens
+
+
+def test_eager_attention_gives_the_same_branches() -> None:
+    """Another attention implementation rounds differently; on this model no token flips."""
+    eager, sdpa = make_live("qwen3_mixed", attention="eager"), make_live("qwen3_mixed")
+    first, second = eager.run(*QUESTIONS), sdpa.run(*QUESTIONS)
+    assert first.branches[0][0].token_ids == second.branches[0][0].token_ids
+    assert first.answers == second.answers
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_decodes(dtype: torch.dtype) -> None:
+    output = make_live("llama", dtype=dtype).run(*QUESTIONS)
+    assert len(output.answers) == 3

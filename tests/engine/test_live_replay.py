@@ -1,0 +1,136 @@
+"""Live = replay, in both senses: of what a live run decoded, and of a recording made with the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_models import QUESTIONS, Live, make_live
+
+from tts_generate.controller import Controller
+from tts_generate.engine import record
+from tts_generate.replay import Recording
+from tts_generate.replay import replay as replayed
+from tts_generate.state import TO_END, Decision, State
+from tts_generate.trajectories import Question
+
+INTERVAL = 8
+
+
+class Restless(Controller):
+    """Probes some branches only, prunes, bursts and opens late: every verb, on demand."""
+
+    probing = "on_demand"
+    width: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"width": 3 + round(4 * beta)}
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open = self.width
+        do.probe[0] = True
+
+    def plan(self, state: State, do: Decision) -> None:
+        for i in range(state.opened):
+            do.steps[i] = TO_END if i % 5 == 4 else 1 + (i + state.round) % 3
+            do.probe[i] = (i + state.round) % 2 == 0
+            do.prune[i] = state.round == 2 and i % 4 == 3
+
+    def review(self, state: State, do: Decision) -> None:
+        if state.round < 3:
+            do.open, do.open_steps = 1, 2
+
+
+CONTROLLERS: list[Any] = ["self_consistency", "asc", "cmc", Restless.from_beta(0.5)]
+
+
+def assert_same(live_output: Any, result: Any) -> None:
+    """Answers, costs and traces of a live call equal those of a replay in recorded order, episode by episode."""
+    assert [answer or "" for answer in live_output.answers] == result.answers[0].tolist()
+    assert [c.generated_tokens for c in live_output.cost] == result.generated_tokens[0].tolist()
+    assert [c.probe_tokens for c in live_output.cost] == result.probe_tokens[0].tolist()
+    assert [c.wasted_tokens for c in live_output.cost] == result.wasted_tokens[0].tolist()
+    assert [c.prompt_tokens for c in live_output.cost] == result.prompt_tokens[0].tolist()
+    assert [t.events for t in live_output.trace] == [t.events for t in result.traces]
+
+
+def written_down(output: Any) -> Recording:
+    questions = [Question(str(number), "") for number in range(len(output.answers))]
+    rows = [branch for branches in output.branches for branch in branches]
+    return Recording.of(questions, rows, INTERVAL, source="live")
+
+
+def knobs(controller: Any) -> dict[str, Any]:
+    return {} if isinstance(controller, Controller) else {"beta": 0.3}
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
+def test_what_a_live_run_decoded_replays_to_the_same_episode(live: Live, controller: Any) -> None:
+    output = live.run(*QUESTIONS, **{"beta": None, "controller": controller, **knobs(controller)})
+    result = replayed(written_down(output), controller, shuffles=0, traces=True, **knobs(controller))
+    assert_same(output, result)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_does_in_half_precision_too(dtype: torch.dtype) -> None:
+    output = make_live("qwen3", dtype=dtype).run(*QUESTIONS)
+    assert_same(output, replayed(written_down(output), "cmc", beta=0.5, shuffles=0, traces=True))
+
+
+@pytest.fixture(scope="module")
+def recording(qwen: Live, tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """24 branches of each question, recorded with seed 5."""
+    questions = [Question(f"q{n}", text, "7") for n, text in enumerate(QUESTIONS)]
+    store = record(
+        qwen.model,
+        qwen.tokenizer,
+        questions,
+        tmp_path_factory.mktemp("recorded") / "store",
+        branches=24,
+        seed=5,
+        interval_tokens=INTERVAL,
+        max_new_tokens=40,
+        max_probe_tokens=4,
+        temperature=1.0,
+        top_k=0,
+        progress=False,
+    )
+    return Recording.from_store(store)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
+@pytest.mark.parametrize("max_rows", [1, 5, 64])
+def test_a_live_run_from_scratch_takes_the_recorded_branches(
+    qwen: Live, recording: Recording, controller: Any, max_rows: int
+) -> None:
+    """Sense (b): the same seed gives the same branches as far as they are read, so everything equals the replay."""
+    result = replayed(recording, controller, shuffles=0, traces=True, **knobs(controller))
+    backwards = list(reversed(QUESTIONS))
+    options = {"beta": None, "controller": controller, "seed": 5, "max_rows": max_rows, **knobs(controller)}
+    output = qwen.run(*backwards, **options)
+    for name in ("answers", "cost", "trace"):
+        output[name] = list(reversed(output[name]))
+    assert_same(output, result)
+
+
+def test_recorded_branches_hold_a_probe_at_every_step(recording: Recording, qwen: Live) -> None:
+    full = qwen.run(*QUESTIONS, controller="self_consistency", seed=5, controller_kwargs={"max_samples": 24})
+    for recorded, branches in zip(recording.questions, full.branches, strict=True):
+        for mine, branch in zip(recorded.branches, branches, strict=True):
+            assert mine.complete
+            assert mine.tokens == branch.tokens
+            assert mine.interior == (branch.tokens - 1) // INTERVAL
+            assert (mine.answers >= -1).all()
+
+
+def test_recording_needs_no_probe_to_give_the_same_tokens(recording: Recording, qwen: Live) -> None:
+    """A probe leaves no trace in its branch: probed and unprobed branches are the same tokens."""
+    plain = qwen.run(QUESTIONS[2], controller="self_consistency", seed=5, controller_kwargs={"max_samples": 24})
+    probed = qwen.run(QUESTIONS[2], controller="cmc", seed=5, beta=1.0)
+    for a, b in zip(plain.branches[0], probed.branches[0], strict=False):
+        assert replace(a, token_ids=None).branch == b.branch
+        assert a.token_ids[: b.tokens] == b.token_ids

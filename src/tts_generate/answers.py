@@ -70,8 +70,7 @@ class AnswerFormat:
 
     def find(self, text: str) -> str | None:
         """The normalised answer stated last in `text`, after the thinking if it has ended; None without one."""
-        if self.think_end and self.think_end in text:
-            text = text.rsplit(self.think_end, 1)[1]
+        text = self._after_thinking(text)
         if self.answer_pattern is None:
             found = last_boxed(text)
         else:
@@ -79,6 +78,17 @@ class AnswerFormat:
             last = matches[-1] if matches else None
             found = None if last is None else last.group(1 if last.re.groups else 0)
         return normalise(found) or None if found is not None else None
+
+    def closed(self, text: str) -> bool:
+        r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.
+
+        >>> AnswerFormat().closed(r"</think>\boxed{ }"), AnswerFormat().closed(r"</think>\boxed{ 1")
+        (True, False)
+        """
+        return self.answer_pattern is None and last_boxed(self._after_thinking(text)) is not None
+
+    def _after_thinking(self, text: str) -> str:
+        return text.rsplit(self.think_end, 1)[-1] if self.think_end else text
 
     def suffix_for(self, text: str) -> str:
         r"""The suffix that makes a branch with this `text` state its answer; shorter once it has stopped thinking.

@@ -158,7 +158,6 @@ class Reader:
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
         """Whether the probe is complete, and the answer it gave: complete too when it `ended` or ran out of tokens."""
-        answer = self.format.find(probe.text + self.text([*probe.forced, *probe.said]))
+        text = probe.text + self.text([*probe.forced, *probe.said])
         exhausted = ended or len(probe.said) >= self.max_probe_tokens
-        open_ended = self.format.answer_pattern is not None  # a pattern may match a longer answer one token later
-        return exhausted or (answer is not None and not open_ended), answer
+        return exhausted or self.format.closed(text), self.format.find(text)

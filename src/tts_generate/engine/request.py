@@ -12,6 +12,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.logits_process import (
     MinNewTokensLengthLogitsProcessor,
     PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     SuppressTokensAtBeginLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
@@ -146,9 +147,9 @@ def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
 
 
 def sampler(processors: LogitsProcessorList) -> Sampler:
-    """A sampler for the prepared processors.
+    """A sampler for the prepared processors, which were made for padded prompts; a branch's own tokens have none.
 
-    `min_new_tokens` is counted by the engine, because transformers' processor counts the padding of the prompt in.
+    `min_new_tokens` is therefore counted by the engine, and a repetition penalty told to skip padding skips nothing.
 
     Raises:
         UnsupportedError: a processor that cannot be honoured branch by branch.
@@ -160,6 +161,8 @@ def sampler(processors: LogitsProcessorList) -> Sampler:
                 raise UnsupportedError(f"strategy='autotts' cannot honour {what}.")
         if type(processor) is MinNewTokensLengthLogitsProcessor:
             least, ends = processor.min_new_tokens, processor.eos_token_id
+        elif isinstance(getattr(processor, "prompt_ignore_length", None), Tensor):
+            kept.append(RepetitionPenaltyLogitsProcessor(processor.penalty))
         else:
             kept.append(processor)
     return Sampler(kept, least, ends)

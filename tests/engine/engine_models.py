@@ -56,10 +56,12 @@ CONFIGS = {
 }
 
 
-def make_model(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:
+def make_model(
+    name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Any:
     torch.manual_seed(0)
     config = CONFIGS[name]()
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype).eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype).eval().to(device)
 
 
 @dataclass
@@ -91,4 +93,5 @@ class Live:
 
 def make_live(name: str, **kwargs: Any) -> Live:
     tokenizer = make_tokenizer()
-    return Live(enable(make_model(name, **kwargs), tokenizer=tokenizer), tokenizer)
+    model = enable(make_model(name, **kwargs), tokenizer=tokenizer)
+    return Live(model, tokenizer, kwargs.get("device", "cpu"))

@@ -4,8 +4,8 @@
 
 Agreement: the shipped tiny model records its questions, then CMC runs live with the same seed and is compared with the
 replay of the recording, episode by episode; and every live run is replayed from what it decoded. Speed: a randomly
-initialised model of Qwen3-0.6B's shape decodes branches of unequal length (a share of its vocabulary ends a branch), against
-`generate(num_return_sequences=...)`, which runs every row to the longest; both in one process, alternating.
+initialised model of Qwen3-0.6B's shape decodes branches of unequal length (a share of its vocabulary ends a branch),
+against `generate(num_return_sequences=...)`, which runs every row to the longest; both in one process, alternating.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
     counts = {"episodes": 0, "recording_equal": 0, "written_down_equal": 0, "branches": 0, "branches_equal": 0}
     for beta in (0.2, 0.5, 1.0):
         live = model.generate(
-            **inputs, strategy="autotts", controller="cmc", beta=beta, seed=0, max_rows=100, return_dict_in_generate=True
+            **inputs,
+            strategy="autotts",
+            controller="cmc",
+            beta=beta,
+            seed=0,
+            max_rows=100,
+            return_dict_in_generate=True,
         )
         rows = [branch for found in live.branches for branch in found]
         numbered = [Question(str(n), q.question, q.gold_answer) for n, q in enumerate(asked)]
@@ -64,7 +70,8 @@ def speed(device: str, dtype: torch.dtype, branches: int, mean: int, most: int) 
     """Seconds for `branches` branches of one question, ours beside transformers' generate, three times alternating."""
     config = Qwen3Config(
         vocab_size=4096, hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8,
-        head_dim=128, intermediate_size=3072, max_position_embeddings=8192, eos_token_id=2, pad_token_id=0, bos_token_id=None,
+        head_dim=128, intermediate_size=3072, max_position_embeddings=8192, eos_token_id=2, pad_token_id=0,
+        bos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval().to(device)

@@ -11,7 +11,7 @@ from tts_generate.votes import confidence, majority
 
 
 class ASC(Controller):
-    """Reads branches to their end one at a time; stops when the leader beats the runner-up with confidence `threshold`."""
+    """Reads branches to their end one at a time, until the leader beats the runner-up with confidence `threshold`."""
 
     probing = "never"
 

@@ -80,7 +80,7 @@ class CMC(Controller):
         do.open = self.n_init
 
     def plan(self, state: State, do: Decision) -> None:
-        """Prune lasting dissenters (two branches always stay), then advance: aligned ones in bursts, others one step."""
+        """Prune lasting dissenters (two branches stay), then advance: aligned ones in bursts, others one step."""
         winner, first, second = majority(state.pool, state.pooled)
         self._average(first, second)
         self._push()
@@ -127,7 +127,11 @@ class CMC(Controller):
             worst = -1
             for i in range(state.opened):
                 lasting = not (state.finished[i] or state.pruned[i] or do.prune[i])
-                if lasting and self.disagreed[i] >= self.patience and (worst < 0 or self.disagreed[i] > self.disagreed[worst]):
+                if (
+                    lasting
+                    and self.disagreed[i] >= self.patience
+                    and (worst < 0 or self.disagreed[i] > self.disagreed[worst])
+                ):
                     worst = i
             if worst < 0:
                 break

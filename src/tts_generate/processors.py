@@ -89,5 +89,3 @@ class TokenBudget(BranchProcessor):
 
     def __repr__(self) -> str:
         return f"TokenBudget({self.max_tokens})"
-
-

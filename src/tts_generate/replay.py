@@ -132,9 +132,7 @@ class Recording:
             store = TrajectoryStore.open(store)
         manifest = store.manifest
         rows = store.trajectories()
-        return cls.of(
-            store.questions, rows, manifest.interval_tokens, source=manifest.source, name=store.path.name
-        )
+        return cls.of(store.questions, rows, manifest.interval_tokens, source=manifest.source, name=store.path.name)
 
     def episode(
         self,
@@ -158,9 +156,7 @@ class Recording:
         )
         units = episode.start()
         while units:
-            units = episode.resume(
-                [recorded.advance(unit, order[unit.branch], self.interval_tokens) for unit in units]
-            )
+            units = episode.resume([recorded.advance(unit, order[unit.branch], self.interval_tokens) for unit in units])
         return episode
 
 
@@ -222,7 +218,7 @@ class ReplayResult:
 
     @cached_property
     def cost(self) -> NDArray[np.int64]:
-        """Generated and probe tokens of each episode, (shuffles, questions); the prompt is the same for every method."""
+        """Generated and probe tokens of each episode, (shuffles, questions); prompts cost every method the same."""
         return self.generated_tokens + self.probe_tokens
 
     @property
@@ -241,7 +237,7 @@ class ReplayResult:
 
 
 def shuffled_orders(shuffles: int, branches: int) -> list[list[int]]:
-    """The published permutations: `random.Random(seed).shuffle` of the branches, for seeds 0, 1, …
+    """The published permutations: `random.Random(seed).shuffle` of the branches, from seed 0 on.
 
     >>> shuffled_orders(2, 4)
     [[2, 0, 1, 3], [3, 0, 2, 1]]
@@ -269,10 +265,13 @@ def replay(
 
     Args:
         recording: a `Recording`, or a store to read one from.
-        controller: see `load_controller`; `beta`, `trust_remote_code` and knobs go there too.
+        controller: see `load_controller`.
+        beta: the budget in [0, 1]; the controller's default when left out.
         shuffles: orders in which the branches are opened, seeds 0 to shuffles - 1; 0 for the recorded order alone.
         processors: limits chained around the controller.
-        traces: also keep every episode's trace, shuffle by shuffle.
+        traces: also keep every episode's trace, question by question.
+        trust_remote_code: needed for a controller folder that did not come with this package.
+        **knobs: knobs to set by hand.
 
     Raises:
         InputError: a negative number of shuffles.
@@ -288,7 +287,9 @@ def replay(
     chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
     runs = max(1, shuffles)
     size = (runs, len(recording.questions))
-    columns = {name: np.zeros(size, np.int64) for name in ("generated", "probe", "wasted", "prompt", "opened", "rounds")}
+    columns = {
+        name: np.zeros(size, np.int64) for name in ("generated", "probe", "wasted", "prompt", "opened", "rounds")
+    }
     answers = np.empty(size, dtype=object)
     correct = np.zeros(size, np.bool_)
     kept: list[Trace] = []

@@ -2,8 +2,8 @@
 
     begin -> open -> [plan -> advance -> review -> (open: the first step of the new ones)]* -> answer
 
-The runner asks for work in waves of units (branch, target depth) and is told the outcomes; where they come from (recorded
-arrays or a decoding model) it does not know. Many episodes are in flight at once, each at its own place.
+The runner asks for work in waves of units (branch, target depth) and is told the outcomes; where they come from
+(recorded arrays or a decoding model) it does not know. Many episodes are in flight at once, each at its own place.
 """
 
 from __future__ import annotations

@@ -7,13 +7,24 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Phi3Config, PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from tts_generate.engine import enable
 
 SPECIAL = ["<pad>", "<unk>", "<eos>", "<think>", "</think>", "\\boxed{", "}"]
 WORDS = {token: i for i, token in enumerate([*SPECIAL, *"0123456789abcdefghij=+-*;.?", "Q:"])}
-QUESTIONS = ["Q: a = 3 ; a ? <think>", "Q: a = 4 ; b = a + 5 ; b ? <think>", "Q: a = 9 ; b = a * 7 ; c = b - 2 ; c ? <think>"]
+QUESTIONS = [
+    "Q: a = 3 ; a ? <think>",
+    "Q: a = 4 ; b = a + 5 ; b ? <think>",
+    "Q: a = 9 ; b = a * 7 ; c = b - 2 ; c ? <think>",
+]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -56,9 +67,7 @@ CONFIGS = {
 }
 
 
-def make_model(
-    name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> Any:
+def make_model(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     torch.manual_seed(0)
     config = CONFIGS[name]()
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype).eval().to(device)

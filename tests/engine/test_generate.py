@@ -234,7 +234,12 @@ class TestRefused:
         calls: list[int] = []
         hook = qwen.model.register_forward_pre_hook(lambda module, args: calls.append(1))
         strategy = wrong.get("strategy", "autotts")
-        options = {"max_new_tokens": 40, "interval_tokens": 8, "seed": 0, **{k: v for k, v in wrong.items() if k != "strategy"}}
+        options = {
+            "max_new_tokens": 40,
+            "interval_tokens": 8,
+            "seed": 0,
+            **{k: v for k, v in wrong.items() if k != "strategy"},
+        }
         try:
             with pytest.raises(error, match=text):
                 qwen.model.generate(**qwen.inputs(*QUESTIONS), strategy=strategy, **options)
@@ -252,9 +257,7 @@ class TestRefused:
         with pytest.raises(InputError, match="empty"):
             qwen.model.generate(empty, attention_mask=torch.zeros_like(empty), **options)
         with pytest.raises(InputError, match="padding_side"):
-            qwen.model.generate(
-                torch.tensor([[7, 8, 0]]), attention_mask=torch.tensor([[1, 1, 0]]), **options
-            )
+            qwen.model.generate(torch.tensor([[7, 8, 0]]), attention_mask=torch.tensor([[1, 1, 0]]), **options)
         with pytest.raises(InputError, match="context of 256"):
             qwen.model.generate(torch.full((1, 250), 8), **options)
 

@@ -1,4 +1,4 @@
-"""The two doors: `model.generate(strategy="autotts")` on an enabled model, and `custom_generate=AutoTTS(...)` on any."""
+"""The two doors: `generate(strategy="autotts")` of an enabled model, and `custom_generate=AutoTTS(...)` of any model."""
 
 from __future__ import annotations
 

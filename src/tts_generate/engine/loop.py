@@ -221,7 +221,7 @@ class Loop:
     def _finish_reason(self, job: Job, token: int) -> str | None:
         if token in self.settings.eos_token_ids:
             return "eos"
-        if self.criteria and bool(self.criteria(self._ids(job), None)[0]):  # type: ignore[arg-type]
+        if self.criteria and bool(self.criteria(self._ids(job), None)[0]):
             return "stop"
         return "length" if len(job.branch.ids) >= self.settings.max_new_tokens else None
 

@@ -1,4 +1,4 @@
-"""Counter-based randomness: a branch's noise is a function of (seed, question, branch, position, token) and nothing else.
+"""Counter-based randomness: noise is a function of (seed, question, branch, position, token) and nothing else.
 
 Gumbel-max over keyed noise gives the same tokens whatever the neighbours, the row or the order of admission, and is as
 robust to rounding of the logits as greedy decoding.

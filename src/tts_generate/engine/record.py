@@ -1,4 +1,4 @@
-"""Records trajectories through the same generate() path that answers questions: self-consistency, probed at every step."""
+"""Records trajectories through the generate() path that answers questions: self-consistency, probed at every step."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ class Recorder(AutoTTS):
 
                 if tasks:
                     hooks = {"on_branch": keep}
-                    loop = self.loop(
-                        model, config, settings, tasks, logits_processor, stopping_criteria, **hooks
-                    )
+                    loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria, **hooks)
                     for _ in loop.run(tasks):
                         pass
         return input_ids
@@ -156,8 +154,13 @@ def record(
         out: folder of the store.
         branches: branches a question.
         seed: of the branches' randomness.
-        interval_tokens, max_rows, probe_suffix, think_end, answer_pattern, max_probe_tokens: see `AutoTTS`.
+        interval_tokens: tokens of one step, see `AutoTTS`.
+        max_rows: branches decoded in one forward pass at most.
         progress: show a tqdm bar.
+        probe_suffix: see `AutoTTS`, as for the next three.
+        think_end: text that ends the model's thinking.
+        answer_pattern: how answers are read.
+        max_probe_tokens: tokens of a probed answer at most.
         **generate_kwargs: for `model.generate`, such as `temperature`, `top_p` or `max_new_tokens`.
 
     Raises:

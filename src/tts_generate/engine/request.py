@@ -25,7 +25,7 @@ from tts_generate.errors import InputError, UnsupportedError
 
 _PREPARED = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep", "cache_position"}
 _REFUSED_PROCESSORS = {
-    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn, which counts rows of a batch that changes all the time",
+    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn, which counts rows of a batch that keeps changing",
     UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale, which keeps a second cache of its own",
     SuppressTokensAtBeginLogitsProcessor: "begin_suppress_tokens",
 }
@@ -65,10 +65,12 @@ def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> No
         )
     for name in _REFUSED_OUTPUTS:
         if getattr(config, name, None):
-            raise UnsupportedError(f"{name}=True is not offered by strategy='autotts': branches come and go in a batch.")
+            raise UnsupportedError(
+                f"{name}=True is not offered by strategy='autotts': branches come and go in a batch."
+            )
     if config.use_cache is False or config.cache_implementation is not None:
         raise UnsupportedError(
-            "strategy='autotts' keeps its own key-value cache: leave use_cache and cache_implementation at their defaults."
+            "strategy='autotts' keeps its own key-value cache; leave out use_cache and cache_implementation."
         )
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:

@@ -1,4 +1,4 @@
-"""Draws the next token of every row: transformers' processors decide the distribution, keyed Gumbel noise draws from it."""
+"""Draws each row's next token: transformers' processors shape the distribution, keyed Gumbel noise draws from it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class Sampler:
         """
         if self.min_new_tokens and self.eos_token_ids is not None:
             early = positions < self.min_new_tokens
-            ends = torch.isin(torch.arange(logits.shape[-1], device=logits.device), self.eos_token_ids.to(logits.device))
+            ends = torch.isin(
+                torch.arange(logits.shape[-1], device=logits.device), self.eos_token_ids.to(logits.device)
+            )
             logits = logits.masked_fill(early[:, None] & ends, -torch.inf)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, tokens = torch.topk(logits, self.top_k, dim=-1)

@@ -1,0 +1,38 @@
+# Two commands do all: `make demo` and `make test`. Each makes .venv first; only the package index is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS := 1
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check lint bench clean
+demo: $(VENV)/installed
+	$(BIN)/tts-generate demo --out build/demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -q
+
+check: lint test
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/tiny_card.py
+	$(BIN)/python benchmarks/replay_published.py
+	$(BIN)/python benchmarks/numbers.py --write
+
+# torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search]"
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""Test-time scaling for transformers: controllers that decide where a reasoning model spends its tokens.
+
+Shapes in this package: B rows of a batch, V vocabulary, H key-value heads, D head dimension, W columns of the cache.
+Importing it loads nothing heavy: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from tts_generate.controller import Controller
+    from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, record
+    from tts_generate.errors import TTSError
+    from tts_generate.loading import load_controller
+    from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
+    from tts_generate.replay import Recording
+    from tts_generate.state import Decision, State
+    from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
+
+_MODULES = {
+    "AutoTTS": "engine",
+    "AutoTTSOutput": "engine",
+    "BranchProcessor": "processors",
+    "BranchProcessorList": "processors",
+    "Controller": "controller",
+    "Decision": "state",
+    "MaxBranches": "processors",
+    "Question": "trajectories",
+    "Recording": "replay",
+    "State": "state",
+    "TTSError": "errors",
+    "TokenBudget": "processors",
+    "Trajectory": "trajectories",
+    "TrajectoryStore": "trajectories",
+    "enable": "engine",
+    "load_controller": "loading",
+    "record": "engine",
+}
+
+__all__ = [
+    "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Decision", "MaxBranches",
+    "Question", "Recording", "State", "TTSError", "TokenBudget", "Trajectory", "TrajectoryStore", "enable",
+    "load_controller", "record",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module that holds a public name, the first time it is asked for."""
+    if name in _MODULES:
+        return getattr(import_module(f"tts_generate.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,3 @@
+from tts_generate.trajectories.schema import Manifest, Question, Trajectory
+
+TrajectoryStore = StoreWriter = None

@@ -1,0 +1,34 @@
+"""Fixtures of the whole suite; nothing here reaches the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def autotts_data() -> Path:
+    """The folder with the published tables (`replay/`) and their expected episodes (`spec/`); not ours to ship."""
+    folder = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared"))
+    if not (folder / "replay").is_dir():
+        pytest.skip(f"the published AutoTTS tables are not in {folder}; set AUTOTTS_DATA to the folder with replay/ and spec/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[Any, Any]:
+    """The shipped tiny model and its tokenizer."""
+    import torch
+
+    from tts_generate.tiny import load
+
+    torch.set_num_threads(1)
+    return load()

@@ -1,3 +1,7 @@
-from tts_generate.trajectories.schema import Manifest, Question, Trajectory
+"""Trajectories: branches recorded to their end, in stores that replay and people read."""
 
-TrajectoryStore = StoreWriter = None
+from tts_generate.trajectories.autotts import import_autotts
+from tts_generate.trajectories.schema import Manifest, Question, Trajectory
+from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
+
+__all__ = ["Manifest", "Question", "StoreWriter", "Trajectory", "TrajectoryStore", "import_autotts"]

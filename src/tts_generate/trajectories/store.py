@@ -1,0 +1,251 @@
+"""A trajectory store: a folder of parquet shards, read without locks and written by one process at a time.
+
+    manifest.json     everything needed to repeat the recording
+    questions.jsonl   the questions, in order
+    part-*.parquet    one row a branch; a shard is there whole or not at all
+    journal           branches recorded and not yet sealed into a shard
+    LOCK              held (flock) by the process that writes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tts_generate.errors import StoreError, StoreFormatError
+from tts_generate.trajectories.journal import Journal, full, read_journal
+from tts_generate.trajectories.schema import (
+    SCHEMA,
+    Manifest,
+    Question,
+    Trajectory,
+    from_table,
+    questions_from_jsonl,
+    questions_to_jsonl,
+    to_table,
+)
+
+_SEAL_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class TrajectoryStore:
+    """A store open for reading; it writes nothing, so a read-only mount or a full disk will do."""
+
+    path: Path
+    manifest: Manifest
+    questions: tuple[Question, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read manifest and questions.
+
+        Raises:
+            StoreError: no store there.
+            StoreFormatError: a store of another format, or a damaged one.
+        """
+        path = Path(path)
+        if not (path / "manifest.json").is_file():
+            raise StoreError(
+                f"{path} is not a trajectory store: it has no manifest.json. Make one with tts-generate record or import."
+            )
+        manifest = Manifest.from_json((path / "manifest.json").read_text("utf-8"), path / "manifest.json")
+        text = _read_text(path / "questions.jsonl")
+        questions = questions_from_jsonl(text, path / "questions.jsonl")
+        return cls(path, manifest, questions)
+
+    def trajectories(self) -> list[Trajectory]:
+        """Every recorded branch: sealed shards and the whole records of the journal, by question, then branch.
+
+        Raises:
+            StoreFormatError: a damaged shard, by name, or one branch recorded twice with different contents.
+        """
+        rows = read_parts(self.path)
+        for records, _ in read_journal(self.path / "journal"):
+            rows += [Trajectory.from_row(record) for record in records]
+        place = {question.question_id: number for number, question in enumerate(self.questions)}
+        found: dict[tuple[str, int], Trajectory] = {}
+        for row in rows:
+            if row.question_id not in place:
+                raise StoreFormatError(f"{self.path} holds a branch of {row.question_id!r}, not in questions.jsonl.")
+            if found.setdefault(row.key, row) != row:
+                raise StoreFormatError(
+                    f"{self.path}: branch {row.branch} of {row.question_id!r} stands twice, with different contents."
+                )
+        return sorted(found.values(), key=lambda row: (place[row.question_id], row.branch))
+
+    def table(self) -> pa.Table:
+        """The same as an arrow table."""
+        return to_table(self.trajectories())
+
+
+class StoreWriter:
+    """A store open for writing: journals branches as they come and seals them into shards.
+
+    Use it as a context manager; leaving it, by an exception too, seals what was recorded and frees the lock.
+    """
+
+    def __init__(self, path: Path, lock: int, journal: Journal, done: set[tuple[str, int]]) -> None:
+        self.path = path
+        self.done = done
+        """(question_id, branch) of every branch recorded."""
+        self._lock, self._journal = lock, journal
+
+    @classmethod
+    def open(cls, path: str | Path, manifest: Manifest, questions: Sequence[Question]) -> Self:
+        """Create a store, or go on with one that was recorded with the same settings.
+
+        Raises:
+            StoreError: the folder cannot be written, or another process is writing it.
+            StoreFormatError: it holds a recording made with other settings; the fields are named.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+        except OSError as error:
+            raise StoreError(f"cannot write to {path}: {error.strerror}.") from error
+        try:
+            _settle(path, manifest, questions)
+            for leftover in path.glob("*.tmp"):  # of a writer that was killed
+                leftover.unlink()
+            sealed = {row.key for row in read_parts(path)}
+            journal = Journal(path / "journal")
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, OSError):
+                raise full(path / "manifest.json", error) from error
+            raise
+        return cls(path, lock, journal, sealed | {(row["question_id"], row["branch"]) for row in journal.rows})
+
+    def append(self, trajectories: Iterable[Trajectory]) -> None:
+        """Record branches; they are on the disk when this returns. A branch recorded before is left as it was.
+
+        Raises:
+            StoreError: the disk is full or fails; what was recorded before is kept.
+        """
+        rows = [trajectory for trajectory in trajectories if trajectory.key not in self.done]
+        if rows:
+            self._journal.append([row.to_row() for row in rows])
+            self.done |= {row.key for row in rows}
+            if len(self._journal.rows) >= _SEAL_ROWS:
+                self.seal()
+
+    def seal(self) -> None:
+        """Move the journal into a new shard: written aside, synced, checked, then given its name."""
+        if not self._journal.rows:
+            return
+        table = to_table(sorted((Trajectory.from_row(row) for row in self._journal.rows), key=lambda row: row.key))
+        name = hashlib.sha256("".join(map(repr, sorted(self.done))).encode()).hexdigest()[:12]
+        number = len(list(self.path.glob("part-*.parquet")))
+        target = self.path / f"part-{number:05d}-{name}.parquet"
+        aside = target.with_suffix(".tmp")
+        try:
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+            _sync(aside)
+            if pq.read_table(aside, page_checksum_verification=True).num_rows != table.num_rows:
+                raise StoreError(f"{aside} does not read back as it was written; the disk may be failing.")
+            os.link(aside, target)
+            aside.unlink()
+            _sync(self.path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise full(target, error) from error
+        self._journal.clear()
+
+    def close(self) -> None:
+        """Seal what was recorded and free the lock, also where sealing fails: the journal keeps it then."""
+        try:
+            self.seal()
+        finally:
+            self._journal.close()
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, StoreError):  # the disk is failing: do not try to write more, the journal holds it all
+            self._journal.close()
+            os.close(self._lock)
+        else:
+            self.close()
+
+
+def read_parts(path: Path) -> list[Trajectory]:
+    """The rows of every shard.
+
+    Raises:
+        StoreFormatError: naming the shard that is damaged or foreign, and what to do.
+    """
+    rows: list[Trajectory] = []
+    for part in sorted(path.glob("part-*.parquet")):
+        try:
+            table = pq.read_table(part, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise StoreFormatError(
+                f"shard {part} cannot be read ({str(error).splitlines()[0]}). Move it aside and record again: the same "
+                "command fills in what is missing."
+            ) from error
+        if not table.schema.equals(SCHEMA, check_metadata=False):
+            raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}.")
+        rows += from_table(table)
+    return rows
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreError(f"{path} is being written by another process; wait for it, or record elsewhere.") from None
+    return lock
+
+
+def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> None:
+    """Write manifest and questions, or check that those there ask for the same recording."""
+    asked = Manifest.from_json(manifest.to_json(), path / "manifest.json")  # as it will be read back
+    if (path / "manifest.json").is_file():
+        store = TrajectoryStore.open(path)
+        difference = store.manifest.difference(asked)
+        if difference:
+            raise StoreFormatError(
+                f"{path} was recorded with other settings ({difference}). Use the same settings to go on with it, or "
+                "another folder."
+            )
+        return
+    _write_text(path / "questions.jsonl", questions_to_jsonl(questions))
+    _write_text(path / "manifest.json", manifest.to_json())  # last: a folder with a manifest is a store
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = path.with_suffix(".tmp")
+    aside.write_text(text, "utf-8")
+    _sync(aside)
+    aside.replace(path)
+    _sync(path.parent)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreFormatError(f"{path} cannot be read: {error}.") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

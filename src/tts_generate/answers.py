@@ -57,7 +57,7 @@ class AnswerFormat:
     think_end: str = "</think>"
     """Text that ends the model's thinking; "" for a model that does not think apart."""
     answer_pattern: str | None = None
-    r"""Regular expression whose first group (or whole match) is the answer, the last one counting; None: `\boxed{…}`."""
+    r"""Regular expression whose first group (or whole match) is the answer, the last one counting; None: a box."""
 
     def __post_init__(self) -> None:
         if not self.probe_suffix:

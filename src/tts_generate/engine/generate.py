@@ -1,4 +1,4 @@
-"""The two doors: `generate(strategy="autotts")` of an enabled model, and `custom_generate=AutoTTS(...)` of any model."""
+"""The two doors: `generate(strategy="autotts")` of an enabled model, and `custom_generate=AutoTTS(...)` of any."""
 
 from __future__ import annotations
 

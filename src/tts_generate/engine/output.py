@@ -22,7 +22,7 @@ from tts_generate.trajectories import Trajectory
 class AutoTTSOutput(ModelOutput):
     """Output of `generate(strategy="autotts", return_dict_in_generate=True)`; lists have one entry a question."""
 
-    sequences: torch.LongTensor | None = None
+    sequences: torch.Tensor | None = None
     """(questions, length) prompt as it was given + the winning branch, padded on the right."""
     answers: list[str | None] | None = None
     """The answer decided on; None where no branch stated one."""

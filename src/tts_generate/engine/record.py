@@ -215,4 +215,9 @@ def _model_card(model: PreTrainedModel) -> dict[str, Any]:
 
 def _sampling_card(config: GenerationConfig, max_new_tokens: int) -> dict[str, Any]:
     """The settings that shape the distribution of the tokens, defaults left out."""
-    return {**{k: v for k, v in config.to_diff_dict().items() if v is not None}, "max_new_tokens": max_new_tokens}
+    given = {
+        name: value
+        for name, value in config.to_diff_dict().items()
+        if not name.startswith("_") and name != "transformers_version" and isinstance(value, (int, float, str, list))
+    }
+    return {**given, "max_new_tokens": max_new_tokens}

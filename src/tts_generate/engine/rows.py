@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,8 @@ class Rows:
             waiting = self.branches[hole] is not None
             sources += [mover, hole] if waiting else [mover]
             targets += [hole, mover] if waiting else [hole]
-            for column in (self.branches, self.jobs, self.length, self.feed):
+            columns: tuple[Any, ...] = (self.branches, self.jobs, self.length, self.feed)
+            for column in columns:
                 column[hole], column[mover] = column[mover], column[hole]
             for slot in (hole, mover):
                 branch = self.branches[slot]

@@ -109,7 +109,8 @@ class Trajectory:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
         """The trajectory of a parquet or journal row."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

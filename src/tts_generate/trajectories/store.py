@@ -1,10 +1,10 @@
 """A trajectory store: a folder of parquet shards, read without locks and written by one process at a time.
 
-    manifest.json     everything needed to repeat the recording
-    questions.jsonl   the questions, in order
-    part-*.parquet    one row a branch; a shard is there whole or not at all
-    journal           branches recorded and not yet sealed into a shard
-    LOCK              held (flock) by the process that writes
+manifest.json     everything needed to repeat the recording
+questions.jsonl   the questions, in order
+part-*.parquet    one row a branch; a shard is there whole or not at all
+journal           branches recorded and not yet sealed into a shard
+LOCK              held (flock) by the process that writes
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TrajectoryStore:
         path = Path(path)
         if not (path / "manifest.json").is_file():
             raise StoreError(
-                f"{path} is not a trajectory store: it has no manifest.json. Make one with tts-generate record or import."
+                f"{path} is not a trajectory store: it has no manifest.json. Make one: tts-generate record (or import)."
             )
         manifest = Manifest.from_json((path / "manifest.json").read_text("utf-8"), path / "manifest.json")
         text = _read_text(path / "questions.jsonl")
@@ -173,7 +173,9 @@ class StoreWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, StoreError):  # the disk is failing: do not try to write more, the journal holds it all
             self._journal.close()
             os.close(self._lock)
@@ -197,7 +199,9 @@ def read_parts(path: Path) -> list[Trajectory]:
                 "command fills in what is missing."
             ) from error
         if not table.schema.equals(SCHEMA, check_metadata=False):
-            raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}.")
+            raise StoreFormatError(
+                f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}."
+            )
         rows += from_table(table)
     return rows
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -47,6 +48,7 @@ class AutoTTS:
         max_branches: branches of one question at most.
         branch_processors: limits chained around the controller.
         controller_kwargs: knobs of the controller to set by hand.
+        progress: show a tqdm bar over the questions.
         trust_remote_code: needed for a controller folder that did not come with this package.
 
     Source: AutoTTS (arXiv 2605.08083) for the controllers; the seam is transformers' `custom_generate`.
@@ -68,6 +70,7 @@ class AutoTTS:
         max_branches: int = 128,
         branch_processors: Sequence[BranchProcessor] = (),
         controller_kwargs: Mapping[str, Any] | None = None,
+        progress: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
         knobs = dict(controller_kwargs or {})
@@ -90,6 +93,7 @@ class AutoTTS:
         }
         self.max_rows, self.max_branches = max_rows, max_branches
         self.processors = BranchProcessorList(branch_processors)
+        self.progress = progress
 
     def __call__(
         self,
@@ -113,7 +117,8 @@ class AutoTTS:
         ]
         settings = self.settings(config, input_ids.shape[1])
         loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria)
-        done = sorted(loop.run(tasks), key=lambda running: running.index)
+        bar = tqdm(loop.run(tasks), total=len(tasks), desc="answering", unit="question", disable=not self.progress)
+        done = sorted(bar, key=lambda running: running.index)
         output = collect(input_ids, done, settings)
         return output if config.return_dict_in_generate else cast(Tensor, output.sequences)
 

@@ -31,11 +31,11 @@ _FLUSH_SECONDS = 1.0
 class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
-    def __init__(self, questions: Sequence[Question], out: Path, branches: int, progress: bool, **options: Any) -> None:
+    def __init__(self, questions: Sequence[Question], out: Path, branches: int, **options: Any) -> None:
         if branches < 1:
             raise InputError(f"branches must be at least 1, got {branches}.")
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
-        self.questions, self.out, self.branches, self.progress = questions, out, branches, progress
+        self.questions, self.out, self.branches = questions, out, branches
 
     def __call__(
         self,
@@ -173,7 +173,7 @@ def record(
         questions,
         Path(out),
         branches,
-        progress,
+        progress=progress,
         tokenizer=tokenizer,
         seed=seed,
         interval_tokens=interval_tokens,

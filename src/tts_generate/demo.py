@@ -1,0 +1,262 @@
+"""The main job, end to end, with the tiny model that ships here: record, replay, answer live, say what was saved."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+
+from tts_generate import tiny
+from tts_generate.engine import AutoTTSOutput, enable, record
+from tts_generate.evaluate import Method, Row, accuracy_interval, as_dict, compare, evaluate_method, saving
+from tts_generate.replay import Recording, replay
+from tts_generate.report.frontier import Point, plot_frontier
+from tts_generate.runner import Cost
+from tts_generate.trajectories import Question
+
+_SEED = 1
+_SHUFFLES = 8
+_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """One method on the kept-aside questions, answered by the model."""
+
+    output: AutoTTSOutput
+    correct: NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens of the whole run."""
+        return self.output.total_cost
+
+    @property
+    def tokens(self) -> int:
+        """Generated and probe tokens; prompts cost every method the same."""
+        return self.cost.generated_tokens + self.cost.probe_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; accuracy as a share, tokens summed over the questions."""
+        return {
+            "accuracy": float(self.correct.mean()),
+            "accuracy_ci": list(accuracy_interval(self.correct)),
+            "prompt_tokens": self.cost.prompt_tokens,
+            "generated_tokens": self.cost.generated_tokens,
+            "probe_tokens": self.cost.probe_tokens,
+            "wasted_tokens": self.cost.wasted_tokens,
+            "seconds": self.seconds,
+        }
+
+
+def run(out: Path, *, recorded: int, live: int, branches: int, console: Console) -> dict[str, Any]:
+    """Run the demo, print its tables, and write `demo.json` and `frontier.png` into `out`."""
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "store", ignore_errors=True)
+    model, tokenizer = tiny.load()
+    enable(model, tokenizer=tokenizer)
+
+    console.rule("1. record", align="left")
+    asked = tiny.questions("record")[:recorded]
+    store = record(model, tokenizer, asked, out / "store", branches=branches, seed=_SEED)
+    recording = Recording.from_store(store)
+
+    console.rule("2. replay: every controller on the same recorded branches, no model", align="left")
+    rows = [evaluate_method(recording, m, _SHUFFLES)[0] for m in tqdm(_methods(branches), "replaying", unit="method")]
+    console.print(_replay_table(rows, len(asked)))
+
+    console.rule("3. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
+    kept_aside = tiny.questions("test")[:live]
+    runs = {name: _answer(model, tokenizer, kept_aside, name, **how) for name, how in _live_methods(branches).items()}
+    console.print(_live_table(runs))
+    for line in _verdict(runs):
+        console.print(line, highlight=False)
+
+    console.rule("4. live = replay", align="left")
+    check = _live_equals_replay(model, tokenizer, runs["cmc"], recording, asked)
+    console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
+
+    baseline, ours = runs["self_consistency"], runs["cmc"]
+    result = {
+        "format": "tts-demo/1",
+        "live": {name: found.to_dict() for name, found in runs.items()},
+        "token_saving": saving(ours.tokens, baseline.tokens),
+        "time_saving": saving(ours.seconds, baseline.seconds),
+        "live_equals_replay": check,
+        "replay": [as_dict(row) for row in rows],
+        "questions": {"recorded": len(asked), "live": len(kept_aside), "branches": branches},
+        "seed": _SEED,
+        "seconds": time.monotonic() - started,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    plot_frontier(
+        _points(rows, runs, len(kept_aside)), out / "frontier.png", title="Tiny reasoner: accuracy for tokens"
+    )
+    console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {result['seconds']:.0f} s.")
+    return result
+
+
+def _methods(branches: int) -> list[Method]:
+    """Self-consistency at four sizes, ASC and CMC over their budgets."""
+    sizes = [n for n in (4, 8, 16, 32, 64) if n <= branches]
+    methods = [Method(f"self_consistency of {n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
+    for name in ("asc", "cmc"):
+        limit = {"asc": "max_samples", "cmc": "max_branches"}[name]
+        for beta in _BETAS:
+            knobs = {limit: min(branches, round(4 + 60 * beta))}
+            methods.append(Method(f"{name} β={beta:g}", name, beta, knobs))
+    return methods
+
+
+def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
+    """What is compared live, by its name in `demo.json`."""
+
+    def sampled(controller: str, count: int) -> dict[str, Any]:
+        return {"controller": controller, "controller_kwargs": {"max_samples": min(count, branches)}}
+
+    return {
+        "self_consistency": sampled("self_consistency", 64),
+        "self_consistency_16": sampled("self_consistency", 16),
+        "self_consistency_8": sampled("self_consistency", 8),
+        "asc": sampled("asc", 64),
+        "cmc": {"controller": "cmc", "beta": 0.5},
+    }
+
+
+def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:
+    texts = [question.question for question in questions]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+
+def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any) -> LiveRun:
+    """Answer every question with one method; the same seed for all, so that they read the same branches."""
+    tqdm.write(f"{name}:")
+    start = time.perf_counter()
+    output = model.generate(
+        **_inputs(model, tokenizer, questions),
+        strategy="autotts",
+        seed=_SEED,
+        progress=True,
+        return_dict_in_generate=True,
+        **how,
+    )
+    seconds = time.perf_counter() - start
+    right = [a == question.gold_answer for a, question in zip(output.answers, questions, strict=True)]
+    return LiveRun(output, np.array(right), seconds)
+
+
+def _live_equals_replay(
+    model: Any, tokenizer: Any, ours: LiveRun, recording: Recording, asked: Sequence[Question]
+) -> dict[str, int]:
+    """Replay what the live run decoded; then answer recorded questions live and compare with the recording's replay."""
+    numbered = [Question(str(number), "") for number in range(len(ours.correct))]
+    decoded = [branch for found in ours.output.branches or [] for branch in found]
+    written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
+    pairs = [(ours.output, replay(written, "cmc", beta=0.5, shuffles=0, traces=True))]
+    again = _answer(model, tokenizer, asked, "cmc on the recorded questions", controller="cmc", beta=0.5)
+    pairs.append((again.output, replay(recording, "cmc", beta=0.5, shuffles=0, traces=True)))
+    episodes = equal = 0
+    for output, replayed in pairs:
+        for number, (trace, other) in enumerate(zip(output.trace or [], replayed.traces, strict=True)):
+            cost = (output.cost or [])[number]
+            same_cost = cost.generated_tokens + cost.probe_tokens == replayed.cost[0, number]
+            episodes += 1
+            equal += trace.events == other.events and bool(same_cost)
+    return {"episodes": episodes, "equal": equal}
+
+
+def _verdict(runs: dict[str, LiveRun]) -> list[str]:
+    """What the numbers say, the cheap baselines included."""
+    baseline, ours = runs["self_consistency"], runs["cmc"]
+    difference, (low, high) = compare(ours.correct, baseline.correct)
+    lines = [
+        f"CMC β=0.5 against self-consistency of 64: {saving(ours.tokens, baseline.tokens):.1%} fewer tokens (probes "
+        f"counted), {saving(ours.seconds, baseline.seconds):.1%} less time, accuracy {100 * difference:+.1f} points "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
+    ]
+    for name in ("asc", "self_consistency_16", "self_consistency_8"):
+        other = runs[name]
+        gain, (low, high) = compare(ours.correct, other.correct)
+        lines.append(
+            f"CMC β=0.5 against {name}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
+            f"{ours.tokens / other.tokens:.2f} times its tokens and {ours.seconds / other.seconds:.2f} times its time."
+        )
+    return lines
+
+
+def _replay_table(rows: Sequence[Row], questions: int) -> Table:
+    table = Table(title=f"{questions} recorded questions, {_SHUFFLES} orders of the branches", title_justify="left")
+    table.add_column("method")
+    for name in ("accuracy %", "95 % interval", "tokens a question", "of them probe", "wasted", "branches"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        low, high = row.accuracy_ci
+        cells = [f"{row.accuracy:.1f}", f"{low:.1f} - {high:.1f}", f"{row.tokens:,.0f}", f"{row.probe_tokens:,.0f}"]
+        table.add_row(row.label, *cells, f"{row.wasted_tokens:,.0f}", f"{row.branches:.1f}")
+    return table
+
+
+def _live_table(runs: dict[str, LiveRun]) -> Table:
+    baseline = runs["self_consistency"]
+    table = Table(title=f"{len(baseline.correct)} kept-aside questions, live", title_justify="left")
+    table.add_column("method")
+    for name in (
+        "accuracy %",
+        "95 % interval",
+        "generated",
+        "probe",
+        "wasted",
+        "seconds",
+        "tokens saved",
+        "time saved",
+    ):
+        table.add_column(name, justify="right")
+    for name, found in runs.items():
+        low, high = accuracy_interval(found.correct)
+        table.add_row(
+            name,
+            f"{100 * found.correct.mean():.1f}",
+            f"{100 * low:.1f} - {100 * high:.1f}",
+            f"{found.cost.generated_tokens:,}",
+            f"{found.cost.probe_tokens:,}",
+            f"{found.cost.wasted_tokens:,}",
+            f"{found.seconds:.1f}",
+            f"{saving(found.tokens, baseline.tokens):.1%}",
+            f"{saving(found.seconds, baseline.seconds):.1%}",
+        )
+    return table
+
+
+def _points(rows: Sequence[Row], runs: dict[str, LiveRun], questions: int) -> list[Point]:
+    points = [Point(row.controller, row.tokens, row.accuracy, row.accuracy_ci, _short(row)) for row in rows]
+    for name, found in runs.items():
+        low, high = accuracy_interval(found.correct)
+        series = name.rstrip("_0123456789")
+        accuracy = 100 * float(found.correct.mean())
+        points.append(Point(series, found.tokens / questions, accuracy, (100 * low, 100 * high), live=True))
+    return points
+
+
+def _short(row: Row) -> str:
+    return f"{row.knobs['max_samples']:g}" if row.controller == "self_consistency" else f"β={row.beta:g}"

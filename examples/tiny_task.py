@@ -88,7 +88,7 @@ class Pupil:
     """The noisy pupil: how often each kind of mistake and of doubt happens. All rates are probabilities."""
 
     muddles: dict[Fact, tuple[int, float]] = field(
-        default_factory=lambda: sample_muddles(seed=11, close=14, hopeless=4)
+        default_factory=lambda: sample_muddles(seed=11, close=6, hopeless=3)
     )
     """The facts with a favourite wrong digit."""
     slip: dict[str, tuple[float, float]] = field(
@@ -97,7 +97,7 @@ class Pupil:
     """Slip rate per operator, of an easy and of a hard fact (with a carry, a borrow, two factors above 2)."""
     wander: float = 0.25
     """Share of long-winded branches, which slip more, doubt more and check more."""
-    wander_slips: float = 4.0
+    wander_slips: float = 2.0
     """Factor on the slip rates in a wandering branch."""
     doubt: tuple[float, float] = (0.04, 0.20)
     """Rate of `wait` after a right and after a wrong value."""

@@ -78,9 +78,7 @@ def sample_branches(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
 
 
 @torch.inference_mode()
-def probe_branches(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, sample: Sample, percent: int
-) -> Digits:
+def probe_branches(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, sample: Sample, percent: int) -> Digits:
     """Answers when each branch is stopped at `percent` of its thinking and the suffix is forced, greedy; (Q, B)."""
     suffix = tokenizer(model.generation_config.probe_suffix)["input_ids"]
     think_end = suffix[0]
@@ -127,9 +125,7 @@ def mean_over_orders(
 
 def estimate(per_question: NDArray[np.float64]) -> dict[str, float]:
     """The mean over questions and its 95 % interval, by resampling questions (paired, as one value is one question)."""
-    interval = bootstrap(
-        (per_question,), np.mean, n_resamples=10_000, method="percentile", rng=0
-    ).confidence_interval
+    interval = bootstrap((per_question,), np.mean, n_resamples=10_000, method="percentile", rng=0).confidence_interval
     return {"mean": float(per_question.mean()), "low": float(interval.low), "high": float(interval.high)}
 
 
@@ -161,9 +157,7 @@ def vote_numbers(sample: Sample) -> dict[str, Any]:
     }
 
 
-def probe_numbers(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, sample: Sample
-) -> dict[str, Any]:
+def probe_numbers(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, sample: Sample) -> dict[str, Any]:
     """Accuracy of probes by depth, of one branch and of the majority of all."""
     numbers: dict[str, Any] = {}
     for percent in DEPTHS_PERCENT:

@@ -19,7 +19,9 @@ def autotts_data() -> Path:
     """The folder with the published tables (`replay/`) and their expected episodes (`spec/`); not ours to ship."""
     folder = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared"))
     if not (folder / "replay").is_dir():
-        pytest.skip(f"the published AutoTTS tables are not in {folder}; set AUTOTTS_DATA to the folder with replay/ and spec/")
+        pytest.skip(
+            f"the published AutoTTS tables are not in {folder}; set AUTOTTS_DATA to the folder with replay/ and spec/"
+        )
     return folder
 
 

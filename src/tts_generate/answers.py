@@ -17,7 +17,7 @@ def normalise(answer: str) -> str:
     >>> normalise("  $ 1  / 2 $ ")
     '1 / 2'
     """
-    return re.sub(r"\s+", " ", answer.strip().strip("$")).strip()
+    return re.sub(r"\s+", " ", re.sub(r"^[\s$]+|[\s$]+$", "", answer))
 
 
 def last_boxed(text: str) -> str | None:

@@ -81,8 +81,9 @@ class TokenBudget(BranchProcessor):
             do.stop = True
             return
         for i in range(state.opened):
-            do.steps[i] = min(do.steps[i], spare)
-            spare -= do.steps[i]
+            if not (state.finished[i] or state.pruned[i] or do.prune[i]):
+                do.steps[i] = min(do.steps[i], spare)
+                spare -= do.steps[i]
         do.open = min(do.open, spare)
         if do.open > 0 and do.open * do.open_steps > spare:
             do.open_steps = spare // do.open

@@ -1,0 +1,175 @@
+"""The rules of the house that a machine can check: layers, sizes, light imports, docstrings, numbers, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "tts_generate"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import numbers_check as numbers  # noqa: E402
+
+# Lower layers first; a module imports its own layer and those before it.
+LAYERS = [
+    {"errors", "votes"},
+    {"answers", "state"},
+    {"controller", "processors", "trace"},
+    {"runner", "loading"},
+    {"trajectories"},
+    {"replay", "engine", "tiny"},
+    {"evaluate", "report"},
+    {"demo"},
+    {"cli"},
+]
+ONLY_IN = {
+    "torch": {"engine", "tiny", "demo", "cli"},
+    "transformers": {"engine", "tiny", "demo", "cli"},
+    "accelerate": {"engine"},
+    "scipy": {"evaluate"},
+    "matplotlib": {"report"},
+    "huggingface_hub": {"hub"},
+    "anthropic": {"search"},
+    "optuna": {"search"},
+}
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(SOURCE.rglob("*.py")) if "controllers" not in p.relative_to(SOURCE).parts]
+
+
+def part_of(path: Path) -> str:
+    """The layer word of a file: its module, or its package."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imported(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        return
+    place = next(number for number, layer in enumerate(LAYERS) if part in layer)
+    allowed = set().union(*LAYERS[: place + 1])
+    for name in imported(ast.parse(path.read_text("utf-8"))):
+        words = name.split(".")
+        if words[0] == "tts_generate" and len(words) > 1 and words[1] not in ("__init__", "__version__"):
+            assert words[1] in allowed or words[1] not in set().union(*LAYERS), f"{part} imports {name}"
+        assert part in ONLY_IN.get(words[0], {part}), f"{words[0]} is imported in {part}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules(), *sorted((ROOT / "controllers").rglob("*.py")), *sorted((ROOT / "examples").glob("*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_sizes_docstrings_and_manners(path: Path) -> None:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 400, "a module of over 400 lines has become two"
+    assert ast.get_docstring(tree), "the module says what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = (node.end_lineno or 0) - node.body[0].lineno + 1
+            doc = ast.get_docstring(node) or ""
+            assert body - len(doc.splitlines()) <= 60, f"{node.name} does not fit a screen"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "a bare except"
+            broad = isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            reraised = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            assert not broad or reraised, "a broad except that swallows"
+
+
+def test_import_is_light() -> None:
+    heavy = ["torch", "transformers", "datasets", "numba", "pyarrow", "anthropic", "scipy", "numpy"]
+    code = f"import sys, tts_generate; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_lazy_names_are_all_there() -> None:
+    import tts_generate
+
+    for name in tts_generate.__all__:
+        assert getattr(tts_generate, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        tts_generate.no_such_name  # noqa: B018
+
+
+def test_numbers_in_documents_are_the_measured_ones() -> None:
+    assert numbers.differences(ROOT, ROOT / "benchmarks" / "results", write=False) == []
+
+
+def test_a_wrong_number_is_caught_and_mended(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "speed.json").write_text(json.dumps({"rows": [{"ratio": 2.5}]}))
+    page = tmp_path / "page.md"
+    page.write_text("It is <!--=speed.rows.0.ratio|.1f-->9.9<!--=--> times as fast.")
+    (line,) = numbers.differences(tmp_path, tmp_path / "results", write=True)
+    assert "is 2.5, the text says 9.9" in line
+    assert numbers.differences(tmp_path, tmp_path / "results", write=False) == []
+    assert "-->2.5<!--" in page.read_text()
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+def test_quick_start_runs_and_is_short(tmp_path: Path) -> None:
+    block = python_blocks(ROOT / "README.md")[0]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 20
+    script = tmp_path / "quick_start.py"
+    script.write_text(block)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "boxed" in done.stdout
+
+
+def test_controller_of_the_contributing_page_works() -> None:
+    from tts_generate.controller import Controller
+
+    names: dict[str, object] = {}
+    exec(python_blocks(ROOT / "CONTRIBUTING.md")[0], names)
+    kind = names["EarlyMajority"]
+    assert isinstance(kind, type)
+    assert issubclass(kind, Controller)
+    assert kind.from_beta(0.5).knobs == {"width": 18, "share": 0.7}
+
+
+def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in ("self_consistency", "asc", "cmc"):
+        for file in ("controller.py", "controller.json", "README.md"):
+            assert f"tts_generate/controllers/{name}/{file}" in names
+    assert {"tts_generate/py.typed", "tts_generate/tiny/model.safetensors", "tts_generate/tiny/test.jsonl"} <= names

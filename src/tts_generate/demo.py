@@ -20,8 +20,10 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from tts_generate import tiny
+from tts_generate.controller import Controller
 from tts_generate.engine import AutoTTSOutput, enable, record
 from tts_generate.evaluate import Method, Row, accuracy_interval, as_dict, compare, evaluate_method, saving
+from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.runner import Cost
@@ -88,7 +90,7 @@ def run(out: Path, *, recorded: int, live: int, branches: int, console: Console)
         console.print(line, highlight=False)
 
     console.rule("4. live = replay", align="left")
-    check = _live_equals_replay(model, tokenizer, runs["cmc"], recording, asked)
+    check = _live_equals_replay(model, tokenizer, _cmc(branches), runs["cmc"], recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
     baseline, ours = runs["self_consistency"], runs["cmc"]
@@ -139,8 +141,14 @@ def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
         "self_consistency_16": sampled("self_consistency", 16),
         "self_consistency_8": sampled("self_consistency", 8),
         "asc": sampled("asc", 64),
-        "cmc": {"controller": "cmc", "beta": 0.5},
+        "cmc": {"controller": _cmc(branches)},
     }
+
+
+def _cmc(branches: int) -> Controller:
+    """CMC at half budget, within the branches there are."""
+    usual = load_controller("cmc", beta=0.5)
+    return load_controller(usual, max_branches=min(branches, int(usual.knobs["max_branches"])))
 
 
 def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:
@@ -167,15 +175,15 @@ def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str
 
 
 def _live_equals_replay(
-    model: Any, tokenizer: Any, ours: LiveRun, recording: Recording, asked: Sequence[Question]
+    model: Any, tokenizer: Any, cmc: Controller, ours: LiveRun, recording: Recording, asked: Sequence[Question]
 ) -> dict[str, int]:
     """Replay what the live run decoded; then answer recorded questions live and compare with the recording's replay."""
     numbered = [Question(str(number), "") for number in range(len(ours.correct))]
     decoded = [branch for found in ours.output.branches or [] for branch in found]
     written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
-    pairs = [(ours.output, replay(written, "cmc", beta=0.5, shuffles=0, traces=True))]
-    again = _answer(model, tokenizer, asked, "cmc on the recorded questions", controller="cmc", beta=0.5)
-    pairs.append((again.output, replay(recording, "cmc", beta=0.5, shuffles=0, traces=True)))
+    pairs = [(ours.output, replay(written, cmc, shuffles=0, traces=True))]
+    again = _answer(model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
+    pairs.append((again.output, replay(recording, cmc, shuffles=0, traces=True)))
     episodes = equal = 0
     for output, replayed in pairs:
         for number, (trace, other) in enumerate(zip(output.trace or [], replayed.traces, strict=True)):

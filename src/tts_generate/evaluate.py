@@ -54,7 +54,7 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float
     """A bootstrap interval of the mean of `values`, resampled whole (give one value a question).
 
     Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
-    shares in [0, 1] the exact Clopper-Pearson bound is returned instead, so that 40 right of 40 is not "100 % to 100 %".
+    shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
 
     >>> mean_interval([0.0, 1.0] * 20)
     (0.35, 0.65)

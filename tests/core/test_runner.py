@@ -253,7 +253,8 @@ def test_replay_refuses_negative_shuffles_and_writes_episodes(tmp_path: Any) -> 
         replay(RECORDING, "asc", shuffles=-1)
     result = replay(RECORDING, "asc", shuffles=4, max_samples=3)
     result.save_episodes(tmp_path / "e.npz")
-    saved = np.load(tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz") as found:
+        saved = dict(found)
     assert saved["correct"].shape == saved["cost"].shape == saved["answers"].shape == (4, 1)
     assert saved["correct"].dtype == np.bool_
     assert saved["cost"].dtype == np.int64

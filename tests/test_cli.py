@@ -1,0 +1,156 @@
+"""The command line over real stores, and the demo from end to end, made small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tts_generate.cli import app
+from tts_generate.trajectories import TrajectoryStore
+
+
+def invoke(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+TABLE = [
+    {
+        "question": f"question {n}",
+        "gold_answer": "7",
+        "probe_freq": 500,
+        "final_answers_trace": [],
+        "each_branch": [[["1", "7"][: b % 3], 400 + 300 * b, "7" if (b + n) % 3 else "8"] for b in range(8)],
+    }
+    for n in range(4)
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "table.json").write_text(json.dumps(TABLE))
+    assert "32 branches of 4 questions" in invoke("import", "autotts", tmp_path / "table.json", "--out", tmp_path / "s")
+    return tmp_path / "s"
+
+
+def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
+    outputs = ("--json", tmp_path / "r.json", "--episodes", tmp_path / "e.npz")
+    invoke("replay", store, "--controller", "asc", "--shuffles", 5, "--set", "max_samples=4", *outputs)
+    row = json.loads((tmp_path / "r.json").read_text())
+    with np.load(tmp_path / "e.npz") as found:
+        episodes = dict(found)
+    assert row["format"] == "tts-replay/1"
+    assert row["knobs"] == {"max_samples": 4, "threshold": 0.95}
+    assert row["accuracy"] == pytest.approx(100 * episodes["correct"].mean())
+    assert row["tokens"] == pytest.approx(episodes["cost"].mean())
+    assert episodes["answers"].shape == (5, 4)
+
+
+def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
+    chosen = ("--controllers", "self_consistency,asc", "--betas", "0,0.05", "--shuffles", 2)
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
+    invoke("sweep", store, *chosen, *files)
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert [row["label"] for row in result["cells"][0]["rows"]] == [row["label"] for row in result["average"]]
+    assert result["default"] == "asc"
+    assert len(list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))) == 4
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--controller", "acs"), "did you mean 'asc'"),
+        (("--controller", "asc", "--set", "max_sample=4"), "did you mean 'max_samples'"),
+        (("--controller", "asc", "--set", "max_samples"), "--set takes name=value"),
+        (("--beta", "2"), "beta must be a number from 0"),
+        (("--shuffles", "-1"), "shuffles"),
+        (("--controller", "self_consistency", "--beta", "1"), "wants 64 branches but this episode has 8"),
+    ],
+)
+def test_bad_input_is_one_line(store: Path, arguments: tuple[str, ...], text: str) -> None:
+    output = invoke("replay", store, *arguments, code=1)
+    assert text in output
+    assert output.startswith("error:")
+    assert "Traceback" not in output
+
+
+def test_no_store_no_questions_no_such_option(tmp_path: Path) -> None:
+    assert "not a trajectory store" in invoke("replay", tmp_path / "none", code=1)
+    assert "--questions is needed" in invoke("record", "some/model", "--out", tmp_path / "s", code=1)
+    assert "is not a file" in invoke("record", "tiny", "--questions", tmp_path / "q", "--out", tmp_path / "s", code=1)
+    assert "--dtype" in invoke("record", "tiny", "--dtype", "float99", "--out", tmp_path / "s", code=1)
+    invoke("replay", tmp_path, "--betta", "0.5", code=2)
+    (tmp_path / "q.jsonl").write_text('{"question_id": "1", "qestion": "x"}\n')
+    assert "line 1" in invoke("record", "tiny", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "s", code=1)
+
+
+RECORD = ["record", "tiny", "--branches", "8", "--max-rows", "16"]
+
+
+def questions_file(folder: Path, count: int = 6) -> Path:
+    from tts_generate import tiny
+
+    path = folder / "questions.jsonl"
+    rows = [
+        {"question_id": q.question_id, "question": q.question, "gold_answer": q.gold_answer}
+        for q in tiny.questions("record")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:count]))
+    return path
+
+
+def test_a_killed_recording_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:
+    """A real SIGKILL of a real recording with the tiny model, then the same command again."""
+    questions = questions_file(tmp_path)
+    command = [
+        sys.executable,
+        "-c",
+        "from tts_generate.cli import app; app()",
+        *RECORD,
+        "--questions",
+        str(questions),
+        "--out",
+    ]
+    invoke(*RECORD, "--questions", questions, "--out", tmp_path / "whole")
+    child = subprocess.Popen([*command, str(tmp_path / "s")], stderr=subprocess.PIPE)
+    journal = tmp_path / "s" / "journal"
+    deadline = time.monotonic() + 120
+    while not (journal.is_file() and journal.stat().st_size) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    kept = len(TrajectoryStore.open(tmp_path / "s").trajectories())
+    assert 0 < kept < 48
+    assert "48 branches" in invoke(*RECORD, "--questions", questions, "--out", tmp_path / "s")
+    assert (
+        TrajectoryStore.open(tmp_path / "s").trajectories() == TrajectoryStore.open(tmp_path / "whole").trajectories()
+    )
+    other = invoke(*RECORD, "--questions", questions, "--seed", "9", "--out", tmp_path / "s", code=1)
+    assert "other settings (seed" in other.replace("\n", " ")
+
+
+def test_demo_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = invoke("demo", "--out", tmp_path, "--recorded", 3, "--live", 4, "--branches", 12)
+    assert "7 of 7 episodes" in output
+    result: dict[str, Any] = json.loads((tmp_path / "demo.json").read_text())
+    assert set(result["live"]) == {"self_consistency", "self_consistency_16", "self_consistency_8", "asc", "cmc"}
+    fields = {"accuracy", "accuracy_ci", "generated_tokens", "probe_tokens", "wasted_tokens", "seconds"}
+    assert all(fields <= set(row) for row in result["live"].values())
+    assert result["live_equals_replay"] == {"episodes": 7, "equal": 7}
+    baseline, ours = result["live"]["self_consistency"], result["live"]["cmc"]
+    spent = (ours["generated_tokens"] + ours["probe_tokens"]) / baseline["generated_tokens"]
+    assert result["token_saving"] == pytest.approx(1 - spent)
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")

@@ -21,9 +21,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed demo
+	cp build/demo/demo.json benchmarks/results/demo.json
 	$(BIN)/python benchmarks/tiny_card.py
 	$(BIN)/python benchmarks/replay_published.py
+	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.

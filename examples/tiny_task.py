@@ -66,14 +66,12 @@ def sample_program(rng: random.Random) -> Program:
     short = rng.random() < 0.6
     length = rng.randint(2, 5) if short else rng.randint(7, 9)
     products = 0.2 if short else 0.4
-    steps = (
-        ("*" if rng.random() < products else rng.choice("+-"), rng.choice(OPERANDS)) for _ in range(length)
-    )
+    steps = (("*" if rng.random() < products else rng.choice("+-"), rng.choice(OPERANDS)) for _ in range(length))
     return Program(rng.randint(0, 9), tuple(steps))
 
 
 def sample_muddles(seed: int, close: int, hopeless: int) -> dict[Fact, tuple[int, float]]:
-    """Facts with a favourite wrong digit and its share: `close` of them trail the truth a little, `hopeless` beat it."""
+    """Facts with a favourite wrong digit and its share: `close` ones trail the truth, `hopeless` ones beat it."""
     rng = random.Random(seed)
     facts = [(x, o, y) for o in OPERATORS for x in range(10) for y in OPERANDS if not (o == "*" and x < 2)]
     muddles: dict[Fact, tuple[int, float]] = {}
@@ -87,9 +85,7 @@ def sample_muddles(seed: int, close: int, hopeless: int) -> dict[Fact, tuple[int
 class Pupil:
     """The noisy pupil: how often each kind of mistake and of doubt happens. All rates are probabilities."""
 
-    muddles: dict[Fact, tuple[int, float]] = field(
-        default_factory=lambda: sample_muddles(seed=11, close=6, hopeless=3)
-    )
+    muddles: dict[Fact, tuple[int, float]] = field(default_factory=lambda: sample_muddles(seed=11, close=6, hopeless=3))
     """The facts with a favourite wrong digit."""
     slip: dict[str, tuple[float, float]] = field(
         default_factory=lambda: {"+": (0.005, 0.05), "-": (0.01, 0.06), "*": (0.03, 0.18)}
@@ -193,9 +189,7 @@ def write_trace(rng: random.Random, pupil: Pupil, program: Program) -> Scratchpa
             return pad
 
 
-def example_tokens(
-    rng: random.Random, pupil: Pupil, program: Program, probed: float
-) -> Iterator[tuple[str, bool]]:
+def example_tokens(rng: random.Random, pupil: Pupil, program: Program, probed: float) -> Iterator[tuple[str, bool]]:
     """One training example as (token, learned): a full trace, or with probability `probed` one cut anywhere and closed.
 
     The cut ones teach what a probe asks: answer now. Neither the question nor a forced `</think>` is learned.

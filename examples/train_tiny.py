@@ -222,12 +222,8 @@ def main(
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     held_out: set[str] = set()
-    write_questions(
-        out / "record.jsonl", "record", sample_questions(random.Random(1001), RECORD_QUESTIONS, held_out)
-    )
-    write_questions(
-        out / "test.jsonl", "test", sample_questions(random.Random(1002), TEST_QUESTIONS, held_out)
-    )
+    write_questions(out / "record.jsonl", "record", sample_questions(random.Random(1001), RECORD_QUESTIONS, held_out))
+    write_questions(out / "test.jsonl", "test", sample_questions(random.Random(1002), TEST_QUESTIONS, held_out))
     model = build_model()
     start_s = time.perf_counter()
     train(model, steps, seed, held_out)

@@ -111,8 +111,11 @@ def questions_file(folder: Path, count: int = 6) -> Path:
     return path
 
 
-def test_a_killed_recording_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:
-    """A real SIGKILL of a real recording with the tiny model, then the same command again."""
+@pytest.mark.parametrize(("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
+    tmp_path: Path, blow: signal.Signals, code: int
+) -> None:
+    """A real SIGKILL, or Ctrl-C, of a real recording with the tiny model, then the same command again."""
     questions = questions_file(tmp_path)
     command = [
         sys.executable,
@@ -129,9 +132,9 @@ def test_a_killed_recording_goes_on_and_ends_with_the_same_rows(tmp_path: Path) 
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.stat().st_size) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
+    child.send_signal(blow)
     child.communicate()
-    assert child.returncode == -signal.SIGKILL
+    assert child.returncode == code
     kept = len(TrajectoryStore.open(tmp_path / "s").trajectories())
     assert 0 < kept < 48
     assert "48 branches" in invoke(*RECORD, "--questions", questions, "--out", tmp_path / "s")

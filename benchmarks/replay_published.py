@@ -30,7 +30,7 @@ METHODS = {
     "self_consistency_64": Method("self_consistency of 64", "self_consistency", None, {"max_samples": 64}),
     "asc_64": Method("asc of 64", "asc", None, {"max_samples": 64}),
     "asc_8": Method("asc of 8", "asc", None, {"max_samples": 8}),
-    **{f"cmc_b{beta:g}": Method(f"cmc β={beta:g}", "cmc", beta) for beta in (0, 0.2, 0.5, 0.8, 1)},
+    **{f"cmc_b{beta:g}".replace(".", "_"): Method(f"cmc β={beta:g}", "cmc", beta) for beta in (0, 0.2, 0.5, 0.8, 1)},
 }
 SHUFFLES = 100
 
@@ -50,7 +50,7 @@ def main(out: Path) -> None:
                 row, result = evaluate_method(recording, method, SHUFFLES)
                 cells[model][name] = as_dict(row)
                 per_question[name].append(result.correct.mean(axis=0))
-                file = DATA / "spec" / "expected" / f"{model}_aime24_{name}.npz"
+                file = DATA / "spec" / "expected" / f"{model}_aime24_{name.replace('0_', '0.')}.npz"
                 if file.is_file():
                     with np.load(file) as expected:
                         same = (result.cost == expected["cost"]) & (result.answers == expected["answers"])

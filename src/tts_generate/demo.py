@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -32,6 +33,14 @@ from tts_generate.trajectories import Question
 _SEED = 1
 _SHUFFLES = 8
 _BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+_LABELS = {
+    "self_consistency": "SC@64",
+    "self_consistency_16": "SC@16",
+    "self_consistency_8": "SC@8",
+    "asc": "ASC@64",
+    "cmc": "CMC β=0.5",
+}
+"""Names of the live runs for people: SC@n is self-consistency of n branches."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +130,12 @@ def run(out: Path, *, recorded: int, live: int, branches: int, console: Console)
 def _methods(branches: int) -> list[Method]:
     """Self-consistency at four sizes, ASC and CMC over their budgets."""
     sizes = [n for n in (4, 8, 16, 32, 64) if n <= branches]
-    methods = [Method(f"self_consistency of {n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
+    methods = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
     for name in ("asc", "cmc"):
         limit = {"asc": "max_samples", "cmc": "max_branches"}[name]
         for beta in _BETAS:
             knobs = {limit: min(branches, round(4 + 60 * beta))}
-            methods.append(Method(f"{name} β={beta:g}", name, beta, knobs))
+            methods.append(Method(f"{name.upper()} β={beta:g}", name, beta, knobs))
     return methods
 
 
@@ -159,7 +168,7 @@ def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[s
 
 def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any) -> LiveRun:
     """Answer every question with one method; the same seed for all, so that they read the same branches."""
-    tqdm.write(f"{name}:")
+    tqdm.write(f"{_LABELS.get(name, name)}:")
     start = time.perf_counter()
     output = model.generate(
         **_inputs(model, tokenizer, questions),
@@ -199,7 +208,7 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
     baseline, ours = runs["self_consistency"], runs["cmc"]
     difference, (low, high) = compare(ours.correct, baseline.correct)
     lines = [
-        f"CMC β=0.5 against self-consistency of 64: {saving(ours.tokens, baseline.tokens):.1%} fewer tokens (probes "
+        f"CMC β=0.5 against SC@64: {saving(ours.tokens, baseline.tokens):.1%} fewer tokens (probes "
         f"counted), {saving(ours.seconds, baseline.seconds):.1%} less time, accuracy {100 * difference:+.1f} points "
         f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
     ]
@@ -207,45 +216,45 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
         other = runs[name]
         gain, (low, high) = compare(ours.correct, other.correct)
         lines.append(
-            f"CMC β=0.5 against {name}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
+            f"CMC β=0.5 against {_LABELS[name]}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
             f"{ours.tokens / other.tokens:.2f} times its tokens and {ours.seconds / other.seconds:.2f} times its time."
         )
     return lines
 
 
+def _table(title: str, *columns: str) -> Table:
+    """A table that fits 80 columns: the first column is the method, the others are numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("method", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _accuracy(accuracy: float, interval: tuple[float, float]) -> str:
+    """Percent, with its interval."""
+    return f"{accuracy:.1f} ({interval[0]:.1f}-{interval[1]:.1f})"
+
+
 def _replay_table(rows: Sequence[Row], questions: int) -> Table:
-    table = Table(title=f"{questions} recorded questions, {_SHUFFLES} orders of the branches", title_justify="left")
-    table.add_column("method")
-    for name in ("accuracy %", "95 % interval", "tokens a question", "of them probe", "wasted", "branches"):
-        table.add_column(name, justify="right")
+    title = f"{questions} recorded questions, {_SHUFFLES} orders of the branches; tokens a question"
+    table = _table(title, "accuracy % (95 %)", "tokens", "of them\nprobe", "wasted", "branches")
     for row in rows:
-        low, high = row.accuracy_ci
-        cells = [f"{row.accuracy:.1f}", f"{low:.1f} - {high:.1f}", f"{row.tokens:,.0f}", f"{row.probe_tokens:,.0f}"]
-        table.add_row(row.label, *cells, f"{row.wasted_tokens:,.0f}", f"{row.branches:.1f}")
+        cells = [f"{row.tokens:,.0f}", f"{row.probe_tokens:,.0f}", f"{row.wasted_tokens:,.0f}", f"{row.branches:.1f}"]
+        table.add_row(row.label, _accuracy(row.accuracy, row.accuracy_ci), *cells)
     return table
 
 
 def _live_table(runs: dict[str, LiveRun]) -> Table:
     baseline = runs["self_consistency"]
-    table = Table(title=f"{len(baseline.correct)} kept-aside questions, live", title_justify="left")
-    table.add_column("method")
-    for name in (
-        "accuracy %",
-        "95 % interval",
-        "generated",
-        "probe",
-        "wasted",
-        "seconds",
-        "tokens saved",
-        "time saved",
-    ):
-        table.add_column(name, justify="right")
+    title = f"{len(baseline.correct)} kept-aside questions, live; tokens of all of them"
+    columns = ("gener-\nated", "probe", "wasted", "sec-\nonds", "tokens\nsaved", "time\nsaved")
+    table = _table(title, "accuracy % (95 %)", *columns)
     for name, found in runs.items():
         low, high = accuracy_interval(found.correct)
         table.add_row(
-            name,
-            f"{100 * found.correct.mean():.1f}",
-            f"{100 * low:.1f} - {100 * high:.1f}",
+            _LABELS[name],
+            _accuracy(100 * float(found.correct.mean()), (100 * low, 100 * high)),
             f"{found.cost.generated_tokens:,}",
             f"{found.cost.probe_tokens:,}",
             f"{found.cost.wasted_tokens:,}",

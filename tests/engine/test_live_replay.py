@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from engine_models import QUESTIONS, Live, make_live
 
 from tts_generate.controller import Controller
 from tts_generate.engine import record
+from tts_generate.errors import InputError, StoreFormatError
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
 from tts_generate.state import TO_END, Decision, State
@@ -133,3 +135,23 @@ def test_recording_needs_no_probe_to_give_the_same_tokens(recording: Recording, 
     for a, b in zip(plain.branches[0], probed.branches[0], strict=False):
         assert replace(a, token_ids=None).branch == b.branch
         assert a.token_ids[: b.tokens] == b.token_ids
+
+
+def test_a_recording_is_not_gone_on_with_by_another_model(tmp_path: Path) -> None:
+    """Same path, same shape, other weights: the store says so instead of mixing two models' branches."""
+    live = make_live("llama")
+    questions = [Question("q", QUESTIONS[0], "7")]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 16, "progress": False}
+    record(live.model, live.tokenizer, questions, tmp_path / "s", branches=2, **options)
+    with torch.no_grad():
+        live.model.lm_head.weight.add_(0.5)
+    with pytest.raises(StoreFormatError, match=r"other settings \(model"):
+        record(live.model, live.tokenizer, questions, tmp_path / "s", branches=2, **options)
+
+
+def test_nothing_to_record() -> None:
+    live = make_live("llama")
+    with pytest.raises(InputError, match="no question"):
+        record(live.model, live.tokenizer, [], "nowhere")
+    with pytest.raises(InputError, match="branches"):
+        record(live.model, live.tokenizer, [Question("q", QUESTIONS[0])], "nowhere", branches=0)

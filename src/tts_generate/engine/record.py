@@ -210,7 +210,17 @@ def _model_card(model: PreTrainedModel) -> dict[str, Any]:
         "class": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": model.num_parameters(),
+        "weights_sample": _weights_sample(model),
     }
+
+
+def _weights_sample(model: PreTrainedModel) -> str:
+    """A hash of a few numbers of every weight, so that another model at the same path is not taken for this one."""
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        few = weight.flatten()[:: max(1, weight.numel() // 16)][:16]
+        digest.update(name.encode() + few.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _sampling_card(config: GenerationConfig, max_new_tokens: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str) -> N
             if point.live:
                 axes.plot([x], [point.accuracy], "D", mfc="white", mec=colour, mew=1.6, ms=7, zorder=4)
             if point.label:
-                offset = (7, 6) if point.live else (5, -12)
+                offset = (5, -12) if number % 2 == 0 else (-8, 8)  # neighbouring series: one below, one above
                 axes.annotate(
                     point.label,
                     (x, point.accuracy),

@@ -224,7 +224,7 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
 
 def _table(title: str, *columns: str) -> Table:
     """A table that fits 80 columns: the first column is the method, the others are numbers."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -16,7 +16,6 @@ inputs = tokenizer(
     return_tensors="pt",
     padding=True,
     padding_side="left",
-    return_token_type_ids=False,
 )
 for controller in ("self_consistency", "asc", "cmc"):
     output = model.generate(**inputs, strategy="autotts", controller=controller, seed=0, return_dict_in_generate=True)

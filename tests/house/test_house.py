@@ -173,3 +173,11 @@ def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
         for file in ("controller.py", "controller.json", "README.md"):
             assert f"tts_generate/controllers/{name}/{file}" in names
     assert {"tts_generate/py.typed", "tts_generate/tiny/model.safetensors", "tts_generate/tiny/test.jsonl"} <= names
+
+
+def test_quick_start_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "quickstart.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("of 8 right") == 3

@@ -67,9 +67,22 @@ CONFIGS = {
 }
 
 
+REFUSED_BEYOND_64 = {
+    "llama_dynamic": lambda: LlamaConfig(
+        rope_parameters={
+            "rope_type": "dynamic",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        **_SIZES,
+    )
+}
+
+
 def make_model(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     torch.manual_seed(0)
-    config = CONFIGS[name]()
+    config = {**CONFIGS, **REFUSED_BEYOND_64}[name]()
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype).eval().to(device)
 
 

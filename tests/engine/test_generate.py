@@ -274,6 +274,13 @@ class TestRefused:
         with pytest.raises(InputError, match="AutoModelForCausalLM"):
             enable("gpt2", tokenizer=tokenizer)  # type: ignore[arg-type]
 
+    def test_rope_that_depends_on_the_batch(self) -> None:
+        """Dynamic rope rescales every row by the longest one: refused where a branch could get there, allowed below."""
+        live = make_live("llama_dynamic")
+        with pytest.raises(UnsupportedError, match="dynamic rope"):
+            live.run(QUESTIONS[0], max_new_tokens=90)
+        assert live.run(QUESTIONS[0], max_new_tokens=16).answers
+
     def test_nan_logits_name_the_branch(self) -> None:
         live = make_live("qwen3")
         with torch.no_grad():

@@ -106,8 +106,14 @@ def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]
 
 
 def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: Settings, probe_tokens: int) -> None:
-    """Refuse prompts that do not leave room for a branch and its probes in the model's context."""
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    """Refuse prompts that do not leave room for a branch and its probes in the model's context.
+
+    Raises:
+        InputError: naming the prompt and the numbers.
+        UnsupportedError: the model rescales its positions by the longest row of a batch, and a branch would get there.
+    """
+    config = model.config.get_text_config(decoder=True)
+    context = getattr(config, "max_position_embeddings", None)
     longest = max(range(len(questions)), key=lambda number: len(questions[number]))
     length = len(questions[longest])
     if context is not None and length + settings.max_new_tokens + probe_tokens > context:
@@ -115,6 +121,15 @@ def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: 
             f"prompt {longest} has {length} tokens; with max_new_tokens={settings.max_new_tokens} and {probe_tokens} "
             f"for a probe that is beyond the model's context of {context}. Shorten the prompt or pass max_new_tokens="
             f"{max(0, context - length - probe_tokens)} or less."
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or context
+    moving = rope.get("rope_type") in ("dynamic", "longrope")
+    if moving and original is not None and length + settings.max_new_tokens + probe_tokens > original:
+        raise UnsupportedError(
+            f"this model's {rope['rope_type']} rope rescales all rows of a batch once the longest is beyond {original} "
+            f"tokens, so a branch would depend on its neighbours; stay below that with max_new_tokens="
+            f"{max(0, original - length - probe_tokens)} or less."
         )
 
 

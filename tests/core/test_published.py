@@ -1,4 +1,4 @@
-"""Every answer, cost and verdict of the published program on its AIME24 tables: 100 shuffles x 30 questions each."""
+"""Every answer, cost and verdict of the published program on AIME24: 100 shuffles x 30 questions a table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ MODELS = ["Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B"]
 METHODS: dict[str, dict[str, Any]] = {
     "asc_64": {"controller": "asc", "max_samples": 64},
     "asc_8": {"controller": "asc", "max_samples": 8},
+    "esc_64": {"controller": "esc", "max_samples": 64},
+    "pp_16": {"controller": "parallel_probe", "num_chains": 16},
+    "pp_64": {"controller": "parallel_probe", "num_chains": 64},
     **{f"cmc_b{beta:g}": {"controller": "cmc", "beta": beta} for beta in (0, 0.2, 0.5, 0.8, 1)},
 }
 SHUFFLES = 100
+SLOW = {"pp_64": 25}
+"""Interpreted, 64 branches in lockstep take tens of milliseconds an episode: of these the first shuffles only."""
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +41,11 @@ def recordings(autotts_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_episode(recordings: dict[str, Recording], autotts_data: Path, model: str, method: str) -> None:
-    result = replay(recordings[model], shuffles=SHUFFLES, **METHODS[method])
+    shuffles = SLOW.get(method, SHUFFLES)
+    result = replay(recordings[model], shuffles=shuffles, **METHODS[method])
     with np.load(autotts_data / "spec" / "expected" / f"{model}_aime24_{method}.npz") as found:
-        expected = dict(found)
-    assert result.cost.shape == (SHUFFLES, 30)
+        expected = {key: rows[:shuffles] for key, rows in found.items()}
+    assert result.cost.shape == (shuffles, 30)
     assert (result.cost == expected["cost"]).all()
     assert (result.answers == expected["answers"]).all()
     assert (result.correct == expected["correct"]).all()

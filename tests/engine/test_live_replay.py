@@ -13,6 +13,7 @@ from engine_models import QUESTIONS, Live, make_live
 from tts_generate.controller import Controller
 from tts_generate.engine import record
 from tts_generate.errors import InputError, StoreFormatError
+from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
 from tts_generate.state import TO_END, Decision, State
@@ -46,7 +47,14 @@ class Restless(Controller):
             do.open, do.open_steps = 1, 2
 
 
-CONTROLLERS: list[Any] = ["self_consistency", "asc", "cmc", Restless.from_beta(0.5)]
+CONTROLLERS: list[Any] = [
+    "self_consistency",
+    "asc",
+    "cmc",
+    load_controller("esc", max_samples=12, window=4),
+    load_controller("parallel_probe", num_chains=6, warm_up=1, patience=2, stability=3),
+    Restless.from_beta(0.5),
+]
 
 
 def assert_same(live_output: Any, result: Any) -> None:

@@ -169,7 +169,7 @@ def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("self_consistency", "asc", "cmc"):
+    for name in ("self_consistency", "asc", "esc", "parallel_probe", "cmc"):
         for file in ("controller.py", "controller.json", "README.md"):
             assert f"tts_generate/controllers/{name}/{file}" in names
     assert {"tts_generate/py.typed", "tts_generate/tiny/model.safetensors", "tts_generate/tiny/test.jsonl"} <= names

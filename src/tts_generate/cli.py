@@ -76,6 +76,7 @@ def record(
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Top-k sampling; 0 for none.")] = None,
     max_rows: Annotated[int, typer.Option(help="Branches decoded in one forward pass at most.")] = 256,
+    chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
     dtype: Annotated[str, typer.Option(help="Number type of the weights.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
 ) -> None:
@@ -94,6 +95,7 @@ def record(
         seed=seed,
         interval_tokens=interval_tokens,
         max_rows=max_rows,
+        chat=chat,
         **_given(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k),
     )
     rows = store.trajectories()

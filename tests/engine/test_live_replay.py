@@ -163,3 +163,22 @@ def test_nothing_to_record() -> None:
         record(live.model, live.tokenizer, [], "nowhere")
     with pytest.raises(InputError, match="branches"):
         record(live.model, live.tokenizer, [Question("q", QUESTIONS[0])], "nowhere", branches=0)
+
+
+def test_recording_needs_no_pad_token_and_can_wrap_questions_into_a_chat(tmp_path: Path) -> None:
+    """Llama-like tokenizers come without a pad token; a chat template makes another prompt, and so another store."""
+    live = make_live("llama")
+    questions = [Question(f"q{n}", text) for n, text in enumerate(QUESTIONS)]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 16, "progress": False, "branches": 2}
+    padded = record(live.model, live.tokenizer, questions, tmp_path / "padded", **options).trajectories()
+    live.tokenizer.pad_token = None
+    assert record(live.model, live.tokenizer, questions, tmp_path / "unpadded", **options).trajectories() == padded
+    with pytest.raises(InputError, match="no chat template"):
+        record(live.model, live.tokenizer, questions, tmp_path / "chat", chat=True, **options)
+    live.tokenizer.chat_template = "{% for m in messages %}Q: {{ m['content'] }}{% endfor %}"
+    chatted = record(live.model, live.tokenizer, questions, tmp_path / "chat", chat=True, **options).trajectories()
+    assert chatted[0].prompt_tokens == padded[0].prompt_tokens + 1
+    with pytest.raises(StoreFormatError, match="other settings"):
+        record(live.model, live.tokenizer, questions, tmp_path / "padded", chat=True, **options)
+    with pytest.raises(InputError, match="'q' is empty"):
+        record(live.model, live.tokenizer, [Question("q", "")], tmp_path / "empty", **options)

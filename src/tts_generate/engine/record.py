@@ -31,11 +31,11 @@ _FLUSH_SECONDS = 1.0
 class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
-    def __init__(self, questions: Sequence[Question], out: Path, branches: int, **options: Any) -> None:
+    def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: bool, **options: Any) -> None:
         if branches < 1:
             raise InputError(f"branches must be at least 1, got {branches}.")
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
-        self.questions, self.out, self.branches = questions, out, branches
+        self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
 
     def __call__(
         self,
@@ -56,7 +56,11 @@ class Recorder(AutoTTS):
             branches=self.branches,
             seed=settings.seed,
             model=_model_card(model),
-            tokenizer={"class": type(self.tokenizer).__name__, "vocab_size": len(self.tokenizer)},
+            tokenizer={
+                "class": type(self.tokenizer).__name__,
+                "vocab_size": len(self.tokenizer),
+                "chat": self.chat,
+            },
             generation_config=_sampling_card(config, settings.max_new_tokens),
             probe=dataclasses.asdict(request.probing(self.probing, config)),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
@@ -135,6 +139,7 @@ def record(
     seed: int = 0,
     interval_tokens: int | None = None,
     max_rows: int = 256,
+    chat: bool = False,
     progress: bool = True,
     probe_suffix: str | None = None,
     think_end: str | None = None,
@@ -149,13 +154,14 @@ def record(
 
     Args:
         model: a causal language model of transformers.
-        tokenizer: its tokenizer; prompts are padded on the left whatever its `padding_side`.
+        tokenizer: its tokenizer; it needs no pad token.
         questions: at least one; `question_id`s must differ.
         out: folder of the store.
         branches: branches a question.
         seed: of the branches' randomness.
         interval_tokens: tokens of one step, see `AutoTTS`.
         max_rows: branches decoded in one forward pass at most.
+        chat: wrap each question into the tokenizer's chat template, as a user's turn.
         progress: show a tqdm bar.
         probe_suffix: see `AutoTTS`, as for the next three.
         think_end: text that ends the model's thinking.
@@ -173,6 +179,7 @@ def record(
         questions,
         Path(out),
         branches,
+        chat,
         progress=progress,
         tokenizer=tokenizer,
         seed=seed,
@@ -183,18 +190,38 @@ def record(
         answer_pattern=answer_pattern,
         max_probe_tokens=max_probe_tokens,
     )
-    inputs = tokenizer(
-        [question.question for question in questions], padding=True, padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    input_ids, attention_mask = _prompts(tokenizer, questions, chat)
     generate_kwargs.setdefault("do_sample", True)
     type(model).generate(
         model,
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        input_ids=input_ids.to(model.device),
+        attention_mask=attention_mask.to(model.device),
         custom_generate=recorder,
         **generate_kwargs,
     )
     return TrajectoryStore.open(out)
+
+
+def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the questions, (questions, length), padded on the left; no pad token is needed."""
+    if chat and not getattr(tokenizer, "chat_template", None):
+        raise InputError(f"{type(tokenizer).__name__} has no chat template; record without chat, or set one.")
+    rows: list[list[int]] = []
+    for question in questions:
+        text = question.question
+        if chat:
+            turns = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        rows.append(list(tokenizer(text, add_special_tokens=not chat)["input_ids"]))
+        if not rows[-1]:
+            raise InputError(f"question {question.question_id!r} is empty; give every question at least one token.")
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, width - len(row) :] = torch.tensor(row)
+        mask[number, width - len(row) :] = 1
+    return ids, mask
 
 
 def questions_hash(questions: Sequence[Question]) -> str:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tts_generate.errors import StoreError, StoreFormatError, UnknownNameError
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore, import_autotts
 from tts_generate.trajectories.journal import read_journal
+from tts_generate.trajectories.store import read_parts
 
 QUESTIONS = [Question("a", "1 + 1 ?", "2"), Question("b", "2 + 2 ?", "4")]
 MANIFEST = Manifest(
@@ -151,19 +152,80 @@ def test_a_journal_cut_anywhere_keeps_its_whole_records(tmp_path: Path) -> None:
     data = journalled(path)
     ends = [0]
     (path / "journal").write_bytes(data)
-    ends += [end for _, end in read_journal(path / "journal")]
+    ends += [end for _, _, end in read_journal(path / "journal")]
     for cut in range(0, len(data), 7):
         (path / "journal").write_bytes(data[:cut])
         whole = sum(end <= cut for end in ends) - 1
         assert TrajectoryStore.open(path).trajectories() == ROWS[:whole]
 
 
-def test_a_flipped_bit_in_the_journal_ends_it_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.5, 0.7, 0.99])
+def test_a_flipped_bit_in_the_journal_costs_one_record(
+    tmp_path: Path, where: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reader and writer keep every record that is whole, those behind the damage too, and the damaged file stays."""
     path = tmp_path / "s"
     data = bytearray(journalled(path))
-    data[len(data) // 2] ^= 1
+    data[int(len(data) * where)] ^= 1
     (path / "journal").write_bytes(data)
-    assert len(TrajectoryStore.open(path).trajectories()) < 6
+    there = TrajectoryStore.open(path).trajectories()
+    assert len(there) == 5
+    with StoreWriter.open(path, MANIFEST, QUESTIONS) as writer:
+        assert writer.done == {row.key for row in there}
+        writer.append(ROWS[:6])
+    assert TrajectoryStore.open(path).trajectories() == ROWS[:6]
+    if where < 0.8:  # at the very end it cannot be told from a torn write
+        assert (path / "journal.damaged-0").read_bytes() == data
+        assert "was damaged; 5 whole records were kept" in caplog.text
+
+
+def test_a_journal_that_ends_in_zeros(tmp_path: Path) -> None:
+    """As a file system leaves a file whose length, not its contents, reached the disk before the power went."""
+    path = tmp_path / "s"
+    data = journalled(path)
+    (path / "journal").write_bytes(data + bytes(100))
+    assert TrajectoryStore.open(path).trajectories() == ROWS[:6]
+    with StoreWriter.open(path, MANIFEST, QUESTIONS) as writer:
+        assert len(writer.done) == 6
+
+
+def test_killed_between_shard_and_journal_nothing_is_sealed_twice(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with StoreWriter.open(path, MANIFEST, QUESTIONS) as writer:
+        writer.append(ROWS[:6])
+        journal = (path / "journal").read_bytes()
+    (path / "journal").write_bytes(journal)
+    with StoreWriter.open(path, MANIFEST, QUESTIONS) as writer:
+        writer.append(ROWS[6:8])
+    assert len(read_parts(path)) == 8
+    assert TrajectoryStore.open(path).trajectories() == ROWS[:8]
+
+
+@pytest.mark.parametrize("name", ["questions.jsonl", "notes.txt"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(StoreError, match=f"not empty and not a store.*{name}"):
+        StoreWriter.open(tmp_path, MANIFEST, QUESTIONS)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_killed_before_the_manifest_was_written(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS):
+        pass
+    (tmp_path / "s" / "manifest.json").unlink()
+    (tmp_path / "s" / "journal").unlink()
+    with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS) as writer:
+        writer.append(ROWS)
+
+
+@pytest.mark.parametrize("wrong", [{"branch": 2**31}, {"seed": 2**63}, {"final_answer": 4}, {"probe_tokens": (3, 3.5)}])
+def test_what_cannot_be_sealed_is_not_acknowledged(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS) as writer:
+        writer.append(ROWS[:2])
+        with pytest.raises(StoreFormatError, match="does not fit a store"):
+            writer.append([ROWS[2], dataclasses.replace(ROWS[3], **wrong)])
+    assert TrajectoryStore.open(tmp_path / "s").trajectories() == ROWS[:2]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -287,7 +349,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     "wrong",
     [
         {"tokens": -1}, {"branch": -2}, {"probe_positions": (20, 10)}, {"probe_answers": ("1",)},
-        {"finish_reason": "tired"}, {"finish_reason": None}, {"token_ids": (1, 2)},
+        {"probe_logprobs": (float("nan"), None)}, {"finish_reason": "tired"}, {"finish_reason": None},
+        {"token_ids": (1, 2)},
     ],
     ids=str,
 )  # fmt: skip

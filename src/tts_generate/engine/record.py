@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tts_generate.engine.question import Task
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
+from tts_generate.trajectories.schema import questions_sha256
 
 _FLUSH_SECONDS = 1.0
 
@@ -65,7 +65,7 @@ class Recorder(AutoTTS):
             probe=dataclasses.asdict(request.probing(self.probing, config)),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             source="recorded",
-            questions_sha256=questions_hash(self.questions),
+            questions_sha256=questions_sha256(self.questions),
         )
         with StoreWriter.open(self.out, manifest, self.questions) as writer:
             tasks = self._tasks(prompts, writer.done)
@@ -222,12 +222,6 @@ def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool) -> tuple
         ids[number, width - len(row) :] = torch.tensor(row)
         mask[number, width - len(row) :] = 1
     return ids, mask
-
-
-def questions_hash(questions: Sequence[Question]) -> str:
-    """A hash of ids, texts and gold answers, in order."""
-    rows = [dataclasses.astuple(question) for question in questions]
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
 def _model_card(model: PreTrainedModel) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import StoreFormatError
-from tts_generate.trajectories.schema import Manifest, Question, Trajectory, questions_to_jsonl
+from tts_generate.trajectories.schema import Manifest, Question, Trajectory, questions_sha256
 from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
 
 
@@ -57,7 +56,7 @@ def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None 
         probe={},
         versions={},
         source="autotts",
-        questions_sha256=hashlib.sha256(questions_to_jsonl(questions).encode()).hexdigest(),
+        questions_sha256=questions_sha256(questions),
     )
     with StoreWriter.open(out, manifest, questions) as writer:
         writer.append(trajectories)

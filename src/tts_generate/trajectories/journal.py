@@ -1,12 +1,13 @@
 """An append-only journal: what `append` has returned for is on the disk, whatever happens next.
 
-A record is its length, its crc32, and its JSON. Reading stops at the first record that is not whole, which is what a
-crash in the middle of a write leaves behind.
+A record is its length, its crc32, and its JSON. A crash in the middle of a write leaves a torn record at the very end,
+which is passed over. Damage before that costs the records it hits and no others: whole records behind it are found.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import zlib
@@ -16,37 +17,76 @@ from typing import Any
 
 from tts_generate.errors import StoreError
 
+logger = logging.getLogger(__name__)
 _HEAD = struct.Struct("<II")
+_START = b"[{"
+"""How the JSON of every record begins; by it the next record is found behind damage."""
 
 
-def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Every whole record of a journal, with the offset behind it; nothing if there is no journal."""
+def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
+    """Every whole record of a journal with where it starts and ends, in bytes; nothing if there is no journal."""
     if not path.is_file():
         return
     data = path.read_bytes()
     offset = 0
-    while offset + _HEAD.size <= len(data):
-        length, crc = _HEAD.unpack_from(data, offset)
-        payload = data[offset + _HEAD.size : offset + _HEAD.size + length]
-        if len(payload) < length or zlib.crc32(payload) != crc:
-            return
-        offset += _HEAD.size + length
-        yield json.loads(payload), offset
+    while offset >= 0:
+        payload = _record(data, offset)
+        if payload:
+            end = offset + _HEAD.size + len(payload)
+            yield json.loads(payload), offset, end
+            offset = end
+        else:
+            found = data.find(_START, offset + _HEAD.size + 1)
+            offset = found - _HEAD.size if found >= 0 else -1
+
+
+def _record(data: bytes, offset: int) -> bytes:
+    """The JSON of the record at `offset`; b"" if there is no whole one."""
+    if offset + _HEAD.size > len(data):
+        return b""
+    length, crc = _HEAD.unpack_from(data, offset)
+    payload = data[offset + _HEAD.size : offset + _HEAD.size + length]
+    whole = len(payload) == length and payload.startswith(_START) and zlib.crc32(payload) == crc
+    return payload if whole else b""
 
 
 class Journal:
-    """A journal open for writing; a torn tail is cut off when it is opened."""
+    """A journal open for writing; a torn tail is cut off, and a damaged journal is first copied aside."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.end = 0
         self.rows: list[dict[str, Any]] = []
-        for rows, offset in read_journal(path):
+        damaged = False
+        for rows, start, end in read_journal(path):
+            damaged |= start != self.end
             self.rows += rows
-            self.end = offset
+            self.end = end
+        if damaged:
+            self._mend()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, self.end)
         os.fsync(self._file)
+
+    def _mend(self) -> None:
+        """Replace the journal by its whole records; the damaged one stays beside it, whole."""
+        number = len(list(self.path.parent.glob(f"{self.path.name}.damaged-*")))
+        kept = self.path.with_name(f"{self.path.name}.damaged-{number}")
+        record = _pack(self.rows)
+        aside = self.path.with_suffix(".tmp")
+        with open(aside, "wb") as file:
+            file.write(record)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(self.path, kept)
+        os.replace(aside, self.path)
+        self.end = len(record)
+        logger.warning(
+            "%s was damaged; %d whole records were kept, the damaged file is %s. What is missing is recorded again.",
+            self.path,
+            len(self.rows),
+            kept,
+        )
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write one record and wait until it is on the disk; after an error the journal is what it was before.
@@ -54,8 +94,7 @@ class Journal:
         Raises:
             StoreError: naming the path and the space left.
         """
-        payload = json.dumps(rows, ensure_ascii=False, allow_nan=False).encode()
-        record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        record = _pack(rows)
         try:
             written = 0
             while written < len(record):
@@ -77,6 +116,11 @@ class Journal:
     def close(self) -> None:
         """Close the file; what was appended stays."""
         os.close(self._file)
+
+
+def _pack(rows: list[dict[str, Any]]) -> bytes:
+    payload = json.dumps(rows, ensure_ascii=False, allow_nan=False).encode()
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def full(path: Path, error: OSError) -> StoreError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +90,8 @@ class Trajectory:
             return f"probe_positions must ascend from above 0, got {list(self.probe_positions)}"
         if self.finish_reason not in (*FINISH_REASONS, None):
             return f"finish_reason must be one of {', '.join(FINISH_REASONS)} or null, got {self.finish_reason!r}"
+        if not all(value is None or math.isfinite(value) for value in (*self.probe_logprobs, *self.step_logprobs)):
+            return "log-probabilities must be finite, or null where there is none"
         if self.finish_reason is None and self.final_answer is not None:
             return "a branch not read to its end has no final_answer"
         if self.token_ids is not None and len(self.token_ids) != self.tokens:
@@ -187,6 +191,11 @@ def from_table(table: pa.Table) -> list[Trajectory]:
 def questions_to_jsonl(questions: Sequence[Question]) -> str:
     """One JSON object a line."""
     return "".join(json.dumps(dataclasses.asdict(question), ensure_ascii=False) + "\n" for question in questions)
+
+
+def questions_sha256(questions: Sequence[Question]) -> str:
+    """A hash of ids, texts and gold answers, in order: that of questions.jsonl."""
+    return hashlib.sha256(questions_to_jsonl(questions).encode()).hexdigest()
 
 
 def questions_from_jsonl(text: str, path: object) -> tuple[Question, ...]:

@@ -69,9 +69,9 @@ class TrajectoryStore:
         Raises:
             StoreFormatError: a damaged shard, by name, or one branch recorded twice with different contents.
         """
-        rows = read_parts(self.path)
-        for records, _ in read_journal(self.path / "journal"):
-            rows += [Trajectory.from_row(record) for record in records]
+        # The journal first: a writer that seals it in between then shows its rows twice, not never.
+        journalled = [row for rows, _, _ in read_journal(self.path / "journal") for row in rows]
+        rows = read_parts(self.path) + [Trajectory.from_row(row) for row in journalled]
         place = {question.question_id: number for number, question in enumerate(self.questions)}
         found: dict[tuple[str, int], Trajectory] = {}
         for row in rows:
@@ -120,6 +120,8 @@ class StoreWriter:
                 leftover.unlink()
             sealed = {row.key for row in read_parts(path)}
             journal = Journal(path / "journal")
+            # Killed between naming a shard and clearing the journal: what is sealed is not sealed again.
+            journal.rows = [row for row in journal.rows if (row["question_id"], row["branch"]) not in sealed]
         except BaseException as error:
             os.close(lock)
             if isinstance(error, OSError):
@@ -132,9 +134,11 @@ class StoreWriter:
 
         Raises:
             StoreError: the disk is full or fails; what was recorded before is kept.
+            StoreFormatError: a branch that would not come back from a shard as it is; nothing of the call is recorded.
         """
         rows = [trajectory for trajectory in trajectories if trajectory.key not in self.done]
         if rows:
+            _check_storable(rows)
             self._journal.append([row.to_row() for row in rows])
             self.done |= {row.key for row in rows}
             if len(self._journal.rows) >= _SEAL_ROWS:
@@ -183,6 +187,23 @@ class StoreWriter:
             self.close()
 
 
+def _check_storable(rows: list[Trajectory]) -> None:
+    """What is acknowledged must fit the columns of a shard, or sealing would fail when it is too late."""
+    for row in rows:
+        try:
+            found = from_table(to_table([row]))[0]
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            raise StoreFormatError(
+                f"branch {row.branch} of {row.question_id!r} does not fit a store: {error}."
+            ) from error
+        if found != row:
+            wrong = [name for name in SCHEMA.names if getattr(found, name) != getattr(row, name)]
+            raise StoreFormatError(
+                f"branch {row.branch} of {row.question_id!r} does not fit a store: {', '.join(wrong)} would come back "
+                "changed."
+            )
+
+
 def read_parts(path: Path) -> list[Trajectory]:
     """The rows of every shard.
 
@@ -228,7 +249,16 @@ def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> No
                 "another folder."
             )
         return
-    _write_text(path / "questions.jsonl", questions_to_jsonl(questions))
+    text = questions_to_jsonl(questions)
+    ours = {"LOCK", "manifest.tmp", "questions.tmp"}
+    if (path / "questions.jsonl").is_file() and _read_text(path / "questions.jsonl") == text:
+        ours.add("questions.jsonl")  # of a writer that was killed right here
+    foreign = sorted(file.name for file in path.iterdir() if file.name not in ours and not file.name.startswith("."))
+    if foreign:
+        raise StoreError(
+            f"{path} is not empty and not a store (it holds {', '.join(foreign[:3])}); use another folder."
+        )
+    _write_text(path / "questions.jsonl", text)
     _write_text(path / "manifest.json", manifest.to_json())  # last: a folder with a manifest is a store
 
 

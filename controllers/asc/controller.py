@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tts_generate.controller import Controller
 from tts_generate.state import TO_END, Decision, State
-from tts_generate.votes import confidence, majority
+from tts_generate.votes import confidence
 
 
 class ASC(Controller):
@@ -32,11 +32,10 @@ class ASC(Controller):
 
     def review(self, state: State, do: Decision) -> None:
         """Stop when the vote is settled or the samples are spent, else read one more branch."""
-        winner, first, second = majority(state.pool, state.pooled)
-        settled = state.opened >= 2 and confidence(first, second) > self.threshold
+        settled = state.opened >= 2 and confidence(state.leader_votes, state.runner_up_votes) > self.threshold
         if settled or state.opened >= self.max_samples:
             do.stop = True
-            do.answer = winner
+            do.answer = state.leader
         else:
             do.open = 1
             do.open_steps = TO_END

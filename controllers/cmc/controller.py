@@ -9,7 +9,7 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.state import Decision, State
-from tts_generate.votes import confidence, majority
+from tts_generate.votes import confidence
 
 
 class CMC(Controller):
@@ -81,14 +81,13 @@ class CMC(Controller):
 
     def plan(self, state: State, do: Decision) -> None:
         """Prune lasting dissenters (two branches stay), then advance: aligned ones in bursts, others one step."""
-        winner, first, second = majority(state.pool, state.pooled)
-        self._average(first, second)
+        self._average(state)
         self._push()
         judged = state.round >= self.warm_up and state.pooled > 0
         for i in range(state.opened):
             if state.finished[i] or state.pruned[i]:
                 continue
-            aligned = state.answer[i] == winner
+            aligned = state.answer[i] == state.leader
             do.steps[i] = self.burst_aligned if judged and aligned else 1
             if judged:
                 self.disagreed[i] = 0 if aligned else self.disagreed[i] + 1
@@ -97,20 +96,20 @@ class CMC(Controller):
 
     def review(self, state: State, do: Decision) -> None:
         """Answer when the average is high and not falling; widen when it is low and stalled."""
-        winner, first, second = majority(state.pool, state.pooled)
-        self._average(first, second)
+        self._average(state)
         self.window[self.filled - 1] = self.average
         delta = self.window[self.filled - 1] - self.window[0] if self.filled > 1 else 0.0
         ready = state.round >= self.warm_up and state.pooled >= self.min_complete
         if ready and self.average >= self.conf_thresh and delta >= -self.delta_slack:
             do.stop = True
-            do.answer = winner
+            do.answer = state.leader
         elif state.live > 0 and delta <= self.trend_thresh and self.average < self.conf_thresh:
             if state.round >= max(1, self.warm_up // 2) and state.opened < self.max_branches:
                 do.open = min(self.widen_burst, self.max_branches - state.opened)
 
-    def _average(self, first: int, second: int) -> None:
-        self.average = (1 - self.ema_alpha) * self.average + self.ema_alpha * confidence(first, second)
+    def _average(self, state: State) -> None:
+        newest = confidence(state.leader_votes, state.runner_up_votes)
+        self.average = (1 - self.ema_alpha) * self.average + self.ema_alpha * newest
 
     def _push(self) -> None:
         """Append the average to the window, dropping the oldest entry when it is full."""

@@ -39,6 +39,11 @@ class Controller:
     max_rounds: ClassVar[int] = 1_000_000
     """Rounds after which an episode ends with the `answer` hook."""
 
+    reads_logprobs: ClassVar[bool] = False
+    """Whether it reads `State.logprobs`; a recording without them is then refused before anything runs."""
+    compiles: ClassVar[bool] = True
+    """False for a controller that is known not to compile: it runs interpreted without a warning."""
+
     beta: float | None
 
     def __init__(self, **knobs: Any) -> None:

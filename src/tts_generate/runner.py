@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError
 from tts_generate.processors import BranchProcessorList
+from tts_generate.rules import clear_decision, count_outcome, open_branches, prune_and_order
 from tts_generate.state import Decision, State
 from tts_generate.trace import Event, Reading
 from tts_generate.votes import NO_ANSWER
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """One piece of work: advance `branch` from depth `start` by `steps`, then probe it if `probe` and unfinished."""
 
     branch: int
@@ -30,8 +33,7 @@ class Unit:
     probe: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a unit: where the branch stands now, and what that took."""
 
     branch: int
@@ -42,8 +44,8 @@ class Outcome:
     answer: int
     """Answer id shown by the probe or by the branch's end; `NO_ANSWER` if neither showed one."""
     finished: bool
-    logprob: float
-    """Mean log-probability of the tokens of the last step; NaN where not recorded."""
+    logprobs: Sequence[float] = ()
+    """Mean log-probability of the tokens of each step taken, NaN where not recorded; () where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +87,26 @@ class Episode:
 
     controller: Controller
     max_branches: int
+    max_depth: int
     interval_tokens: int
     max_probe_tokens: int = 0
     processors: BranchProcessorList = field(default_factory=BranchProcessorList)
     trace: list[Event] | None = None
     """Give a list to have every event appended to it."""
+    text: Callable[[int], str | None] | None = None
+    """The answer behind an id, for controllers that read it."""
     answer: int = NO_ANSWER
     done: bool = False
     state: State = field(init=False)
     _do: Decision = field(init=False)
+    _order: NDArray[np.int64] = field(init=False)
     _waves: Generator[list[Unit], Sequence[Outcome], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.controller = self.controller.for_episode(self.max_branches)
-        self.state = State(self.max_branches, self.interval_tokens, self.max_probe_tokens)
+        self.state = State(self.max_branches, self.max_depth, self.interval_tokens, self.max_probe_tokens, self.text)
         self._do = Decision(self.max_branches)
+        self._order = np.zeros(self.max_branches, np.int64)
         self._waves = self._run()
 
     def start(self) -> list[Unit]:
@@ -149,7 +156,7 @@ class Episode:
             self.trace.append(Event(state.round, "answer", answer=self.answer))
 
     def _decide(self, hook: Callable[[State, Decision], None]) -> None:
-        self._do.clear()
+        clear_decision(self._do)
         hook(self.state, self._do)
         self.processors(self.state, self._do)
 
@@ -164,24 +171,16 @@ class Episode:
             )
         if do.open_steps < 1:
             raise ControllerError(f"{self.controller!r} opened branches with open_steps={do.open_steps}; at least 1.")
-        state.opened = last
-        state.live += do.open
+        open_branches(state, do.open)
         yield from self._advance("open", [self._unit(i, do.open_steps) for i in range(first, last)])
 
     def _continue(self) -> Generator[list[Unit], Sequence[Outcome], bool]:
-        """Prune and advance as planned, deepest branch first, ties in opening order; False if nothing moved."""
+        """Prune and advance as planned; False if nothing moved."""
         state, do = self.state, self._do
-        units, pruned = [], []
-        for i in range(state.opened):
-            if state.finished[i] or state.pruned[i]:
-                continue
-            if do.prune[i]:
-                pruned.append(i)
-            elif do.steps[i] > 0:
-                units.append(self._unit(i, do.steps[i]))
-        state.pruned[pruned] = True
-        state.live -= len(pruned)
-        units.sort(key=lambda unit: -unit.start)
+        before = state.pruned.copy()
+        moved = prune_and_order(state, do, self._order)
+        pruned = np.flatnonzero(state.pruned & ~before).tolist()
+        units = [self._unit(int(i), do.steps[i]) for i in self._order[:moved]]
         if units or pruned:
             yield from self._advance("continue", units, tuple(pruned))
         return bool(units or pruned)
@@ -199,29 +198,13 @@ class Episode:
         if units:
             arrived = {outcome.branch: outcome for outcome in (yield units)}
             outcomes = [arrived[unit.branch] for unit in units]
-        for outcome in outcomes:
-            self._count(outcome)
+        for o in outcomes:
+            if len(o.logprobs):
+                self.state.logprobs[o.branch, o.depth - len(o.logprobs) : o.depth] = o.logprobs
+            count_outcome(self.state, o.branch, o.depth, o.generated_tokens, o.probe_tokens, o.answer, o.finished)
+        self.state.sequential_tokens += max((o.generated_tokens + o.probe_tokens for o in outcomes), default=0)
         if self.trace is not None:
             readings = tuple(
                 Reading(o.branch, o.depth, int(self.state.tokens[o.branch]), o.answer, o.finished) for o in outcomes
             )
             self.trace.append(Event(self.state.round, verb, pruned, readings))
-
-    def _count(self, outcome: Outcome) -> None:
-        state, i = self.state, outcome.branch
-        state.depth[i] = outcome.depth
-        state.tokens[i] += outcome.generated_tokens
-        state.logprob[i] = outcome.logprob
-        state.generated_tokens += outcome.generated_tokens
-        state.probe_tokens += outcome.probe_tokens
-        if outcome.answer != NO_ANSWER:
-            state.answer[i] = outcome.answer
-        if outcome.finished:
-            state.finish_rank[i] = int(state.finished.sum())
-            state.finished[i] = True
-            state.live -= 1
-            if outcome.answer == NO_ANSWER:
-                state.answer[i] = NO_ANSWER  # a branch that ends without an answer takes its probed one back
-            else:
-                state.pool[state.pooled] = outcome.answer
-                state.pooled += 1

@@ -6,6 +6,8 @@ hooks of a controller are plain loops that numba can compile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ TO_END = 1 << 20
 class State:
     """One episode as a controller sees it; arrays have shape (max_branches,) and count in opening order.
 
-    Only the first `opened` entries mean anything. Answer ids are opaque integers of the episode: equal id, equal
+    Only the first `opened` entries mean anything, and of a branch's history the first `depth` ones. Answer ids are opaque integers of the episode: equal id, equal
     answer; `NO_ANSWER` until a probe or the branch's end reveals one.
     """
 
@@ -34,11 +36,17 @@ class State:
     """Whether the branch was given up."""
     finish_rank: NDArray[np.int64]
     """Place of the branch among the finished ones, from 0; -1 while unfinished."""
-    logprob: NDArray[np.float64]
-    """Mean log-probability of the tokens of the branch's latest step; NaN where it was not recorded."""
+    answers: NDArray[np.int64]
+    """(max_branches, max_depth) what each branch showed after each of its steps; `NO_ANSWER` where nothing was asked."""
+    logprobs: NDArray[np.float64]
+    """(max_branches, max_depth) mean log-probability of the tokens of each step; NaN where it was not recorded."""
     pool: NDArray[np.int64]
     """Final answers of finished branches in the order in which they finished; only the first `pooled` are set."""
     pooled: int
+    leader: int
+    """The majority of the pool (`votes.majority`), `NO_ANSWER` while it is empty."""
+    leader_votes: int
+    runner_up_votes: int
     opened: int
     live: int
     """Branches opened, neither finished nor pruned."""
@@ -46,30 +54,50 @@ class State:
     """Plan-advance-review cycles done, from 0."""
     generated_tokens: int
     probe_tokens: int
+    sequential_tokens: int
+    """Longest chain of tokens that had to wait for one another: per wave of work, its longest branch."""
     max_branches: int
+    max_depth: int
+    """Steps within which every branch ends."""
     interval_tokens: int
     """Tokens of one step."""
     max_probe_tokens: int
     """Upper bound of one probe's tokens; 0 where probes are free."""
+    text: Callable[[int], str | None] | None
+    """The answer behind an id, for controllers that must read it; they do not compile."""
 
-    def __init__(self, max_branches: int, interval_tokens: int, max_probe_tokens: int) -> None:
+    def __init__(
+        self,
+        max_branches: int,
+        max_depth: int,
+        interval_tokens: int,
+        max_probe_tokens: int,
+        text: Callable[[int], str | None] | None = None,
+    ) -> None:
         self.answer = np.full(max_branches, -1, np.int64)
         self.depth = np.zeros(max_branches, np.int64)
         self.tokens = np.zeros(max_branches, np.int64)
         self.finished = np.zeros(max_branches, np.bool_)
         self.pruned = np.zeros(max_branches, np.bool_)
         self.finish_rank = np.full(max_branches, -1, np.int64)
-        self.logprob = np.full(max_branches, np.nan, np.float64)
+        self.answers = np.full((max_branches, max_depth), -1, np.int64)
+        self.logprobs = np.full((max_branches, max_depth), np.nan, np.float64)
         self.pool = np.full(max_branches, -1, np.int64)
+        self.max_branches = max_branches
+        self.max_depth = max_depth
+        self.interval_tokens = interval_tokens
+        self.max_probe_tokens = max_probe_tokens
+        self.text = text
         self.pooled = 0
+        self.leader = -1
+        self.leader_votes = 0
+        self.runner_up_votes = 0
         self.opened = 0
         self.live = 0
         self.round = 0
         self.generated_tokens = 0
         self.probe_tokens = 0
-        self.max_branches = max_branches
-        self.interval_tokens = interval_tokens
-        self.max_probe_tokens = max_probe_tokens
+        self.sequential_tokens = 0
 
 
 class Decision:
@@ -94,30 +122,22 @@ class Decision:
         self.steps = np.zeros(max_branches, np.int64)
         self.prune = np.zeros(max_branches, np.bool_)
         self.probe = np.zeros(max_branches, np.bool_)
-        self.clear()
-
-    def clear(self) -> None:
-        """Back to "hold everything, open nothing, go on"."""
         self.open = 0
         self.open_steps = 1
         self.stop = False
         self.answer = -1
-        self.steps[:] = 0
-        self.prune[:] = False
-        self.probe[:] = False
 
 
 def leading_answer(state: State) -> int:
     """Majority of the pool; of the latest answers of the branches not pruned, in opening order, if the pool is empty.
 
-    >>> state = State(4, 500, 0)
+    >>> state = State(max_branches=4, max_depth=2, interval_tokens=500, max_probe_tokens=0)
     >>> state.opened, state.answer[:3] = 3, [7, 9, 9]
     >>> leading_answer(state)
     9
     """
-    winner, votes, _ = majority(state.pool, state.pooled)
-    if votes > 0:
-        return winner
+    if state.pooled > 0:
+        return state.leader
     latest = np.full(state.opened, NO_ANSWER, np.int64)
     for i in range(state.opened):
         if not state.pruned[i]:

@@ -50,17 +50,38 @@ def majority(answers: NDArray[np.int64], count: int) -> tuple[int, int, int]:
     return int(winner), int(first), int(second)
 
 
+def _tails(votes: int) -> NDArray[np.float64]:
+    """The probability that at most `second` of `first + second + 1` fair coins fall heads, (first, second), rounded once."""
+    tails = np.zeros((votes + 1, votes + 1))
+    row = [1]  # of Pascal's triangle
+    for trials in range(1, 2 * votes + 2):
+        row = [1, *(a + b for a, b in zip(row, row[1:], strict=False)), 1]
+        below = 0
+        for second in range(min(trials, votes + 1)):
+            below += row[second]
+            if trials - 1 - second <= votes:
+                tails[trials - 1 - second, second] = below / (1 << trials)
+    return tails
+
+
+_TABLED = 64
+_TAILS = _tails(_TABLED)
+
+
 def confidence(first: int, second: int) -> float:
     """The posterior probability that the leading answer beats the runner-up, under a uniform prior.
 
-    `1 - BetaCDF(1/2; first + 1, second + 1)`, which for whole numbers is a binomial sum; 0 without votes.
-    Valid up to about 1,000 votes. Source: adaptive consistency (arXiv 2305.11860), used by CMC (arXiv 2605.08083).
+    `1 - BetaCDF(1/2; first + 1, second + 1)`, which for whole numbers is a binomial sum; 0 without votes. Tabled up to
+    64 votes each, summed beyond (up to about 1,000). Source: adaptive consistency (arXiv 2305.11860), used by CMC
+    (arXiv 2605.08083).
 
     >>> confidence(0, 0), confidence(1, 0), confidence(3, 3)
     (0.0, 0.75, 0.5)
     """
     if first == 0:
         return 0.0
+    if first <= _TABLED and second <= _TABLED:
+        return float(1.0 - _TAILS[first, second])
     trials = first + second + 1
     term = 0.5**trials
     tail = term

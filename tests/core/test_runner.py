@@ -110,10 +110,10 @@ def test_an_episode_keeps_its_books(recording: Recording, seed: int) -> None:
     assert cost.generated_tokens == sum(branch["tokens"] for branch in told.values()) == state.tokens.sum()
     assert cost.wasted_tokens == sum(branch["tokens"] for branch in told.values() if branch["pruned"])
     assert cost.total_tokens == 5 + cost.generated_tokens + cost.probe_tokens
-    recorded = recording.questions[0].branches
+    recorded = recording.table.branches["tokens"]
     for i, branch in told.items():
-        assert branch["tokens"] == min(recorded[i].tokens, branch["depth"] * INTERVAL)
-        assert state.finished[i] == (branch["tokens"] == recorded[i].tokens)
+        assert branch["tokens"] == min(recorded[i], branch["depth"] * INTERVAL)
+        assert state.finished[i] == (branch["tokens"] == recorded[i])
     assert state.live == state.opened - state.finished.sum() - state.pruned.sum()
     finished = [r for event in events for r in event.readings if r.finished]
     assert state.pool[: state.pooled].tolist() == [r.answer for r in finished if r.answer >= 0]
@@ -142,7 +142,7 @@ def test_outcomes_may_arrive_in_any_order(recording: Recording, seed: int, shuff
     recording.episode(Scripted(seed=seed), 0, events=straight)
     shuffled: list[Event] = []
     question = recording.questions[0]
-    episode = Episode(Scripted(seed=seed), len(question.branches), INTERVAL, trace=shuffled)
+    episode = Episode(Scripted(seed=seed), question.branches, recording.max_depth, INTERVAL, trace=shuffled)
     units = episode.start()
     while units:
         outcomes = [question.advance(unit, unit.branch, INTERVAL) for unit in units]

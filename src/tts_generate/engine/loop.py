@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
+from tts_generate.answers import AnswerBook
 from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.noise import branch_key
@@ -64,17 +65,20 @@ class Loop:
     def _start(self, index: int, task: Task) -> None:
         """Prefill the question once, and ask its episode for the first branches."""
         events: list[Event] = []
+        book = AnswerBook()
         order = task.order
         episode = Episode(
             task.controller,
             max_branches=self.settings.max_branches if order is None else len(order),
+            max_depth=-(-self.settings.max_new_tokens // self.settings.interval_tokens),
             interval_tokens=self.settings.interval_tokens,
             max_probe_tokens=self.reader.max_tokens if task.controller.probing != "never" else 0,
             processors=task.processors,
             trace=events,
+            text=book.text,
         )
         units = episode.start()
-        self.running[index] = Running(index, task, episode, events, *self.decoder.prefill(task.prompt_ids))
+        self.running[index] = Running(index, task, episode, events, *self.decoder.prefill(task.prompt_ids), book=book)
         self._enqueue(self.running[index], units)
 
     def _enqueue(self, running: Running, units: list[Unit]) -> None:
@@ -251,7 +255,7 @@ class Loop:
                 probe_tokens=job.probe_tokens,
                 answer=answer,
                 finished=branch.finished,
-                logprob=branch.step_logprobs[-1],
+                logprobs=branch.step_logprobs[job.unit.start :],
             )
         )
         if len(running.outcomes) == running.expected:

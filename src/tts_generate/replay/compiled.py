@@ -1,0 +1,251 @@
+"""Compiles a controller's hooks, with the rules they run under, by numba: one source, two speeds.
+
+The classes and functions compiled are those that run interpreted: `State`, `Decision`, the controller, `run_episodes`
+and whatever functions they call. Nothing is patched: each is compiled as a copy that sees compiled copies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.controller import Controller
+from tts_generate.replay.episodes import EVERY_STEP, NEVER, ON_DEMAND, Columns, Work, run_episodes
+from tts_generate.replay.recording import Recording
+from tts_generate.state import Decision, State
+
+_HOOKS = ("memory", "begin", "plan", "review", "answer")
+_lock = threading.RLock()
+_functions: dict[types.FunctionType, Any] = {}
+_classes: dict[tuple[Any, ...], Any] = {}
+_refused: set[type] = set()
+_ready: set[tuple[Any, ...]] = set()
+
+
+class CompileWarning(RuntimeWarning):
+    """A controller runs interpreted because numba cannot compile it."""
+
+
+def run_compiled(
+    recording: Recording,
+    controller: Controller,
+    orders: Mapping[int, NDArray[np.int64]],
+    columns: Columns,
+    threads: int | None,
+) -> float | None:
+    """Fill `columns`; the seconds that compiling took, or None where the controller must run interpreted.
+
+    An episode that cannot go on is run again interpreted, which raises what is wrong with it.
+    """
+    if not controller.compiles or type(controller) in _refused:
+        return None
+    try:
+        make, seconds = _compiled(controller, recording)
+    except _Unsupported as error:
+        _refused.add(type(controller))
+        warnings.warn(str(error), CompileWarning, stacklevel=3)
+        return None
+    shared = _shared(recording.table), _shared(_work(recording, controller, orders))
+    episodes = columns.answer_ids.size
+    threads = min(threads or os.cpu_count() or 1, -(-episodes // 64))
+    bounds = np.linspace(0, episodes, 4 * threads + 1).astype(np.int64) if threads > 1 else np.array([0, episodes])
+    run = _function(run_episodes)
+    with ThreadPoolExecutor(threads) as pool:
+        problems = pool.map(lambda k: run(*make(), *shared, columns, bounds[k], bounds[k + 1]), range(len(bounds) - 1))
+    for e in problems:
+        if e >= 0:
+            q = e % len(recording.questions)
+            order = orders[recording.questions[q].branches][e // len(recording.questions)]
+            recording.episode(controller, q, order.tolist())
+            raise AssertionError(f"{controller!r} runs interpreted but not compiled; please report this.")
+    return seconds
+
+
+def _work(recording: Recording, controller: Controller, orders: Mapping[int, NDArray[np.int64]]) -> Work:
+    kinds = sorted(orders)
+    shuffles = len(orders[kinds[0]])
+    padded = np.full((len(kinds), shuffles, recording.max_branches), -1, np.int64)
+    for number, branches in enumerate(kinds):
+        padded[number, :, :branches] = orders[branches]
+    return Work(
+        offset=np.array([recorded.offset for recorded in recording.questions], np.int64),
+        branches=np.array([recorded.branches for recorded in recording.questions], np.int64),
+        orders=padded,
+        kind=np.array([kinds.index(recorded.branches) for recorded in recording.questions], np.int64),
+        interval_tokens=recording.interval_tokens,
+        probing={"never": NEVER, "every_step": EVERY_STEP, "on_demand": ON_DEMAND}[controller.probing],
+        max_rounds=controller.max_rounds,
+    )
+
+
+def _compiled(controller: Controller, recording: Recording) -> tuple[Callable[[], tuple[Any, Any, Any]], float]:
+    """A maker of compiled (controller, state, decision), and the seconds spent on compiling what was not yet."""
+    started = time.perf_counter()
+    sample = controller.for_episode(recording.max_branches)
+    shape = (recording.max_branches, recording.max_depth, recording.interval_tokens, recording.max_probe_tokens)
+    room = (_bucket(recording.max_branches), _bucket(recording.max_depth), 1, 0)
+    with _lock:
+        controllers, fields = _class_of(sample, _methods(type(controller)))
+        states, decisions = _dtype_of(State(*room)), _dtype_of(Decision(room[0]))
+
+        def make() -> tuple[Any, Any, Any]:
+            mine = controllers(*_values(controller.for_episode(recording.max_branches), fields))
+            return mine, _record(states, State(*shape)), _record(decisions, None)
+
+        if controllers not in _ready:
+            orders = {q.branches: np.arange(q.branches)[None] for q in recording.questions}
+            shared = _shared(recording.table), _shared(_work(recording, controller, orders))
+            try:
+                _function(run_episodes)(*make(), *shared, Columns.empty(1, 1), 0, 0)
+            except Exception as error:  # numba raises many kinds, of which none is part of its interface
+                raise _Unsupported.because(controller, error) from error
+            _ready.add(controllers)
+    return make, time.perf_counter() - started
+
+
+class _Unsupported(Exception):
+    """Why a controller cannot be compiled, in a sentence for its author."""
+
+    @classmethod
+    def because(cls, controller: Controller, error: Exception) -> _Unsupported:
+        """Name the line of the controller's own file that numba stumbled on, where it says so."""
+        file = type(controller).plan.__code__.co_filename
+        found = re.findall(r'File "([^"]*)", line (\d+)', str(error))
+        name = os.path.basename(file)
+        lines = [line for path, line in found if os.path.basename(path) == name]
+        where = f", line {lines[-1]}" if lines else ""
+        text = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+        reason = next((line for line in text if not line.startswith(("Failed in", "During:", "File"))), repr(error))
+        return cls(
+            f"{type(controller).__name__} runs interpreted, about a hundred times slower: numba cannot compile "
+            f"{file}{where}: {reason}. Hooks compile when they are plain loops over numbers and numpy arrays."
+        )
+
+
+def _bucket(size: int) -> int:
+    """Room for `size` entries, in sizes so few that recordings of different sizes share what was compiled."""
+    return max(64, 1 << (size - 1).bit_length())
+
+
+def _dtype_of(instance: object) -> np.dtype[Any]:
+    """A record with the fields of `instance`, arrays in place."""
+    fields = []
+    for name, value in vars(instance).items():
+        if value is not None:
+            array = np.asarray(value)
+            kind = np.int8 if array.dtype == np.bool_ and array.ndim else array.dtype  # numba nests no boolean arrays
+            fields.append((name, kind, array.shape))
+    return np.dtype(fields, align=True)
+
+
+def _record(dtype: np.dtype[Any], values: object | None) -> Any:
+    record = np.zeros(1, dtype)
+    for name in dtype.names or ():
+        value = getattr(values, name, None)
+        if isinstance(value, np.ndarray):
+            record[name] = value.flat[0] if value.size else 0  # as State fills it
+        elif value is not None:
+            record[name] = value
+    return record[0]
+
+
+def _shared(instance: object) -> Any:
+    """A compiled object with the fields of `instance`."""
+    with _lock:
+        kind, fields = _class_of(instance, {})
+    return kind(*_values(instance, fields))
+
+
+def _values(instance: object, fields: tuple[str, ...]) -> list[Any]:
+    return [getattr(instance, name) for name in fields]
+
+
+def _methods(kind: type[Controller]) -> dict[str, Any]:
+    """The hooks of a controller and the methods it adds for itself."""
+    methods: dict[str, Any] = {name: getattr(Controller, name) for name in _HOOKS}
+    for base in reversed(kind.__mro__[: kind.__mro__.index(Controller)]):
+        for name, value in vars(base).items():
+            if isinstance(value, types.FunctionType) and not name.startswith("__"):
+                methods[name] = value
+            elif isinstance(value, staticmethod) and name != "schedule":
+                methods[name] = value
+    return methods
+
+
+def _class_of(instance: object, methods: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """A compiled class with the fields and types of `instance`, made once; with the names of its fields."""
+    from numba.experimental import jitclass
+
+    spec = _fields(instance)
+    key = (type(instance), *spec.items())
+    if key not in _classes:
+        body: dict[str, Any] = {}
+        names = ", ".join(spec)
+        sets = "".join(f"    self.{name} = {name}\n" for name in spec)
+        exec(f"def __init__(self, {names}):\n{sets}", body)
+        body = {"__init__": body["__init__"]}
+        for name, method in methods.items():
+            static = isinstance(method, staticmethod)
+            rebuilt = _rebuilt(method.__func__ if static else method)
+            body[name] = staticmethod(rebuilt) if static else rebuilt
+        _classes[key] = jitclass(list(spec.items()))(type(type(instance).__name__, (), body))
+    return _classes[key], tuple(spec)
+
+
+def _fields(instance: object) -> dict[str, Any]:
+    """The numba type of every attribute.
+
+    Raises:
+        _Unsupported: an attribute that is neither a number nor an array.
+    """
+    import numba
+
+    spec: dict[str, Any] = {}
+    for name, value in vars(instance).items():
+        if isinstance(value, np.ndarray):
+            spec[name] = numba.typeof(np.ascontiguousarray(value))
+        elif isinstance(value, (bool, np.bool_)):
+            spec[name] = numba.boolean
+        elif isinstance(value, (int, np.integer)):
+            spec[name] = numba.int64
+        elif isinstance(value, (float, np.floating)):
+            spec[name] = numba.float64
+        elif value is not None:
+            raise _Unsupported(
+                f"{type(instance).__name__} runs interpreted, about a hundred times slower: its {name} is a "
+                f"{type(value).__name__}; numba compiles numbers and numpy arrays."
+            )
+    return spec
+
+
+def _function(function: Any) -> Any:
+    """`function` compiled, and the functions it calls; made once."""
+    import numba
+
+    with _lock:
+        if function not in _functions:
+            _functions[function] = numba.njit(_rebuilt(function), nogil=True, forceinline=function is not run_episodes)
+        return _functions[function]
+
+
+def _rebuilt(function: Any) -> types.FunctionType:
+    """A copy of `function` whose global functions are compiled ones."""
+    seen = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        value = seen.get(name)
+        if isinstance(value, types.FunctionType) and value is not function:
+            seen[name] = _function(value)
+    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
+    copy.__module__ = function.__module__
+    copy.__qualname__ = function.__qualname__
+    return copy

@@ -1,0 +1,170 @@
+"""The cycle of a recorded episode as one loop, in plain source that compiles: the fast twin of `runner.Episode`.
+
+It has no messages: an episode that cannot go on returns a problem, and is run again interpreted, which says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.controller import Controller
+from tts_generate.replay.recording import UNREAD, Table, read
+from tts_generate.rules import clear_decision, clear_state, count_outcome, open_branches, prune_and_order
+from tts_generate.state import Decision, State
+
+PROBLEM = -9
+"""As an answer: the controller or the recording does not allow the episode to go on."""
+NEVER, EVERY_STEP, ON_DEMAND = 0, 1, 2
+
+
+class Columns(NamedTuple):
+    """What is kept of every episode, (shuffles, questions) each."""
+
+    answer_ids: NDArray[np.int64]
+    generated_tokens: NDArray[np.int64]
+    probe_tokens: NDArray[np.int64]
+    wasted_tokens: NDArray[np.int64]
+    sequential_tokens: NDArray[np.int64]
+    opened: NDArray[np.int64]
+    rounds: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, shuffles: int, questions: int) -> Columns:
+        """Zeros to be filled in."""
+        return cls(*(np.zeros((shuffles, questions), np.int64) for _ in cls._fields))
+
+
+@dataclass(frozen=True)
+class Work:
+    """The episodes to run: question q has branches `offset[q]` to `offset[q] + branches[q]` of a table."""
+
+    offset: NDArray[np.int64]
+    branches: NDArray[np.int64]
+    orders: NDArray[np.int64]
+    """(kinds, shuffles, branches) orders in which branches are opened."""
+    kind: NDArray[np.int64]
+    """Which of the kinds of orders a question takes: those of its number of branches."""
+    interval_tokens: int
+    probing: int
+    max_rounds: int
+
+
+def run_episodes(
+    controller: Controller,
+    state: State,
+    do: Decision,
+    table: Table,
+    work: Work,
+    columns: Columns,
+    first: int,
+    last: int,
+) -> int:
+    """Run episodes `first` to `last`, counted along the questions; the number of the first with a problem, or -1."""
+    moved = np.zeros(state.max_branches, np.int64)
+    questions = len(work.offset)
+    for e in range(first, last):
+        s, q = e // questions, e % questions
+        state.max_branches = work.branches[q]
+        answer = run_episode(controller, state, do, table, work, work.offset[q], work.orders[work.kind[q], s], moved)
+        if answer == PROBLEM:
+            return e
+        wasted = 0
+        for i in range(state.opened):
+            if state.pruned[i]:
+                wasted += state.tokens[i]
+        columns.answer_ids[s, q] = answer
+        columns.generated_tokens[s, q] = state.generated_tokens
+        columns.probe_tokens[s, q] = state.probe_tokens
+        columns.wasted_tokens[s, q] = wasted
+        columns.sequential_tokens[s, q] = state.sequential_tokens
+        columns.opened[s, q] = state.opened
+        columns.rounds[s, q] = state.round
+    return -1
+
+
+def run_episode(
+    controller: Controller,
+    state: State,
+    do: Decision,
+    table: Table,
+    work: Work,
+    offset: int,
+    order: NDArray[np.int64],
+    moved: NDArray[np.int64],
+) -> int:
+    """One episode, phase by phase as `Episode._run`; its answer, or `PROBLEM`."""
+    clear_state(state)
+    controller.memory(state.max_branches)
+    clear_decision(do)
+    controller.begin(state, do)
+    if do.open < 1 or not open_more(state, do, table, work, offset, order):
+        return PROBLEM
+    while state.round < work.max_rounds:
+        clear_decision(do)
+        controller.plan(state, do)
+        if do.stop:
+            break
+        live = state.live
+        count = prune_and_order(state, do, moved)
+        pruned = state.live < live
+        longest = 0
+        for k in range(count):
+            tokens = advance(state, do, table, work, offset, order, moved[k], do.steps[moved[k]])
+            if tokens < 0:
+                return PROBLEM
+            longest = max(longest, tokens)
+        state.sequential_tokens += longest
+        clear_decision(do)
+        controller.review(state, do)
+        if do.stop:
+            break
+        if do.open > 0:
+            if not open_more(state, do, table, work, offset, order):
+                return PROBLEM
+        elif state.live == 0:
+            break
+        elif count == 0 and not pruned:
+            return PROBLEM
+        state.round += 1
+    if do.stop and do.answer != -1:
+        return do.answer
+    return controller.answer(state)
+
+
+def open_more(state: State, do: Decision, table: Table, work: Work, offset: int, order: NDArray[np.int64]) -> bool:
+    """Open `do.open` branches and read their first steps; False if that cannot be."""
+    first = state.opened
+    last = first + do.open
+    if last > state.max_branches or do.open_steps < 1:
+        return False
+    open_branches(state, do.open)
+    longest = 0
+    for i in range(first, last):
+        tokens = advance(state, do, table, work, offset, order, i, do.open_steps)
+        if tokens < 0:
+            return False
+        longest = max(longest, tokens)
+    state.sequential_tokens += longest
+    return True
+
+
+def advance(
+    state: State, do: Decision, table: Table, work: Work, offset: int, order: NDArray[np.int64], branch: int, steps: int
+) -> int:
+    """Read on in one branch; the tokens that took, or -1 where they were not recorded."""
+    probe = work.probing == EVERY_STEP or (work.probing == ON_DEMAND and do.probe[branch])
+    row = offset + order[branch]
+    start = state.depth[branch]
+    depth, generated, probe_tokens, answer, finished = read(table, row, start, steps, probe, work.interval_tokens)
+    if depth == UNREAD or answer == UNREAD:
+        return -1
+    if len(table.logprobs) > 0:
+        first = table.branches[row].first
+        for d in range(start, depth):
+            state.logprobs[branch, d] = table.logprobs[first + d]
+    count_outcome(state, branch, depth, generated, probe_tokens, answer, finished)
+    return generated + probe_tokens

@@ -1,0 +1,307 @@
+"""Recorded branches as flat arrays, and the one rule by which they are read.
+
+The rules are those of the published program (AutoTTS, arXiv 2605.08083), and of a live run of the same branches:
+a branch with P probes is finished by its step P + 1; a step costs `interval_tokens`, the last one what is left; a fresh
+branch read to its end in one go costs its tokens; a probe costs what was decoded for it when it was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.answers import AnswerBook
+from tts_generate.controller import Controller
+from tts_generate.errors import StoreError
+from tts_generate.processors import BranchProcessorList
+from tts_generate.runner import Episode, Outcome, Unit
+from tts_generate.state import TO_END
+from tts_generate.trace import Event
+from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
+
+UNREAD = -2
+"""In `Table.answers`: a depth at which nothing was probed when the branch was recorded."""
+
+
+class BranchRow(NamedTuple):
+    """A recorded branch."""
+
+    tokens: int
+    interior: int
+    """Depths at which it is not finished: P in the published rules."""
+    first: int
+    """Place of its first step in `Table.steps`."""
+    complete: bool
+    """Whether it was recorded to its end; if not, it can be read up to depth `interior` only."""
+
+
+class StepRow(NamedTuple):
+    """What a branch showed at one depth."""
+
+    answer: int
+    """`UNREAD` where nothing was probed."""
+    probe_tokens: int
+
+
+_BRANCH = np.dtype([("tokens", "i8"), ("interior", "i8"), ("first", "i8"), ("complete", "?")], align=True)
+_STEP = np.dtype([("answer", "i8"), ("probe_tokens", "i8")], align=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Branches one after the other, as arrays of records or lists of rows; depth k + 1 is at place `first` + k."""
+
+    branches: Any
+    """`BranchRow`s, (N,)."""
+    steps: Any
+    """`StepRow`s, (all depths of all branches,)."""
+    logprobs: NDArray[np.float64]
+    """Mean log-probability of the tokens of each step, NaN where not recorded; empty where none was."""
+
+
+def read(
+    table: Table, branch: int, start: int, steps: int, probe: bool, interval_tokens: int
+) -> tuple[int, int, int, int, bool]:
+    """What a run sees when it advances a recorded branch, in plain source that compiles.
+
+    Returns:
+        (depth, generated tokens, probe tokens, answer shown, finished); the answer is `UNREAD` where it was not
+        recorded, and so is depth where the branch was not recorded that far.
+    """
+    recorded = table.branches[branch]
+    interior = recorded.interior
+    depth = interior + 1 if steps > interior - start else start + steps
+    finished = depth > interior
+    if finished and not recorded.complete:
+        return UNREAD, 0, 0, UNREAD, False
+    if steps >= TO_END and start == 0:
+        generated = recorded.tokens
+    else:
+        generated = interval_tokens * (min(depth, interior) - min(start, interior))
+        if finished:
+            generated += max(0, recorded.tokens - interval_tokens * interior)
+    shown = table.steps[recorded.first + depth - 1]
+    if finished:
+        return int(depth), int(generated), 0, int(shown.answer), True
+    if probe:
+        return int(depth), int(generated), int(shown.probe_tokens), int(shown.answer), False
+    return int(depth), int(generated), 0, -1, False
+
+
+@dataclass(frozen=True)
+class RecordedQuestion:
+    """A question with its branches in recorded order: `branches` rows of `table` from `offset` on."""
+
+    question: Question
+    table: Table
+    offset: int
+    branches: int
+    prompt_tokens: int
+    book: AnswerBook
+    gold: int
+
+    @cached_property
+    def rows(self) -> Table:
+        """The question's part of `table` as plain Python rows, which interpreted code reads faster than arrays."""
+        branches = list(map(BranchRow._make, self.table.branches[self.offset : self.offset + self.branches].tolist()))
+        start, end = branches[0].first, branches[-1].first + branches[-1].interior + 1
+        steps = list(map(StepRow._make, self.table.steps[start:end].tolist()))
+        return Table([row._replace(first=row.first - start) for row in branches], steps, self.table.logprobs[start:end])
+
+    def advance(self, unit: Unit, branch: int, interval_tokens: int) -> Outcome:
+        """What a run sees when it carries out `unit` on recorded branch number `branch`.
+
+        Raises:
+            StoreError: that was not recorded.
+        """
+        table = self.rows
+        depth, generated, probe_tokens, answer, finished = read(
+            table, branch, unit.start, unit.steps, unit.probe, interval_tokens
+        )
+        if depth == UNREAD:
+            raise StoreError(
+                f"branch {branch} of question {self.question.question_id!r} was not recorded beyond depth "
+                f"{self.table.branches[row]['interior']}; record it to its end to replay this controller."
+            )
+        if answer == UNREAD:
+            raise StoreError(
+                f"branch {branch} of question {self.question.question_id!r} was not probed at depth {depth}; "
+                "record it with a probe at every step to replay this controller."
+            )
+        first = table.branches[branch].first
+        logprobs = table.logprobs[first + unit.start : first + depth]
+        return Outcome(unit.branch, depth, generated, probe_tokens, answer, finished, logprobs)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Every trajectory of a store, ready to be replayed."""
+
+    questions: tuple[RecordedQuestion, ...]
+    table: Table
+    interval_tokens: int
+    max_probe_tokens: int
+    name: str = "recording"
+
+    @classmethod
+    def of(
+        cls,
+        questions: Iterable[Question],
+        trajectories: Iterable[Trajectory],
+        interval_tokens: int,
+        *,
+        source: str = "recorded",
+        name: str = "recording",
+    ) -> Recording:
+        """Arrange `trajectories` by question; questions without any are left out.
+
+        Raises:
+            StoreError: there is nothing to replay, or the branches of a question are not numbered 0, 1, 2, …
+        """
+        found: dict[str, list[Trajectory]] = {}
+        for trajectory in trajectories:
+            found.setdefault(trajectory.question_id, []).append(trajectory)
+        asked = [question for question in questions if question.question_id in found]
+        if not asked:
+            raise StoreError(f"{name} holds no recorded branch; record some first (tts-generate record).")
+        arranged = [_arranged(found[question.question_id]) for question in asked]
+        books = [_book(branches) for branches in arranged]
+        columns = [
+            _Column(branch, book, interval_tokens, source)
+            for branches, book in zip(arranged, books, strict=True)
+            for branch in branches
+        ]
+        table = _table(columns)
+        offsets = np.cumsum([0, *(len(branches) for branches in arranged)]).tolist()
+        recorded = tuple(
+            RecordedQuestion(
+                question=question,
+                table=table,
+                offset=offset,
+                branches=len(branches),
+                prompt_tokens=branches[0].prompt_tokens,
+                book=book,
+                gold=book.id(question.gold_answer),
+            )
+            for question, branches, book, offset in zip(asked, arranged, books, offsets, strict=False)
+        )
+        return cls(recorded, table, interval_tokens, int(table.steps["probe_tokens"].max(initial=0)), name)
+
+    @classmethod
+    def from_store(cls, store: TrajectoryStore | str | Path) -> Recording:
+        """Read a whole store into memory."""
+        if not isinstance(store, TrajectoryStore):
+            store = TrajectoryStore.open(store)
+        manifest = store.manifest
+        rows = store.trajectories()
+        return cls.of(store.questions, rows, manifest.interval_tokens, source=manifest.source, name=store.path.name)
+
+    @cached_property
+    def max_branches(self) -> int:
+        """Branches of the question that has most."""
+        return max(recorded.branches for recorded in self.questions)
+
+    @cached_property
+    def max_depth(self) -> int:
+        """Steps of the longest branch."""
+        return int(self.table.branches["interior"].max()) + 1
+
+    def check(self, controller: Controller) -> None:
+        """Refuse a controller that reads what this recording does not hold.
+
+        Raises:
+            StoreError: naming the column.
+        """
+        if controller.reads_logprobs and len(self.table.logprobs) == 0:
+            raise StoreError(
+                f"{controller!r} reads log-probabilities, and {self.name} has none (column step_logprobs is empty). "
+                "Record the branches with tts-generate record, or choose a controller that votes by answers alone."
+            )
+
+    def episode(
+        self,
+        controller: Controller,
+        index: int,
+        order: Sequence[int] | None = None,
+        processors: BranchProcessorList | None = None,
+        events: list[Event] | None = None,
+    ) -> Episode:
+        """Run `controller` on question number `index`, opening its branches in `order` (recorded order if None)."""
+        recorded = self.questions[index]
+        if order is None:
+            order = range(recorded.branches)
+        episode = Episode(
+            controller,
+            max_branches=len(order),
+            max_depth=self.max_depth,
+            interval_tokens=self.interval_tokens,
+            max_probe_tokens=self.max_probe_tokens,
+            processors=processors if processors is not None else BranchProcessorList(),
+            trace=events,
+            text=recorded.book.text,
+        )
+        units = episode.start()
+        while units:
+            units = episode.resume([recorded.advance(unit, order[unit.branch], self.interval_tokens) for unit in units])
+        return episode
+
+
+def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
+    trajectories.sort(key=lambda trajectory: trajectory.branch)
+    numbers = [trajectory.branch for trajectory in trajectories]
+    if numbers != list(range(len(numbers))):
+        raise StoreError(
+            f"question {trajectories[0].question_id!r} has branches {numbers}; they must be numbered from 0 without "
+            "gaps. Finish the recording (run the same command again)."
+        )
+    return trajectories
+
+
+def _book(trajectories: list[Trajectory]) -> AnswerBook:
+    book = AnswerBook()
+    for trajectory in trajectories:  # final answers first, so that ids of answers that can win are small
+        book.id(trajectory.final_answer)
+    return book
+
+
+class _Column:
+    """One trajectory as arrays over depth."""
+
+    def __init__(self, trajectory: Trajectory, book: AnswerBook, interval_tokens: int, source: str) -> None:
+        self.tokens = trajectory.tokens
+        self.complete = trajectory.finish_reason is not None
+        if source == "autotts":  # published tables list their probes; some tokens fall short of the last one
+            self.interior = len(trajectory.probe_positions)
+        else:
+            self.interior = max(0, -(-trajectory.tokens // interval_tokens) - self.complete)
+        self.answers = np.full(self.interior + 1, UNREAD, np.int64)
+        self.probe_tokens = np.zeros(self.interior + 1, np.int64)
+        for position, answer, tokens in zip(
+            trajectory.probe_positions, trajectory.probe_answers, trajectory.probe_tokens, strict=True
+        ):
+            depth = position // interval_tokens
+            self.answers[depth - 1] = book.id(answer)
+            self.probe_tokens[depth - 1] = tokens
+        self.answers[self.interior] = book.id(trajectory.final_answer)
+        self.logprobs = np.full(self.interior + 1, np.nan)
+        steps = trajectory.step_logprobs[: self.interior + 1]
+        self.logprobs[: len(steps)] = [np.nan if value is None else value for value in steps]
+
+
+def _table(columns: Sequence[_Column]) -> Table:
+    branches = np.zeros(len(columns), _BRANCH)
+    branches["tokens"] = [column.tokens for column in columns]
+    branches["interior"] = [column.interior for column in columns]
+    branches["complete"] = [column.complete for column in columns]
+    branches["first"][1:] = np.cumsum(branches["interior"] + 1)[:-1]
+    steps = np.zeros(int((branches["interior"] + 1).sum()), _STEP)
+    steps["answer"] = np.concatenate([column.answers for column in columns])
+    steps["probe_tokens"] = np.concatenate([column.probe_tokens for column in columns])
+    logprobs = np.concatenate([column.logprobs for column in columns])
+    return Table(branches, steps, logprobs[:0] if np.isnan(logprobs).all() else logprobs)

@@ -1,0 +1,197 @@
+"""Replays a controller over every recorded question and every order of its branches."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.controller import Controller, describe
+from tts_generate.errors import InputError
+from tts_generate.loading import load_controller
+from tts_generate.processors import BranchProcessorList
+from tts_generate.replay.compiled import run_compiled
+from tts_generate.replay.episodes import Columns
+from tts_generate.replay.recording import Recording
+from tts_generate.trace import Event, Trace
+from tts_generate.trajectories import TrajectoryStore
+from tts_generate.votes import NO_ANSWER
+
+WORTH_COMPILING = 1000
+"""Episodes from which on compiling (seconds) costs less than interpreting (milliseconds an episode)."""
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """Every episode of a replay; arrays have shape (shuffles, questions)."""
+
+    controller: dict[str, Any]
+    recording: Recording
+    answer_ids: NDArray[np.int64]
+    """The answer of each episode, as an id of the question's `book`; `NO_ANSWER` where none was found."""
+    generated_tokens: NDArray[np.int64]
+    probe_tokens: NDArray[np.int64]
+    wasted_tokens: NDArray[np.int64]
+    sequential_tokens: NDArray[np.int64]
+    """Longest chain of tokens that had to wait for one another: what the episode takes with any number of rows."""
+    opened: NDArray[np.int64]
+    rounds: NDArray[np.int64]
+    traces: tuple[Trace, ...] = ()
+    """Of every episode, question by question, where they were asked for."""
+    compile_seconds: float | None = None
+    """Seconds spent on compiling the hooks, 0 where they were compiled before; None: they ran interpreted."""
+
+    @cached_property
+    def answers(self) -> NDArray[np.str_]:
+        """The answer of each episode; "" where none was found."""
+        found = np.empty(self.answer_ids.shape, dtype=object)
+        for q, recorded in enumerate(self.recording.questions):
+            found[:, q] = [recorded.book.text(int(answer)) or "" for answer in self.answer_ids[:, q]]
+        return found.astype(np.str_)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each episode answers right."""
+        gold = np.array([recorded.gold for recorded in self.recording.questions])
+        return (self.answer_ids == gold) & (self.answer_ids != NO_ANSWER)
+
+    @cached_property
+    def cost(self) -> NDArray[np.int64]:
+        """Generated and probe tokens of each episode; prompts cost every method the same."""
+        return self.generated_tokens + self.probe_tokens
+
+    @property
+    def prompt_tokens(self) -> NDArray[np.int64]:
+        """Prompt tokens of each question, (questions,)."""
+        return np.array([recorded.prompt_tokens for recorded in self.recording.questions])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of episodes that answer right, 0 to 1."""
+        return float(self.correct.mean())
+
+    @property
+    def tokens(self) -> float:
+        """Mean cost of an episode, in tokens."""
+        return float(self.cost.mean())
+
+    def save_episodes(self, path: str | Path) -> None:
+        """Write `correct`, `cost` and `answers`, each (shuffles, questions), as a compressed npz file."""
+        np.savez_compressed(path, correct=self.correct, cost=self.cost, answers=self.answers)
+
+
+@lru_cache(maxsize=64)
+def _orders(shuffles: int, branches: int) -> NDArray[np.int64]:
+    """(max(1, shuffles), branches); the recorded order alone for 0 shuffles."""
+    return np.array(shuffled_orders(shuffles, branches) if shuffles else [list(range(branches))], np.int64)
+
+
+def shuffled_orders(shuffles: int, branches: int) -> list[list[int]]:
+    """The published permutations: `random.Random(seed).shuffle` of the branches, from seed 0 on.
+
+    >>> shuffled_orders(2, 4)
+    [[2, 0, 1, 3], [3, 0, 2, 1]]
+    """
+    orders = []
+    for seed in range(shuffles):
+        order = list(range(branches))
+        random.Random(seed).shuffle(order)
+        orders.append(order)
+    return orders
+
+
+def replay(
+    recording: Recording | TrajectoryStore | str | Path,
+    controller: str | Path | Controller,
+    *,
+    beta: float | None = None,
+    shuffles: int = 100,
+    processors: BranchProcessorList | None = None,
+    traces: bool = False,
+    compiled: bool | None = None,
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    **knobs: Any,
+) -> ReplayResult:
+    """Run a controller on every recorded question, once per shuffle of its branches.
+
+    Args:
+        recording: a `Recording`, or a store to read one from.
+        controller: see `load_controller`.
+        beta: the budget in [0, 1]; the controller's default when left out.
+        shuffles: orders in which the branches are opened, seeds 0 to shuffles - 1; 0 for the recorded order alone.
+        processors: limits chained around the controller; they run interpreted.
+        traces: also keep every episode's trace, for few episodes; they run interpreted.
+        compiled: run the hooks compiled by numba, over all cores, or interpreted; None: compiled where it pays. The
+            results are the same. A controller that does not compile runs interpreted, with a warning that says why.
+        threads: of a compiled run; all cores if left out.
+        trust_remote_code: needed for a controller folder that did not come with this package.
+        **knobs: knobs to set by hand.
+
+    Raises:
+        InputError: a negative number of shuffles, or more than the branches have orders.
+        ControllerError: the controller wants more branches than were recorded, or stalls.
+        StoreError: the controller reads what was not recorded.
+
+    Source: AutoTTS (arXiv 2605.08083); exact on its published tables.
+    """
+    if not isinstance(recording, Recording):
+        recording = Recording.from_store(recording)
+    _check_shuffles(shuffles, recording.max_branches)
+    chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
+    recording.check(chosen)
+    orders = {n: _orders(shuffles, n) for n in {q.branches for q in recording.questions}}
+    columns = Columns.empty(max(1, shuffles), len(recording.questions))
+    if compiled is None:
+        compiled = columns.answer_ids.size >= WORTH_COMPILING and find_spec("numba") is not None
+    seconds = None
+    kept: list[Trace] | None = [] if traces else None
+    if compiled and not processors and not traces:
+        seconds = run_compiled(recording, chosen, orders, columns, threads)
+    if seconds is None:
+        _interpret(recording, chosen, orders, columns, processors, kept)
+    return ReplayResult(dict(describe(chosen)), recording, *columns, traces=tuple(kept or ()), compile_seconds=seconds)
+
+
+def _check_shuffles(shuffles: int, branches: int) -> None:
+    if shuffles < 0:
+        raise InputError(f"shuffles must be 0 (recorded order) or more, got {shuffles}.")
+    if branches < 10 and shuffles > math.factorial(branches):
+        raise InputError(
+            f"{branches} branches have {math.factorial(branches)} orders, {shuffles} shuffles were asked for; ask for "
+            "fewer, or 0 for the recorded order alone."
+        )
+
+
+def _interpret(
+    recording: Recording,
+    controller: Controller,
+    orders: dict[int, NDArray[np.int64]],
+    columns: Columns,
+    processors: BranchProcessorList | None,
+    traces: list[Trace] | None,
+) -> None:
+    for q, recorded in enumerate(recording.questions):
+        for s, order in enumerate(orders[recorded.branches].tolist()):
+            events: list[Event] | None = None if traces is None else []
+            episode = recording.episode(controller, q, order, processors, events)
+            if traces is not None:
+                traces.append(
+                    Trace.of(recorded.question.question_id, describe(controller), events or [], recorded.book.text)
+                )
+            cost = episode.cost()
+            state = episode.state
+            columns.answer_ids[s, q] = episode.answer
+            columns.generated_tokens[s, q] = cost.generated_tokens
+            columns.probe_tokens[s, q] = cost.probe_tokens
+            columns.wasted_tokens[s, q] = cost.wasted_tokens
+            columns.sequential_tokens[s, q] = state.sequential_tokens
+            columns.opened[s, q] = state.opened
+            columns.rounds[s, q] = state.round

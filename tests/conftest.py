@@ -34,3 +34,13 @@ def tiny() -> tuple[Any, Any]:
 
     torch.set_num_threads(1)
     return load()
+
+
+@pytest.fixture(scope="session")
+def tiny_recording(tiny: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Five questions, 64 branches each, as the shipped model answers them."""
+    from tts_generate import record
+    from tts_generate.replay import Recording
+    from tts_generate.tiny import questions
+
+    return Recording.from_store(record(*tiny, questions("record")[:5], tmp_path_factory.mktemp("tiny") / "s"))

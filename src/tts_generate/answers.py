@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tts_generate.errors import InputError
@@ -110,6 +111,8 @@ class AnswerFormat:
 class AnswerBook:
     """Gives equal answers of one question the same small integer, in order of first sight.
 
+    With a test `same`, answers that differ as texts share the id of the first one they are the same as.
+
     >>> book = AnswerBook()
     >>> book.id("7"), book.id("8"), book.id("7"), book.id(None)
     (0, 1, 0, -1)
@@ -117,6 +120,7 @@ class AnswerBook:
     ('8', None)
     """
 
+    same: Callable[[str, str], bool] | None = None
     _ids: dict[str, int] = field(default_factory=dict)
     _texts: list[str] = field(default_factory=list)
 
@@ -125,8 +129,12 @@ class AnswerBook:
         if answer is None:
             return NO_ANSWER
         if answer not in self._ids:
-            self._ids[answer] = len(self._texts)
-            self._texts.append(answer)
+            twin = next((t for t in self._texts if self.same(t, answer)), None) if self.same is not None else None
+            if twin is None:
+                self._ids[answer] = len(self._texts)
+                self._texts.append(answer)
+            else:
+                self._ids[answer] = self._ids[twin]
         return self._ids[answer]
 
     def text(self, answer: int) -> str | None:

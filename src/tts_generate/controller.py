@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.state import Decision, State, leading_answer
 
+Knob = int | float | bool | str
 Probing = Literal["every_step", "on_demand", "never"]
 
 
 class Controller:
     """Decides which branches to open, how far to continue each, where to probe, what to prune and when to answer.
 
-    A subclass names its knobs in `schedule` and annotates them (`int`, `float` or `bool`), allocates what it remembers
-    within an episode in `memory`, and writes the hooks `begin`, `plan`, `review` and, where the majority of the pool
-    is not what it wants, `answer`. The same object runs in replay and live; it is configuration only, the runner
-    works on a copy per episode.
+    A subclass names its knobs in `schedule` and annotates them (`int`, `float`, `bool` or a `Literal` of names),
+    allocates what it remembers within an episode in `memory`, and writes the hooks `begin`, `plan`, `review` and, where
+    the majority of the pool is not what it wants, `answer`. The same object runs in replay and live; it is
+    configuration only, the runner works on a copy per episode. Hooks that are plain loops over numbers and arrays
+    compile, and replay then runs them about a hundred times faster; take logarithms and the like from `math`.
 
     Source: AutoTTS (arXiv 2605.08083), the verbs branch, continue, probe, prune and answer.
 
@@ -63,8 +65,8 @@ class Controller:
             setattr(self, name, _knob_value(type(self).__name__, name, kinds.get(name, float), knobs[name]))
 
     @staticmethod
-    def schedule(beta: float) -> dict[str, float]:
-        """Every knob at budget `beta` in [0, 1], each monotone in beta."""
+    def schedule(beta: float) -> Mapping[str, Knob]:
+        """Every knob at budget `beta` in [0, 1], each number monotone in beta."""
         raise NotImplementedError
 
     @classmethod
@@ -90,7 +92,7 @@ class Controller:
         return controller
 
     @property
-    def knobs(self) -> dict[str, float]:
+    def knobs(self) -> dict[str, Knob]:
         """Name and value of every knob, in the order of `schedule`."""
         return {name: getattr(self, name) for name in self.schedule(0.5)}
 
@@ -122,7 +124,7 @@ class Controller:
         return f"{type(self).__name__}({beta}{', '.join(f'{k}={v}' for k, v in self.knobs.items())})"
 
 
-def _knob_value(controller: str, name: str, kind: Any, value: Any) -> float:
+def _knob_value(controller: str, name: str, kind: Any, value: Any) -> Knob:
     """`value` as the knob's annotated type; what would change it silently is refused."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if kind is bool and isinstance(value, bool):
@@ -131,9 +133,15 @@ def _knob_value(controller: str, name: str, kind: Any, value: Any) -> float:
         return int(value)
     if kind is float and number:
         return float(value)
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return str(value)
+        raise UnknownNameError.of(f"{name} of {controller}", str(value), get_args(kind))
     expected = {int: "a whole number", float: "a finite number", bool: "true or false"}.get(kind)
     if expected is None:
-        raise ControllerError(f"{controller}.{name} is annotated {kind!r}; a knob is int, float or bool.")
+        raise ControllerError(
+            f"{controller}.{name} is annotated {kind!r}; a knob is int, float, bool or a Literal of names."
+        )
     raise InputError(f"knob {name} of {controller} must be {expected}, got {value!r}.")
 
 

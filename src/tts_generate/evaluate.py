@@ -36,7 +36,7 @@ class Row:
     label: str
     controller: str
     beta: float | None
-    knobs: dict[str, float]
+    knobs: dict[str, Any]
     accuracy: float
     """Percent."""
     accuracy_ci: tuple[float, float]

@@ -13,6 +13,7 @@ from typing import Any
 
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UntrustedCodeError
+from tts_generate.published import load_published
 
 FORMAT = "tts-controller/1"
 _BUILTIN = Path(__file__).parent / "controllers"
@@ -38,7 +39,8 @@ def load_controller(
     """A controller ready to run, from its name, its folder, or itself.
 
     Args:
-        controller: a shipped name (`builtin_controllers`), a folder with `controller.json`, or a `Controller`.
+        controller: a shipped name (`builtin_controllers`), a folder with `controller.json`, a file with a method in
+            the interface that AutoTTS published (`LLMDesignedMethod.solve`), or a `Controller`.
         beta: the budget in [0, 1]; the folder's default when left out. A `Controller` object brings its own.
         trust_remote_code: needed to run the code of a folder that did not come with this package.
         **knobs: knobs to set by hand, over what beta says.
@@ -62,6 +64,12 @@ def load_controller(
         raise InputError(
             f"controller must be a name, a folder or a Controller object, got {type(controller).__name__}."
         )
+    if Path(controller).suffix == ".py" and Path(controller).is_file():
+        if not trust_remote_code:
+            raise UntrustedCodeError(f"{controller} is code; read it, and pass trust_remote_code=True to run it.")
+        if knobs:
+            raise UnknownNameError.of(f"knob of {controller}", next(iter(knobs)), ("beta",))
+        return load_published(Path(controller), beta)
     folder = _BUILTIN / controller if str(controller) in builtin_controllers() else Path(controller)
     if not (folder / "controller.json").is_file():
         hint = "A folder must hold controller.json."

@@ -20,8 +20,8 @@ TO_END = 1 << 20
 class State:
     """One episode as a controller sees it; arrays have shape (max_branches,) and count in opening order.
 
-    Only the first `opened` entries mean anything, and of a branch's history the first `depth` ones. Answer ids are opaque integers of the episode: equal id, equal
-    answer; `NO_ANSWER` until a probe or the branch's end reveals one.
+    Only the first `opened` entries mean anything, and of a branch's history the first `depth` ones. Answer ids are
+    opaque integers of the episode: equal id, equal answer; `NO_ANSWER` until a probe or the branch's end reveals one.
     """
 
     answer: NDArray[np.int64]
@@ -37,7 +37,7 @@ class State:
     finish_rank: NDArray[np.int64]
     """Place of the branch among the finished ones, from 0; -1 while unfinished."""
     answers: NDArray[np.int64]
-    """(max_branches, max_depth) what each branch showed after each of its steps; `NO_ANSWER` where nothing was asked."""
+    """(max_branches, max_depth) what each branch showed after each step; `NO_ANSWER` where nothing was asked."""
     logprobs: NDArray[np.float64]
     """(max_branches, max_depth) mean log-probability of the tokens of each step; NaN where it was not recorded."""
     pool: NDArray[np.int64]

@@ -6,6 +6,8 @@ interpreted they are the oracle of the compiled ones.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,12 +52,34 @@ def majority(answers: NDArray[np.int64], count: int) -> tuple[int, int, int]:
     return int(winner), int(first), int(second)
 
 
+def tally(answers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Votes of each different answer among the first `count`, in order of entry; `NO_ANSWER` casts none.
+
+    >>> tally(np.array([3, 5, 5, -1, 7]), 5)
+    array([1, 2, 1])
+    """
+    seen = np.empty(count, np.int64)
+    votes = np.zeros(count, np.int64)
+    different = 0
+    for i in range(count):
+        if answers[i] < 0:
+            continue
+        place = 0
+        while place < different and seen[place] != answers[i]:
+            place += 1
+        if place == different:
+            seen[place] = answers[i]
+            different += 1
+        votes[place] += 1
+    return votes[:different]
+
+
 def _tails(votes: int) -> NDArray[np.float64]:
-    """The probability that at most `second` of `first + second + 1` fair coins fall heads, (first, second), rounded once."""
+    """P(at most `second` of `first + second + 1` fair coins fall heads), (votes + 1, votes + 1), rounded once."""
     tails = np.zeros((votes + 1, votes + 1))
     row = [1]  # of Pascal's triangle
     for trials in range(1, 2 * votes + 2):
-        row = [1, *(a + b for a, b in zip(row, row[1:], strict=False)), 1]
+        row = [1, *(a + b for a, b in itertools.pairwise(row)), 1]
         below = 0
         for second in range(min(trials, votes + 1)):
             below += row[second]

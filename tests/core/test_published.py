@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,6 @@ METHODS: dict[str, dict[str, Any]] = {
     **{f"cmc_b{beta:g}": {"controller": "cmc", "beta": beta} for beta in (0, 0.2, 0.5, 0.8, 1)},
 }
 SHUFFLES = 100
-SLOW = {"pp_64": 25}
-"""Interpreted, 64 branches in lockstep take tens of milliseconds an episode: of these the first shuffles only."""
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +40,10 @@ def recordings(autotts_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_episode(recordings: dict[str, Recording], autotts_data: Path, model: str, method: str) -> None:
-    shuffles = SLOW.get(method, SHUFFLES)
-    result = replay(recordings[model], shuffles=shuffles, **METHODS[method])
+    result = replay(recordings[model], shuffles=SHUFFLES, **METHODS[method])
     with np.load(autotts_data / "spec" / "expected" / f"{model}_aime24_{method}.npz") as found:
-        expected = {key: rows[:shuffles] for key, rows in found.items()}
-    assert result.cost.shape == (shuffles, 30)
+        expected = dict(found)
+    assert result.cost.shape == (SHUFFLES, 30)
     assert (result.cost == expected["cost"]).all()
     assert (result.answers == expected["answers"]).all()
     assert (result.correct == expected["correct"]).all()
@@ -63,3 +61,42 @@ def test_self_consistency(recordings: dict[str, Recording], autotts_data: Path, 
             read = branches[:64]
             assert result.cost[s, q] == sum(tokens for tokens, _ in read)
             assert result.answers[s, q] == Counter(final for _, final in read).most_common(1)[0][0]
+
+
+def settings(row: str) -> dict[str, Any]:
+    """The controller that a row of the rerun table names."""
+    name, value = row.split("_")
+    if name == "cmc":
+        return {"controller": "cmc", "beta": float(value[1:])}
+    controller, knob = {
+        "asc": ("asc", "max_samples"), "esc": ("esc", "max_samples"), "pp": ("parallel_probe", "num_chains"),
+    }[name]  # fmt: skip
+    return {"controller": controller, knob: int(value)}
+
+
+def test_every_average_of_the_rerun_table(recordings: dict[str, Recording], autotts_data: Path) -> None:
+    """All 22 rows x 4 models of spec/paper_table.md, to the printed digit."""
+    text = (autotts_data / "spec" / "paper_table.md").read_text().split("run again", 1)[1]
+    rows = re.findall(r"^\| ((?:cmc|asc|esc|pp)_\S+) \|(.*)\|$", text, re.MULTILINE)
+    assert len(rows) == 22
+    for row, cells in rows:
+        for model, cell in zip(MODELS, cells.split("|"), strict=True):
+            result = replay(recordings[model], shuffles=SHUFFLES, **settings(row))
+            assert f"{100 * result.accuracy:.2f} / {result.tokens:.1f}" == cell.strip(), (row, model)
+
+
+def test_interpreted_too(recordings: dict[str, Recording], autotts_data: Path) -> None:
+    """The slow twin, on the first shuffles of one table."""
+    for method, chosen in METHODS.items():
+        result = replay(recordings["Qwen3-1.7B"], shuffles=3, compiled=False, **chosen)
+        with np.load(autotts_data / "spec" / "expected" / f"Qwen3-1.7B_aime24_{method}.npz") as expected:
+            assert (result.cost == expected["cost"][:3]).all()
+            assert (result.answers == expected["answers"][:3]).all()
+
+
+def test_a_published_file_gives_the_published_numbers(recordings: dict[str, Recording], autotts_data: Path) -> None:
+    file = Path(__file__).resolve().parents[1] / "replay" / "published_cmc.py"
+    result = replay(recordings["Qwen3-4B"], file, beta=0.5, shuffles=2, trust_remote_code=True)
+    with np.load(autotts_data / "spec" / "expected" / "Qwen3-4B_aime24_cmc_b0.5.npz") as expected:
+        assert (result.cost == expected["cost"][:2]).all()
+        assert (result.answers == expected["answers"][:2]).all()

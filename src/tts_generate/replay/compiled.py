@@ -175,16 +175,15 @@ def _methods(kind: type[Controller]) -> dict[str, Any]:
     methods: dict[str, Any] = {name: getattr(Controller, name) for name in _HOOKS}
     for base in reversed(kind.__mro__[: kind.__mro__.index(Controller)]):
         for name, value in vars(base).items():
-            if isinstance(value, types.FunctionType) and not name.startswith("__"):
-                methods[name] = value
-            elif isinstance(value, staticmethod) and name != "schedule":
+            own = isinstance(value, (types.FunctionType, staticmethod))
+            if own and name != "schedule" and not name.startswith("__"):
                 methods[name] = value
     return methods
 
 
 def _class_of(instance: object, methods: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """A compiled class with the fields and types of `instance`, made once; with the names of its fields."""
-    from numba.experimental import jitclass
+    from numba.experimental import jitclass  # type: ignore[attr-defined]
 
     spec = _fields(instance)
     key = (type(instance), *spec.items())
@@ -206,7 +205,7 @@ def _fields(instance: object) -> dict[str, Any]:
     """The numba type of every attribute.
 
     Raises:
-        _Unsupported: an attribute that is neither a number nor an array.
+        _Unsupported: an attribute that is not a number, a name or an array.
     """
     import numba
 
@@ -220,10 +219,12 @@ def _fields(instance: object) -> dict[str, Any]:
             spec[name] = numba.int64
         elif isinstance(value, (float, np.floating)):
             spec[name] = numba.float64
+        elif isinstance(value, str):
+            spec[name] = numba.types.unicode_type
         elif value is not None:
             raise _Unsupported(
                 f"{type(instance).__name__} runs interpreted, about a hundred times slower: its {name} is a "
-                f"{type(value).__name__}; numba compiles numbers and numpy arrays."
+                f"{type(value).__name__}; numba compiles numbers, names and numpy arrays."
             )
     return spec
 

@@ -108,26 +108,16 @@ def run_episode(
         controller.plan(state, do)
         if do.stop:
             break
-        live = state.live
-        count = prune_and_order(state, do, moved)
-        pruned = state.live < live
-        longest = 0
-        for k in range(count):
-            tokens = advance(state, do, table, work, offset, order, moved[k], do.steps[moved[k]])
-            if tokens < 0:
-                return PROBLEM
-            longest = max(longest, tokens)
-        state.sequential_tokens += longest
+        moves = go_on(state, do, table, work, offset, order, moved)
+        if moves < 0:
+            return PROBLEM
         clear_decision(do)
         controller.review(state, do)
         if do.stop:
             break
-        if do.open > 0:
-            if not open_more(state, do, table, work, offset, order):
-                return PROBLEM
-        elif state.live == 0:
+        if do.open <= 0 and state.live == 0:
             break
-        elif count == 0 and not pruned:
+        if (do.open <= 0 and moves == 0) or not open_more(state, do, table, work, offset, order):
             return PROBLEM
         state.round += 1
     if do.stop and do.answer != -1:
@@ -135,8 +125,33 @@ def run_episode(
     return controller.answer(state)
 
 
+def go_on(
+    state: State,
+    do: Decision,
+    table: Table,
+    work: Work,
+    offset: int,
+    order: NDArray[np.int64],
+    moved: NDArray[np.int64],
+) -> int:
+    """Prune and advance as planned; how many branches that moved, or -1 where one was not recorded that far."""
+    live = state.live
+    count = prune_and_order(state, do, moved)
+    moves = count + live - state.live
+    longest = 0
+    for k in range(count):
+        tokens = advance(state, do, table, work, offset, order, moved[k], do.steps[moved[k]])
+        if tokens < 0:
+            return -1
+        longest = max(longest, tokens)
+    state.sequential_tokens += longest
+    return moves
+
+
 def open_more(state: State, do: Decision, table: Table, work: Work, offset: int, order: NDArray[np.int64]) -> bool:
-    """Open `do.open` branches and read their first steps; False if that cannot be."""
+    """Open `do.open` branches, if any, and read their first steps; False if that cannot be."""
+    if do.open <= 0:
+        return True
     first = state.opened
     last = first + do.open
     if last > state.max_branches or do.open_steps < 1:

@@ -7,7 +7,7 @@ branch read to its end in one go costs its tokens; a probe costs what was decode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller
+from tts_generate.equivalence import Votes, same_answer
 from tts_generate.errors import StoreError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Episode, Outcome, Unit
@@ -127,7 +128,7 @@ class RecordedQuestion:
         if depth == UNREAD:
             raise StoreError(
                 f"branch {branch} of question {self.question.question_id!r} was not recorded beyond depth "
-                f"{self.table.branches[row]['interior']}; record it to its end to replay this controller."
+                f"{table.branches[branch].interior}; record it to its end to replay this controller."
             )
         if answer == UNREAD:
             raise StoreError(
@@ -136,7 +137,7 @@ class RecordedQuestion:
             )
         first = table.branches[branch].first
         logprobs = table.logprobs[first + unit.start : first + depth]
-        return Outcome(unit.branch, depth, generated, probe_tokens, answer, finished, logprobs)
+        return Outcome(unit.branch, depth, generated, probe_tokens, answer, finished, logprobs.tolist())
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,18 @@ class Recording:
         *,
         source: str = "recorded",
         name: str = "recording",
+        votes: Votes = "equal",
     ) -> Recording:
         """Arrange `trajectories` by question; questions without any are left out.
+
+        Args:
+            questions: what was asked.
+            trajectories: the branches, in any order.
+            interval_tokens: tokens of one step.
+            source: as in the manifest of their store.
+            name: for messages.
+            votes: "equal": answers are one if their texts are; "math": if they are the same mathematics, in what a
+                controller sees (its votes and its stopping) as in the grading.
 
         Raises:
             StoreError: there is nothing to replay, or the branches of a question are not numbered 0, 1, 2, …
@@ -171,7 +182,8 @@ class Recording:
         if not asked:
             raise StoreError(f"{name} holds no recorded branch; record some first (tts-generate record).")
         arranged = [_arranged(found[question.question_id]) for question in asked]
-        books = [_book(branches) for branches in arranged]
+        same = same_answer(votes)
+        books = [_book(branches, same) for branches in arranged]
         columns = [
             _Column(branch, book, interval_tokens, source)
             for branches, book in zip(arranged, books, strict=True)
@@ -194,13 +206,20 @@ class Recording:
         return cls(recorded, table, interval_tokens, int(table.steps["probe_tokens"].max(initial=0)), name)
 
     @classmethod
-    def from_store(cls, store: TrajectoryStore | str | Path) -> Recording:
-        """Read a whole store into memory."""
+    def from_store(cls, store: TrajectoryStore | str | Path, *, votes: Votes = "equal") -> Recording:
+        """Read a whole store into memory; `votes` as in `of`."""
         if not isinstance(store, TrajectoryStore):
             store = TrajectoryStore.open(store)
         manifest = store.manifest
         rows = store.trajectories()
-        return cls.of(store.questions, rows, manifest.interval_tokens, source=manifest.source, name=store.path.name)
+        return cls.of(
+            store.questions,
+            rows,
+            manifest.interval_tokens,
+            source=manifest.source,
+            name=store.path.name,
+            votes=votes,
+        )
 
     @cached_property
     def max_branches(self) -> int:
@@ -218,10 +237,13 @@ class Recording:
         Raises:
             StoreError: naming the column.
         """
-        if controller.reads_logprobs and len(self.table.logprobs) == 0:
+        logprobs = self.table.logprobs
+        if controller.reads_logprobs and (len(logprobs) == 0 or np.isnan(logprobs).any()):
+            missing = "none" if len(logprobs) == 0 else "gaps"
             raise StoreError(
-                f"{controller!r} reads log-probabilities, and {self.name} has none (column step_logprobs is empty). "
-                "Record the branches with tts-generate record, or choose a controller that votes by answers alone."
+                f"{type(controller).__name__} reads log-probabilities, and {self.name} has {missing} (column "
+                "step_logprobs). Record the branches with tts-generate record, or choose a controller that votes by "
+                "answers alone."
             )
 
     def episode(
@@ -263,8 +285,8 @@ def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
     return trajectories
 
 
-def _book(trajectories: list[Trajectory]) -> AnswerBook:
-    book = AnswerBook()
+def _book(trajectories: list[Trajectory], same: Callable[[str, str], bool] | None) -> AnswerBook:
+    book = AnswerBook(same)
     for trajectory in trajectories:  # final answers first, so that ids of answers that can win are small
         book.id(trajectory.final_answer)
     return book

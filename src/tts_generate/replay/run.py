@@ -60,7 +60,8 @@ class ReplayResult:
     def correct(self) -> NDArray[np.bool_]:
         """Whether each episode answers right."""
         gold = np.array([recorded.gold for recorded in self.recording.questions])
-        return (self.answer_ids == gold) & (self.answer_ids != NO_ANSWER)
+        right: NDArray[np.bool_] = (self.answer_ids == gold) & (self.answer_ids != NO_ANSWER)
+        return right
 
     @cached_property
     def cost(self) -> NDArray[np.int64]:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tts_generate.evaluate import Method, as_dict, compare, evaluate_method, saving
+from tts_generate.evaluate import Method, as_dict, evaluate_method
 from tts_generate.replay import Recording
+from tts_generate.statistics import compare, saving
 from tts_generate.trajectories import import_autotts
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tts_generate.errors import InputError
-from tts_generate.evaluate import accuracy_interval, compare, frontier, mean_interval, methods
+from tts_generate.evaluate import accuracy_interval, methods
+from tts_generate.statistics import compare, frontier, mean_interval
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,14 +1,16 @@
-"""The command line: `tts-generate record | replay | sweep | import | demo`."""
+"""The command line: `tts-generate record | replay | sweep | trace | import | demo`."""
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,13 +24,20 @@ app = typer.Typer(
 )
 importers = typer.Typer(help="Make a trajectory store from somebody else's recording.", no_args_is_help=True)
 app.add_typer(importers, name="import")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 complaints = Console(stderr=True)
 
 Store = Annotated[Path, typer.Argument(help="Folder of a trajectory store.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Shuffles = Annotated[int, typer.Option(help="Orders in which branches are opened; 0: the recorded order alone.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code of a controller folder of your own.")]
+
+Controller = Annotated[str, typer.Option(help="A controller's name, its folder, or a published method's .py file.")]
+Beta = Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")]
+Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
+VotesBy = Annotated[
+    Literal["equal", "math"], typer.Option(help="Which answers are one: equal texts, or the same mathematics.")
+]
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,10 +151,11 @@ def _load(model: str, questions: Path | None, dtype: str, device: str) -> tuple[
 @guarded
 def replay(
     store: Store,
-    controller: Annotated[str, typer.Option(help="A controller's name, or its folder.")] = "cmc",
-    beta: Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")] = None,
+    controller: Controller = "cmc",
+    beta: Beta = None,
     shuffles: Shuffles = 100,
-    knobs: Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")] = None,
+    knobs: Knobs = None,
+    votes: VotesBy = "equal",
     json_file: JsonFile = None,
     episodes: Annotated[Path | None, typer.Option(help="Write every episode's answer and cost as npz.")] = None,
     trust_remote_code: Trust = False,
@@ -155,7 +165,7 @@ def replay(
     from tts_generate.replay import Recording
 
     method = Method(controller, controller, beta, _knobs(knobs or []), trust_remote_code)
-    row, result = evaluate_method(Recording.from_store(store), method, shuffles)
+    row, result = evaluate_method(Recording.from_store(store, votes=votes), method, shuffles)
     console.print(_table([row], f"{store}, {max(1, shuffles)} orders of the branches"))
     if json_file is not None:
         _write_json(json_file, {"format": "tts-replay/1", "store": str(store), "shuffles": shuffles, **as_dict(row)})
@@ -168,59 +178,158 @@ def replay(
 def sweep(
     stores: Annotated[list[Path], typer.Argument(help="Folders of trajectory stores.")],
     controllers: Annotated[
-        str, typer.Option(help="Names or folders, separated by commas.")
+        str, typer.Option(help="Names, folders or published .py files, separated by commas.")
     ] = "self_consistency,asc,cmc",
     betas: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0,0.2,0.5,0.8,1",
     shuffles: Shuffles = 20,
+    votes: VotesBy = "equal",
+    at_k: Annotated[str, typer.Option(help="pass@k, maj@k, avg@k for these k, separated by commas.")] = "",
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the frontier as PNG or SVG.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of compiled replay; all cores if left out.")] = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Replay several controllers over their budgets and compare."""
+    """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
     from tqdm.auto import tqdm
 
-    from tts_generate.evaluate import as_dict, average, evaluate_method, methods
+    from tts_generate import evaluate
     from tts_generate.replay import Recording
 
-    try:
-        budgets = [float(beta) for beta in betas.split(",")]
-    except ValueError:
-        raise InputError(f"--betas must be numbers separated by commas, got {betas!r}.") from None
-    chosen = methods(controllers.split(","), budgets, trust_remote_code)
-    cells = []
-    for store in stores:
-        recording = Recording.from_store(store)
-        bar = tqdm(chosen, desc=recording.name, unit="method")
-        rows = [evaluate_method(recording, method, shuffles)[0] for method in bar]
-        console.print(_table(rows, str(store)))
-        cells.append(rows)
-    named = list(zip(stores, cells, strict=True))
+    budgets, ks = _numbers("--betas", betas, float), _numbers("--at-k", at_k, int)
+    recordings = [Recording.from_store(store, votes=votes) for store in stores]
+    against = evaluate.baselines(min(recording.max_branches for recording in recordings))
+    found = evaluate.sweep(
+        recordings,
+        evaluate.methods(controllers.split(","), budgets, trust_remote_code),
+        shuffles,
+        against=against,
+        threads=threads,
+        bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
+    )
+    metrics = [evaluate.at_k(recording, ks, shuffles) for recording in recordings]
+    for store, cell, told in zip(stores, found.cells, metrics, strict=True):
+        console.print(_table(list(cell.rows), str(store)))
+        for name, value in told.items():
+            console.print(f"{name} {value:.1f} %", highlight=False)
+    if len(stores) > 1:
+        console.print(_table(list(found.average), f"average of {len(stores)} stores"))
+    baseline = against[0].label
+    frontiers = found.frontiers(baseline)
+    for line in _worth(frontiers, baseline):
+        console.print(line, highlight=False)
     if json_file is not None:
-        result = {
-            "format": "tts-sweep/1",
-            "shuffles": shuffles,
-            "default": chosen[-1].controller,
-            "cells": [{"store": str(store), "rows": [as_dict(row) for row in rows]} for store, rows in named],
-            "average": average(cells),
-        }
-        _write_json(json_file, result)
+        _write_json(json_file, _sweep_json(stores, found, frontiers, metrics, shuffles, votes))
     if csv_file is not None:
-        _write_csv(csv_file, [{"store": str(store), **as_dict(row)} for store, rows in named for row in rows])
+        _write_csv(csv_file, _cells(stores, found))
     if plot is not None:
-        from tts_generate.report.frontier import Point, plot_frontier
+        _plot_sweep(found, plot, shuffles)
 
-        points = [
-            Point(
-                f"{row.controller}{'' if len(stores) == 1 else f' · {store.name}'}",
-                row.tokens,
-                row.accuracy,
-                row.accuracy_ci,
-            )
-            for store, rows in named
-            for row in rows
-        ]
-        plot_frontier(points, plot, title=f"Replay, {max(1, shuffles)} orders of the branches")
+
+def _cells(stores: list[Path], found: Any) -> list[dict[str, Any]]:
+    from tts_generate.evaluate import as_dict
+
+    return [
+        {"store": str(store), **as_dict(row)}
+        for store, cell in zip(stores, found.cells, strict=True)
+        for row in cell.rows
+    ]
+
+
+def _sweep_json(
+    stores: list[Path],
+    found: Any,
+    frontiers: dict[str, Any],
+    metrics: list[dict[str, float]],
+    shuffles: int,
+    votes: str,
+) -> dict[str, Any]:
+    from tts_generate.evaluate import as_dict
+    from tts_generate.loading import DEFAULT_CONTROLLER
+
+    return {
+        "format": "tts-sweep/2",
+        "shuffles": shuffles,
+        "votes": votes,
+        "default": DEFAULT_CONTROLLER,
+        "cells": _cells(stores, found),
+        "average": [as_dict(row) for row in found.average],
+        "frontiers": frontiers,
+        "at_k": {str(store): told for store, told in zip(stores, metrics, strict=True)},
+    }
+
+
+def _worth(frontiers: dict[str, Any], baseline: str) -> list[str]:
+    """A line a controller: what its frontier is worth against the baseline."""
+    lines = []
+    for name, told in frontiers.items():
+        if name == baseline:
+            continue
+        area = "" if told["area"] is None else f"area under the frontier {told['area']:.1f} %, "
+        tokens, saved = told["tokens_at_baseline"], told["saving_at_baseline"]
+        if tokens is None:
+            reaches = f"never reaches the accuracy of {baseline}"
+        else:
+            more_or_less = "fewer" if saved >= 0 else "more"
+            reaches = f"the accuracy of {baseline} at {tokens:,.0f} tokens, {100 * abs(saved):.1f} % {more_or_less}"
+        lines.append(f"{name}: {area}{reaches}")
+    return lines
+
+
+def _plot_sweep(found: Any, path: Path, shuffles: int) -> None:
+    from tts_generate.report.frontier import Point, plot_frontier
+
+    rows = found.average if len(found.cells) > 1 else found.cells[0].rows
+    points = [
+        Point(row.label if row.beta is None else row.controller, row.tokens, row.accuracy, row.accuracy_ci)
+        for row in rows
+    ]
+    stores = "" if len(found.cells) == 1 else f", average of {len(found.cells)} stores"
+    plot_frontier(points, path, title=f"Replay, {max(1, shuffles)} orders of the branches{stores}")
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} takes numbers separated by commas, got {text!r}.") from None
+
+
+@app.command()
+@guarded
+def trace(
+    source: Annotated[Path, typer.Argument(help="A trajectory store, or a .jsonl file of traces.")],
+    controller: Controller = "cmc",
+    beta: Beta = None,
+    question: Annotated[str | None, typer.Option(help="Id of a question, or its number; all if left out.")] = None,
+    shuffle: Annotated[int | None, typer.Option(help="Seed of the order; the recorded order if left out.")] = None,
+    knobs: Knobs = None,
+    jsonl: Annotated[Path | None, typer.Option(help="Write the traces as JSON lines instead of printing.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Print what a controller does on a recorded question, round by round."""
+    from tts_generate.loading import load_controller
+    from tts_generate.replay import Recording, shuffled_orders
+    from tts_generate.report.timeline import timeline
+    from tts_generate.trace import read_traces, write_traces
+
+    if source.is_file():
+        traces = (found for found in read_traces(source) if question in (None, found.question_id))
+    else:
+        recording = Recording.from_store(source)
+        chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **_knobs(knobs or []))
+        recording.check(chosen)
+        orders = {
+            n: None if shuffle is None else shuffled_orders(shuffle + 1, recording.questions[n].branches)[shuffle]
+            for n in recording.numbers(question)
+        }
+        traces = (recording.trace(chosen, n, order) for n, order in orders.items())
+    if jsonl is not None:
+        console.print(f"{write_traces(jsonl, traces)} traces in {jsonl}")
+    else:
+        for found in traces:
+            for line in timeline(found):
+                console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -252,15 +361,15 @@ def _knobs(settings: list[str]) -> dict[str, Any]:
 
 
 def _table(rows: list[Any], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    for name in ("accuracy %", "95 % interval", "tokens", "probe", "wasted", "branches"):
-        table.add_column(name, justify="right")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for name in ("accuracy % (95 %)", "tokens", "probe", "wasted", "sequential", "branches"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         low, high = row.accuracy_ci
-        cells = [f"{row.accuracy:.1f}", f"{low:.1f} - {high:.1f}", f"{row.tokens:,.0f}"]
-        cells += [f"{row.probe_tokens:,.0f}", f"{row.wasted_tokens:,.0f}", f"{row.branches:.1f}"]
-        table.add_row(row.label, *cells)
+        numbers = (row.tokens, row.probe_tokens, row.wasted_tokens, row.sequential_tokens)
+        accuracy = f"{row.accuracy:.1f} ({low:.1f} - {high:.1f})"
+        table.add_row(row.label, accuracy, *(f"{number:,.0f}" for number in numbers), f"{row.branches:.1f}")
     return table
 
 

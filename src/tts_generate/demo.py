@@ -23,11 +23,12 @@ from tqdm.auto import tqdm
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.engine import AutoTTSOutput, enable, record
-from tts_generate.evaluate import Method, Row, accuracy_interval, as_dict, compare, evaluate_method, saving
+from tts_generate.evaluate import Method, Row, accuracy_interval, as_dict, evaluate_method
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.runner import Cost
+from tts_generate.statistics import compare, saving
 from tts_generate.trajectories import Question
 
 _SEED = 1

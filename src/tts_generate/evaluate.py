@@ -1,21 +1,40 @@
-"""Accuracy and tokens of controllers, with intervals: sweeps over beta, frontiers, comparisons."""
+"""Accuracy and tokens of controllers on recordings: sweeps over beta, against named baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import NDArray
 
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
+from tts_generate.replay.run import WORTH_COMPILING
+from tts_generate.statistics import (
+    area_under,
+    compare,
+    frontier,
+    mean_interval,
+    mean_of_samples_interval,
+    pass_at_k,
+    saving,
+    tokens_at,
+)
+from tts_generate.votes import NO_ANSWER
 
-_RESAMPLES = 2000
-_SEED = 0
+_NUMBERS = (
+    "accuracy",
+    "tokens",
+    "generated_tokens",
+    "probe_tokens",
+    "wasted_tokens",
+    "sequential_tokens",
+    "branches",
+    "rounds",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class Row:
     label: str
     controller: str
     beta: float | None
+    """None where a knob was set by hand and no budget was given."""
     knobs: dict[str, Any]
     accuracy: float
     """Percent."""
@@ -46,84 +66,54 @@ class Row:
     generated_tokens: float
     probe_tokens: float
     wasted_tokens: float
+    sequential_tokens: float
+    """Longest chain of dependent decoding: what the question takes with any number of rows."""
     branches: float
     rounds: float
+    against: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By baseline: `points` of accuracy over it, paired by question, with their 95 % interval `points_ci`, and the
+    share of its tokens that is saved, `saving`."""
 
 
-def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
-    """A bootstrap interval of the mean of `values`, resampled whole (give one value a question).
+@dataclass(frozen=True)
+class Cell:
+    """Every method on one recording."""
 
-    Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
-    shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
-
-    >>> mean_interval([0.0, 1.0] * 20)
-    (0.35, 0.65)
-    >>> [round(bound, 3) for bound in mean_interval([1.0] * 40)]
-    [0.912, 1.0]
-    """
-    sample = np.asarray(values, np.float64)
-    if sample.ndim != 1 or sample.size == 0:
-        raise InputError(f"an interval needs a list of at least one value, got shape {sample.shape}.")
-    if np.ptp(sample) == 0:
-        mean = float(sample[0])
-        if mean not in (0.0, 1.0):
-            return mean, mean
-        exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(confidence, method="exact")
-        return float(exact.low), float(exact.high)
-    found = stats.bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    recording: Recording
+    rows: tuple[Row, ...]
+    results: tuple[ReplayResult, ...]
 
 
-def compare(ours: ArrayLike, baseline: ArrayLike) -> tuple[float, tuple[float, float]]:
-    """Mean difference `ours - baseline` over the same questions, with its paired bootstrap interval.
+@dataclass(frozen=True)
+class Sweep:
+    """Every method on every recording, and on their average."""
 
-    >>> compare([1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0])
-    (0.25, (0.0, 0.75))
-    """
-    difference = np.asarray(ours, np.float64) - np.asarray(baseline, np.float64)
-    if np.ptp(difference) == 0:
-        return float(difference[0]), (float(difference[0]), float(difference[0]))
-    return float(difference.mean()), mean_interval(difference)
+    cells: tuple[Cell, ...]
+    average: tuple[Row, ...]
 
+    def frontiers(self, baseline: str) -> dict[str, dict[str, Any]]:
+        """Of each controller on the average: its frontier over beta, and what that is worth.
 
-def saving(tokens: float, baseline: float) -> float:
-    """The share of the baseline's tokens that is not spent.
-
-    >>> saving(300, 1000)
-    0.7
-    """
-    return 1.0 - tokens / baseline
-
-
-def evaluate_method(recording: Recording, method: Method, shuffles: int) -> tuple[Row, ReplayResult]:
-    """Replay one method; the interval is over questions, each question's accuracy being its mean over shuffles."""
-    controller = load_controller(
-        method.controller, beta=method.beta, trust_remote_code=method.trust_remote_code, **method.knobs
-    )
-    result = replay(recording, controller, shuffles=shuffles)
-    low, high = mean_interval(result.correct.mean(axis=0))
-    row = Row(
-        label=method.label,
-        controller=method.controller,
-        beta=controller.beta,
-        knobs=dict(controller.knobs),
-        accuracy=100 * result.accuracy,
-        accuracy_ci=(100 * low, 100 * high),
-        tokens=result.tokens,
-        generated_tokens=float(result.generated_tokens.mean()),
-        probe_tokens=float(result.probe_tokens.mean()),
-        wasted_tokens=float(result.wasted_tokens.mean()),
-        branches=float(result.opened.mean()),
-        rounds=float(result.rounds.mean()),
-    )
-    return row, result
+        `area` is the mean accuracy of the frontier over the logarithm of tokens, from the fewest that every controller
+        can be held to, up to the baseline's; `tokens_at_baseline` the tokens at which the controller has the
+        baseline's accuracy, None if it never has, and `saving_at_baseline` the share of its tokens that saves.
+        """
+        reference = next(row for row in self.average if row.label == baseline)
+        points: dict[str, list[tuple[float, float]]] = {}
+        for row in self.average:
+            points.setdefault(row.label if row.beta is None else row.controller, []).append((row.tokens, row.accuracy))
+        swept = [found for name, found in points.items() if name != baseline]
+        low = max((min(tokens for tokens, _ in found) for found in swept), default=reference.tokens)
+        told = {}
+        for name, found in points.items():
+            tokens = tokens_at(found, reference.accuracy)
+            told[name] = {
+                "points": [list(point) for point in frontier(found)],
+                "area": area_under(found, low, reference.tokens),
+                "tokens_at_baseline": tokens,
+                "saving_at_baseline": None if tokens is None else saving(tokens, reference.tokens),
+            }
+        return told
 
 
 def methods(controllers: Sequence[str], betas: Sequence[float], trust_remote_code: bool = False) -> list[Method]:
@@ -139,28 +129,156 @@ def methods(controllers: Sequence[str], betas: Sequence[float], trust_remote_cod
     ]
 
 
-def average(cells: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
-    """Rows averaged over recordings, method by method: accuracy and tokens (intervals stay with the cells)."""
-    rows = []
-    for same in zip(*cells, strict=True):
-        numbers = ("accuracy", "tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "rounds")
-        means = {name: float(np.mean([getattr(row, name) for row in same])) for name in numbers}
-        first = same[0]
-        rows.append({"label": first.label, "controller": first.controller, "beta": first.beta, **means})
-    return rows
+def baselines(branches: int) -> list[Method]:
+    """Self-consistency and adaptive consistency of 64 branches, or of as many as there are.
 
-
-def frontier(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (tokens, accuracy) that no other beats: none has fewer tokens and at least the accuracy.
-
-    >>> frontier([(10, 50.0), (20, 49.0), (30, 60.0)])
-    [(10, 50.0), (30, 60.0)]
+    >>> [method.label for method in baselines(64)]
+    ['SC@64', 'ASC@64']
     """
-    best: list[tuple[float, float]] = []
-    for tokens, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or accuracy > best[-1][1]:
-            best.append((tokens, accuracy))
-    return best
+    count = min(64, branches)
+    return [
+        Method(f"{label}@{count}", name, None, {"max_samples": count})
+        for label, name in (("SC", "self_consistency"), ("ASC", "asc"))
+    ]
+
+
+def evaluate_method(
+    recording: Recording, method: Method, shuffles: int, *, compiled: bool | None = None, threads: int | None = None
+) -> tuple[Row, ReplayResult]:
+    """Replay one method; the interval is over questions, each question's accuracy being its mean over shuffles."""
+    controller = load_controller(
+        method.controller, beta=method.beta, trust_remote_code=method.trust_remote_code, **method.knobs
+    )
+    result = replay(recording, controller, shuffles=shuffles, compiled=compiled, threads=threads)
+    low, high = mean_interval(by_question(result))
+    row = Row(
+        label=method.label,
+        controller=method.controller,
+        beta=method.beta if method.knobs else controller.beta,
+        knobs=dict(controller.knobs),
+        accuracy=100 * result.accuracy,
+        accuracy_ci=(100 * low, 100 * high),
+        tokens=result.tokens,
+        generated_tokens=float(result.generated_tokens.mean()),
+        probe_tokens=float(result.probe_tokens.mean()),
+        wasted_tokens=float(result.wasted_tokens.mean()),
+        sequential_tokens=float(result.sequential_tokens.mean()),
+        branches=float(result.opened.mean()),
+        rounds=float(result.rounds.mean()),
+    )
+    return row, result
+
+
+def by_question(result: ReplayResult) -> NDArray[np.float64]:
+    """Each question's accuracy, its mean over shuffles, 0 to 1."""
+    return np.asarray(result.correct.mean(axis=0), np.float64)
+
+
+def sweep(
+    recordings: Sequence[Recording],
+    chosen: Sequence[Method],
+    shuffles: int,
+    *,
+    against: Sequence[Method] = (),
+    compiled: bool | None = None,
+    threads: int | None = None,
+    bar: Callable[[Iterable[Method], str], Iterable[Method]] = lambda methods, name: methods,
+) -> Sweep:
+    """Replay every method on every recording, and compare each with the baselines `against`.
+
+    Args:
+        recordings: what to replay on; all of one `interval_tokens`.
+        chosen: the methods; baselines are put before them.
+        shuffles: orders of the branches, see `replay`.
+        against: the baselines.
+        compiled: see `replay`; None: where the whole sweep makes it worth while.
+        threads: see `replay`.
+        bar: wraps the methods of one recording, for a progress bar.
+
+    Raises:
+        InputError: recordings with different steps, or none.
+    """
+    intervals = {recording.name: recording.interval_tokens for recording in recordings}
+    if len(set(intervals.values())) != 1:
+        raise InputError(
+            f"recordings of one sweep must have one step, got {intervals or 'no recording'}: controllers count in "
+            "steps, so their averages would mean nothing. Sweep them apart."
+        )
+    everything = [*against, *chosen]
+    if compiled is None:
+        of_one = max((sum(m.controller == n.controller for m in everything) for n in everything), default=0)
+        episodes = sum(len(recording.questions) for recording in recordings) * max(1, shuffles)
+        compiled = True if episodes * of_one >= WORTH_COMPILING else None
+    cells = []
+    for recording in recordings:
+        done = [
+            evaluate_method(recording, method, shuffles, compiled=compiled, threads=threads)
+            for method in bar(everything, recording.name)
+        ]
+        rows, results = tuple(row for row, _ in done), tuple(result for _, result in done)
+        samples = [[by_question(result)] for result in results]
+        cells.append(Cell(recording, _compared(rows, samples, len(against)), results))
+    samples = [[by_question(cell.results[m]) for cell in cells] for m in range(len(everything))]
+    average = tuple(_average([cell.rows[m] for cell in cells], samples[m]) for m in range(len(everything)))
+    return Sweep(tuple(cells), _compared(average, samples, len(against)))
+
+
+def _average(rows: Sequence[Row], samples: Sequence[NDArray[np.float64]]) -> Row:
+    """One method over its recordings, each counting the same."""
+    low, high = mean_of_samples_interval(samples)
+    means: dict[str, Any] = {name: float(np.mean([getattr(row, name) for row in rows])) for name in _NUMBERS}
+    first = rows[0]
+    return Row(first.label, first.controller, first.beta, first.knobs, accuracy_ci=(100 * low, 100 * high), **means)
+
+
+def _compared(
+    rows: Sequence[Row], samples: Sequence[Sequence[NDArray[np.float64]]], references: int
+) -> tuple[Row, ...]:
+    """The rows with their comparison against the first `references` of them."""
+    told = []
+    for row, mine in zip(rows, samples, strict=True):
+        found = {}
+        for reference, theirs in zip(rows[:references], samples[:references], strict=True):
+            points = compare(np.concatenate(mine), np.concatenate(theirs))
+            if len(mine) > 1:
+                gains = [a - b for a, b in zip(mine, theirs, strict=True)]
+                points = float(np.mean([gain.mean() for gain in gains])), mean_of_samples_interval(gains)
+            found[reference.label] = {
+                "points": 100 * points[0],
+                "points_ci": [100 * points[1][0], 100 * points[1][1]],
+                "saving": saving(row.tokens, reference.tokens),
+            }
+        told.append(Row(**{**row.__dict__, "against": found}))
+    return tuple(told)
+
+
+def at_k(recording: Recording, ks: Sequence[int], shuffles: int) -> dict[str, float]:
+    """pass@k, maj@k and avg@k of a recording, percent.
+
+    pass@k: at least one of k branches is right; maj@k: the majority of k is, over `shuffles` orders; avg@k: a single
+    branch is, on average over k, which does not depend on k but for its spread.
+
+    Raises:
+        InputError: k outside 1 to the branches recorded.
+    """
+    told: dict[str, float] = {}
+    fewest = min(recorded.branches for recorded in recording.questions)
+    right = [(_right(recording, q), recorded.branches) for q, recorded in enumerate(recording.questions)]
+    for k in ks:
+        if not 1 <= k <= fewest:
+            raise InputError(f"k must be from 1 to the {fewest} branches recorded, got {k}.")
+        told[f"pass@{k}"] = 100 * float(np.mean([pass_at_k(count, of, k) for count, of in right]))
+        told[f"maj@{k}"] = 100 * replay(recording, "self_consistency", shuffles=shuffles, max_samples=k).accuracy
+        told[f"avg@{k}"] = 100 * float(np.mean([count / of for count, of in right]))
+    return told
+
+
+def _right(recording: Recording, question: int) -> int:
+    """How many branches of a question end with its right answer."""
+    recorded = recording.questions[question]
+    branches = recording.table.branches[recorded.offset : recorded.offset + recorded.branches]
+    finals = recording.table.steps["answer"][branches["first"] + branches["interior"]]
+    return int(((finals == recorded.gold) & (finals != NO_ANSWER)).sum())
 
 
 def as_dict(row: Row) -> dict[str, Any]:

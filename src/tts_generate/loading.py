@@ -16,6 +16,8 @@ from tts_generate.errors import ControllerError, InputError, UnknownNameError, U
 from tts_generate.published import load_published
 
 FORMAT = "tts-controller/1"
+DEFAULT_CONTROLLER = "cmc"
+"""What generate() runs when it is not told."""
 _BUILTIN = Path(__file__).parent / "controllers"
 _FIELDS = {"format", "api", "name", "entry", "beta", "knobs", "sha256", "requires", "provenance", "description"}
 

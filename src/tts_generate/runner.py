@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,14 +146,25 @@ class Episode:
             elif state.live == 0:
                 break
             elif not moved:
-                raise ControllerError(
-                    f"{controller!r} stalls in round {state.round}: {state.live} branches are unfinished, and it "
-                    "neither advances, prunes, opens nor stops. Set do.steps, do.open or do.stop."
-                )
+                raise self._stalled()
             state.round += 1
         self.answer = do.answer if do.stop and do.answer != NO_ANSWER else int(controller.answer(state))
         if self.trace is not None:
-            self.trace.append(Event(state.round, "answer", answer=self.answer))
+            self._note("answer", answer=self.answer)
+
+    def _stalled(self) -> ControllerError:
+        state = self.state
+        branches = [
+            f"#{i}: depth {state.depth[i]}, answer id {state.answer[i]}"
+            for i in range(state.opened)
+            if not (state.finished[i] or state.pruned[i])
+        ]
+        return ControllerError(
+            f"{self.controller!r} stalls in round {state.round}: {state.live} branches are unfinished "
+            f"({'; '.join(branches[:4])}{'; …' if len(branches) > 4 else ''}; pool of {state.pooled}, leader "
+            f"{state.leader} with {state.leader_votes} votes), and it neither advances, prunes, opens nor stops. Set "
+            "do.steps, do.open or do.stop."
+        )
 
     def _decide(self, hook: Callable[[State, Decision], None]) -> None:
         clear_decision(self._do)
@@ -207,4 +218,21 @@ class Episode:
             readings = tuple(
                 Reading(o.branch, o.depth, int(self.state.tokens[o.branch]), o.answer, o.finished) for o in outcomes
             )
-            self.trace.append(Event(self.state.round, verb, pruned, readings))
+            self._note(verb, pruned=pruned, readings=readings)
+
+    def _note(self, verb: Literal["open", "continue", "answer"], **what: Any) -> None:
+        """Append an event to the trace, with where the episode stands after it."""
+        state = self.state
+        assert self.trace is not None
+        self.trace.append(
+            Event(
+                state.round,
+                verb,
+                leader=int(state.leader),
+                leader_votes=int(state.leader_votes),
+                runner_up_votes=int(state.runner_up_votes),
+                live=int(state.live),
+                tokens=int(state.generated_tokens + state.probe_tokens),
+                **what,
+            )
+        )

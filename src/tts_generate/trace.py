@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-FORMAT = "tts-trace/1"
+from tts_generate.errors import InputError
+
+FORMAT = "tts-trace/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,26 @@ class Event:
     pruned: tuple[int, ...] = ()
     readings: tuple[Reading, ...] = ()
     answer: int | None = None
+    leader: int = -1
+    """Majority of the pool after the move; `NO_ANSWER` while it is empty."""
+    leader_votes: int = 0
+    runner_up_votes: int = 0
+    live: int = 0
+    """Branches neither finished nor pruned after the move."""
+    tokens: int = 0
+    """Generated and probe tokens of the episode so far."""
 
     def to_dict(self, text: Callable[[int], str | None]) -> dict[str, Any]:
         """Plain JSON values, with answer ids written as the answers they stand for."""
-        row: dict[str, Any] = {"round": self.round, "verb": self.verb}
+        row: dict[str, Any] = {
+            "round": self.round,
+            "verb": self.verb,
+            "leader": text(self.leader),
+            "leader_votes": self.leader_votes,
+            "runner_up_votes": self.runner_up_votes,
+            "live": self.live,
+            "tokens": self.tokens,
+        }
         if self.verb == "answer":
             return {**row, "answer": None if self.answer is None else text(self.answer)}
         return {
@@ -78,3 +98,40 @@ class Trace:
             "controller": dict(self.controller),
             "events": list(self.events),
         }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Trace:
+        """The trace of such an object.
+
+        Raises:
+            InputError: another format.
+        """
+        if not isinstance(row, Mapping) or row.get("format") != FORMAT:
+            found = row.get("format") if isinstance(row, Mapping) else type(row).__name__
+            raise InputError(f"a trace has format {FORMAT!r}, got {found!r}; make it again with tts-generate trace.")
+        return cls(row["question_id"], row["controller"], tuple(row["events"]))
+
+
+def write_traces(path: str | Path, traces: Iterable[Trace]) -> int:
+    """Write traces as JSON lines, one at a time; how many there were."""
+    count = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for trace in traces:
+            file.write(json.dumps(trace.to_dict(), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_traces(path: str | Path) -> Iterator[Trace]:
+    """The traces of a file that `write_traces` wrote, one at a time.
+
+    Raises:
+        InputError: naming the line that is not a trace.
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}, line {number} is not JSON: {error}.") from None
+            yield Trace.from_dict(row)

@@ -75,7 +75,9 @@ class TestKnobs:
         controller = load_controller("asc", beta=0.0)
         assert load_controller(controller) is controller
         assert load_controller(controller, beta=1.0).knobs["max_samples"] == 64
-        assert load_controller(type(controller)(max_samples=7, threshold=0.9, criterion="beta"), threshold=0.8).knobs == {
+        assert load_controller(
+            type(controller)(max_samples=7, threshold=0.9, criterion="beta"), threshold=0.8
+        ).knobs == {
             "max_samples": 7,
             "threshold": 0.8,
             "criterion": "beta",

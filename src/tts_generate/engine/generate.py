@@ -28,7 +28,7 @@ from tts_generate.engine.output import AutoTTSOutput, collect
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.loading import load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 
 
@@ -56,7 +56,7 @@ class AutoTTS:
 
     def __init__(
         self,
-        controller: str | Path | Controller = "cmc",
+        controller: str | Path | Controller = DEFAULT_CONTROLLER,
         *,
         beta: float | None = None,
         tokenizer: Any = None,

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.answers import AnswerBook
-from tts_generate.controller import Controller
+from tts_generate.controller import Controller, describe
 from tts_generate.equivalence import Votes, same_answer
-from tts_generate.errors import StoreError
+from tts_generate.errors import StoreError, UnknownNameError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Episode, Outcome, Unit
 from tts_generate.state import TO_END
-from tts_generate.trace import Event
+from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
 
 UNREAD = -2
@@ -231,6 +231,21 @@ class Recording:
         """Steps of the longest branch."""
         return int(self.table.branches["interior"].max()) + 1
 
+    def numbers(self, question: str | None) -> list[int]:
+        """Number of the question with an id, or given by its number; of all questions for None.
+
+        Raises:
+            UnknownNameError: no such question.
+        """
+        ids = [recorded.question.question_id for recorded in self.questions]
+        if question is None:
+            return list(range(len(ids)))
+        if question in ids:
+            return [ids.index(question)]
+        if question.isdigit() and int(question) < len(ids):
+            return [int(question)]
+        raise UnknownNameError.of(f"question of {self.name}", question, ids)
+
     def check(self, controller: Controller) -> None:
         """Refuse a controller that reads what this recording does not hold.
 
@@ -272,6 +287,13 @@ class Recording:
         while units:
             units = episode.resume([recorded.advance(unit, order[unit.branch], self.interval_tokens) for unit in units])
         return episode
+
+    def trace(self, controller: Controller, index: int, order: Sequence[int] | None = None) -> Trace:
+        """What `controller` does on question number `index`, event by event."""
+        events: list[Event] = []
+        self.episode(controller, index, order, events=events)
+        recorded = self.questions[index]
+        return Trace.of(recorded.question.question_id, describe(controller), events, recorded.book.text)
 
 
 def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:

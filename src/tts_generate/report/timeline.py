@@ -1,0 +1,52 @@
+"""One episode as lines of text: what was opened, read, pruned and answered, and how the vote stood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tts_generate.trace import Trace
+
+_SHOWN = 12
+"""Branches named in one line."""
+
+
+def timeline(trace: Trace) -> Iterator[str]:
+    """The lines of a trace, rich markup escaped by nothing: answers are shown as they are."""
+    knobs = ", ".join(f"{name}={value}" for name, value in trace.controller["knobs"].items())
+    beta = "" if trace.controller["beta"] is None else f" at beta {trace.controller['beta']:g}"
+    yield f"{trace.question_id} · {trace.controller['controller']}{beta} ({knobs})"
+    for event in trace.events:
+        yield f"  round {event['round']:>3}  {_deed(event)}"
+        yield f"             {_vote(event)}"
+
+
+def _deed(event: dict[str, Any]) -> str:
+    if event["verb"] == "answer":
+        return f"answers {_text(event['answer'])}"
+    readings = [_reading(reading) for reading in event["branches"]]
+    parts = [f"{'opens' if event['verb'] == 'open' else 'reads on'} {_some(readings)}"] if readings else []
+    if event["pruned"]:
+        parts.append(f"prunes {_some([f'#{branch}' for branch in event['pruned']])}")
+    return "; ".join(parts)
+
+
+def _reading(reading: dict[str, Any]) -> str:
+    end = " END" if reading["finished"] else ""
+    return f"#{reading['branch']} to {reading['depth']}: {_text(reading['answer'])}{end}"
+
+
+def _vote(event: dict[str, Any]) -> str:
+    vote = "no vote yet"
+    if event["leader"] is not None:
+        vote = f"pool {_text(event['leader'])} {event['leader_votes']}:{event['runner_up_votes']}"
+    return f"{vote} · {event['live']} live · {event['tokens']:,} tokens"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _text(answer: str | None) -> str:
+    return "no answer" if answer is None else answer

@@ -1,0 +1,148 @@
+"""What is said about accuracy and tokens: intervals, paired comparisons, frontiers, and the metrics at k."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from tts_generate.errors import InputError
+
+_RESAMPLES = 2000
+_SEED = 0
+Point = tuple[float, float]
+"""(tokens, accuracy)."""
+
+
+def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
+    """A bootstrap interval of the mean of `values`, resampled whole (give one value a question).
+
+    Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
+    shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
+
+    >>> mean_interval([0.0, 1.0] * 20)
+    (0.35, 0.65)
+    >>> [round(bound, 3) for bound in mean_interval([1.0] * 40)]
+    [0.912, 1.0]
+    """
+    sample = np.asarray(values, np.float64)
+    if sample.ndim != 1 or sample.size == 0:
+        raise InputError(f"an interval needs a list of at least one value, got shape {sample.shape}.")
+    if np.ptp(sample) == 0:
+        mean = float(sample[0])
+        if mean not in (0.0, 1.0):
+            return mean, mean
+        exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(confidence, method="exact")
+        return float(exact.low), float(exact.high)
+    found = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def compare(ours: ArrayLike, baseline: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """Mean difference `ours - baseline` over the same questions, with its paired bootstrap interval.
+
+    >>> compare([1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0])
+    (0.25, (0.0, 0.75))
+    """
+    difference = np.asarray(ours, np.float64) - np.asarray(baseline, np.float64)
+    if np.ptp(difference) == 0:
+        return float(difference[0]), (float(difference[0]), float(difference[0]))
+    return float(difference.mean()), mean_interval(difference)
+
+
+def saving(tokens: float, baseline: float) -> float:
+    """The share of the baseline's tokens that is not spent.
+
+    >>> saving(300, 1000)
+    0.7
+    """
+    return 1.0 - tokens / baseline
+
+
+def frontier(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (tokens, accuracy) that no other beats: none has fewer tokens and at least the accuracy.
+
+    >>> frontier([(10, 50.0), (20, 49.0), (30, 60.0)])
+    [(10, 50.0), (30, 60.0)]
+    """
+    best: list[tuple[float, float]] = []
+    for tokens, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((tokens, accuracy))
+    return best
+
+
+def area_under(points: Iterable[Point], low: float, high: float) -> float | None:
+    """Mean accuracy of the best point so far, over the logarithm of tokens from `low` to `high`; None if that is empty.
+
+    >>> area_under([(10, 50.0), (100, 70.0)], 10, 1000)
+    60.0
+    """
+    best = frontier(points)
+    if not best or best[0][0] > low or low >= high:
+        return None
+    edges = [low, *(tokens for tokens, _ in best if low < tokens < high), high]
+    heights = [max(a for t, a in best if t <= edge) for edge in edges[:-1]]
+    widths = np.diff(np.log(edges))
+    return float(np.dot(heights, widths) / widths.sum())
+
+
+def tokens_at(points: Iterable[Point], accuracy: float) -> float | None:
+    """Fewest tokens at which a frontier has `accuracy`; None where it never has.
+
+    Between two points of it lies what a mixture of both budgets does, question by question at random.
+
+    >>> tokens_at([(10, 50.0), (100, 70.0)], 60)
+    55.0
+    """
+    best = frontier(points)
+    for (tokens, reached), before in zip(best, [None, *best], strict=False):
+        if reached >= accuracy:
+            if before is None:
+                return tokens
+            share = (accuracy - before[1]) / (reached - before[1])
+            return before[0] + share * (tokens - before[0])
+    return None
+
+
+def pass_at_k(right: int, of: int, k: int) -> float:
+    """The chance that at least one of `k` branches is right, unbiased from `right` of `of` recorded ones.
+
+    Source: Chen et al., "Evaluating Large Language Models Trained on Code" (arXiv 2107.03374).
+
+    >>> round(pass_at_k(1, 4, 2), 3)
+    0.5
+    """
+    if not 1 <= k <= of:
+        raise InputError(f"pass@k needs 1 <= k <= {of} recorded branches, got k={k}.")
+    return 1.0 - math.comb(of - right, k) / math.comb(of, k)
+
+
+def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The interval of the mean of several recordings' means, each resampled by question.
+
+    Samples of one length are the same questions asked of several models, and are resampled together.
+
+    >>> mean_of_samples_interval([np.array([0.0, 1.0] * 20), np.array([0.0, 1.0] * 20)])
+    (0.35, 0.65)
+    """
+    if len({len(sample) for sample in samples}) == 1:
+        return mean_interval(np.mean(samples, axis=0))
+    found = stats.bootstrap(
+        tuple(samples),
+        lambda *drawn, axis=-1: np.mean([np.mean(sample, axis=axis) for sample in drawn], axis=0),
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)

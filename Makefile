@@ -25,6 +25,7 @@ bench: $(VENV)/installed demo
 	cp build/demo/demo.json benchmarks/results/demo.json
 	$(BIN)/python benchmarks/tiny_card.py
 	$(BIN)/python benchmarks/replay_published.py
+	$(BIN)/python benchmarks/replay.py benchmarks/results/replay.json
 	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
 	$(BIN)/python benchmarks/numbers_check.py --write
 

@@ -31,6 +31,9 @@ METHODS = {
     "self_consistency_64": Method("self_consistency of 64", "self_consistency", None, {"max_samples": 64}),
     "asc_64": Method("asc of 64", "asc", None, {"max_samples": 64}),
     "asc_8": Method("asc of 8", "asc", None, {"max_samples": 8}),
+    "esc_64": Method("esc of 64", "esc", None, {"max_samples": 64}),
+    "pp_16": Method("parallel_probe of 16", "parallel_probe", None, {"num_chains": 16}),
+    "pp_64": Method("parallel_probe of 64", "parallel_probe", None, {"num_chains": 64}),
     **{f"cmc_b{beta:g}".replace(".", "_"): Method(f"cmc β={beta:g}", "cmc", beta) for beta in (0, 0.2, 0.5, 0.8, 1)},
 }
 SHUFFLES = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
-from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories import Trajectory, TrajectoryStore
 
 
 def invoke(*arguments: object, code: int = 0) -> str:
@@ -51,7 +52,7 @@ def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "e.npz") as found:
         episodes = dict(found)
     assert row["format"] == "tts-replay/1"
-    assert row["knobs"] == {"max_samples": 4, "threshold": 0.95}
+    assert row["knobs"] == {"max_samples": 4, "threshold": 0.95, "criterion": "beta"}
     assert row["accuracy"] == pytest.approx(100 * episodes["correct"].mean())
     assert row["tokens"] == pytest.approx(episodes["cost"].mean())
     assert episodes["answers"].shape == (5, 4)
@@ -60,12 +61,55 @@ def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
 def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
     chosen = ("--controllers", "self_consistency,asc", "--betas", "0,0.05", "--shuffles", 2)
     files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
-    invoke("sweep", store, *chosen, *files)
+    invoke("sweep", store, *chosen, *files, "--at-k", "1,8")
     result = json.loads((tmp_path / "s.json").read_text())
-    assert [row["label"] for row in result["cells"][0]["rows"]] == [row["label"] for row in result["average"]]
-    assert result["default"] == "asc"
-    assert len(list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))) == 4
+    assert [row["label"] for row in result["cells"]] == [row["label"] for row in result["average"]]
+    assert [row["label"] for row in result["average"]][:2] == ["SC@8", "ASC@8"]
+    wanted = {"controller", "beta", "accuracy", "accuracy_ci", "tokens", "sequential_tokens", "rounds"}
+    assert all(wanted <= set(row) for row in [*result["cells"], *result["average"]])
+    assert result["default"] == "cmc"
+    assert set(result["at_k"][str(store)]) == {f"{name}@{k}" for name in ("pass", "maj", "avg") for k in (1, 8)}
+    found = list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))
+    assert len(found) == 6
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_sweep_has_one_step(store: Path, tmp_path: Path) -> None:
+    table = [{**question, "probe_freq": 250} for question in TABLE]
+    (tmp_path / "other.json").write_text(json.dumps(table))
+    invoke("import", "autotts", tmp_path / "other.json", "--out", tmp_path / "o")
+    output = invoke("sweep", store, tmp_path / "o", "--controllers", "asc", "--betas", "0", code=1)
+    assert "must have one step" in output
+
+
+def test_sweep_over_two_stores_averages_them(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "again.json").write_text(json.dumps(TABLE))
+    invoke("import", "autotts", tmp_path / "again.json", "--out", tmp_path / "o")
+    chosen = ("--controllers", "asc", "--betas", "0,0.05", "--shuffles", 2, "--json", tmp_path / "s.json")
+    output = invoke("sweep", store, tmp_path / "o", *chosen)
+    assert "average of 2 stores" in output
+    result = json.loads((tmp_path / "s.json").read_text())
+    for n, row in enumerate(result["average"]):
+        cells = [cell for cell in result["cells"] if cell["label"] == row["label"]]
+        assert len(cells) == 2
+        assert row["tokens"] == pytest.approx(np.mean([cell["tokens"] for cell in cells])), n
+    assert result["frontiers"]["asc"]["tokens_at_baseline"] is None or result["frontiers"]["asc"]["points"]
+
+
+def test_trace_prints_and_writes(store: Path, tmp_path: Path) -> None:
+    chosen = ("--controller", "asc", "--set", "max_samples=4")
+    output = invoke("trace", store, *chosen, "--question", "0", "--shuffle", "3")
+    assert "opens #0" in output
+    assert "answers" in output
+    assert "tokens" in output
+    assert "4 traces" in invoke("trace", store, *chosen, "--jsonl", tmp_path / "t.jsonl")
+    first = json.loads((tmp_path / "t.jsonl").read_text().splitlines()[0])
+    assert first["format"] == "tts-trace/2"
+    again = invoke("trace", tmp_path / "t.jsonl", "--question", first["question_id"])
+    assert again == invoke("trace", store, *chosen, "--question", first["question_id"])
+    assert "unknown question of s" in invoke("trace", store, "--question", "none such", code=1)
+    (tmp_path / "t.jsonl").write_text('{"format": "tts-trace/1"}\n')
+    assert "tts-trace/2" in invoke("trace", tmp_path / "t.jsonl", code=1)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +155,19 @@ def questions_file(folder: Path, count: int = 6) -> Path:
     return path
 
 
+def assert_same_rows(one: Path, other: Path) -> None:
+    """The branches of two stores; the last bits of log-probabilities depend on the rows beside a branch."""
+
+    def without(row: Trajectory) -> Trajectory:
+        nothing = (None,) * len(row.probe_logprobs)
+        return dataclasses.replace(row, step_logprobs=(), probe_logprobs=nothing)
+
+    ours, theirs = (TrajectoryStore.open(path).trajectories() for path in (one, other))
+    assert [without(row) for row in ours] == [without(row) for row in theirs]
+    for mine, twin in zip(ours, theirs, strict=True):
+        assert mine.step_logprobs == pytest.approx(twin.step_logprobs, abs=1e-4)
+
+
 @pytest.mark.parametrize(("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     tmp_path: Path, blow: signal.Signals, code: int
@@ -138,9 +195,7 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     kept = len(TrajectoryStore.open(tmp_path / "s").trajectories())
     assert 0 < kept < 48
     assert "48 branches" in invoke(*RECORD, "--questions", questions, "--out", tmp_path / "s")
-    assert (
-        TrajectoryStore.open(tmp_path / "s").trajectories() == TrajectoryStore.open(tmp_path / "whole").trajectories()
-    )
+    assert_same_rows(tmp_path / "s", tmp_path / "whole")
     other = invoke(*RECORD, "--questions", questions, "--seed", "9", "--out", tmp_path / "s", code=1)
     assert "other settings (seed" in other.replace("\n", " ")
 

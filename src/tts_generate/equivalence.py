@@ -7,6 +7,7 @@ then held to be different, and every verdict is kept.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tts_generate.errors import TTSError, UnknownNameError
 Votes = Literal["equal", "math"]
 """How answers are told apart: as texts, or as mathematics."""
 
+logger = logging.getLogger(__name__)
 _SECONDS = 6
 _lock = threading.Lock()
 _child: tuple[Any, Connection] | None = None
@@ -67,9 +69,12 @@ def _ask(one: str, other: str) -> bool:
     try:
         connection.send((one, other))
         if connection.poll(_SECONDS + 60 * (process.exitcode is None and not _warm.is_set())):
-            verdict: bool = connection.recv()
+            verdict = connection.recv()
             _warm.set()
-            return verdict
+            if verdict in (True, False):
+                return bool(verdict)
+            logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
+            return False
     except (EOFError, OSError):
         pass
     process.kill()
@@ -84,8 +89,6 @@ _warm = threading.Event()
 
 def _serve(connection: Connection) -> None:
     """The child: verdicts until the parent goes."""
-    import logging
-
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -102,7 +105,6 @@ def _serve(connection: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            verdict = bool(verify(expression(one), expression(other), timeout_seconds=2))
-        except Exception:
-            verdict = False
-        connection.send(verdict)
+            connection.send(bool(verify(expression(one), expression(other), timeout_seconds=2)))
+        except Exception as error:  # sympy raises many kinds on what is not mathematics
+            connection.send(repr(error))

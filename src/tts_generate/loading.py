@@ -53,7 +53,7 @@ def load_controller(
         ControllerError: the folder is damaged, or of another format.
 
     >>> load_controller("asc", beta=1.0, threshold=0.9)
-    ASC(beta=1, max_samples=64, threshold=0.9)
+    ASC(beta=1, max_samples=64, threshold=0.9, criterion=beta)
     """
     if isinstance(controller, Controller):
         if beta is None and not knobs:

@@ -106,6 +106,8 @@ class PublishedMethod(Controller):
 
     def memory(self, max_branches: int) -> None:
         """A thread for the method, started with the first request."""
+        if "_channel" in vars(self):
+            self._channel.close()
         self._channel = _Channel()
         self._ids: dict[str, int] = {}
         self._request: tuple[str, Any] = ("", None)

@@ -32,9 +32,9 @@ def clear_decision(do: Decision) -> None:
     do.open_steps = 1
     do.stop = False
     do.answer = -1
-    do.steps[:] = 0
-    do.prune[:] = False
-    do.probe[:] = False
+    do.steps.fill(0)
+    do.prune.fill(0)
+    do.probe.fill(0)
 
 
 def open_branches(state: State, count: int) -> None:
@@ -79,7 +79,7 @@ def count_outcome(
 
     A branch that ends without an answer takes its probed one back, and does not join.
     """
-    for d in range(state.depth[branch], depth):
+    for d in range(state.depth[branch], depth - 1):
         state.answers[branch, d] = -1
     state.answers[branch, depth - 1] = answer
     state.depth[branch] = depth

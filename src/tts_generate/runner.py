@@ -8,7 +8,7 @@ The runner asks for work in waves of units (branch, target depth) and is told th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -183,7 +183,7 @@ class Episode:
         if do.open_steps < 1:
             raise ControllerError(f"{self.controller!r} opened branches with open_steps={do.open_steps}; at least 1.")
         open_branches(state, do.open)
-        yield from self._advance("open", [self._unit(i, do.open_steps) for i in range(first, last)])
+        yield from self._advance("open", self._units(range(first, last), [do.open_steps] * last))
 
     def _continue(self) -> Generator[list[Unit], Sequence[Outcome], bool]:
         """Prune and advance as planned; False if nothing moved."""
@@ -191,15 +191,16 @@ class Episode:
         before = state.pruned.copy()
         moved = prune_and_order(state, do, self._order)
         pruned = np.flatnonzero(state.pruned & ~before).tolist()
-        units = [self._unit(int(i), do.steps[i]) for i in self._order[:moved]]
+        units = self._units(self._order[:moved].tolist(), do.steps.tolist())
         if units or pruned:
             yield from self._advance("continue", units, tuple(pruned))
         return bool(units or pruned)
 
-    def _unit(self, branch: int, steps: int) -> Unit:
-        probing = self.controller.probing
-        probe = probing == "every_step" or (probing == "on_demand" and bool(self._do.probe[branch]))
-        return Unit(branch, int(self.state.depth[branch]), int(steps), probe)
+    def _units(self, branches: Iterable[int], steps: Sequence[int]) -> list[Unit]:
+        """The work of a wave, as plain numbers, which interpreted code handles faster than an array's."""
+        depth, probing = self.state.depth.tolist(), self.controller.probing
+        probe = self._do.probe.tolist() if probing == "on_demand" else [probing == "every_step"] * len(depth)
+        return [Unit(i, depth[i], steps[i], probe[i]) for i in branches]
 
     def _advance(
         self, verb: Literal["open", "continue"], units: list[Unit], pruned: tuple[int, ...] = ()
@@ -209,11 +210,13 @@ class Episode:
         if units:
             arrived = {outcome.branch: outcome for outcome in (yield units)}
             outcomes = [arrived[unit.branch] for unit in units]
-        for o in outcomes:
-            if len(o.logprobs):
-                self.state.logprobs[o.branch, o.depth - len(o.logprobs) : o.depth] = o.logprobs
-            count_outcome(self.state, o.branch, o.depth, o.generated_tokens, o.probe_tokens, o.answer, o.finished)
-        self.state.sequential_tokens += max((o.generated_tokens + o.probe_tokens for o in outcomes), default=0)
+        state, longest = self.state, 0
+        for branch, depth, generated, probed, answer, finished, logprobs in outcomes:
+            if logprobs:
+                state.logprobs[branch, depth - len(logprobs) : depth] = logprobs
+            count_outcome(state, branch, depth, generated, probed, answer, finished)
+            longest = max(longest, generated + probed)
+        state.sequential_tokens += longest
         if self.trace is not None:
             readings = tuple(
                 Reading(o.branch, o.depth, int(self.state.tokens[o.branch]), o.answer, o.finished) for o in outcomes

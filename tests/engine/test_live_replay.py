@@ -129,11 +129,12 @@ def test_a_live_run_from_scratch_takes_the_recorded_branches(
 def test_recorded_branches_hold_a_probe_at_every_step(recording: Recording, qwen: Live) -> None:
     full = qwen.run(*QUESTIONS, controller="self_consistency", seed=5, controller_kwargs={"max_samples": 24})
     for recorded, branches in zip(recording.questions, full.branches, strict=True):
-        for mine, branch in zip(recorded.branches, branches, strict=True):
+        for mine, branch in zip(recorded.rows.branches, branches, strict=True):
             assert mine.complete
             assert mine.tokens == branch.tokens
             assert mine.interior == (branch.tokens - 1) // INTERVAL
-            assert (mine.answers >= -1).all()
+            steps = recorded.rows.steps[mine.first : mine.first + mine.interior + 1]
+            assert all(step.answer >= -1 for step in steps)
 
 
 def test_recording_needs_no_probe_to_give_the_same_tokens(recording: Recording, qwen: Live) -> None:

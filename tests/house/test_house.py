@@ -20,12 +20,12 @@ import numbers_check as numbers  # noqa: E402
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
     {"errors", "votes"},
-    {"answers", "state"},
-    {"controller", "processors", "trace"},
-    {"runner", "loading"},
+    {"answers", "state", "statistics", "equivalence"},
+    {"rules", "controller", "processors", "trace"},
+    {"runner", "published", "loading"},
     {"trajectories"},
     {"replay", "engine", "tiny"},
-    {"evaluate", "report"},
+    {"evaluate", "report", "testing"},
     {"demo"},
     {"cli"},
 ]
@@ -33,7 +33,9 @@ ONLY_IN = {
     "torch": {"engine", "tiny", "demo", "cli"},
     "transformers": {"engine", "tiny", "demo", "cli"},
     "accelerate": {"engine"},
-    "scipy": {"evaluate"},
+    "scipy": {"statistics"},
+    "numba": {"replay"},
+    "math_verify": {"equivalence"},
     "matplotlib": {"report"},
     "huggingface_hub": {"hub"},
     "anthropic": {"search"},
@@ -94,7 +96,9 @@ def test_sizes_docstrings_and_manners(path: Path) -> None:
             assert node.type is not None, "a bare except"
             broad = isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
             reraised = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-            assert not broad or reraised, "a broad except that swallows"
+            used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            handed_on = node.name is not None and node.name in used  # to another thread or process
+            assert not broad or reraised or handed_on, "a broad except that swallows"
 
 
 def test_import_is_light() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,14 +236,3 @@ def test_a_branch_read_whole_waits_for_nobody(recording: Recording) -> None:
         assert together.sequential_tokens[0, q] == tokens[question.offset : question.offset + 4].max()
     alone = replay(recording, "asc", shuffles=0, max_samples=4)
     assert (alone.sequential_tokens == alone.cost).all()
-
-
-def test_a_file_of_the_published_interface(recording: Recording) -> None:
-    """Unmodified, with trust only, and with the decisions and costs of our CMC."""
-    file = Path(__file__).parent / "published_cmc.py"
-    for beta in (0.0, 0.5, 1.0):
-        ours = replay(recording, "cmc", beta=beta, shuffles=3)
-        theirs = replay(recording, file, beta=beta, shuffles=3, trust_remote_code=True)
-        for column in ("answer_ids", "generated_tokens", "opened"):
-            assert (getattr(ours, column) == getattr(theirs, column)).all(), column
-        assert (theirs.probe_tokens >= ours.probe_tokens).all()  # it probes every step of a burst, ours the last

@@ -1,18 +1,19 @@
 """The cycle of a recorded episode as one loop, in plain source that compiles: the fast twin of `runner.Episode`.
 
-It has no messages: an episode that cannot go on returns a problem, and is run again interpreted, which says why.
+It runs compiled, and as plain Python where numba is missing or stuck. It has no messages: an episode that cannot go on
+is a problem, and is run again by `Episode`, which says why.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
-from tts_generate.replay.recording import UNREAD, Table, read
+from tts_generate.replay.recording import UNREAD, RecordedQuestion, Recording, Table, read
 from tts_generate.rules import clear_decision, clear_state, count_outcome, open_branches, prune_and_order
 from tts_generate.state import Decision, State
 
@@ -38,8 +39,7 @@ class Columns(NamedTuple):
         return cls(*(np.zeros((shuffles, questions), np.int64) for _ in cls._fields))
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The episodes to run: question q has branches `offset[q]` to `offset[q] + branches[q]` of a table."""
 
     offset: NDArray[np.int64]
@@ -51,6 +51,36 @@ class Work:
     interval_tokens: int
     probing: int
     max_rounds: int
+
+    @classmethod
+    def of(
+        cls,
+        questions: Sequence[RecordedQuestion],
+        orders: Mapping[int, NDArray[np.int64]],
+        controller: Controller,
+        interval_tokens: int,
+        offset: int | None = None,
+    ) -> Work:
+        """Every order of every question; `offset` where the table holds one question only."""
+        kinds = sorted({recorded.branches for recorded in questions})
+        padded = np.full((len(kinds), len(orders[kinds[0]]), kinds[-1]), -1, np.int64)
+        for number, branches in enumerate(kinds):
+            padded[number, :, :branches] = orders[branches]
+        return cls(
+            offset=np.array([q.offset if offset is None else offset for q in questions], np.int64),
+            branches=np.array([q.branches for q in questions], np.int64),
+            orders=padded,
+            kind=np.array([kinds.index(q.branches) for q in questions], np.int64),
+            interval_tokens=interval_tokens,
+            probing={"never": NEVER, "every_step": EVERY_STEP, "on_demand": ON_DEMAND}[controller.probing],
+            max_rounds=controller.max_rounds,
+        )
+
+
+def raise_problem(recording: Recording, controller: Controller, question: int, order: NDArray[np.int64]) -> None:
+    """Run an episode that has a problem once more, by the runner that says what it is."""
+    recording.episode(controller, question, order.tolist())
+    raise AssertionError(f"{controller!r} has a problem in replay but none in the runner; please report this.")
 
 
 def run_episodes(

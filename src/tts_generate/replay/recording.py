@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller, describe
@@ -54,15 +53,14 @@ _BRANCH = np.dtype([("tokens", "i8"), ("interior", "i8"), ("first", "i8"), ("com
 _STEP = np.dtype([("answer", "i8"), ("probe_tokens", "i8")], align=True)
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Branches one after the other, as arrays of records or lists of rows; depth k + 1 is at place `first` + k."""
 
     branches: Any
     """`BranchRow`s, (N,)."""
     steps: Any
     """`StepRow`s, (all depths of all branches,)."""
-    logprobs: NDArray[np.float64]
+    logprobs: Any
     """Mean log-probability of the tokens of each step, NaN where not recorded; empty where none was."""
 
 
@@ -77,22 +75,20 @@ def read(
     """
     recorded = table.branches[branch]
     interior = recorded.interior
-    depth = interior + 1 if steps > interior - start else start + steps
-    finished = depth > interior
-    if finished and not recorded.complete:
+    if steps <= interior - start:
+        depth = start + steps
+        generated = interval_tokens * steps
+        if not probe:
+            return depth, generated, 0, -1, False
+        shown = table.steps[recorded.first + depth - 1]
+        return depth, generated, shown.probe_tokens, shown.answer, False
+    if not recorded.complete:
         return UNREAD, 0, 0, UNREAD, False
     if steps >= TO_END and start == 0:
         generated = recorded.tokens
     else:
-        generated = interval_tokens * (min(depth, interior) - min(start, interior))
-        if finished:
-            generated += max(0, recorded.tokens - interval_tokens * interior)
-    shown = table.steps[recorded.first + depth - 1]
-    if finished:
-        return int(depth), int(generated), 0, int(shown.answer), True
-    if probe:
-        return int(depth), int(generated), int(shown.probe_tokens), int(shown.answer), False
-    return int(depth), int(generated), 0, -1, False
+        generated = interval_tokens * (interior - start) + max(0, recorded.tokens - interval_tokens * interior)
+    return interior + 1, generated, 0, table.steps[recorded.first + interior].answer, True
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,9 @@ class RecordedQuestion:
         branches = list(map(BranchRow._make, self.table.branches[self.offset : self.offset + self.branches].tolist()))
         start, end = branches[0].first, branches[-1].first + branches[-1].interior + 1
         steps = list(map(StepRow._make, self.table.steps[start:end].tolist()))
-        return Table([row._replace(first=row.first - start) for row in branches], steps, self.table.logprobs[start:end])
+        return Table(
+            [row._replace(first=row.first - start) for row in branches], steps, self.table.logprobs[start:end].tolist()
+        )
 
     def advance(self, unit: Unit, branch: int, interval_tokens: int) -> Outcome:
         """What a run sees when it carries out `unit` on recorded branch number `branch`.
@@ -137,7 +135,7 @@ class RecordedQuestion:
             )
         first = table.branches[branch].first
         logprobs = table.logprobs[first + unit.start : first + depth]
-        return Outcome(unit.branch, depth, generated, probe_tokens, answer, finished, logprobs.tolist())
+        return Outcome(unit.branch, depth, generated, probe_tokens, answer, finished, logprobs)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.replay.compiled import run_compiled
-from tts_generate.replay.episodes import Columns
+from tts_generate.replay.episodes import Columns, Work, raise_problem, run_episodes
 from tts_generate.replay.recording import Recording
+from tts_generate.state import Decision, State
 from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.votes import NO_ANSWER
@@ -70,8 +71,9 @@ class ReplayResult:
 
     @property
     def prompt_tokens(self) -> NDArray[np.int64]:
-        """Prompt tokens of each question, (questions,)."""
-        return np.array([recorded.prompt_tokens for recorded in self.recording.questions])
+        """Prompt tokens of each episode, the same in every shuffle."""
+        tokens = np.array([recorded.prompt_tokens for recorded in self.recording.questions], np.int64)
+        return np.broadcast_to(tokens, self.answer_ids.shape)
 
     @property
     def accuracy(self) -> float:
@@ -154,10 +156,13 @@ def replay(
         compiled = columns.answer_ids.size >= WORTH_COMPILING and find_spec("numba") is not None
     seconds = None
     kept: list[Trace] | None = [] if traces else None
-    if compiled and not processors and not traces:
-        seconds = run_compiled(recording, chosen, orders, columns, threads)
-    if seconds is None:
-        _interpret(recording, chosen, orders, columns, processors, kept)
+    if processors or traces:
+        _follow(recording, chosen, orders, columns, processors, kept)
+    else:
+        if compiled:
+            seconds = run_compiled(recording, chosen, orders, columns, threads)
+        if seconds is None:
+            _interpret(recording, chosen, orders, columns)
     return ReplayResult(dict(describe(chosen)), recording, *columns, traces=tuple(kept or ()), compile_seconds=seconds)
 
 
@@ -172,6 +177,22 @@ def _check_shuffles(shuffles: int, branches: int) -> None:
 
 
 def _interpret(
+    recording: Recording, controller: Controller, orders: dict[int, NDArray[np.int64]], columns: Columns
+) -> None:
+    """The loop that compiles, as plain Python: one question after the other, its branches as rows."""
+    shape = recording.max_depth, recording.interval_tokens, recording.max_probe_tokens
+    for q, recorded in enumerate(recording.questions):
+        mine = controller.for_episode(recorded.branches)
+        state = State(recorded.branches, *shape, recorded.book.text)
+        work = Work.of([recorded], orders, controller, recording.interval_tokens, offset=0)
+        column = Columns(*(values[:, q : q + 1] for values in columns))
+        order = orders[recorded.branches]
+        problem = run_episodes(mine, state, Decision(recorded.branches), recorded.rows, work, column, 0, len(order))
+        if problem >= 0:
+            raise_problem(recording, controller, q, order[problem])
+
+
+def _follow(
     recording: Recording,
     controller: Controller,
     orders: dict[int, NDArray[np.int64]],
@@ -179,6 +200,7 @@ def _interpret(
     processors: BranchProcessorList | None,
     traces: list[Trace] | None,
 ) -> None:
+    """Every episode by the runner that live runs have too, which knows processors and traces."""
     for q, recorded in enumerate(recording.questions):
         for s, order in enumerate(orders[recorded.branches].tolist()):
             events: list[Event] | None = None if traces is None else []
@@ -187,12 +209,7 @@ def _interpret(
                 traces.append(
                     Trace.of(recorded.question.question_id, describe(controller), events or [], recorded.book.text)
                 )
-            cost = episode.cost()
-            state = episode.state
-            columns.answer_ids[s, q] = episode.answer
-            columns.generated_tokens[s, q] = cost.generated_tokens
-            columns.probe_tokens[s, q] = cost.probe_tokens
-            columns.wasted_tokens[s, q] = cost.wasted_tokens
-            columns.sequential_tokens[s, q] = state.sequential_tokens
-            columns.opened[s, q] = state.opened
-            columns.rounds[s, q] = state.round
+            cost, state = episode.cost(), episode.state
+            kept = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
+            for column, value in zip(columns, (*kept, state.sequential_tokens, state.opened, state.round), strict=True):
+                column[s, q] = value

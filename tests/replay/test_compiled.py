@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from replay_stores import recordings
 
 from tts_generate.controller import Controller
-from tts_generate.errors import ControllerError, StoreError
+from tts_generate.errors import ControllerError, InputError, StoreError
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.replay.compiled import CompileWarning
 from tts_generate.replay.episodes import Columns
 from tts_generate.state import Decision, State
+from tts_generate.trajectories import Question
 
 pytest.importorskip("numba")
 
@@ -236,3 +237,16 @@ def test_a_branch_read_whole_waits_for_nobody(recording: Recording) -> None:
         assert together.sequential_tokens[0, q] == tokens[question.offset : question.offset + 4].max()
     alone = replay(recording, "asc", shuffles=0, max_samples=4)
     assert (alone.sequential_tokens == alone.cost).all()
+
+
+@pytest.mark.parametrize(("shuffles", "text"), [(-1, "0 .recorded order. or more"), (3, "2 branches have 2 orders")])
+def test_shuffles_that_cannot_be(shuffles: int, text: str) -> None:
+    rows = [dataclass_without_logprobs(n, Asked) for n in range(2)]
+    few = Recording.of([Asked.question], rows, 10)
+    assert replay(few, "asc", shuffles=2, max_samples=2).cost.shape == (2, 1)
+    with pytest.raises(InputError, match=text):
+        replay(few, "asc", shuffles=shuffles, max_samples=2)
+
+
+class Asked:
+    question = Question("q", "", "1")

@@ -1,0 +1,119 @@
+"""What every command shares: the app, its consoles, how errors end, and how options and results are written."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tts_generate.errors import InputError, TTSError
+
+app = typer.Typer(
+    help="Test-time scaling for transformers: record trajectories, replay controllers on them, answer live.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+importers = typer.Typer(help="Make a trajectory store from somebody else's recording.", no_args_is_help=True)
+app.add_typer(importers, name="import")
+console = Console(width=None if sys.stdout.isatty() else 110)
+complaints = Console(stderr=True)
+
+Store = Annotated[Path, typer.Argument(help="Folder of a trajectory store.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
+Shuffles = Annotated[int, typer.Option(help="Orders in which branches are opened; 0: the recorded order alone.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code of a controller folder of your own.")]
+
+Controller = Annotated[str, typer.Option(help="A controller's name, its folder, or a published method's .py file.")]
+Beta = Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")]
+Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
+VotesBy = Annotated[
+    Literal["equal", "math"], typer.Option(help="Which answers are one: equal texts, or the same mathematics.")
+]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """One line for an error of ours, exit code 1; 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TTSError as error:
+            complaints.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            complaints.print("interrupted; run the same command again to go on", highlight=False)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def knobs_of(settings: list[str]) -> dict[str, Any]:
+    """`name=value` pairs, values as JSON where they are."""
+    knobs: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set takes name=value, got {setting!r}.")
+        try:
+            knobs[name.strip()] = json.loads(value)
+        except ValueError:
+            knobs[name.strip()] = value
+    return knobs
+
+
+def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Numbers separated by commas."""
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} takes numbers separated by commas, got {text!r}.") from None
+
+
+def table_of(rows: list[Any], title: str) -> Table:
+    """Rows of a sweep as a table."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for name in ("accuracy % (95 %)", "tokens", "probe", "wasted", "sequential", "branches"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        low, high = row.accuracy_ci
+        numbers = (row.tokens, row.probe_tokens, row.wasted_tokens, row.sequential_tokens)
+        accuracy = f"{row.accuracy:.1f} ({low:.1f} - {high:.1f})"
+        table.add_row(row.label, accuracy, *(f"{number:,.0f}" for number in numbers), f"{row.branches:.1f}")
+    return table
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write indented JSON."""
+    write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV, nested values as JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
+    write(path, text.getvalue())
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, making its folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}.") from error

@@ -1,0 +1,205 @@
+"""`tts-generate replay | sweep | trace`: controllers on recorded branches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_generate.cli.base import (
+    Beta,
+    Controller,
+    JsonFile,
+    Knobs,
+    Shuffles,
+    Store,
+    Trust,
+    VotesBy,
+    app,
+    console,
+    guarded,
+    knobs_of,
+    numbers_of,
+    table_of,
+    write_csv,
+    write_json,
+)
+
+
+@app.command()
+@guarded
+def replay(
+    store: Store,
+    controller: Controller = "cmc",
+    beta: Beta = None,
+    shuffles: Shuffles = 100,
+    knobs: Knobs = None,
+    votes: VotesBy = "equal",
+    json_file: JsonFile = None,
+    episodes: Annotated[Path | None, typer.Option(help="Write every episode's answer and cost as npz.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Run one controller on recorded branches."""
+    from tts_generate.evaluate import Method, as_dict, evaluate_method
+    from tts_generate.replay import Recording
+
+    method = Method(controller, controller, beta, knobs_of(knobs or []), trust_remote_code)
+    row, result = evaluate_method(Recording.from_store(store, votes=votes), method, shuffles)
+    console.print(table_of([row], f"{store}, {max(1, shuffles)} orders of the branches"))
+    if json_file is not None:
+        write_json(json_file, {"format": "tts-replay/1", "store": str(store), "shuffles": shuffles, **as_dict(row)})
+    if episodes is not None:
+        result.save_episodes(episodes)
+
+
+@app.command()
+@guarded
+def sweep(
+    stores: Annotated[list[Path], typer.Argument(help="Folders of trajectory stores.")],
+    controllers: Annotated[
+        str, typer.Option(help="Names, folders or published .py files, separated by commas.")
+    ] = "self_consistency,asc,cmc",
+    betas: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0,0.2,0.5,0.8,1",
+    shuffles: Shuffles = 20,
+    votes: VotesBy = "equal",
+    at_k: Annotated[str, typer.Option(help="pass@k, maj@k, avg@k for these k, separated by commas.")] = "",
+    json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the frontier as PNG or SVG.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of compiled replay; all cores if left out.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
+    from tqdm.auto import tqdm
+
+    from tts_generate import evaluate
+    from tts_generate.replay import Recording
+
+    budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
+    recordings = [Recording.from_store(store, votes=votes) for store in stores]
+    against = evaluate.baselines(min(recording.max_branches for recording in recordings))
+    found = evaluate.sweep(
+        recordings,
+        evaluate.methods(controllers.split(","), budgets, trust_remote_code),
+        shuffles,
+        against=against,
+        threads=threads,
+        bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
+    )
+    metrics = [evaluate.at_k(recording, ks, shuffles) for recording in recordings]
+    for store, cell, told in zip(stores, found.cells, metrics, strict=True):
+        console.print(table_of(list(cell.rows), str(store)))
+        for name, value in told.items():
+            console.print(f"{name} {value:.1f} %", highlight=False)
+    if len(stores) > 1:
+        console.print(table_of(list(found.average), f"average of {len(stores)} stores"))
+    baseline = against[0].label
+    frontiers = found.frontiers(baseline)
+    for line in _worth(frontiers, baseline):
+        console.print(line, highlight=False)
+    if json_file is not None:
+        write_json(json_file, _sweep_json(stores, found, frontiers, metrics, shuffles, votes))
+    if csv_file is not None:
+        write_csv(csv_file, _cells(stores, found))
+    if plot is not None:
+        _plot_sweep(found, plot, shuffles)
+
+
+def _cells(stores: list[Path], found: Any) -> list[dict[str, Any]]:
+    from tts_generate.evaluate import as_dict
+
+    return [
+        {"store": str(store), **as_dict(row)}
+        for store, cell in zip(stores, found.cells, strict=True)
+        for row in cell.rows
+    ]
+
+
+def _sweep_json(
+    stores: list[Path],
+    found: Any,
+    frontiers: dict[str, Any],
+    metrics: list[dict[str, float]],
+    shuffles: int,
+    votes: str,
+) -> dict[str, Any]:
+    from tts_generate.evaluate import as_dict
+    from tts_generate.loading import DEFAULT_CONTROLLER
+
+    return {
+        "format": "tts-sweep/2",
+        "shuffles": shuffles,
+        "votes": votes,
+        "default": DEFAULT_CONTROLLER,
+        "cells": _cells(stores, found),
+        "average": [as_dict(row) for row in found.average],
+        "frontiers": frontiers,
+        "at_k": {str(store): told for store, told in zip(stores, metrics, strict=True)},
+    }
+
+
+def _worth(frontiers: dict[str, Any], baseline: str) -> list[str]:
+    """A line a controller: what its frontier is worth against the baseline."""
+    lines = []
+    for name, told in frontiers.items():
+        if name == baseline:
+            continue
+        area = "" if told["area"] is None else f"area under the frontier {told['area']:.1f} %, "
+        tokens, saved = told["tokens_at_baseline"], told["saving_at_baseline"]
+        if tokens is None:
+            reaches = f"never reaches the accuracy of {baseline}"
+        else:
+            more_or_less = "fewer" if saved >= 0 else "more"
+            reaches = f"the accuracy of {baseline} at {tokens:,.0f} tokens, {100 * abs(saved):.1f} % {more_or_less}"
+        lines.append(f"{name}: {area}{reaches}")
+    return lines
+
+
+def _plot_sweep(found: Any, path: Path, shuffles: int) -> None:
+    from tts_generate.report.frontier import Point, plot_frontier
+
+    rows = found.average if len(found.cells) > 1 else found.cells[0].rows
+    points = [
+        Point(row.label if row.beta is None else row.controller, row.tokens, row.accuracy, row.accuracy_ci)
+        for row in rows
+    ]
+    stores = "" if len(found.cells) == 1 else f", average of {len(found.cells)} stores"
+    plot_frontier(points, path, title=f"Replay, {max(1, shuffles)} orders of the branches{stores}")
+
+
+@app.command()
+@guarded
+def trace(
+    source: Annotated[Path, typer.Argument(help="A trajectory store, or a .jsonl file of traces.")],
+    controller: Controller = "cmc",
+    beta: Beta = None,
+    question: Annotated[str | None, typer.Option(help="Id of a question, or its number; all if left out.")] = None,
+    shuffle: Annotated[int | None, typer.Option(help="Seed of the order; the recorded order if left out.")] = None,
+    knobs: Knobs = None,
+    jsonl: Annotated[Path | None, typer.Option(help="Write the traces as JSON lines instead of printing.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Print what a controller does on a recorded question, round by round."""
+    from tts_generate.loading import load_controller
+    from tts_generate.replay import Recording, shuffled_orders
+    from tts_generate.report.timeline import timeline
+    from tts_generate.trace import read_traces, write_traces
+
+    if source.is_file():
+        traces = (found for found in read_traces(source) if question in (None, found.question_id))
+    else:
+        recording = Recording.from_store(source)
+        chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs_of(knobs or []))
+        recording.check(chosen)
+        orders = {
+            n: None if shuffle is None else shuffled_orders(shuffle + 1, recording.questions[n].branches)[shuffle]
+            for n in recording.numbers(question)
+        }
+        traces = (recording.trace(chosen, n, order) for n, order in orders.items())
+    if jsonl is not None:
+        console.print(f"{write_traces(jsonl, traces)} traces in {jsonl}")
+    else:
+        for found in traces:
+            for line in timeline(found):
+                console.print(line, highlight=False, soft_wrap=True)

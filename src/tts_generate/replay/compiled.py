@@ -41,10 +41,13 @@ def run_compiled(
     recording: Recording,
     controller: Controller,
     orders: Mapping[int, NDArray[np.int64]],
-    columns: Columns,
+    out: NDArray[np.int64],
     threads: int | None,
 ) -> float | None:
-    """Fill `columns`; the seconds that compiling took, or None where the controller must run interpreted.
+    """Fill `out`, the `Columns` of every episode.
+
+    Returns:
+        The seconds that compiling took; None, and nothing filled in, where the controller must run interpreted.
 
     An episode that cannot go on is run again interpreted, which raises what is wrong with it.
     """
@@ -57,13 +60,13 @@ def run_compiled(
         warnings.warn(str(error), CompileWarning, stacklevel=3)
         return None
     work = Work.of(recording.questions, orders, controller, recording.interval_tokens)
-    episodes = columns.answer_ids.size
+    episodes = out[0].size
     threads = min(threads or os.cpu_count() or 1, -(-episodes // 64))
     bounds = np.linspace(0, episodes, 4 * threads + 1).astype(np.int64) if threads > 1 else np.array([0, episodes])
     run = _function(run_episodes)
     with ThreadPoolExecutor(threads) as pool:
         problems = pool.map(
-            lambda k: run(*make(), recording.table, work, columns, bounds[k], bounds[k + 1]), range(len(bounds) - 1)
+            lambda k: run(*make(), recording.table, work, out, bounds[k], bounds[k + 1]), range(len(bounds) - 1)
         )
     for e in problems:
         if e >= 0:

@@ -34,9 +34,9 @@ class Columns(NamedTuple):
     rounds: NDArray[np.int64]
 
     @classmethod
-    def empty(cls, shuffles: int, questions: int) -> Columns:
-        """Zeros to be filled in."""
-        return cls(*(np.zeros((shuffles, questions), np.int64) for _ in cls._fields))
+    def empty(cls, shuffles: int, questions: int) -> NDArray[np.int64]:
+        """Room for all of them in one array, (columns, shuffles, questions)."""
+        return np.zeros((len(cls._fields), shuffles, questions), np.int64)
 
 
 class Work(NamedTuple):
@@ -89,7 +89,7 @@ def run_episodes(
     do: Decision,
     table: Table,
     work: Work,
-    columns: Columns,
+    out: NDArray[np.int64],
     first: int,
     last: int,
 ) -> int:
@@ -106,13 +106,13 @@ def run_episodes(
         for i in range(state.opened):
             if state.pruned[i]:
                 wasted += state.tokens[i]
-        columns.answer_ids[s, q] = answer
-        columns.generated_tokens[s, q] = state.generated_tokens
-        columns.probe_tokens[s, q] = state.probe_tokens
-        columns.wasted_tokens[s, q] = wasted
-        columns.sequential_tokens[s, q] = state.sequential_tokens
-        columns.opened[s, q] = state.opened
-        columns.rounds[s, q] = state.round
+        out[0, s, q] = answer  # in the order of `Columns`
+        out[1, s, q] = state.generated_tokens
+        out[2, s, q] = state.probe_tokens
+        out[3, s, q] = wasted
+        out[4, s, q] = state.sequential_tokens
+        out[5, s, q] = state.opened
+        out[6, s, q] = state.round
     return -1
 
 

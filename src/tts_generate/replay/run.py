@@ -151,18 +151,19 @@ def replay(
     chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
     recording.check(chosen)
     orders = {n: _orders(shuffles, n) for n in {q.branches for q in recording.questions}}
-    columns = Columns.empty(max(1, shuffles), len(recording.questions))
+    out = Columns.empty(max(1, shuffles), len(recording.questions))
     if compiled is None:
-        compiled = columns.answer_ids.size >= WORTH_COMPILING and find_spec("numba") is not None
+        compiled = out[0].size >= WORTH_COMPILING and find_spec("numba") is not None
     seconds = None
     kept: list[Trace] | None = [] if traces else None
     if processors or traces:
-        _follow(recording, chosen, orders, columns, processors, kept)
+        _follow(recording, chosen, orders, out, processors, kept)
     else:
         if compiled:
-            seconds = run_compiled(recording, chosen, orders, columns, threads)
+            seconds = run_compiled(recording, chosen, orders, out, threads)
         if seconds is None:
-            _interpret(recording, chosen, orders, columns)
+            _interpret(recording, chosen, orders, out)
+    columns = Columns(*out)
     return ReplayResult(dict(describe(chosen)), recording, *columns, traces=tuple(kept or ()), compile_seconds=seconds)
 
 
@@ -177,7 +178,7 @@ def _check_shuffles(shuffles: int, branches: int) -> None:
 
 
 def _interpret(
-    recording: Recording, controller: Controller, orders: dict[int, NDArray[np.int64]], columns: Columns
+    recording: Recording, controller: Controller, orders: dict[int, NDArray[np.int64]], out: NDArray[np.int64]
 ) -> None:
     """The loop that compiles, as plain Python: one question after the other, its branches as rows."""
     shape = recording.max_depth, recording.interval_tokens, recording.max_probe_tokens
@@ -185,9 +186,10 @@ def _interpret(
         mine = controller.for_episode(recorded.branches)
         state = State(recorded.branches, *shape, recorded.book.text)
         work = Work.of([recorded], orders, controller, recording.interval_tokens, offset=0)
-        column = Columns(*(values[:, q : q + 1] for values in columns))
         order = orders[recorded.branches]
-        problem = run_episodes(mine, state, Decision(recorded.branches), recorded.rows, work, column, 0, len(order))
+        problem = run_episodes(
+            mine, state, Decision(recorded.branches), recorded.rows, work, out[:, :, q : q + 1], 0, len(order)
+        )
         if problem >= 0:
             raise_problem(recording, controller, q, order[problem])
 
@@ -196,7 +198,7 @@ def _follow(
     recording: Recording,
     controller: Controller,
     orders: dict[int, NDArray[np.int64]],
-    columns: Columns,
+    out: NDArray[np.int64],
     processors: BranchProcessorList | None,
     traces: list[Trace] | None,
 ) -> None:
@@ -211,5 +213,4 @@ def _follow(
                 )
             cost, state = episode.cost(), episode.state
             kept = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
-            for column, value in zip(columns, (*kept, state.sequential_tokens, state.opened, state.round), strict=True):
-                column[s, q] = value
+            out[:, s, q] = *kept, state.sequential_tokens, state.opened, state.round

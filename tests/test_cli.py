@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import signal
 import subprocess
@@ -184,7 +185,9 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
         "--out",
     ]
     invoke(*RECORD, "--questions", questions, "--out", tmp_path / "whole")
-    child = subprocess.Popen([*command, str(tmp_path / "s")], stderr=subprocess.PIPE)
+    # A shell that runs the suite in the background has Ctrl-C ignored, which children inherit.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen([*command, str(tmp_path / "s")], stderr=subprocess.PIPE, preexec_fn=heed)
     journal = tmp_path / "s" / "journal"
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.stat().st_size) and child.poll() is None and time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -95,7 +96,9 @@ with StoreWriter.open({path!r}, MANIFEST, QUESTIONS) as writer:
 
 def start(path: Path) -> subprocess.Popen[str]:
     code = CHILD.format(here=str(Path(__file__).parent), path=str(path))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where the suite runs in background
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 def test_killed_at_random_times_it_ends_like_an_uninterrupted_run(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class Deadline(BranchProcessor):
 
 
 class OnRound(BranchProcessor):
-    """Calls `callback(question_id, state)` whenever a question is decided on, for progress bars and logs; changes nothing.
+    """Calls `callback(question_id, state)` at every decision on a question, as progress bars do; changes nothing.
 
     Args:
         callback: given the question's id (in `generate`: its number in the call, as text) and its `State`, which it may

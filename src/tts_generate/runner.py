@@ -122,7 +122,7 @@ class Episode:
             return []
 
     def abandon(self, outcomes: Sequence[Outcome] = ()) -> None:
-        """End now without asking the controller: count what arrived of the wave, and answer with the majority so far."""
+        """End now without asking the controller: count what arrived, and answer with the majority so far."""
         for outcome in outcomes:
             self._count(outcome)
         self.answer = leading_answer(self.state)

@@ -114,33 +114,33 @@ def test_seed_changes_everything_and_torch_seed_governs_none(qwen: Live) -> None
 
 
 @pytest.mark.parametrize("controller", ["self_consistency", "asc", "cmc"])
-@pytest.mark.parametrize("max_rows", [3, 256])
+@pytest.mark.parametrize("how", [{"max_rows": 3}, {"sync_every": 4}, {"decode_ahead": False}, {}], ids=str)
 def test_ledger_equals_tokens_fed_to_the_model(
-    live: Live, controller: str, max_rows: int, monkeypatch: pytest.MonkeyPatch
+    live: Live, controller: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompt + generated + probe tokens, counted at the model's forward.
+    """Prompt + generated + probe tokens + those decoded ahead in vain, counted at the model's forward.
 
     A sequence's very last token is drawn and never fed: one for each finished branch, one for each probe.
     """
     fed, filler = [], []
-    real = Decoder.step
+    real = Decoder.run
 
-    def spy(self: Decoder, tokens: Any, lengths: Any) -> Any:
-        filler.append(max(0, 4 - len(tokens)))
-        return real(self, tokens, lengths)
+    def spy(self: Decoder, tokens: Any, plan: Any) -> Any:
+        filler.append(len(tokens) - plan.last[-1] - 1)
+        return real(self, tokens, plan)
 
-    monkeypatch.setattr(Decoder, "step", spy)
+    monkeypatch.setattr(Decoder, "run", spy)
     hook = live.model.register_forward_pre_hook(
         lambda module, args, kwargs: fed.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     try:
-        output = live.run(*QUESTIONS, controller=controller, beta=0.3, max_rows=max_rows)
+        output = live.run(*QUESTIONS, controller=controller, beta=0.3, **how)
     finally:
         hook.remove()
     branches = [branch for question in output.branches for branch in question]
     unfed = sum(b.finish_reason is not None for b in branches) + sum(t > 0 for b in branches for t in b.probe_tokens)
     cost = output.total_cost
-    assert cost.total_tokens == sum(fed) - sum(filler) + unfed
+    assert cost.total_tokens + output.discarded_tokens == sum(fed) - sum(filler) + unfed
     assert cost.prompt_tokens == sum(len(prompt_ids(live, question)) for question in QUESTIONS)
     assert cost.generated_tokens == sum(b.tokens for b in branches)
     assert cost.probe_tokens == sum(sum(b.probe_tokens) for b in branches)

@@ -33,6 +33,7 @@ ONLY_IN = {
     "torch": {"engine", "tiny", "demo", "cli"},
     "transformers": {"engine", "tiny", "demo", "cli"},
     "accelerate": {"engine"},
+    "psutil": {"engine"},
     "scipy": {"statistics"},
     "numba": {"replay"},
     "math_verify": {"equivalence"},

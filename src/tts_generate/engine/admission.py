@@ -60,8 +60,8 @@ class Admission:
             if self.room.rows(self.most) < 1:
                 raise InputError(
                     f"a branch of this call may come to {self.most:,} columns of key-value cache, "
-                    f"{self.most * self.room.column_bytes.total():,} bytes, and {sum(self.room.bytes.values()):,} may be "
-                    "used; raise max_cache_bytes, or pass fewer max_new_tokens."
+                    f"{self.most * self.room.column_bytes.total():,} bytes, and {sum(self.room.bytes.values()):,} may "
+                    "be used; raise max_cache_bytes, or pass fewer max_new_tokens."
                 )
 
     @property

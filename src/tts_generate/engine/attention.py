@@ -83,7 +83,7 @@ _PASS = _Pass()
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface over spans; outside a pass of ours it is transformers' own sdpa.
+    """The attention function that transformers calls, over spans; outside a pass of ours it is its own sdpa.
 
     Args:
         module: the attention layer.

@@ -69,7 +69,7 @@ class Batch:
     # ---- rows
 
     def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
-        """Begin branches of one prompt in empty slots, each with its first token drawn from the prompt's logits (V,)."""
+        """Begin branches of one prompt in empty slots, each with a first token drawn from the prompt's logits (V,)."""
         self.decoder.cache.admit(prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)

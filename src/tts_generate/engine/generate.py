@@ -98,6 +98,9 @@ class AutoTTS:
             )
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InputError(f"seed must be a whole number or None, got {seed!r}.")
+        for name, value in (("stream", stream), ("decode_ahead", decode_ahead)):
+            if not isinstance(value, bool):
+                raise InputError(f"{name} must be True or False, got {value!r}.")
         self.tokenizer = tokenizer
         self.seed = seed
         self.interval_tokens = interval_tokens
@@ -182,7 +185,7 @@ class AutoTTS:
             max_branches=self.max_branches,
             max_cache_bytes=self.max_cache_bytes,
             decode_ahead=self.decode_ahead,
-            sync_every=self.sync_every or (1 if model.device.type == "cpu" else 8),
+            sync_every=self.sync_every if self.sync_every is not None else 1 if model.device.type == "cpu" else 8,
         )
 
     def loop(

@@ -195,6 +195,8 @@ class Loop:
             self._fail(running, f"{type(error).__name__}: {error}")
             return
         if running.episode.done:
+            if running.task.processors.expired():
+                running.finish_reason = "deadline"
             self._close(running)
             return
         for branch, pruned in zip(running.branches, running.episode.state.pruned, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def feed(
         block: rows that read the same number of columns at most.
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
-    parts = [(slots, tokens, columns, columns + 1)]
+    parts: list[tuple[np.ndarray, ...]] = [(slots, tokens, columns, columns + 1)]
     spans = _spans(slots, columns, 1, 0, block)
     last = [np.arange(len(slots))]
     first = len(slots)
@@ -101,5 +102,5 @@ def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, blo
             int(slots[start]),
             bucketed(int(columns[start:stop].max()) + 1),
         )
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in pairwise(edges)
     ]

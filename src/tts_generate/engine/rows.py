@@ -83,11 +83,12 @@ class Rows:
 
     def counts(self, slots: np.ndarray) -> np.ndarray:
         """Tokens in the cache of each branch."""
-        return self.length[slots] - self.prompt[slots]
+        counts: np.ndarray = self.length[slots] - self.prompt[slots]
+        return counts
 
     def empty(self) -> np.ndarray:
         """The slots that hold no branch."""
-        return np.flatnonzero(np.equal(self.branches, None))
+        return np.array([slot for slot, branch in enumerate(self.branches) if branch is None], np.int64)
 
     @property
     def held(self) -> int:

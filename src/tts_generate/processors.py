@@ -15,6 +15,14 @@ class BranchProcessor:
         """Tighten `do` in place; called after `begin`, `plan` and `review`."""
         raise NotImplementedError
 
+    def begin(self, question_id: str) -> BranchProcessor:
+        """The processor that serves this question, called once when a call begins: itself, or a fresh one."""
+        return self
+
+    def expired(self) -> bool:
+        """Whether the question must end now, with the majority so far; asked while its branches are decoded."""
+        return False
+
 
 class BranchProcessorList(list[BranchProcessor]):
     """Applies its processors in order.
@@ -35,6 +43,14 @@ class BranchProcessorList(list[BranchProcessor]):
         """Let every processor tighten `do`, the first one first."""
         for processor in self:
             processor(state, do)
+
+    def begin(self, question_id: str) -> BranchProcessorList:
+        """The processors that serve this question."""
+        return BranchProcessorList(processor.begin(question_id) for processor in self)
+
+    def expired(self) -> bool:
+        """Whether any of them says that the question must end."""
+        return any(processor.expired() for processor in self)
 
 
 class MaxBranches(BranchProcessor):

@@ -126,7 +126,9 @@ async def _find(
             told = len(completion.logprobs) >= len(completion.token_ids or ())
             return Found(url, dialect, name, context, dialect == "tokens" and told)
     said = "; ".join(dict.fromkeys(refusals))
-    raise RefusedError(f"{url} refuses. Model {name!r}, its /v1/models lists {_listing(names)}. It says: {said}", status)
+    raise RefusedError(
+        f"{url} refuses. Model {name!r}, its /v1/models lists {_listing(names)}. It says: {said}", status
+    )
 
 
 def _listing(names: Sequence[str]) -> str:

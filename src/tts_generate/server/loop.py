@@ -50,7 +50,7 @@ class ServerLoop:
         # stopped it, and `transformers serve` fails on stop strings with some tokenizers.
         self.probe_stop = ("}",) if wire.exact and reader.format.answer_pattern is None else ()
 
-    async def run(self, asked: Sequence[Asked], done: Callable[[Asked], None]) -> None:
+    async def run(self, asked: Sequence[Asked], done: Callable[[Asked], object]) -> None:
         """Answer every question; cancelled, it calls off what is in flight and leaves each with what it has."""
         room = asyncio.Semaphore(self.pool.capacity)
 
@@ -122,7 +122,9 @@ class ServerLoop:
             opened = len(asked.branches)
             number = opened if asked.order is None else asked.order[opened]
             asked.branches.append(Branch(number, branch_key(settings.seed, asked.prompt.text.encode(), number)))
-        reached = settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * settings.interval_tokens
+        reached = (
+            settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * settings.interval_tokens
+        )
         return Job(unit, asked.branches[unit.branch], min(reached, settings.max_new_tokens))
 
     async def _carry_out(self, asked: Asked, job: Job) -> None:
@@ -164,8 +166,8 @@ class ServerLoop:
             branch.final_answer = self.reader.final_answer(branch)
         elif not piece.ids:
             raise ServerError(
-                f"the server adds nothing to branch {branch.number} after {len(branch.ids)} tokens and says that this is "
-                "for its length: its context is full. Pass a smaller max_new_tokens."
+                f"the server adds nothing to branch {branch.number} after {len(branch.ids)} tokens, for its length: "
+                "its context is full. Pass a smaller max_new_tokens."
             )
 
     async def _probe(self, asked: Asked, job: Job, position: int) -> ProbeRecord:

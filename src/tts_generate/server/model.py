@@ -4,51 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx2
 from tqdm.auto import tqdm
 
-from tts_generate.answers import AnswerFormat
 from tts_generate.controller import Controller
-from tts_generate.engine.branch import Branch, Reader
-from tts_generate.engine.settings import Probing, Settings
-from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
+from tts_generate.engine.branch import Reader
+from tts_generate.engine.settings import Settings
+from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.server.asked import Asked
 from tts_generate.server.connect import Session, connect
 from tts_generate.server.loop import ServerLoop
+from tts_generate.server.options import (
+    Call,
+    check_controllers,
+    check_sampling,
+    fitting,
+    max_tokens,
+    probing,
+    server_urls,
+)
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool, ServerUsage
-from tts_generate.server.wire import SAMPLING, Prompt
+from tts_generate.server.wait import wait_for
+from tts_generate.server.wire import Prompt
+from tts_generate.trajectories import Question, TrajectoryStore
 
-T = TypeVar("T")
 Chat = Sequence[Mapping[str, Any]]
-_OPTIONS = {
-    "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
-    "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "stop_strings",
-    "progress", "trust_remote_code", *SAMPLING,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What one call asks for, checked before anything is sent."""
-
-    settings: Settings
-    probing: Probing
-    sampling: Mapping[str, Any]
-    stop: Sequence[str] = ()
-    progress: bool = False
-    on_branch: Callable[[Asked, Branch], None] | None = None
-    prepared: Callable[[Session, list[Asked]], list[Asked]] | None = None
-    """Told how the servers are spoken to, before anything is decoded; returns the questions to ask."""
 
 
 @dataclass(slots=True)
@@ -59,7 +47,8 @@ class Done:
     session: Session
     reader: Reader
     usage: ServerUsage
-    interrupted: bool = field(default=False)
+    interrupted: bool = False
+    """Whether Ctrl-C ended it."""
 
 
 class ServerModel:
@@ -96,7 +85,7 @@ class ServerModel:
         connect_timeout: float = 10.0,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        self.urls = _urls([base_urls] if isinstance(base_urls, str) else base_urls)
+        self.urls = server_urls([base_urls] if isinstance(base_urls, str) else base_urls)
         for name, value, least in (("max_in_flight", max_in_flight, 1), ("max_retries", max_retries, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -175,7 +164,7 @@ class ServerModel:
             settings=Settings(
                 seed=random.getrandbits(62) if seed is None else seed,
                 interval_tokens=interval_tokens,
-                max_new_tokens=_NO_LIMIT if max_new_tokens is None else max_new_tokens,
+                max_new_tokens=max_tokens(max_new_tokens),
                 eos_token_ids=(),
                 pad_token_id=0,
                 max_branches=max_branches,
@@ -220,9 +209,15 @@ class ServerModel:
             text = text.removeprefix(begins)  # a server that is sent text puts it there itself
         return Prompt(text, ids)
 
+    def record(self, questions: Sequence[Question], out: str | Path, **options: Any) -> TrajectoryStore:
+        """Record trajectories at the servers; see `tts_generate.server.record.record`."""
+        from tts_generate.server.record import record
+
+        return record(self, questions, out, **options)
+
     def run(self, asked: list[Asked], call: Call) -> Done:
         """Have questions answered, and wait; Ctrl-C calls off what is in flight and leaves what there is."""
-        return _wait(lambda: self._run(asked, call))
+        return wait_for(lambda: self._run(asked, call))
 
     async def _run(self, asked: list[Asked], call: Call) -> Done:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -238,112 +233,16 @@ class ServerModel:
                 answer_format=call.probing.format,
             )
             reader = Reader(session.wire.codec, call.probing.format, call.probing.max_probe_tokens)
-            settings = _fitting(call.settings, session, asked, reader.max_tokens)
-            _check_controllers(session, asked)
+            settings = fitting(call.settings, session, asked, reader.max_tokens)
+            check_controllers(session, asked)
             if call.prepared is not None:
-                asked = call.prepared(session, asked)
+                asked = call.prepared(session, settings)
             pool = Pool(client, session.urls, self.policy)
             loop = ServerLoop(pool, session.wire, reader, settings, call.stop, call.on_branch)
             done = Done(asked, session, reader, pool.usage)
             with tqdm(total=len(asked), desc="answering", unit="question", disable=not call.progress) as bar:
                 try:
-                    await loop.run(asked, lambda _: bar.update() and None)
+                    await loop.run(asked, lambda _: bar.update())
                 except asyncio.CancelledError:
                     done.interrupted = True
             return done
-
-
-_NO_LIMIT = 1 << 40
-"""Stands for "as much as the server's context holds" until that is known."""
-
-
-def probing(
-    probe_suffix: str | None, think_end: str | None, answer_pattern: str | None, max_probe_tokens: int
-) -> Probing:
-    """How the model is asked for its answer: as given, else as usual."""
-    given = {"probe_suffix": probe_suffix, "think_end": think_end, "answer_pattern": answer_pattern}
-    return Probing(AnswerFormat(**{name: value for name, value in given.items() if value is not None}), max_probe_tokens)
-
-
-def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling options that were given.
-
-    Raises:
-        UnknownNameError: an option, or a keyword of generate, that is not known.
-        InputError: not a number, or a temperature at which all branches are the same.
-    """
-    for name, value in given.items():
-        if name not in SAMPLING:
-            raise UnknownNameError.of("keyword of generate", name, _OPTIONS)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InputError(f"{name} must be a number, got {value!r}.")
-    if given.get("temperature") is not None and given["temperature"] <= 0:
-        raise InputError(
-            f"temperature={given['temperature']} makes all branches of a question the same, so there is nothing to vote "
-            "on; pass a temperature above 0."
-        )
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _urls(given: Sequence[str]) -> tuple[str, ...]:
-    """Addresses as they are put before "/completions"."""
-    urls = []
-    for url in given:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(f"a server's address looks like http://host:8000/v1, got {url!r}.")
-        urls.append(url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1")
-    if not urls:
-        raise InputError("ServerModel needs the address of at least one server.")
-    return tuple(dict.fromkeys(urls))
-
-
-def _fitting(settings: Settings, session: Session, asked: Sequence[Asked], probe_tokens: int) -> Settings:
-    """The settings with `max_new_tokens` known, checked against the servers' context where they say it."""
-    longest = max((each.prompt_tokens for each in asked), default=0)
-    room = None if session.context is None else session.context - longest - probe_tokens
-    if settings.max_new_tokens == _NO_LIMIT:
-        if room is None:
-            raise InputError("pass max_new_tokens: the server does not say how long its context is.")
-        return replace(settings, max_new_tokens=room)
-    if room is not None and settings.max_new_tokens > room:
-        raise InputError(
-            f"a prompt of {longest} tokens, max_new_tokens={settings.max_new_tokens} and {probe_tokens} for a probe are "
-            f"beyond the server's context of {session.context}; pass max_new_tokens={max(0, room)} or less."
-        )
-    return settings
-
-
-def _check_controllers(session: Session, asked: Sequence[Asked]) -> None:
-    """Refuse a controller that needs what the servers do not tell."""
-    for each in asked:
-        if each.controller.reads_logprobs and not session.wire.logprobs:
-            raise UnsupportedError(
-                f"{each.controller!r} reads log-probabilities, which come with token ids only (vLLM, with tokenizer= "
-                f"here); this server is spoken to as {session.wire.dialect!r}."
-            )
-
-
-def _wait(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end from ordinary code, also where an event loop runs already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with asyncio.Runner() as runner:  # Ctrl-C cancels `main`, which ends with what it has
-            return runner.run(main())
-    handle: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-
-    async def held() -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        handle.append((asyncio.get_running_loop(), task))
-        return await main()
-
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(lambda: asyncio.run(held()))
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            for loop, task in handle:
-                loop.call_soon_threadsafe(task.cancel)
-            return future.result()

@@ -58,9 +58,7 @@ def collect(asked: Sequence[Asked], wire: Wire, reader: Reader, seed: int, usage
         answers=[each.answer for each in asked],
         votes=[{} if each.episode is None else votes(each.episode, each.book) for each in asked],
         cost=[each.cost for each in asked],
-        trace=[
-            Trace.of(each.question_id, describe(each.controller), each.events, each.book.text) for each in asked
-        ],
+        trace=[Trace.of(each.question_id, describe(each.controller), each.events, each.book.text) for each in asked],
         branches=[
             [wire.trajectory(branch, each.question_id, seed, each.prompt_tokens) for branch in each.branches]
             for each in asked

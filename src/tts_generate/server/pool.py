@@ -1,8 +1,8 @@
 """Several endpoints as one: bounded requests in flight, earlier questions first, retries with back-off, accounts.
 
-A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests for
-a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one that
-failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call.
+A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests
+for a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one
+that failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ class Pool:
                         endpoint.failed(error, self.policy)
                         failures += not error.limited
                         if failures > self.policy.max_retries:
-                            raise ServerError(f"{endpoint.url}: {failures} times in a row, the last: {error}.") from error
+                            raise ServerError(
+                                f"{endpoint.url}: {failures} times in a row, the last: {error}."
+                            ) from error
                         self.usage.retries += 1
                     chosen = self._choose(endpoint)
             endpoint = chosen

@@ -138,7 +138,7 @@ class Wire:
         if self.dialect == "transformers":
             config = {"do_sample": False} if greedy else {"do_sample": True, **self.sampling}
             return {"generation_config": json.dumps(config)}
-        options = {"temperature": 0.0} if greedy else dict(self.sampling)
+        options: dict[str, Any] = {"temperature": 0.0} if greedy else dict(self.sampling)
         options["stream_options"] = {"include_usage": True}
         if self.dialect == "openai":
             beyond = sorted(set(self.sampling) - set(_OPENAI))

@@ -122,9 +122,7 @@ class TokenServer:
         cache = None
         while rows:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -feed.shape[1] :]
-            out = self.model(
-                feed, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-            )
+            out = self.model(feed, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
             cache = out.past_key_values
             tokens = [self._say(row, out.logits[n, -1:].float()) for n, row in enumerate(rows)]
             keep = [n for n, row in enumerate(rows) if tokens[n] is not None and not row.gone]

@@ -73,8 +73,8 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
 class Proxy:
     """A proxy before a real server that does harm to chosen requests; `with` it.
 
-    `plan(n)` names what happens to the n-th completion asked for, from 0 (which is the one by which the client finds out
-    how to speak): "" lets it through; "429", "500", "503" answer so; "reset", "cut" and "stall" break the response off
+    `plan(n)` names what happens to the n-th completion asked for, from 0 (by the first ones the client finds out how to
+    speak): "" lets it through; "429", "500", "503" answer so; "reset", "cut" and "stall" break the response off
     after its first bytes; "garbage" is no JSON; "dead" drops this and every later connection.
     """
 

@@ -61,7 +61,7 @@ def test_a_server_that_only_fails_costs_what_follows(token_server: TokenServer, 
 @pytest.mark.parametrize("how", ["dead", "stall", "500"])
 def test_what_one_server_drops_the_other_takes_up(token_server: TokenServer, tokenizer: Any, how: str) -> None:
     with Proxy(token_server.url, lambda n: how if n >= 6 else "") as dying, Proxy(token_server.url) as well:
-        model = patient([dying.url, well.url], timeout=3.0, retries=2, tokenizer=tokenizer, max_in_flight=4)
+        model = patient([dying.url, well.url], timeout=1.5, retries=2, tokenizer=tokenizer, max_in_flight=4)
         output = model.generate(QUESTIONS, controller="cmc", beta=0.0, seed=1, **OPTIONS)
         alone = patient(token_server.url, tokenizer=tokenizer).generate(
             QUESTIONS, controller="cmc", beta=0.0, seed=1, **OPTIONS
@@ -116,7 +116,7 @@ def test_servers_that_differ_are_refused(served: str, token_server: TokenServer,
 def test_a_question_asked_of_nobody_raises(token_server: TokenServer, tokenizer: Any) -> None:
     with (
         Proxy(token_server.url, lambda n: "500" if n else "") as proxy,
-        pytest.warns(UserWarning),
+        pytest.warns(UserWarning, match="majority so far"),
         pytest.raises(ServerError, match="HTTP 500"),
     ):
         patient(proxy.url, retries=1, tokenizer=tokenizer).generate(QUESTIONS, controller=FOUR, **OPTIONS)

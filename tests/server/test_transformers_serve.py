@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,9 @@ def test_record_on_the_command_line_goes_on_and_replays(served: str, tmp_path: P
     assert store.manifest.generation_config == {"temperature": 1.0, "max_new_tokens": 320}
     invoke(*command, str(tmp_path / "s"))
     assert TrajectoryStore.open(tmp_path / "s").trajectories() == rows  # nothing was missing
-    assert "accuracy" in invoke("replay", str(tmp_path / "s"), "--controller", "asc", "--shuffles", "2")
+    assert "ASC" in invoke(
+        "replay", str(tmp_path / "s"), "--shuffles", "2", *("--controller", "asc", "--set", "max_samples=3")
+    )
     assert "leave it out" in invoke(*command, str(tmp_path / "t"), "--dtype", "float32", code=1)
     assert "for --server only" in invoke("record", "tiny", "--out", "x", "--max-in-flight", "3", code=1)
     assert "needs a model" in invoke("record", "--out", "x", code=1)
@@ -116,8 +117,7 @@ def test_the_example_runs(served: str) -> None:
     example = Path(__file__).resolve().parents[2] / "examples" / "server.py"
     assert len(example.read_text().splitlines()) <= 60
     done = subprocess.run(
-        [sys.executable, str(example), served, "--questions", "2"], capture_output=True, text=True, check=False
+        [sys.executable, str(example), served, "--questions", "1"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("right") == 2
-    assert set(asdict(tiny.questions("test")[0])) == {"question_id", "question", "gold_answer"}

@@ -1,0 +1,114 @@
+"""What the server backend does with requests in flight and endpoints: time, requests, tokens sent again.
+
+    python benchmarks/server.py benchmarks/results/server.json
+
+Against two `transformers serve` processes and one server that speaks token ids (`token_server.py`, which decodes waiting
+requests together), all with the shipped tiny model on this machine, so client, servers and all share its cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import transformers
+import typer
+from transformers import AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "server"))
+from local_servers import OPTIONS, Proxy, free_port, transformers_serve
+
+from tts_generate import ServerModel, tiny
+from tts_generate.loading import load_controller
+
+
+@contextlib.contextmanager
+def token_process(batch: int) -> Iterator[str]:
+    """The server that speaks token ids, in a process of its own."""
+    port = free_port()
+    script = Path(__file__).with_name("token_server.py")
+    command = [sys.executable, str(script), "--port", str(port), "--batch", str(batch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
+
+
+def measured(
+    urls: list[str], controller: Any, questions: int, tokenizer: Any, room: int, seed: int = 0
+) -> dict[str, Any]:
+    """One call: its seconds, what it took at the servers, and the client's own share of the time."""
+    model = ServerModel(urls, tokenizer=tokenizer, max_in_flight=room)
+    asked = [question.question for question in tiny.questions("test")[:questions]]
+    options = {**OPTIONS, "interval_tokens": 32}
+    start, busy = time.perf_counter(), time.process_time()
+    output = model.generate(asked, controller=controller, seed=seed, **options)
+    seconds, own = time.perf_counter() - start, time.process_time() - busy
+    usage, cost = output.usage, output.total_cost
+    decoded = cost.generated_tokens + cost.probe_tokens
+    return {
+        "endpoints": len(urls),
+        "max_in_flight": room,
+        "seconds": seconds,
+        "client_cpu_share": own / seconds,
+        "client_cpu_ms_per_request": 1000 * own / usage.requests,
+        "requests": usage.requests,
+        "retries": usage.retries,
+        "most_in_flight": usage.most_in_flight,
+        "generated_tokens": cost.generated_tokens,
+        "probe_tokens": cost.probe_tokens,
+        "sent_tokens": usage.sent_tokens,
+        "sent_over_decoded": usage.sent_tokens / decoded,
+        "seconds_per_1000_tokens": 1000 * seconds / decoded,
+        "finish_reason": sorted(set(output.finish_reason)),
+    }
+
+
+def main(out: Annotated[Path, typer.Argument(help="JSON file to write.")]) -> None:
+    """Measure everything and write one JSON file."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny.path())
+    fixed = load_controller("self_consistency", max_samples=8)
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        logs = [Path(folder) / f"log{n}" for n in range(2)]
+        urls = [stack.enter_context(transformers_serve(log)) for log in logs]
+        measured(urls, fixed, 1, None, 4)  # the first requests of a process are slow
+        rows["transformers_1_endpoint"] = measured(urls[:1], fixed, 4, None, 16)
+        rows["transformers_2_endpoints"] = measured(urls, fixed, 4, None, 8)
+        rows["transformers_cmc"] = measured(urls, "cmc", 4, None, 8)
+        with Proxy(urls[0], lambda n: "500" if n % 10 == 5 else "") as proxy:
+            rows["transformers_1_in_10_fails"] = measured([proxy.url, urls[1]], fixed, 4, None, 8)
+    with token_process(16) as url:
+        measured([url], fixed, 1, tokenizer, 4)
+        rows["tokens_1_in_flight"] = measured([url], fixed, 4, tokenizer, 1)
+        rows["tokens_16_in_flight"] = measured([url], fixed, 4, tokenizer, 16)
+        rows["tokens_cmc"] = measured([url], "cmc", 4, tokenizer, 16)
+    result = {
+        "format": "tts-benchmark/1",
+        "cores": os.cpu_count(),
+        "versions": {"transformers": transformers.__version__},
+        "runs": rows,
+        "speed_of_2_endpoints_over_1": _over(rows["transformers_1_endpoint"], rows["transformers_2_endpoints"]),
+        "speed_of_16_in_flight_over_1": _over(rows["tokens_1_in_flight"], rows["tokens_16_in_flight"]),
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def _over(slow: dict[str, Any], fast: dict[str, Any]) -> float:
+    """Ratio of the seconds a token takes."""
+    return float(slow["seconds_per_1000_tokens"] / fast["seconds_per_1000_tokens"])
+
+
+if __name__ == "__main__":
+    typer.run(main)

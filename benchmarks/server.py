@@ -2,8 +2,8 @@
 
     python benchmarks/server.py benchmarks/results/server.json
 
-Against two `transformers serve` processes and one server that speaks token ids (`token_server.py`, which decodes waiting
-requests together), all with the shipped tiny model on this machine, so client, servers and all share its cores.
+Against two `transformers serve` processes and one server that speaks token ids (`token_server.py`, which decodes
+waiting requests together), all with the shipped tiny model on this machine, so client, servers and all share its cores.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main(out: Annotated[Path, typer.Argument(help="JSON file to write.")]) -> No
         rows["transformers_2_endpoints"] = measured(urls, fixed, 4, None, 8)
         rows["transformers_cmc"] = measured(urls, "cmc", 4, None, 8)
         with Proxy(urls[0], lambda n: "500" if n % 10 == 5 else "") as proxy:
-            rows["transformers_1_in_10_fails"] = measured([proxy.url, urls[1]], fixed, 4, None, 8)
+            rows["transformers_1_in_10_fails"] = measured([proxy.url, urls[1]], "cmc", 4, None, 8)
     with token_process(16) as url:
         measured([url], fixed, 1, tokenizer, 4)
         rows["tokens_1_in_flight"] = measured([url], fixed, 4, tokenizer, 1)

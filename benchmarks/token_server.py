@@ -82,8 +82,7 @@ class TokenServer:
         class Handler(_Handler):
             server_of = owner
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.http.daemon_threads = True
+        self.http = _Listening(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def __enter__(self) -> TokenServer:
@@ -161,6 +160,13 @@ class TokenServer:
         }
         row.events.put({"choices": [choice]})
         return token if reason is None else None
+
+
+class _Listening(ThreadingHTTPServer):
+    """A thread a connection; many may come at once."""
+
+    request_queue_size = 128
+    daemon_threads = True
 
 
 class _Handler(BaseHTTPRequestHandler):

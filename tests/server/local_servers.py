@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 
 from tts_generate import tiny
 
+ASKED = sorted(tiny.questions("test")[:40], key=lambda question: len(question.question))[:2]
+"""Two questions with short branches."""
+QUESTIONS = [question.question for question in ASKED]
 SUFFIX = "</think>\\boxed{"
 OPTIONS: dict[str, Any] = {
     "interval_tokens": 16,
@@ -91,8 +94,7 @@ class Proxy:
         class Handler(_Harm):
             proxy = owner
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = _Listening(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def harm(self) -> str:
@@ -115,6 +117,11 @@ class Proxy:
         self.http.shutdown()
         self.http.server_close()
         self._thread.join()
+
+
+class _Listening(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
 
 
 class _Harm(BaseHTTPRequestHandler):

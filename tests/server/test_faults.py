@@ -12,17 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_servers import OPTIONS, Proxy, free_port
+from local_servers import ASKED, OPTIONS, QUESTIONS, Proxy, free_port
 from server_checks import assert_replays
 from token_server import TokenServer
 
-from tts_generate import ServerModel, TrajectoryStore, tiny
+from tts_generate import ServerModel, TrajectoryStore
 from tts_generate.errors import ServerError
 from tts_generate.loading import load_controller
 from tts_generate.server.pool import Slots
 
-ASKED = tiny.questions("test")[4:6]
-QUESTIONS = [question.question for question in ASKED]
 FOUR = load_controller("self_consistency", max_samples=4)
 
 
@@ -77,7 +75,7 @@ def test_a_recording_survives_the_death_of_all_servers(
 ) -> None:
     whole = record(patient(token_server.url, tokenizer=tokenizer), tmp_path / "whole")
     with (
-        Proxy(token_server.url, lambda n: "dead" if n >= 40 else "") as proxy,
+        Proxy(token_server.url, lambda n: "dead" if n >= 12 else "") as proxy,
         pytest.warns(UserWarning, match="majority so far"),
         pytest.raises(ServerError, match="the same command goes on with it"),
     ):

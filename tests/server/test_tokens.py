@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_servers import OPTIONS
-from server_checks import assert_replays
+from local_servers import OPTIONS, QUESTIONS
+from server_checks import Alarm, assert_replays
 from test_live_replay import Restless
 from token_server import TokenServer
 
-from tts_generate import BranchProcessor, ServerModel, tiny
+from tts_generate import BranchProcessor, ServerModel
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, ServerError, UnknownNameError, UnsupportedError
 from tts_generate.loading import load_controller
 from tts_generate.processors import MaxBranches
 from tts_generate.state import Decision, State
 
-QUESTIONS = [question.question for question in tiny.questions("test")[4:6]]
 CONTROLLERS: list[Any] = [
     load_controller("self_consistency", max_samples=4),
     "asc",
@@ -140,24 +139,6 @@ def test_chats_go_through_the_template(model: ServerModel, token_server: TokenSe
         model.tokenizer.chat_template = None
     assert len(output.answers) == 2
     assert sampled(token_server)[0]["prompt"] == model.tokenizer(QUESTIONS[0])["input_ids"]
-
-
-class Alarm(BranchProcessor):
-    """Expires some seconds after the call began; one for all questions."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began = seconds, 0.0
-        self.questions: list[str] = []
-
-    def __call__(self, state: State, do: Decision) -> None: ...
-
-    def begin(self, question_id: str) -> BranchProcessor:
-        self.began = time.monotonic()
-        self.questions.append(question_id)
-        return self
-
-    def expired(self) -> bool:
-        return time.monotonic() > self.began + self.seconds
 
 
 def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:
@@ -296,7 +277,7 @@ def test_a_request_that_the_server_refuses_is_not_sent_again(token_server: Token
     options = {**OPTIONS, "max_new_tokens": 500, "controller": load_controller("self_consistency", max_samples=1)}
     with pytest.warns(UserWarning, match="maximum"), pytest.raises(ServerError, match="maximum context length is 512"):
         model.generate(QUESTIONS[0], **options)
-    assert len(sampled(token_server)) == 2  # one by which the dialect is found, and the refused one
+    assert [body["max_tokens"] for body in sampled(token_server)] == [500]
 
 
 def test_a_wrong_model_is_named_with_those_there_are(token_server: TokenServer) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_servers import OPTIONS, SUFFIX
-from server_checks import assert_replays
-from test_tokens import Alarm
+from local_servers import ASKED, OPTIONS, QUESTIONS, SUFFIX
+from server_checks import Alarm, assert_replays
 from typer.testing import CliRunner
 
 from tts_generate import ServerModel, TrajectoryStore, tiny
@@ -20,8 +19,6 @@ from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.loading import load_controller
 from tts_generate.trajectories.schema import questions_to_jsonl
 
-ASKED = tiny.questions("test")[4:6]
-QUESTIONS = [question.question for question in ASKED]
 TWO = load_controller("self_consistency", max_samples=2)
 
 
@@ -35,7 +32,7 @@ def test_what_a_run_decoded_replays_to_the_same_episode(served: str, tokenizer: 
     assert output.usage.completion_tokens >= output.total_cost.generated_tokens == sum(b.tokens for b in taken)
     # This tokenizer cuts text as it was decoded, so the ids of the text are those counted.
     assert all(branch.token_ids is None or len(branch.token_ids) == branch.tokens for branch in taken)
-    assert sum(branch.token_ids is not None for branch in taken) >= 0.8 * len(taken)
+    assert sum(branch.token_ids is not None for branch in taken) >= 0.5 * len(taken)
     assert all(text.startswith("a =") for text in output.texts)
 
 
@@ -70,15 +67,18 @@ def test_a_wrong_model_is_the_servers_word(served: str) -> None:
 
 
 def test_requests_called_off_free_the_server(served: str) -> None:
-    model = ServerModel(served, max_in_flight=16)
-    options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 60}}
-    output = model.generate(QUESTIONS, seed=1, branch_processors=[Alarm(1.5)], **options)
+    model = ServerModel(served, max_in_flight=24)
+    long = max((question.question for question in tiny.questions("test")), key=len)
+    start = time.monotonic()
+    model.generate([long] * 4, controller=load_controller("self_consistency", max_samples=1), **OPTIONS)
+    one = (time.monotonic() - start) / 4
+    options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 64}}
+    output = model.generate([long, long], seed=1, branch_processors=[Alarm(1.0)], **options)
     assert output.finish_reason == ["deadline", "deadline"]
-    assert output.usage.cancelled >= 8
+    assert output.usage.cancelled >= 16
     start = time.monotonic()
     model.generate(QUESTIONS[0], controller=TWO, **{**OPTIONS, "max_new_tokens": 16})
-    # Sixteen branches of a hundred tokens would have taken the server seconds to read to their end.
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 8 * one  # the 24 branches in flight, read to their end, would have come first
 
 
 def test_record_on_the_command_line_goes_on_and_replays(served: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_record_on_the_command_line_goes_on_and_replays(served: str, tmp_path: P
     assert store.manifest.generation_config == {"temperature": 1.0, "max_new_tokens": 320}
     invoke(*command, str(tmp_path / "s"))
     assert TrajectoryStore.open(tmp_path / "s").trajectories() == rows  # nothing was missing
-    assert "ASC" in invoke(
+    assert "asc" in invoke(
         "replay", str(tmp_path / "s"), "--shuffles", "2", *("--controller", "asc", "--set", "max_samples=3")
     )
     assert "leave it out" in invoke(*command, str(tmp_path / "t"), "--dtype", "float32", code=1)

@@ -55,6 +55,7 @@ def test_what_a_run_decoded_replays_to_the_same_episode(model: ServerModel, cont
     knobs = {} if isinstance(controller, Controller) else {"beta": 0.0}
     output = model.generate(QUESTIONS, controller=controller, seed=1, **knobs, **OPTIONS)
     assert_replays(output, controller, **knobs)
+    assert output.usage.dialect == "tokens"
     assert all(branch.token_ids is not None for branches in output.branches for branch in branches)
     assert all(branch.step_logprobs for branches in output.branches for branch in branches)
 
@@ -143,7 +144,7 @@ def test_chats_go_through_the_template(model: ServerModel, token_server: TokenSe
 
 def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:
     with TokenServer(batch=8, pause=0.005) as server:
-        alarm = Alarm(3.0)
+        alarm = Alarm(2.0)
         model = ServerModel(server.url, tokenizer=tokenizer, max_in_flight=8)
         options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 64}}
         start = time.monotonic()

@@ -28,6 +28,7 @@ def test_what_a_run_decoded_replays_to_the_same_episode(served: str, tokenizer: 
         QUESTIONS, controller=controller, beta=0.0, seed=1, **OPTIONS
     )
     assert_replays(output, controller, beta=0.0)
+    assert output.usage.dialect == "transformers"
     taken = [branch for branches in output.branches for branch in branches]
     assert output.usage.completion_tokens >= output.total_cost.generated_tokens == sum(b.tokens for b in taken)
     # This tokenizer cuts text as it was decoded, so the ids of the text are those counted.

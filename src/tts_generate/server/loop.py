@@ -101,17 +101,17 @@ class ServerLoop:
     async def _wave(self, asked: Asked, units: Sequence[Unit]) -> list[Outcome]:
         """Carry out units side by side, looking now and then whether the question must end."""
         asked.jobs = [self._job(asked, unit) for unit in units]
-        pending = {asyncio.ensure_future(self._carry_out(asked, job)) for job in asked.jobs}
+        tasks = [asyncio.ensure_future(self._carry_out(asked, job)) for job in asked.jobs]
+        whole = asyncio.gather(*tasks)
+        look = _LOOK if asked.processors else None
         try:
-            while pending:
+            while not whole.done():
                 if asked.processors.expired():
                     raise _ExpiredError
-                done, pending = await asyncio.wait(pending, timeout=_LOOK, return_when=asyncio.FIRST_EXCEPTION)
-                errors = [error for task in done if (error := task.exception()) is not None]
-                if errors:
-                    raise errors[0]
+                await asyncio.wait([whole], timeout=look)
+            await whole
         finally:
-            await _call_off(pending)
+            await _call_off([whole, *tasks])
         interval, logprobs = self.settings.interval_tokens, self.wire.logprobs
         return [job.outcome(asked.book, interval, logprobs) for job in asked.jobs]
 

@@ -122,6 +122,10 @@ class ServerModel:
     ) -> ServerOutput:
         """Answer questions as `model.generate(strategy="autotts")` does, with branches decoded by the servers.
 
+        A call begins with one to four requests for a single token at each server, to find out how it is spoken to.
+        Ctrl-C, a server that fails and a controller that raises end a question with the majority so far, see
+        `ServerOutput.finish_reason`.
+
         Args:
             prompts: a prompt, a chat (a list of {"role", "content"}), or a list of either.
             strategy: "autotts".
@@ -238,6 +242,7 @@ class ServerModel:
             if call.prepared is not None:
                 asked = call.prepared(session, settings)
             pool = Pool(client, session.urls, self.policy)
+            pool.usage.dialect = session.wire.dialect
             loop = ServerLoop(pool, session.wire, reader, settings, call.stop, call.on_branch)
             done = Done(asked, session, reader, pool.usage)
             with tqdm(total=len(asked), desc="answering", unit="question", disable=not call.progress) as bar:

@@ -47,6 +47,8 @@ class Policy:
 class ServerUsage:
     """What a call took at the servers; unlike `Cost`, every token counts as often as it was sent."""
 
+    dialect: str = ""
+    """How the servers were spoken to, see `tts_generate.server.wire`: only "tokens" is exact."""
     requests: int = 0
     """Requests sent, those sent again included."""
     retries: int = 0

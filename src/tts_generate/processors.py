@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from tts_generate.errors import InputError
 from tts_generate.state import Decision, State
@@ -11,17 +12,17 @@ from tts_generate.state import Decision, State
 class BranchProcessor:
     """Sees each decision of a controller last, and may tighten it; one object may serve many episodes at once."""
 
-    def __call__(self, state: State, do: Decision) -> None:
-        """Tighten `do` in place; called after `begin`, `plan` and `review`."""
-        raise NotImplementedError
-
     def begin(self, question_id: str) -> BranchProcessor:
-        """The processor that serves this question, called once when a call begins: itself, or a fresh one."""
+        """The processor of one question, asked for when a call begins; itself, unless it keeps something a question."""
         return self
 
     def expired(self) -> bool:
-        """Whether the question must end now, with the majority so far; asked while its branches are decoded."""
+        """Whether the question must end now, decided or not; asked between the forward passes of a live run."""
         return False
+
+    def __call__(self, state: State, do: Decision) -> None:
+        """Tighten `do` in place; called after `begin`, `plan` and `review`."""
+        raise NotImplementedError
 
 
 class BranchProcessorList(list[BranchProcessor]):
@@ -39,18 +40,18 @@ class BranchProcessorList(list[BranchProcessor]):
                     f"a BranchProcessorList holds BranchProcessor objects, got {type(processor).__name__}."
                 )
 
+    def begin(self, question_id: str) -> BranchProcessorList:
+        """The processors of one question, as a call begins."""
+        return BranchProcessorList([processor.begin(question_id) for processor in self])
+
+    def expired(self) -> bool:
+        """Whether any of them says that the question must end now."""
+        return any(processor.expired() for processor in self)
+
     def __call__(self, state: State, do: Decision) -> None:
         """Let every processor tighten `do`, the first one first."""
         for processor in self:
             processor(state, do)
-
-    def begin(self, question_id: str) -> BranchProcessorList:
-        """The processors that serve this question."""
-        return BranchProcessorList(processor.begin(question_id) for processor in self)
-
-    def expired(self) -> bool:
-        """Whether any of them says that the question must end."""
-        return any(processor.expired() for processor in self)
 
 
 class MaxBranches(BranchProcessor):
@@ -106,3 +107,70 @@ class TokenBudget(BranchProcessor):
 
     def __repr__(self) -> str:
         return f"TokenBudget({self.max_tokens})"
+
+
+class Deadline(BranchProcessor):
+    """Ends every question of a call `seconds` after the call began, with the majority so far.
+
+    It is wall-clock time, polled between forward passes, so a live run is late by one pass at most; a question that
+    ends so has `finish_reason` "deadline". Replay has no clock and refuses it.
+
+    >>> Deadline(2.5)
+    Deadline(2.5)
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds > 0:
+            raise InputError(f"Deadline needs more than 0 seconds, got {seconds}.")
+        self.seconds = seconds
+        self.ends: float | None = None
+
+    def begin(self, question_id: str) -> Deadline:
+        """One whose time runs from now."""
+        started = Deadline(self.seconds)
+        started.ends = time.monotonic() + self.seconds
+        return started
+
+    def expired(self) -> bool:
+        """Whether the time is over."""
+        return self.ends is not None and time.monotonic() >= self.ends
+
+    def __call__(self, state: State, do: Decision) -> None:
+        """Stop once the time is over.
+
+        Raises:
+            InputError: where no clock runs, that is in replay.
+        """
+        if self.ends is None:
+            raise InputError(f"{self!r} is about a live run; a replay takes no time. Leave it out, or use TokenBudget.")
+        if self.expired():
+            do.open = 0
+            do.stop = True
+
+    def __repr__(self) -> str:
+        return f"Deadline({self.seconds})"
+
+
+class OnRound(BranchProcessor):
+    """Calls `callback(question_id, state)` whenever a question is decided on, for progress bars and logs; changes nothing.
+
+    Args:
+        callback: given the question's id (in `generate`: its number in the call, as text) and its `State`, which it may
+            read: `state.round`, `state.opened`, `state.generated_tokens`, … What it raises ends the call.
+    """
+
+    def __init__(self, callback: Callable[[str, State], None], question_id: str = "") -> None:
+        if not callable(callback):
+            raise InputError(f"OnRound takes a function of (question_id, state), got {callback!r}.")
+        self.callback, self.question_id = callback, question_id
+
+    def begin(self, question_id: str) -> OnRound:
+        """One that knows its question."""
+        return OnRound(self.callback, question_id)
+
+    def __call__(self, state: State, do: Decision) -> None:
+        """Tell the callback."""
+        self.callback(self.question_id, state)
+
+    def __repr__(self) -> str:
+        return f"OnRound({self.callback!r})"

@@ -19,7 +19,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.rules import clear_decision, count_outcome, open_branches, prune_and_order
-from tts_generate.state import Decision, State
+from tts_generate.state import Decision, State, leading_answer
 from tts_generate.trace import Event, Reading
 from tts_generate.votes import NO_ANSWER
 
@@ -121,6 +121,15 @@ class Episode:
             self.done = True
             return []
 
+    def abandon(self, outcomes: Sequence[Outcome] = ()) -> None:
+        """End now without asking the controller: count what arrived of the wave, and answer with the majority so far."""
+        for outcome in outcomes:
+            self._count(outcome)
+        self.answer = leading_answer(self.state)
+        self.done = True
+        if self.trace is not None:
+            self._note("answer", answer=self.answer)
+
     def cost(self, prompt_tokens: int = 0) -> Cost:
         """Tokens spent so far; the one place where cost is summed."""
         state = self.state
@@ -211,17 +220,21 @@ class Episode:
             arrived = {outcome.branch: outcome for outcome in (yield units)}
             outcomes = [arrived[unit.branch] for unit in units]
         state, longest = self.state, 0
-        for branch, depth, generated, probed, answer, finished, logprobs in outcomes:
-            if logprobs:
-                state.logprobs[branch, depth - len(logprobs) : depth] = logprobs
-            count_outcome(state, branch, depth, generated, probed, answer, finished)
-            longest = max(longest, generated + probed)
+        for outcome in outcomes:
+            self._count(outcome)
+            longest = max(longest, outcome.generated_tokens + outcome.probe_tokens)
         state.sequential_tokens += longest
         if self.trace is not None:
             readings = tuple(
                 Reading(o.branch, o.depth, int(self.state.tokens[o.branch]), o.answer, o.finished) for o in outcomes
             )
             self._note(verb, pruned=pruned, readings=readings)
+
+    def _count(self, outcome: Outcome) -> None:
+        branch, depth, generated, probed, answer, finished, logprobs = outcome
+        if logprobs:
+            self.state.logprobs[branch, depth - len(logprobs) : depth] = logprobs
+        count_outcome(self.state, branch, depth, generated, probed, answer, finished)
 
     def _note(self, verb: Literal["open", "continue", "answer"], **what: Any) -> None:
         """Append an event to the trace, with where the episode stands after it."""

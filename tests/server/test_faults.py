@@ -48,7 +48,7 @@ def test_transformers_serve_behind_a_proxy_that_does_harm(served: str, tokenizer
 def test_a_server_that_only_fails_costs_what_follows(token_server: TokenServer, tokenizer: Any) -> None:
     with Proxy(token_server.url, lambda n: "500" if n > 6 else "") as proxy:
         model = patient(proxy.url, retries=2, tokenizer=tokenizer)
-        with pytest.warns(UserWarning, match="HTTP 500: harm"):
+        with pytest.warns(RuntimeWarning, match="HTTP 500: harm"):
             output = model.generate(QUESTIONS, controller="cmc", beta=0.0, seed=1, **OPTIONS)
     assert output.finish_reason == ["error", "error"]
     tokens = [sum(branch.tokens for branch in branches) for branches in output.branches]
@@ -76,7 +76,7 @@ def test_a_recording_survives_the_death_of_all_servers(
     whole = record(patient(token_server.url, tokenizer=tokenizer), tmp_path / "whole")
     with (
         Proxy(token_server.url, lambda n: "dead" if n >= 12 else "") as proxy,
-        pytest.warns(UserWarning, match="majority so far"),
+        pytest.warns(RuntimeWarning, match="majority so far"),
         pytest.raises(ServerError, match="the same command goes on with it"),
     ):
         record(patient(proxy.url, retries=1, tokenizer=tokenizer, max_in_flight=2), tmp_path / "s")
@@ -114,7 +114,7 @@ def test_servers_that_differ_are_refused(served: str, token_server: TokenServer,
 def test_a_question_asked_of_nobody_raises(token_server: TokenServer, tokenizer: Any) -> None:
     with (
         Proxy(token_server.url, lambda n: "500" if n else "") as proxy,
-        pytest.warns(UserWarning, match="majority so far"),
+        pytest.warns(RuntimeWarning, match="majority so far"),
         pytest.raises(ServerError, match="HTTP 500"),
     ):
         patient(proxy.url, retries=1, tokenizer=tokenizer).generate(QUESTIONS, controller=FOUR, **OPTIONS)

@@ -20,21 +20,23 @@ class ProbeRecord:
     ids: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Branch:
     """Tokens and probes of one branch; `number` names it in the recording and keys its randomness."""
 
     number: int
     key: int
+    prompt_ids: Sequence[int]
+    order: tuple[int, int] = (0, 0)
+    """Its question's place in the call, and its own in the order of opening."""
     ids: list[int] = field(default_factory=list)
-    pending: tuple[int, float] | None = None
-    """The next token and its log-probability, drawn but not taken: it counts only if the branch is continued."""
+    """Tokens that count; what is drawn ahead of a decision is not among them."""
     finish_reason: str | None = None
     final_answer: str | None = None
     probes: list[ProbeRecord] = field(default_factory=list)
     step_logprobs: list[float] = field(default_factory=list)
     slot: int | None = None
-    """The cache row that holds the branch, once it has one."""
+    """The cache row that holds the branch, while it has one."""
     open_logprob: float = 0.0
     """Sum of log-probabilities of the step in progress."""
 
@@ -49,12 +51,16 @@ class Branch:
         """Whether the branch has come to its end."""
         return self.finish_reason is not None
 
-    def take(self, token: int, logprob: float, interval_tokens: int) -> None:
-        """Append a token, closing a step at every multiple of `interval_tokens`."""
-        self.ids.append(token)
-        self.open_logprob += logprob
-        if len(self.ids) % interval_tokens == 0:
-            self.close_step(interval_tokens)
+    def take(self, tokens: Sequence[int], logprobs: Sequence[float], interval_tokens: int) -> None:
+        """Append tokens, closing a step at every multiple of `interval_tokens`."""
+        start = 0
+        while start < len(tokens):
+            stop = min(len(tokens), start + interval_tokens - len(self.ids) % interval_tokens)
+            self.ids.extend(tokens[start:stop])
+            self.open_logprob += sum(logprobs[start:stop])
+            if len(self.ids) % interval_tokens == 0:
+                self.close_step(interval_tokens)
+            start = stop
 
     def close_step(self, interval_tokens: int) -> None:
         """Note the mean log-probability of the step in progress, if it has any token."""
@@ -90,24 +96,36 @@ class Branch:
 class Probe:
     """A probe under way: forced tokens, then a greedy answer, then forgotten.
 
-    It runs in the branch's own row, behind the branch's tokens, while the branch waits for the decision; afterwards
-    the row's length is what it was, so the branch never sees it.
+    Its tokens stand in the branch's own row behind a hole of columns, while the branch goes on; neither sees the other.
     """
 
     position: int
+    """Tokens of the branch it asks about."""
     forced: list[int]
     text: str
     """What the branch has said after its thinking ended; "" while it thinks."""
+    base: int
+    """Columns that it reads before its own."""
+    again: int | None = None
+    """The branch's last token, fed again where there is nothing to force: the answer begins with what follows it."""
     said: list[int] = field(default_factory=list)
     logprob: float = 0.0
-    fed: int = 0
 
-    def next_forced(self) -> int | None:
-        """The next token of the suffix to feed, or None when the answer is being decoded."""
-        if self.fed < len(self.forced):
-            self.fed += 1
-            return self.forced[self.fed - 1]
-        return None
+    def feeds(self) -> list[int]:
+        """The tokens to feed next: all that are forced at once, then the answer one by one."""
+        if self.said:
+            return self.said[-1:]
+        return self.forced if self.again is None else [self.again]
+
+    def column(self, gap: int) -> int:
+        """Where the first of them goes, behind a hole of `gap` columns."""
+        before = len(self.forced) + (self.again is not None)
+        return self.base + gap + (before + len(self.said) - 1 if self.said else 0)
+
+    @property
+    def fed(self) -> int:
+        """Tokens of it that the model has been fed so far."""
+        return len(self.forced) + (self.again is not None) + len(self.said) - 1 if self.said else 0
 
     def record(self, answer: str | None) -> ProbeRecord:
         """What is kept of the probe."""
@@ -154,7 +172,9 @@ class Reader:
         if stated is not None:
             return ProbeRecord(len(branch.ids), stated, 0, None)
         suffix = self.suffix_ids(self.format.suffix_for(text))
-        return Probe(len(branch.ids), suffix, text[end:] if end >= 0 else "")
+        again = None if suffix else branch.ids[-1]
+        base = len(branch.prompt_ids) + len(branch.ids) - (again is not None)
+        return Probe(len(branch.ids), suffix, text[end:] if end >= 0 else "", base, again)
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
         """Whether the probe is complete, and the answer it gave: complete too when it `ended` or ran out of tokens."""

@@ -1,7 +1,7 @@
 """A KV cache of slots: one row a branch, written at its own length, read as a view; nothing is ever re-padded.
 
-The model sees an ordinary transformers `Cache`. Before a forward pass the engine says which column each row writes
-(`columns`) and how many columns are read (`width`); the layers hand back the first rows and columns of their buffers.
+The model sees an ordinary transformers `Cache`. Before a forward pass the decoder says into which slot and column each
+token writes (`slots`, `columns`) and how many columns are read (`width`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 Prefix = list[tuple[Tensor, Tensor]]
-"""Keys and values of one prompt, per layer, each (H, P, D)."""
+"""Keys and values of a prompt, or of a branch that left its row: per layer, each (H, columns, D)."""
 
 
 class SlotLayer(CacheLayerMixin):
@@ -32,29 +32,41 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def _buffer(self, states: Tensor) -> Tensor:
-        shape = (self.cache.slots, states.shape[1], self.cache.capacity, states.shape[3])
+        shape = (self.cache.rows, states.shape[1], self.cache.capacity, states.shape[3])
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
-    def grow(self) -> None:
-        """Enlarge the buffers to the cache's slots and capacity, keeping what they hold."""
-        if self.is_initialized:
-            for name in ("keys", "values"):
-                old = getattr(self, name)
-                new = self._buffer(old)
-                new[: old.shape[0], :, : old.shape[2]] = old
+    def resize(self, length: int) -> None:
+        """Take the cache's rows and capacity, keeping the first `length` columns of the rows that stay."""
+        shape = (self.cache.rows, self.cache.capacity)
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            if (old.shape[0], old.shape[2]) != shape:
+                new, rows = self._buffer(old), min(old.shape[0], self.cache.rows)
+                new[:rows, :, :length] = old[:rows, :, :length]
                 setattr(self, name, new)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write one new column per row, each at its own place; return the rows and columns in use, (B, H, W, D)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        count = key_states.shape[0]
-        rows = torch.arange(count, device=self.device)
-        columns = self.cache.columns.to(self.device)
-        self.keys[rows, :, columns] = key_states[:, :, 0]
-        self.values[rows, :, columns] = value_states[:, :, 0]
-        width = self.cache.width
-        return self.keys[:count, :, :width], self.values[:count, :, :width]
+        """Write one new column per token, each at its own place; return what the pass may read.
+
+        Args:
+            key_states: (1, H, N, D) where the pass is packed, else (N, H, 1, D).
+            value_states: the same shape.
+            *args: not used.
+            **kwargs: not used.
+
+        Returns:
+            Keys and values (rows, H, width, D) of every row where packed; else of the row of each token.
+        """
+        cache = self.cache
+        slots, columns = cache.slots.to(self.device), cache.columns.to(self.device)
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            buffer[slots, :, columns] = states[0].transpose(0, 1) if cache.packed else states[:, :, 0]
+        if cache.packed:
+            return self.keys[:, :, : cache.width], self.values[:, :, : cache.width]
+        if cache.dense:
+            count = len(slots)
+            return self.keys[:count, :, : cache.width], self.values[:count, :, : cache.width]
+        return self.keys[slots, :, : cache.width], self.values[slots, :, : cache.width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns read, and their offset."""
@@ -70,30 +82,66 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`slots` rows of `capacity` columns for each of `num_layers` layers; grows, never shrinks."""
+    """`rows` slots of `capacity` columns for each of `num_layers` layers."""
 
-    def __init__(self, num_layers: int, slots: int, capacity: int) -> None:
-        self.slots, self.capacity = slots, capacity
-        self.columns = torch.zeros(0, dtype=torch.long)
+    def __init__(self, num_layers: int, rows: int, capacity: int) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.slots = self.columns = torch.zeros(0, dtype=torch.long)
         self.width = 0
+        self.packed = False
+        """Whether the tokens of a pass come as one sequence, or as a batch of sequences of one."""
+        self.dense = False
+        """Whether token i of a pass writes into slot i."""
         super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
 
-    def reserve(self, slots: int, capacity: int) -> None:
-        """Make room for at least `slots` rows of `capacity` columns."""
-        if slots > self.slots or capacity > self.capacity:
-            self.slots = max(slots, self.slots)
-            self.capacity = max(capacity, self.capacity)
-            for layer in self.layers:
-                layer.grow()
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of one column of one row over all layers; 0 before the first prompt is in."""
+        return sum(
+            buffer.shape[1] * buffer.shape[3] * buffer.element_size()
+            for layer in self.layers
+            if layer.is_initialized
+            for buffer in (layer.keys, layer.values)
+        )
 
-    def admit(self, prefix: Prefix, slot: int) -> None:
-        """Write a prompt's keys and values into the first columns of a slot."""
+    def resize(self, rows: int, capacity: int, length: int) -> None:
+        """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.
+
+        Out of memory on the way, the sizes stay what they were and nothing that was held is lost.
+        """
+        before = self.rows, self.capacity
+        self.rows, self.capacity = rows, capacity
+        try:
+            for layer in self.layers:
+                if layer.is_initialized:
+                    layer.resize(length)
+        except RuntimeError:
+            self.rows, self.capacity = min(rows, before[0]), min(capacity, before[1])
+            raise
+
+    def drop(self) -> None:
+        """Give all memory back; there are no rows and columns then."""
+        self.rows = self.capacity = 0
+        for layer in self.layers:
+            layer.is_initialized = False
+            layer.keys = layer.values = None
+
+    def admit(self, prefix: Prefix, slots: Sequence[int]) -> None:
+        """Write a prompt's, or a branch's own, keys and values into the first columns of each slot."""
         for layer, (keys, values) in zip(self.layers, prefix, strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys[None], values[None])
             length = keys.shape[1]
-            layer.keys[slot, :, :length] = keys
-            layer.values[slot, :, :length] = values
+            where = slots[0] if len(slots) == 1 else torch.tensor(slots, device=layer.device)
+            layer.keys[where, :, :length] = keys.to(layer.device)
+            layer.values[where, :, :length] = values.to(layer.device)
+
+    def save(self, slot: int, length: int) -> Prefix:
+        """The first `length` columns of a slot, copied to the host's memory; `admit` takes them back."""
+        return [
+            (layer.keys[slot, :, :length].to("cpu", copy=True), layer.values[slot, :, :length].to("cpu", copy=True))
+            for layer in self.layers
+        ]
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of each source row to its target, all at once (swaps are safe)."""

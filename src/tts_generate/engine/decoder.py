@@ -1,8 +1,14 @@
-"""The model behind the loop: prefill a prompt once, then one token per row and forward pass over the slot cache."""
+"""The model behind the loop: prefill a prompt once, then passes over the slot cache of any tokens of any rows.
+
+A pass is packed: it feeds exactly the tokens asked for, one of each decoding branch and those of probes under way. A
+probe's tokens stand in its branch's row behind a *hole* of columns, into which the branch itself goes on writing; what
+a token sees are the columns up to its own, the hole left out. So neither sees the other, and nothing is copied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,31 +16,61 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from tts_generate.engine.attention import Span, attending, knows_spans
 from tts_generate.engine.cache import Prefix, SlotCache
 from tts_generate.errors import UnsupportedError
 
-_BUCKET = 32
+BUCKET = 32
 """Widths are multiples of this: on CPU, float32 results are then the same at every width."""
-_MIN_ROWS = 4
-"""Batches have at least this many rows: below, CPU matrix products take another path and round differently."""
+MIN_TOKENS = 4
+"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
+BLOCK = 32
+"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
 _ATTENTION = {"full_attention", "sliding_attention"}
+
+
+@dataclass(slots=True)
+class Pass:
+    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
+
+    slots: np.ndarray
+    """(N,) the row of each token; the tokens of one row stand together."""
+    columns: np.ndarray
+    """(N,) the column each token is written to."""
+    hole: np.ndarray
+    """(N,) the first column of the hole that each token does not see; behind its own column where there is none."""
+    gap: int
+    """Columns of a hole."""
+    spans: list[Span]
+    last: np.ndarray
+    """(K,) the tokens whose logits are wanted."""
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N,) the place of each token in its sequence."""
+        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
+
+
+def bucketed(columns: int) -> int:
+    """The width that reads `columns` columns."""
+    return -(-columns // BUCKET) * BUCKET
 
 
 class Decoder:
     """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions."""
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
+        check_model(model)
         self.model = model
         config = model.config.get_text_config(decoder=True)
-        check_model(model)
-        self.cache = SlotCache(config.num_hidden_layers, max(rows, _MIN_ROWS), 4 * _BUCKET)
-        self.vocab_size = config.vocab_size
+        self.cache = SlotCache(config.num_hidden_layers, 0, 0)
+        self.packed = knows_spans(model)
         kinds = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         uses_window = kinds is None or "sliding_attention" in kinds
         self.window: int | None = window if uses_window else None
         self.mixed = kinds is not None and self.window is not None
-        self.bool_mask = config._attn_implementation != "eager"
+        self.block = BLOCK if model.device.type == "cpu" else 1 << 30
 
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
@@ -44,74 +80,69 @@ class Decoder:
         """
         ids = torch.tensor([list(prompt_ids)], device=self.model.device)
         cache = DynamicCache()  # without a config every layer keeps all columns, also where attention is windowed
-        logits = self._forward(ids, cache, None, torch.arange(ids.shape[1], device=ids.device)[None])
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
+        logits = self._forward(ids, cache, None, places, 1)
         prefix = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-        return prefix, logits[0]
-
-    def admit(self, prefix: Prefix, slot: int, slots: int) -> None:
-        """Begin the row of a new branch with its prompt; there are `slots` rows in all."""
-        self.cache.reserve(slots, self._capacity(prefix[0][0].shape[1] + 1))
-        self.cache.admit(prefix, slot)
+        return prefix, logits[0, -1]
 
     @torch.no_grad()
-    def step(self, tokens: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Feed one token to each of the first B slots.
+    def run(self, tokens: Tensor, plan: Pass) -> Tensor:
+        """Feed a pass.
 
         Args:
-            tokens: (B,) int64, the token each row feeds.
-            lengths: (slots,) int64, columns each row holds already; the token is written behind them.
+            tokens: (N,) int64 token ids, on the model's device.
+            plan: where they go.
 
         Returns:
-            (B, V) float32 logits of the token after it.
+            (K, V) float32 logits of the tokens after `plan.last`.
         """
-        count = len(tokens)
-        rows = max(count, _MIN_ROWS)
-        # Rows beyond `count` only fill the batch: what they write lies behind their own length, to be overwritten.
-        longest = int(lengths[:rows].max()) + 1
-        self.cache.reserve(max(rows, len(lengths)), self._capacity(longest))
-        columns = torch.zeros(rows, dtype=torch.long)
-        columns[: len(lengths)] = torch.from_numpy(lengths[:rows])
-        ids = torch.zeros((rows, 1), dtype=torch.long)
-        ids[:count, 0] = torch.from_numpy(tokens)
-        self.cache.columns = columns.to(self.model.device)
-        self.cache.width = -(-longest // _BUCKET) * _BUCKET
-        ids = ids.to(self.model.device)
-        logits = self._forward(ids, self.cache, self._mask(self.cache.columns), self.cache.columns[:, None])
-        return logits[:count]
+        device, cache, count = tokens.device, self.cache, len(plan.slots)
+        cache.width = max(span.width for span in plan.spans)
+        cache.packed = self.packed
+        cache.dense = bool((plan.slots == np.arange(count)).all())
+        cache.slots = torch.from_numpy(plan.slots).to(device)
+        cache.columns = torch.from_numpy(plan.columns).to(device)
+        mask = self._mask(plan, device)
+        positions = torch.from_numpy(plan.positions).to(device)
+        last = torch.from_numpy(plan.last).to(device)
+        if self.packed:
+            with attending(self.model, plan.spans):
+                return self._forward(tokens[None], cache, mask, positions[None], last)[0]
+        return self._forward(tokens[:, None], cache, mask, positions[:, None], 1)[:, 0].index_select(0, last)
 
-    def _capacity(self, longest: int) -> int:
-        """Columns to allocate: doubled when outgrown, so that a long branch moves the buffer a few times only."""
-        if longest <= self.cache.capacity:
-            return self.cache.capacity
-        return max(2 * self.cache.capacity, -(-longest // _BUCKET) * _BUCKET)
-
-    def _mask(self, columns: Tensor) -> Any:
-        places = torch.arange(self.cache.width, device=columns.device)
-        full = (places <= columns[:, None])[:, None, None]
+    def _mask(self, plan: Pass, device: torch.device) -> Any:
+        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two."""
+        width = self.cache.width
+        places = torch.arange(width, device=device)
+        own, hole = self.cache.columns[:, None], torch.from_numpy(plan.hole).to(device)[:, None]
+        full = places <= own
+        holed = bool((plan.hole < plan.columns).any())
+        if holed:
+            full &= (places < hole) | (places >= hole + plan.gap)
         if self.window is None:
-            return self._as_mask(full)
-        windowed = full & (places > columns[:, None] - self.window)[:, None, None]
+            return self._additive(full)
+        positions = torch.from_numpy(plan.positions).to(device)[:, None]
+        place = torch.where(places < hole, places, places - plan.gap) if holed else places
+        near = full & (torch.where(hole < own, place, places) > positions - self.window)
         if not self.mixed:
-            return self._as_mask(windowed)
-        return {"full_attention": self._as_mask(full), "sliding_attention": self._as_mask(windowed)}
+            return self._additive(near)
+        return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
 
-    def _as_mask(self, visible: Tensor) -> Tensor:
-        """A bool mask for sdpa; for eager attention the additive one it expects."""
-        if self.bool_mask:
-            return visible
-        zero = torch.zeros((), dtype=self.model.dtype, device=visible.device)
-        return torch.where(visible, zero, torch.finfo(self.model.dtype).min)
+    def _additive(self, visible: Tensor) -> Tensor:
+        dtype = self.model.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None, None]
 
-    def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor) -> Tensor:
+    def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor, keep: int | Tensor) -> Tensor:
         output = self.model(
             input_ids=ids,
             past_key_values=cache,
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits.float()
         return logits
 
 

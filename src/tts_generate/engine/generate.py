@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +18,11 @@ from transformers import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from tts_generate.controller import Controller
 from tts_generate.engine import request
+from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
 from tts_generate.engine.loop import Loop
@@ -46,7 +48,16 @@ class AutoTTS:
             `AnswerFormat`; else the model's generation config says.
         max_rows: branches decoded in one forward pass at most.
         max_branches: branches of one question at most.
+        max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
+            do not fit wait, or leave their rows for a while.
+        decode_ahead: let a branch decode on while its probe is under way, before it is known whether it is wanted; it
+            saves time, changes no token, and what is not wanted is counted as `discarded_tokens`.
+        sync_every: forward passes in a row before the host looks at what they drew; 1 on a CPU and 8 elsewhere when
+            left out.
         branch_processors: limits chained around the controller.
+        stream: return an iterator of `AutoTTSOutput`, each with one question, as they are answered.
+        streamer: an object of transformers' `BaseStreamer`, given the prompt and then the winning branch; for a call
+            of one question.
         controller_kwargs: knobs of the controller to set by hand.
         progress: show a tqdm bar over the questions.
         trust_remote_code: needed for a controller folder that did not come with this package.
@@ -68,7 +79,12 @@ class AutoTTS:
         max_probe_tokens: int | None = None,
         max_rows: int = 256,
         max_branches: int = 128,
+        max_cache_bytes: int | None = None,
+        decode_ahead: bool = True,
+        sync_every: int | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
+        stream: bool = False,
+        streamer: BaseStreamer | None = None,
         controller_kwargs: Mapping[str, Any] | None = None,
         progress: bool = False,
         trust_remote_code: bool = False,
@@ -91,8 +107,10 @@ class AutoTTS:
             "answer_pattern": answer_pattern,
             "max_probe_tokens": max_probe_tokens,
         }
-        self.max_rows, self.max_branches = max_rows, max_branches
+        self.max_rows, self.max_branches, self.max_cache_bytes = max_rows, max_branches, max_cache_bytes
+        self.decode_ahead, self.sync_every = decode_ahead, sync_every
         self.processors = BranchProcessorList(branch_processors)
+        self.stream, self.streamer = stream, streamer
         self.progress = progress
 
     def __call__(
@@ -103,26 +121,53 @@ class AutoTTS:
         stopping_criteria: StoppingCriteriaList | None = None,
         generation_config: GenerationConfig | None = None,
         **model_kwargs: Any,
-    ) -> AutoTTSOutput | Tensor:
+    ) -> AutoTTSOutput | Tensor | Iterator[AutoTTSOutput]:
         """Decode with inputs as transformers' `generate` prepared them; called by it.
 
         Returns:
-            (questions, length) token ids, or an `AutoTTSOutput` if `return_dict_in_generate` is set.
+            (questions, length) token ids; an `AutoTTSOutput` if `return_dict_in_generate` is set; an iterator of them,
+            one a question, if `stream` is.
         """
         config = generation_config or model.generation_config
         request.check_modes(config, model_kwargs)
         questions = request.prompts(input_ids, model_kwargs.get("attention_mask"))
+        if self.streamer is not None and len(questions) > 1:
+            raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
+        processors, criteria = request.deadline(self.processors, stopping_criteria or StoppingCriteriaList())
         tasks = [
-            Task(str(number), ids, self.controller, processors=self.processors) for number, ids in enumerate(questions)
+            Task(str(number), ids, self.controller, processors=processors.begin(str(number)))
+            for number, ids in enumerate(questions)
         ]
-        settings = self.settings(config, input_ids.shape[1])
-        loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria)
-        bar = tqdm(loop.run(tasks), total=len(tasks), desc="answering", unit="question", disable=not self.progress)
+        settings = self.settings(model, config, input_ids.shape[1])
+        loop = self.loop(model, config, settings, tasks, logits_processor, criteria)
+        if self.stream:
+            return self._stream(loop, input_ids, settings)
+        # Tensors alone could not say that they are partial: only an output with `finish_reason` survives Ctrl-C.
+        partial = bool(config.return_dict_in_generate)
+        bar = tqdm(loop.run(partial), total=len(tasks), desc="answering", unit="question", disable=not self.progress)
         done = sorted(bar, key=lambda running: running.index)
-        output = collect(input_ids, done, settings)
+        output = collect(input_ids, done, settings, loop.batch.discarded_tokens)
+        if self.streamer is not None:
+            self._put(output, input_ids)
         return output if config.return_dict_in_generate else cast(Tensor, output.sequences)
 
-    def settings(self, config: GenerationConfig, padded_length: int) -> Settings:
+    def _stream(self, loop: Loop, input_ids: Tensor, settings: Settings) -> Iterator[AutoTTSOutput]:
+        """Each question as it is answered."""
+        for running in loop.run():
+            output = collect(input_ids, [running], settings, loop.batch.discarded_tokens)
+            if self.streamer is not None:
+                self._put(output, input_ids)
+            yield output
+
+    def _put(self, output: AutoTTSOutput, input_ids: Tensor) -> None:
+        """Hand the answered question to the streamer, prompt first, as transformers' generate does."""
+        assert self.streamer is not None
+        assert output.sequences is not None
+        self.streamer.put(input_ids.cpu())
+        self.streamer.put(output.sequences[0, input_ids.shape[1] :].cpu())
+        self.streamer.end()
+
+    def settings(self, model: PreTrainedModel, config: GenerationConfig, padded_length: int) -> Settings:
         """The numbers of this call, checked."""
         seed = self.seed
         if seed is None:
@@ -135,6 +180,9 @@ class AutoTTS:
             pad_token_id=request.pad_id(config),
             max_rows=self.max_rows,
             max_branches=self.max_branches,
+            max_cache_bytes=self.max_cache_bytes,
+            decode_ahead=self.decode_ahead,
+            sync_every=self.sync_every or (1 if model.device.type == "cpu" else 8),
         )
 
     def loop(
@@ -153,8 +201,7 @@ class AutoTTS:
         request.check_lengths(model, [list(task.prompt_ids) for task in tasks], settings, reader.max_tokens)
         sampler = request.sampler(logits_processor or LogitsProcessorList())
         criteria = request.criteria(stopping_criteria or StoppingCriteriaList())
-        rows = min(settings.max_rows, 64)
-        return Loop(Decoder(model, rows), sampler, reader, settings, criteria, **hooks)
+        return Loop(Batch(Decoder(model), sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
 _OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}
@@ -182,8 +229,6 @@ class EnabledGenerate:
         self._check_names(kwargs)
         own = {"tokenizer": self.tokenizer}
         own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
-        if kwargs.pop("streamer", None) is not None:
-            raise UnsupportedError("strategy='autotts' does not stream yet: its answer exists when it stops.")
         check_model(self.model)
         kwargs = self._with_stop_strings(_with_sampling(self.model, kwargs), own["tokenizer"])
         return generate(self.model, *args, custom_generate=AutoTTS(**own), **kwargs)

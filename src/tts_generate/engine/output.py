@@ -35,9 +35,15 @@ class AutoTTSOutput(ModelOutput):
     branches: list[list[Trajectory]] | None = None
     """Everything decoded, in opening order; write it to a store, or replay it."""
     winners: list[int] | None = None
-    """The branch of `branches` whose tokens are in `sequences`."""
+    """The branch of `branches` whose tokens are in `sequences`; -1 where none was opened in time."""
+    finish_reason: list[str] | None = None
+    """"answer" where the controller decided; "deadline", "interrupted" or "error" where it is the majority so far."""
     seed: int | None = None
     """The seed that repeats this call."""
+    discarded_tokens: int | None = None
+    """Tokens of the whole call decoded ahead of a decision that did not want them; in nobody's cost."""
+    questions: list[int] | None = None
+    """Which prompts of the call these are: all of them, or with `stream=True` the one that is answered."""
 
     @property
     def total_cost(self) -> Cost:
@@ -45,16 +51,19 @@ class AutoTTSOutput(ModelOutput):
         return sum(self.cost or [], Cost())
 
 
-def collect(input_ids: torch.Tensor, done: Sequence[Running], settings: Settings) -> AutoTTSOutput:
+def collect(
+    input_ids: torch.Tensor, done: Sequence[Running], settings: Settings, discarded_tokens: int
+) -> AutoTTSOutput:
     """Put finished questions, in the order they were asked, into one output."""
     winners = [_winner(running) for running in done]
+    asked = input_ids[[running.index for running in done]]
     tails = [_shown_ids(running, winner) for running, winner in zip(done, winners, strict=True)]
     width = max(len(tail) for tail in tails)
     padded = torch.full((len(tails), width), settings.pad_token_id, dtype=input_ids.dtype)
     for row, tail in enumerate(tails):
         padded[row, : len(tail)] = torch.tensor(tail)
     return AutoTTSOutput(
-        sequences=torch.cat([input_ids, padded.to(input_ids.device)], dim=1),
+        sequences=torch.cat([asked, padded.to(input_ids.device)], dim=1),
         answers=[running.book.text(running.episode.answer) for running in done],
         votes=[_votes(running) for running in done],
         cost=[running.cost for running in done],
@@ -64,7 +73,10 @@ def collect(input_ids: torch.Tensor, done: Sequence[Running], settings: Settings
         ],
         branches=[trajectories(running, settings.seed) for running in done],
         winners=winners,
+        finish_reason=[running.finish_reason for running in done],
         seed=settings.seed,
+        discarded_tokens=discarded_tokens,
+        questions=[running.index for running in done],
     )
 
 
@@ -98,11 +110,13 @@ def _winner(running: Running) -> int:
         order = -int(state.finish_rank[number]) if branch.finished else len(branch.ids)
         return agrees, branch.finished, order, -number
 
-    return max(range(len(running.branches)), key=rank)
+    return max(range(len(running.branches)), key=rank, default=-1)
 
 
 def _shown_ids(running: Running, winner: int) -> list[int]:
     """Tokens of the winning branch; one that was stopped on its way is closed by its latest probe."""
+    if winner < 0:
+        return []
     branch = running.branches[winner]
     if branch.finished or not branch.probes:
         return branch.ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -14,6 +15,9 @@ from tts_generate.engine.cache import Prefix
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Cost, Episode, Outcome
 from tts_generate.trace import Event
+
+FinishReason = Literal["answer", "deadline", "interrupted", "error"]
+"""Why a question ended: its controller answered, or it had to do with the majority so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,17 @@ class Running:
     task: Task
     episode: Episode
     events: list[Event]
-    prefix: Prefix
-    logits: Tensor
+    book: AnswerBook
+    prefix: Prefix = field(default_factory=list)
+    logits: Tensor | None = None
     """(V,) float32 logits of the first token."""
     branches: list[Branch] = field(default_factory=list)
     """In opening order."""
-    book: AnswerBook = field(default_factory=AnswerBook)
     outcomes: list[Outcome] = field(default_factory=list)
     expected: int = 0
+    finish_reason: FinishReason = "answer"
 
     @property
     def cost(self) -> Cost:
         """Tokens spent on this question."""
-        return self.episode.cost(len(self.task.prompt_ids))
+        return self.episode.cost(len(self.task.prompt_ids) if self.branches else 0)

@@ -50,7 +50,7 @@ class Recorder(AutoTTS):
         config = generation_config or model.generation_config
         request.check_modes(config, model_kwargs)
         prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
-        settings = dataclasses.replace(self.settings(config, input_ids.shape[1]), probe_every_step=True)
+        settings = dataclasses.replace(self.settings(model, config, input_ids.shape[1]), probe_every_step=True)
         manifest = Manifest(
             interval_tokens=settings.interval_tokens,
             branches=self.branches,
@@ -85,7 +85,7 @@ class Recorder(AutoTTS):
                 if tasks:
                     hooks = {"on_branch": keep}
                     loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria, **hooks)
-                    for _ in loop.run(tasks):
+                    for _ in loop.run():
                         pass
         return input_ids
 

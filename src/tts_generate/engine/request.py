@@ -16,12 +16,13 @@ from transformers.generation.logits_process import (
     SuppressTokensAtBeginLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
-from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Probing, Settings
 from tts_generate.errors import InputError, UnsupportedError
+from tts_generate.processors import BranchProcessorList, Deadline
 
 _PREPARED = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep", "cache_position"}
 _REFUSED_PROCESSORS = {
@@ -183,6 +184,15 @@ def sampler(processors: LogitsProcessorList) -> Sampler:
         else:
             kept.append(processor)
     return Sampler(kept, least, ends)
+
+
+def deadline(
+    processors: BranchProcessorList, prepared: StoppingCriteriaList
+) -> tuple[BranchProcessorList, StoppingCriteriaList]:
+    """`max_time` of transformers as the `Deadline` it is: it ends questions, where a criterion would end branches."""
+    limits = [Deadline(criterion.max_time) for criterion in prepared if isinstance(criterion, MaxTimeCriteria)]
+    others = [criterion for criterion in prepared if not isinstance(criterion, MaxTimeCriteria)]
+    return BranchProcessorList([*processors, *limits]), StoppingCriteriaList(others)
 
 
 def criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:

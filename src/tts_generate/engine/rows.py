@@ -1,9 +1,8 @@
-"""Which branch is in which row of the batch; numpy only, and the keys of everything are branches, never rows."""
+"""Which branch is in which row of the cache; numpy only, and the keys of everything are branches, never rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,29 +19,57 @@ class Job:
     branch: Branch
     target: int
     """Tokens of the branch at which the unit ends."""
+    begun: bool = False
     probe: Probe | None = None
-    generated_tokens: int = 0
     probe_tokens: int = 0
+    before: int = 0
+    """Tokens of the branch when the unit began."""
 
     @property
     def order(self) -> tuple[int, int]:
         """Earlier questions first, then earlier branches."""
-        return self.episode, self.unit.branch
+        return self.branch.order
 
 
-@dataclass(slots=True)
+_NUMBERS = ("length", "prompt", "key", "stop")
+_FLAGS = ("working", "feeding", "ended", "criterion")
+_TABLES = ("ids", "logprobs")
+
+
 class Rows:
-    """The slots of the cache: each is free, holds a waiting branch, or is decoding a job.
+    """The slots of the cache, as arrays over them: each is empty, holds a waiting branch, or is working on a job.
 
-    Decoding rows are kept dense in 0..live-1, so that the batch of a forward pass is exactly the rows at work.
+    Working rows are kept dense in 0 … live - 1. A row's branch has `length - prompt` tokens in the cache, and one more
+    that is drawn and fed next: `ids[slot, : length - prompt + 1]`.
     """
 
-    branches: list[Branch | None] = field(default_factory=list)
-    jobs: list[Job | None] = field(default_factory=list)
-    length: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Columns of each row that hold keys and values."""
-    feed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """The token each row feeds next."""
+    length: np.ndarray
+    """Columns that hold the prompt and the branch."""
+    prompt: np.ndarray
+    """Columns of the prompt."""
+    key: np.ndarray
+    """`branch_key` of the branch."""
+    stop: np.ndarray
+    """Tokens in the cache at which the branch pauses."""
+    working: np.ndarray
+    feeding: np.ndarray
+    """Whether the branch decodes; a working one that does not waits for its probe."""
+    ended: np.ndarray
+    """Whether the token drawn last is the branch's end."""
+    criterion: np.ndarray
+    """Whether a stopping criterion ended it."""
+    ids: np.ndarray
+    logprobs: np.ndarray
+
+    def __init__(self) -> None:
+        self.branches = np.empty(0, object)
+        self.jobs = np.empty(0, object)
+        for name in _NUMBERS:
+            setattr(self, name, np.zeros(0, np.int64))
+        for name in _FLAGS:
+            setattr(self, name, np.zeros(0, np.bool_))
+        self.ids = np.zeros((0, 64), np.int64)
+        self.logprobs = np.zeros((0, 64), np.float32)
 
     @property
     def slots(self) -> int:
@@ -52,59 +79,97 @@ class Rows:
     @property
     def live(self) -> int:
         """Rows at work; after `arrange` they are the first ones."""
-        return sum(job is not None for job in self.jobs)
+        return int(self.working.sum())
 
-    def working(self) -> list[Job]:
-        """The jobs of rows 0..live-1; call `arrange` first."""
-        return [job for job in self.jobs if job is not None]
+    def counts(self, slots: np.ndarray) -> np.ndarray:
+        """Tokens in the cache of each branch."""
+        return self.length[slots] - self.prompt[slots]
 
-    def admit(self, branch: Branch, length: int) -> int:
-        """Give a branch a free slot, of which `length` columns will be filled."""
-        branch.slot = slot = self._free_slot()
+    def empty(self) -> np.ndarray:
+        """The slots that hold no branch."""
+        return np.flatnonzero(np.equal(self.branches, None))
+
+    @property
+    def held(self) -> int:
+        """Rows that hold a branch, at work or waiting."""
+        return self.slots - len(self.empty())
+
+    def resize(self, slots: int) -> None:
+        """Have exactly `slots` rows; those cut off must be empty."""
+        assert all(branch is None for branch in self.branches[slots:])
+        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
+            old = getattr(self, name)
+            new = np.zeros((slots, *old.shape[1:]), old.dtype) if old.dtype != object else np.full(slots, None, object)
+            new[: len(old)] = old[:slots]
+            setattr(self, name, new)
+
+    def widen(self, tokens: int) -> None:
+        """Make room for `tokens` drawn tokens of each branch."""
+        room = self.ids.shape[1]
+        if tokens > room:
+            for name in _TABLES:
+                old = getattr(self, name)
+                new = np.zeros((self.slots, max(tokens, 2 * room)), old.dtype)
+                new[:, :room] = old
+                setattr(self, name, new)
+
+    def admit(self, branch: Branch, slot: int) -> None:
+        """Give a branch a slot that holds its prompt."""
+        branch.slot = slot
         self.branches[slot] = branch
-        self.length[slot] = length
-        return slot
-
-    def start(self, job: Job) -> None:
-        """Set a job to work in its branch's row."""
-        self.jobs[job.branch.row] = job
-
-    def _free_slot(self) -> int:
-        """The first free slot; the rows grow by half when there is none."""
-        for slot, branch in enumerate(self.branches):
-            if branch is None:
-                return slot
-        slot = self.slots
-        more = max(4, slot // 2)
-        self.branches += [None] * more
-        self.jobs += [None] * more
-        self.length = np.concatenate([self.length, np.zeros(more, np.int64)])
-        self.feed = np.concatenate([self.feed, np.zeros(more, np.int64)])
-        return slot
+        self.length[slot] = self.prompt[slot] = len(branch.prompt_ids)
+        self.key[slot] = branch.key
+        self.ended[slot] = self.criterion[slot] = False
 
     def release(self, branch: Branch) -> None:
-        """Free the slot of a branch that is finished, pruned, or no longer asked for."""
+        """Empty the slot of a branch that is finished, pruned, put aside, or no longer asked for."""
         if branch.slot is not None:
-            self.branches[branch.slot] = None
-            self.jobs[branch.slot] = None
-            self.length[branch.slot] = 0
+            self._clear(np.array([branch.slot]))
             branch.slot = None
 
-    def arrange(self) -> tuple[list[int], list[int]]:
-        """Bring the rows at work to the front; returns (source, target) slots whose cache contents must follow."""
-        live = self.live
-        holes = [slot for slot in range(live) if self.jobs[slot] is None]
-        movers = [slot for slot in range(live, self.slots) if self.jobs[slot] is not None]
-        sources, targets = [], []
-        for hole, mover in zip(holes, movers, strict=True):
-            waiting = self.branches[hole] is not None
-            sources += [mover, hole] if waiting else [mover]
-            targets += [hole, mover] if waiting else [hole]
-            columns: tuple[Any, ...] = (self.branches, self.jobs, self.length, self.feed)
-            for column in columns:
-                column[hole], column[mover] = column[mover], column[hole]
-            for slot in (hole, mover):
-                branch = self.branches[slot]
-                if branch is not None:
-                    branch.slot = slot
+    def _clear(self, slots: np.ndarray) -> None:
+        self.branches[slots] = None
+        self.jobs[slots] = None
+        self.length[slots] = 0
+        self.working[slots] = self.feeding[slots] = False
+
+    def arrange(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bring the rows at work to the front, longest blocks first; (sources, targets) whose cache must follow.
+
+        Rows of one block of `block` rows read as many columns as its longest, so like lengths belong together. A row
+        moves only if it is in the wrong block: when one row comes or goes, at most one row a block has to.
+        """
+        live = np.flatnonzero(self.working)
+        count = len(live)
+        order = live[np.argsort(-self.length[live], kind="stable")] if count > block else live
+        stays = (order // block == np.arange(count) // block) & (order < count)
+        if stays.all():
+            return live[:0], live[:0]
+        movers = order[~stays]
+        kept = np.zeros(count, np.bool_)
+        kept[order[stays]] = True
+        targets = np.flatnonzero(~kept)
+        vacated = movers[movers >= count]
+        waiting = np.array([s for s in targets if self.branches[s] is not None and not self.working[s]], np.int64)
+        sources = np.concatenate([movers, waiting])
+        targets = np.concatenate([targets, vacated[: len(waiting)]])
+        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
+            column = getattr(self, name)
+            column[targets] = column[sources]
+        self._clear(np.setdiff1d(sources, targets))
+        for slot in targets:
+            self.branches[slot].slot = int(slot)
+        return sources, targets
+
+    def pack(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bring every branch, working or waiting, to the first slots; (sources, targets) as for `arrange`."""
+        held = np.array([slot for slot, branch in enumerate(self.branches) if branch is not None], np.int64)
+        targets = np.setdiff1d(np.arange(len(held)), held)
+        sources = held[held >= len(held)]
+        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
+            column = getattr(self, name)
+            column[targets] = column[sources]
+        self._clear(sources)
+        for slot in targets:
+            self.branches[slot].slot = int(slot)
         return sources, targets

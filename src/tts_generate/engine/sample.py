@@ -80,7 +80,15 @@ class Sampler:
             for processor in self.processors:
                 scores = processor(None, scores)
         else:
-            rows = [self.processors(row_ids(row), logits[row : row + 1]) for row in range(logits.shape[0])]
-            scores = torch.cat(rows)
+            scores = self._by_length(logits, row_ids)
         noisy = scores.double() + gumbel(keys, positions, tokens)
         return tokens.expand_as(noisy).gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
+
+    def _by_length(self, logits: Tensor, row_ids: RowIds) -> Tensor:
+        """Processors that look at token ids, on the rows of each length at once: no row needs padding."""
+        ids = [row_ids(row) for row in range(logits.shape[0])]
+        scores = torch.empty_like(logits)
+        for length in sorted({row.shape[1] for row in ids}):
+            rows = [number for number, row in enumerate(ids) if row.shape[1] == length]
+            scores[rows] = self.processors(torch.cat([ids[row] for row in rows]), logits[rows])
+        return scores

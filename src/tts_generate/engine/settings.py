@@ -25,10 +25,18 @@ class Settings:
     """Branches of one question at most."""
     probe_every_step: bool = False
     """Probe at every step whatever the controller reads: what a recording does."""
+    max_cache_bytes: int | None = None
+    """Memory of the key-value cache at most; None: a share of what is free."""
+    decode_ahead: bool = True
+    """Whether a branch decodes on while its probe is under way."""
+    sync_every: int = 1
+    """Passes in a row before the host looks at what they drew; what came after a branch's end is discarded."""
 
     def __post_init__(self) -> None:
-        for name in ("interval_tokens", "max_new_tokens", "max_rows", "max_branches"):
+        for name in ("interval_tokens", "max_new_tokens", "max_rows", "max_branches", "sync_every", "max_cache_bytes"):
             value = getattr(self, name)
+            if name == "max_cache_bytes" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if self.max_new_tokens < self.interval_tokens:

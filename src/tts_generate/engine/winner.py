@@ -24,10 +24,10 @@ def shown(branch: Branch) -> str | None:
     return branch.probes[-1].answer if branch.probes else None
 
 
-def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> int | None:
+def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> int:
     """The branch to show: first to finish with the answer, else one that was probed to it, else the longest.
 
-    None where there is no branch.
+    -1 where there is no branch.
     """
     answer = book.text(episode.answer)
     finish_rank = episode.state.finish_rank
@@ -38,7 +38,7 @@ def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> in
         order = -int(finish_rank[number]) if branch.finished else len(branch.ids)
         return agrees, branch.finished, order, -number
 
-    return max(range(len(branches)), key=rank, default=None)
+    return max(range(len(branches)), key=rank, default=-1)
 
 
 def shown_ids(branch: Branch) -> list[int]:

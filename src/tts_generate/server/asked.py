@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Branch
+from tts_generate.engine.question import FinishReason
 from tts_generate.processors import BranchProcessorList
-from tts_generate.rules import count_outcome
 from tts_generate.runner import Cost, Episode, Outcome, Unit
 from tts_generate.server.pool import Endpoint
 from tts_generate.server.wire import Prompt
-from tts_generate.state import leading_answer
 from tts_generate.trace import Event
 from tts_generate.votes import NO_ANSWER
-
-FinishReason = Literal["answer", "deadline", "interrupted", "error"]
 
 
 @dataclass(slots=True, eq=False)
@@ -89,10 +85,6 @@ class Asked:
         self.finish_reason = reason
         if self.episode is None:
             return
-        state = self.episode.state
-        for job in self.jobs:
-            if job.generated_tokens or job.probe_tokens:
-                _, depth, generated, probed, answer, finished, _ = job.outcome(self.book, interval_tokens, False)
-                count_outcome(state, job.unit.branch, depth, generated, probed, answer, finished)
+        cut = [job.outcome(self.book, interval_tokens, False) for job in self.jobs]
         self.jobs = []
-        self.episode.answer, self.episode.done = leading_answer(state), True
+        self.episode.abandon([outcome for outcome in cut if outcome.generated_tokens or outcome.probe_tokens])

@@ -71,7 +71,7 @@ class ServerLoop:
                 outcomes = await self._wave(asked, units)
                 asked.jobs = []
                 units = asked.episode.resume(outcomes)
-            asked.finish_reason = "answer"
+            asked.finish_reason = "deadline" if asked.processors.expired() else "answer"
         except asyncio.CancelledError:
             asked.fall_back("interrupted", interval)
             raise
@@ -82,6 +82,7 @@ class ServerLoop:
             asked.fall_back("error", interval)
             warnings.warn(
                 f"question {asked.question_id!r} ends with the majority so far: {type(error).__name__}: {error}",
+                RuntimeWarning,
                 stacklevel=2,
             )
 
@@ -121,7 +122,8 @@ class ServerLoop:
         while unit.branch >= len(asked.branches):
             opened = len(asked.branches)
             number = opened if asked.order is None else asked.order[opened]
-            asked.branches.append(Branch(number, branch_key(settings.seed, asked.prompt.text.encode(), number)))
+            key = branch_key(settings.seed, asked.prompt.text.encode(), number)
+            asked.branches.append(Branch(number, key, asked.prompt.ids or ()))
         reached = (
             settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * settings.interval_tokens
         )
@@ -155,8 +157,7 @@ class ServerLoop:
         branch = job.branch
         seed = _request_seed(branch.key, len(branch.ids))
         piece = await self._request(asked, branch, branch.ids, upto - len(branch.ids), seed, self.stop)
-        for token, logprob in zip(piece.ids, piece.logprobs, strict=True):
-            branch.take(token, logprob, self.settings.interval_tokens)
+        branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
         job.generated_tokens += len(piece.ids)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:
@@ -173,7 +174,7 @@ class ServerLoop:
     async def _probe(self, asked: Asked, job: Job, position: int) -> ProbeRecord:
         """Ask a branch for its answer after `position` tokens; the branch itself stays as it is."""
         branch = job.branch
-        prefix = Branch(branch.number, branch.key, ids=branch.ids[:position])
+        prefix = Branch(branch.number, branch.key, branch.prompt_ids, ids=branch.ids[:position])
         probe = self.reader.begin_probe(prefix)
         if isinstance(probe, Probe):
             complete, answer = False, None

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tts_generate.controller import describe
 from tts_generate.engine.branch import Reader
+from tts_generate.engine.question import FinishReason
 from tts_generate.engine.winner import shown_ids, votes, winner
 from tts_generate.runner import Cost
-from tts_generate.server.asked import Asked, FinishReason
+from tts_generate.server.asked import Asked
 from tts_generate.server.pool import ServerUsage
 from tts_generate.server.wire import Wire
 from tts_generate.trace import Trace
@@ -32,8 +33,8 @@ class ServerOutput:
     """What the controller did, round by round."""
     branches: list[list[Trajectory]]
     """Everything decoded, in opening order; write it to a store, or replay it."""
-    winners: list[int | None]
-    """The branch of `branches` whose text is in `texts`; None where no branch was opened."""
+    winners: list[int]
+    """The branch of `branches` whose text is in `texts`; -1 where no branch was opened."""
     finish_reason: list[FinishReason]
     """ "answer": the controller's; "deadline", "interrupted" (Ctrl-C) or "error": the majority so far."""
     seed: int
@@ -49,10 +50,10 @@ class ServerOutput:
 
 def collect(asked: Sequence[Asked], wire: Wire, reader: Reader, seed: int, usage: ServerUsage) -> ServerOutput:
     """Put questions, in the order they were asked, into one output."""
-    winners = [None if each.episode is None else winner(each.episode, each.book, each.branches) for each in asked]
+    winners = [-1 if each.episode is None else winner(each.episode, each.book, each.branches) for each in asked]
     return ServerOutput(
         texts=[
-            "" if number is None else reader.text(shown_ids(each.branches[number]))
+            "" if number < 0 else reader.text(shown_ids(each.branches[number]))
             for each, number in zip(asked, winners, strict=True)
         ],
         answers=[each.answer for each in asked],

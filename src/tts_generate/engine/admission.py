@@ -1,0 +1,194 @@
+"""Who gets a row: queued jobs in order, within a budget of memory.
+
+Where rows run out, branches that wait for a decision leave theirs first, then those that are asked for last; what they
+hold is copied to the host's memory and comes back as it was, so nothing is decoded twice and no token changes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from tts_generate.engine.batch import Batch, Saved
+from tts_generate.engine.branch import Branch
+from tts_generate.engine.cache import Prefix
+from tts_generate.engine.decoder import bucketed
+from tts_generate.engine.memory import Room
+from tts_generate.engine.rows import Job
+from tts_generate.errors import InputError, TTSError
+
+_FIRST_COLUMNS = 128
+"""Columns behind the longest prompt that the cache begins with; it doubles as branches grow."""
+
+Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
+"""Episode number -> keys and values of its prompt, and the logits (V,) after it."""
+
+
+class Admission:
+    """The jobs that wait for rows, and the rows.
+
+    Args:
+        batch: where the rows are.
+        max_rows: branches decoded in one pass at most; halved whenever memory runs out.
+        max_cache_bytes: see `Room`.
+        longest_prompt: tokens of the call's longest prompt.
+        longest: columns that its longest branch may come to, its probe included.
+    """
+
+    def __init__(
+        self, batch: Batch, max_rows: int, max_cache_bytes: int | None, longest_prompt: int, longest: int
+    ) -> None:
+        self.batch, self.max_rows, self.max_cache_bytes = batch, max_rows, max_cache_bytes
+        self.first = bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
+        self.most = bucketed(longest)
+        self.room: Room | None = None
+        self.queue: list[tuple[tuple[int, int], Job]] = []
+        self.saved: dict[Branch, Saved] = {}
+
+    def measure(self, prefix: Prefix) -> None:
+        """Learn from the first prompt what a column takes.
+
+        Raises:
+            InputError: not even one branch may grow to its end within the budget.
+        """
+        if self.room is None:
+            self.room = Room(prefix, self.max_cache_bytes)
+            if self.room.rows(self.most) < 1:
+                raise InputError(
+                    f"a branch of this call may come to {self.most:,} columns of key-value cache, "
+                    f"{self.most * self.room.column_bytes.total():,} bytes, and {sum(self.room.bytes.values()):,} may be "
+                    "used; raise max_cache_bytes, or pass fewer max_new_tokens."
+                )
+
+    @property
+    def open(self) -> bool:
+        """Whether there are rows that no job waits for."""
+        return self.batch.rows.live + len(self.queue) < self.max_rows
+
+    def push(self, job: Job) -> None:
+        """Queue a job."""
+        heapq.heappush(self.queue, (job.order, job))
+
+    def jobs(self, episode: int) -> Iterator[Job]:
+        """The jobs of an episode that have rows."""
+        return (job for job in self.batch.rows.jobs if job is not None and job.episode == episode)
+
+    def forget(self, episode: int) -> None:
+        """Take an episode's jobs out of the queue."""
+        self.queue = [item for item in self.queue if item[1].episode != episode]
+        heapq.heapify(self.queue)
+
+    def drop(self, branch: Branch) -> None:
+        """Forget the cache of a branch that nobody will continue."""
+        self.batch.release(branch)
+        saved = self.saved.pop(branch, None)
+        if saved is not None:
+            self.batch.discarded_tokens += max(0, saved.length - len(branch.prompt_ids) - len(branch.ids))
+
+    def place(self, prefilled: Prefilled) -> None:
+        """Give queued jobs rows while there are any, the earliest questions and branches first."""
+        while self.queue and self.batch.rows.live < self.max_rows:
+            job = self.queue[0][1]
+            if job.branch.slot is None and not self._seat(job, prefilled):
+                return
+            heapq.heappop(self.queue)
+            self.batch.start(job)
+
+    def _seat(self, job: Job, prefilled: Prefilled) -> bool:
+        """Put a branch into a row: back as it was, or new, with those of its question that are next in the queue."""
+        branch = job.branch
+        if branch in self.saved:
+            saved = self.saved[branch]
+            self._reserve(saved.length + self.batch.spread)
+            slots = self._slots(1)
+            if slots:
+                self.batch.restore(branch, slots[0], saved)
+                del self.saved[branch]
+            return bool(slots)
+        self._reserve(len(branch.prompt_ids) + self.batch.spread)
+        new = sorted(j.order for _, j in self.queue if j.episode == job.episode and self._is_new(j.branch))
+        slots = self._slots(min(len(new), self.max_rows - self.batch.rows.live))
+        if slots:
+            chosen = set(new[: len(slots)])
+            branches = [j.branch for order, j in sorted(self.queue, key=lambda item: item[0]) if order in chosen]
+            self.batch.admit(branches, slots, *prefilled(job.episode))
+        return bool(slots)
+
+    def _is_new(self, branch: Branch) -> bool:
+        return branch.slot is None and branch not in self.saved
+
+    def _slots(self, count: int) -> list[int]:
+        """Up to `count` empty slots, made if they fit, and else won from branches that wait; [] if all are at work."""
+        rows = self.batch.rows
+        short = count - len(rows.empty())
+        if short > 0:
+            assert self.room is not None
+            cache = self.batch.decoder.cache
+            allowed = min(2 * self.max_rows, self.room.rows(cache.capacity))
+            wanted = min(allowed, max(rows.slots + short, min(self.max_rows, rows.held + len(self.queue))))
+            if wanted > rows.slots:
+                cache.resize(wanted, cache.capacity, self.batch.columns)
+                rows.resize(wanted)
+        if not len(rows.empty()):
+            self._evict(working=False)
+        return [int(slot) for slot in rows.empty()[:count]]
+
+    def widen(self) -> None:
+        """Make room for what the next pass writes."""
+        self._reserve(self.batch.columns_needed)
+
+    def _reserve(self, columns: int) -> None:
+        """Have at least this many columns; there may be fewer rows then."""
+        cache, rows = self.batch.decoder.cache, self.batch.rows
+        need = bucketed(columns)
+        if need <= cache.capacity:
+            return
+        assert self.room is not None
+        wanted = max(need, self.first, min(self.most, 2 * cache.capacity))
+        if self.room.rows(wanted) < rows.slots:
+            wanted = need
+        allowed = max(1, min(rows.slots, self.room.rows(wanted))) if rows.slots else 0
+        while rows.held > allowed:
+            self._evict(working=True)
+        if allowed < rows.slots:
+            self.batch.pack()
+            rows.resize(allowed)
+        cache.resize(allowed, wanted, self.batch.columns)
+
+    def _evict(self, working: bool) -> None:
+        """Have one branch leave its row: the last one that waits, else (if `working`) the last one at work."""
+        rows = self.batch.rows
+        held = np.array([slot for slot, branch in enumerate(rows.branches) if branch is not None], np.int64)
+        waiting = held[~rows.working[held]]
+        if len(waiting):
+            branch = max((rows.branches[slot] for slot in waiting), key=lambda branch: branch.order)
+            self.saved[branch] = self.batch.save(branch)
+        elif working and len(held):
+            job = max((rows.jobs[slot] for slot in held), key=lambda job: job.order)
+            self.saved[job.branch] = self.batch.save(job.branch)
+            self.push(job)
+
+    def shrink(self, error: BaseException) -> None:
+        """Memory ran out: every branch leaves its row, the cache is given back, and half the rows come again.
+
+        Raises:
+            TTSError: there was but one row.
+        """
+        rows, cache = self.batch.rows, self.batch.decoder.cache
+        count = min(self.max_rows, rows.held) // 2
+        if count < 1 or self.room is None:
+            raise TTSError(
+                "out of memory with a single branch at work; pass fewer max_new_tokens, a shorter prompt, or a smaller "
+                f"model or dtype. ({error})"
+            ) from error
+        while rows.held:
+            self._evict(working=True)
+        self.room.shrink(count, cache.capacity)
+        cache.drop()
+        rows.resize(0)
+        self.max_rows = count
+        warnings.warn(f"out of memory: going on with {count} rows; nothing is lost", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,133 @@
+"""Attention over the slot cache: each row reads its own columns only, and no key or value is ever copied.
+
+A pass feeds N tokens, packed into one sequence. Its `Span`s say whose they are: neighbouring rows of the cache, one or
+several queries a row, and how many columns the longest of them reads. The heads that share a key head are folded into
+the query axis, so that `repeat_kv`, which copies the whole cache, is never called.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "tts_generate_spans"
+_UNKNOWN = ("softcap", "position_bias", "s_aux")
+"""Arguments of attention functions that change its result and that spans do not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens `first`, `first + 1`, … of a pass: `queries` of each of the `rows` slots that begin with `slot`."""
+
+    first: int
+    rows: int
+    queries: int
+    slot: int
+    width: int
+    """Columns read."""
+
+    @property
+    def tokens(self) -> slice:
+        """Which tokens of the pass they are."""
+        return slice(self.first, self.first + self.rows * self.queries)
+
+
+def attend_span(span: Span, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """Attention of one span's queries.
+
+    Args:
+        span: whose queries they are.
+        query: (N, heads, D), all of the pass.
+        key: (slots, H, W, D).
+        value: (slots, H, W, D).
+        mask: (N, 1, 1, W), 0 where a token reads and the dtype's lowest number where it does not.
+        scaling: factor of the scores; None for 1 / sqrt(D).
+
+    Returns:
+        (rows * queries, heads, D).
+    """
+    rows, queries, heads = span.rows, span.queries, key.shape[1]
+    groups = query.shape[1] // heads
+    folded = query[span.tokens].view(rows, queries, heads, groups, -1).transpose(1, 2)
+    folded = folded.reshape(rows, heads, queries * groups, -1)
+    visible = mask[span.tokens, ..., : span.width]
+    if queries > 1:
+        visible = visible.view(rows, 1, queries, span.width).repeat_interleave(groups, dim=2)
+    slots = slice(span.slot, span.slot + rows)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        folded, key[slots, :, : span.width], value[slots, :, : span.width], attn_mask=visible, scale=scaling
+    )
+    found = found.view(rows, heads, queries, groups, -1).transpose(1, 2)
+    return found.reshape(rows * queries, heads * groups, -1)
+
+
+class _Pass(threading.local):
+    """The spans of the forward pass that this thread is in."""
+
+    spans: Sequence[Span] = ()
+
+
+_PASS = _Pass()
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention interface over spans; outside a pass of ours it is transformers' own sdpa.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, N, D).
+        key: (slots, H, W, D).
+        value: (slots, H, W, D).
+        attention_mask: (N, 1, 1, W).
+        **kwargs: `scaling` is used.
+
+    Returns:
+        (1, N, heads, D), and no weights.
+    """
+    spans = _PASS.spans
+    if not spans or attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+    if any(kwargs.get(name) is not None for name in _UNKNOWN):
+        raise NotImplementedError(f"{type(module).__name__} passes one of {_UNKNOWN}, which spans do not know")
+    packed = query[0].transpose(0, 1)
+    parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
+
+
+_LOCKS: WeakKeyDictionary[PreTrainedModel, threading.Lock] = WeakKeyDictionary()
+
+
+def knows_spans(model: PreTrainedModel) -> bool:
+    """Whether the model's layers call whatever attention its config names, and now call sdpa.
+
+    Makes `attend` known to transformers by its name; no model uses it outside `attending`.
+    """
+    config = model.config.get_text_config(decoder=True)
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    return bool(model._supports_attention_backend) and config._attn_implementation in ("sdpa", NAME)
+
+
+@contextmanager
+def attending(model: PreTrainedModel, spans: Sequence[Span]) -> Iterator[None]:
+    """Have the model's layers attend over `spans` within this block; one thread at a time for each model."""
+    config = model.config.get_text_config(decoder=True)
+    with _LOCKS.setdefault(model, threading.Lock()):
+        usual = config._attn_implementation
+        config._attn_implementation_internal, _PASS.spans = NAME, spans
+        try:
+            yield
+        finally:
+            config._attn_implementation_internal, _PASS.spans = usual, ()

@@ -1,0 +1,363 @@
+"""The branches at work: one pass feeds them all, draws, and ends what is due; probes ride along.
+
+A branch whose probe is under way decodes on: its tokens depend on its key only, so they are the right ones whatever is
+decided. They count when the branch is continued; those that never do are `discarded_tokens`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
+from tts_generate.engine.cache import Prefix
+from tts_generate.engine.decoder import MIN_TOKENS, Decoder
+from tts_generate.engine.plan import Feed, feed
+from tts_generate.engine.rows import Job, Rows
+from tts_generate.engine.sample import Sampler
+from tts_generate.engine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A branch that had to leave its row: its columns, and what was drawn and not taken yet."""
+
+    prefix: Prefix
+    length: int
+    ids: np.ndarray
+    logprobs: np.ndarray
+    stop: int
+    feeding: bool
+    ended: bool
+    criterion: bool
+
+
+class Batch:
+    """Decodes jobs in the rows of a decoder's cache.
+
+    `completed` collects the jobs that are done, `finished` the branches that came to their end, `broken` the jobs whose
+    logits were NaN; the loop empties them.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        sampler: Sampler,
+        reader: Reader,
+        settings: Settings,
+        criteria: StoppingCriteriaList | None = None,
+    ) -> None:
+        self.decoder, self.sampler, self.reader, self.settings = decoder, sampler, reader, settings
+        self.criteria = criteria or StoppingCriteriaList()
+        self.rows = Rows()
+        self.probing: list[Job] = []
+        self.completed: list[Job] = []
+        self.broken: list[Job] = []
+        self.discarded_tokens = 0
+        self.passes = 0
+        self._eos = np.array(settings.eos_token_ids, np.int64)
+        self._gap = reader.max_probe_tokens + 1 if settings.decode_ahead else 0
+        free_running = not self.criteria and self.sampler.row_wise
+        self._unseen = settings.sync_every if free_running else 1
+
+    # ---- rows
+
+    def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
+        """Begin branches of one prompt in empty slots, each with its first token drawn from the prompt's logits (V,)."""
+        self.decoder.cache.admit(prefix, slots)
+        for branch, slot in zip(branches, slots, strict=True):
+            self.rows.admit(branch, slot)
+        rows = np.array(slots)
+        tokens, logprobs = self._draw(logits.expand(len(slots), -1), rows, np.zeros(len(slots), np.int64))
+        self._note(rows, np.zeros(len(slots), np.int64), tokens.cpu().numpy(), logprobs.cpu().numpy())
+
+    def start(self, job: Job) -> None:
+        """Set a job to work in its branch's row; it may be complete at once, from tokens drawn ahead."""
+        slot = job.branch.row
+        self.rows.jobs[slot] = job
+        self.rows.working[slot] = True
+        if job.probe is not None:
+            self.probing.append(job)
+        if not job.begun:
+            job.begun, job.before = True, len(job.branch.ids)
+            self._progress(job)
+
+    def save(self, branch: Branch) -> Saved:
+        """Take a branch out of its row with everything that `restore` needs to go on."""
+        rows, slot = self.rows, branch.row
+        job = rows.jobs[slot]
+        length, count = int(rows.length[slot]), int(rows.length[slot] - rows.prompt[slot]) + 1
+        used = length
+        if job is not None and job.probe is not None:
+            self.probing.remove(job)
+            used = max(used, job.probe.column(self._gap) + len(job.probe.feeds()))
+        saved = Saved(
+            prefix=self.decoder.cache.save(slot, used),
+            length=length,
+            ids=rows.ids[slot, :count].copy(),
+            logprobs=rows.logprobs[slot, :count].copy(),
+            stop=int(rows.stop[slot]),
+            feeding=bool(rows.feeding[slot]),
+            ended=bool(rows.ended[slot]),
+            criterion=bool(rows.criterion[slot]),
+        )
+        rows.release(branch)
+        return saved
+
+    def restore(self, branch: Branch, slot: int, saved: Saved) -> None:
+        """Put a saved branch into an empty slot."""
+        rows = self.rows
+        self.decoder.cache.admit(saved.prefix, [slot])
+        rows.admit(branch, slot)
+        count = len(saved.ids)
+        rows.widen(count)
+        rows.length[slot], rows.stop[slot] = saved.length, saved.stop
+        rows.feeding[slot], rows.ended[slot], rows.criterion[slot] = saved.feeding, saved.ended, saved.criterion
+        rows.ids[slot, :count], rows.logprobs[slot, :count] = saved.ids, saved.logprobs
+
+    def cut(self, job: Job) -> None:
+        """Have a job's branch count what it has decoded so far; a probe under way is dropped."""
+        if job.probe is not None:
+            self.discarded_tokens += job.probe.fed
+            self.probing.remove(job)
+            job.probe = None
+        slot = job.branch.row
+        fed = int(self.rows.length[slot] - self.rows.prompt[slot])
+        self._take(job, max(len(job.branch.ids), min(job.target, fed)))
+        job.branch.close_step(self.settings.interval_tokens)
+
+    def release(self, branch: Branch) -> None:
+        """Empty the row of a branch; what it decoded ahead and nobody took is discarded."""
+        if branch.slot is None:
+            return
+        job = self.rows.jobs[branch.slot]
+        if job is not None and job.probe is not None:
+            self.probing.remove(job)
+            self.discarded_tokens += job.probe.fed
+        fed = int(self.rows.length[branch.slot] - self.rows.prompt[branch.slot])
+        self.discarded_tokens += max(0, fed - len(branch.ids))
+        self.rows.release(branch)
+
+    def arrange(self) -> None:
+        """Bring the rows at work to the front."""
+        sources, targets = self.rows.arrange(self.decoder.block)
+        self._follow(sources, targets)
+
+    def pack(self) -> None:
+        """Bring all branches to the first slots."""
+        sources, targets = self.rows.pack()
+        self._follow(sources, targets)
+
+    def _follow(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        if len(sources):
+            self.decoder.cache.move(sources.tolist(), targets.tolist(), self.columns)
+
+    @property
+    def columns(self) -> int:
+        """Columns that any row holds, its probe's included."""
+        probes = [job.probe.column(self._gap) + len(job.probe.feeds()) for job in self.probing if job.probe]
+        return max([int(self.rows.length.max(initial=0)), *probes])
+
+    @property
+    def spread(self) -> int:
+        """Columns that a row may take beyond its branch: a hole, a probe, what fills a pass, passes not looked at."""
+        return self._gap + self.reader.max_tokens + 1 + self._unseen + MIN_TOKENS
+
+    @property
+    def columns_needed(self) -> int:
+        """Columns that the next call of `step` may write."""
+        return self.columns + self._unseen + MIN_TOKENS
+
+    # ---- passes
+
+    def step(self) -> None:
+        """Feed every decoding branch and probe, and carry on with what they drew.
+
+        Nothing is changed before the passes have been carried out: after an error it can be called again.
+        """
+        plan = self._plan()
+        tokens, logprobs, said, doubts = self._decode(plan, self._count(plan))
+        self.passes += len(tokens)
+        for slot in self._record(plan.slots, tokens, logprobs):
+            job = self.rows.jobs[slot]
+            if job.probe is not None:
+                self.rows.feeding[slot] = False
+            else:
+                self._progress(job)
+        for column, (slot, _) in enumerate(plan.probes):
+            job = self.rows.jobs[slot]
+            if job is not None:
+                self._hear(job, said[:, column].tolist(), doubts[:, column].tolist())
+
+    def _plan(self) -> Feed:
+        rows = self.rows
+        slots = np.flatnonzero(rows.feeding)
+        probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
+        tokens = rows.ids[slots, rows.counts(slots)]
+        return feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
+
+    def _count(self, plan: Feed) -> int:
+        """Passes until something is due that is known now, at most those that may run before the host looks."""
+        if self._unseen == 1 or any(not probe.said for _, probe in plan.probes):
+            return 1
+        due = [int((self.rows.stop[plan.slots] - self.rows.counts(plan.slots)).min())] if len(plan.slots) else []
+        due += [self.reader.max_probe_tokens - len(probe.said) for _, probe in plan.probes]
+        if len(plan.slots):
+            due.append(int(self.settings.max_new_tokens - 1 - self.rows.counts(plan.slots).max()))
+        return max(1, min(self._unseen, *due))
+
+    def _decode(self, plan: Feed, passes: int) -> tuple[np.ndarray, ...]:
+        """Run passes one after the other without looking at what they draw: each feeds the last one's tokens.
+
+        Returns:
+            Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
+        """
+        count, device = len(plan.slots), self.decoder.model.device
+        tokens = torch.from_numpy(plan.tokens).to(device)
+        rows, positions = plan.slots, self.rows.counts(plan.slots) + 1
+        found: list[tuple[Tensor, ...]] = []
+        for number in range(passes):
+            if number:
+                plan = plan.moved()
+                tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
+            logits = self.decoder.run(tokens, plan.plan)
+            drawn, logprobs = self._draw(logits[:count], rows, positions + number)
+            said = logits[count:].argmax(-1)
+            found.append((drawn, logprobs, said, _logprob(logits[count:], said)))
+        return tuple(torch.stack(column).cpu().numpy() for column in zip(*found, strict=True))
+
+    def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """A token for each row (B,), and its log-probability under the raw logits (B, V)."""
+        device = logits.device
+        keys = torch.from_numpy(self.rows.key[slots]).to(device)
+        places = torch.from_numpy(positions).to(device)
+        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row]).to(device))
+        return drawn, _logprob(logits, drawn)
+
+    def _ids(self, slot: int, count: int) -> Tensor:
+        """(1, length) the prompt and the first `count` tokens of a row, as processors and criteria see them."""
+        return torch.tensor([[*self.rows.branches[slot].prompt_ids, *self.rows.ids[slot, :count].tolist()]])
+
+    def _record(self, slots: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> list[int]:
+        """Write down what was drawn; the rows whose branch has ended or reached its stop."""
+        rows, alive = self.rows, np.ones(len(slots), np.bool_)
+        for drawn, doubts in zip(tokens, logprobs, strict=True):
+            at = slots[alive]
+            self.discarded_tokens += len(slots) - len(at)
+            self._note(at, rows.counts(at) + 1, drawn[alive], doubts[alive])
+            rows.length[at] += 1  # last: whoever interrupts finds every counted token written
+            alive &= ~rows.ended[slots]
+        due = rows.ended[slots] | (rows.counts(slots) >= rows.stop[slots])
+        return [int(slot) for slot in slots[due]]
+
+    def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
+        """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
+        rows = self.rows
+        rows.widen(int(counts.max(initial=0)) + 1)
+        rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
+        ended = np.isin(tokens, self._eos) | np.isnan(logprobs)
+        if self.criteria:
+            for row in np.flatnonzero(~ended):
+                met = bool(self.criteria(self._ids(slots[row], counts[row] + 1), None)[0])
+                rows.criterion[slots[row]] = ended[row] = met
+        rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
+
+    # ---- what becomes of a job
+
+    def _progress(self, job: Job) -> None:
+        """With no probe under way: take what was drawn up to the next stop, and probe, finish, complete or go on."""
+        rows, slot = self.rows, job.branch.row
+        while True:
+            taken, fed = len(job.branch.ids), int(rows.length[slot] - rows.prompt[slot])
+            stop = job.target
+            if self.settings.probe_every_step:
+                stop = min(stop, (taken // self.settings.interval_tokens + 1) * self.settings.interval_tokens)
+            if fed < stop and rows.ended[slot]:
+                self._finish(job, fed + 1)
+                return
+            if fed < stop:
+                rows.stop[slot], rows.feeding[slot] = stop, True
+                return
+            self._take(job, stop)
+            if self.settings.probe_every_step or job.unit.probe:
+                begun = self.reader.begin_probe(job.branch)
+                if isinstance(begun, Probe):
+                    self._begin(job, begun)
+                    return
+                job.branch.probes.append(begun)
+            if stop >= job.target:
+                self._complete(job)
+                return
+
+    def _begin(self, job: Job, probe: Probe) -> None:
+        """Send a probe on its way; the branch decodes on meanwhile, one step and one probe's length at most."""
+        rows, slot = self.rows, job.branch.row
+        job.probe = probe
+        self.probing.append(job)
+        ahead = min(self.settings.interval_tokens, self.reader.max_probe_tokens) if self.settings.decode_ahead else 0
+        rows.stop[slot] = len(job.branch.ids) + ahead
+        rows.feeding[slot] = ahead > 0 and not rows.ended[slot]
+
+    def _hear(self, job: Job, tokens: list[int], logprobs: list[float]) -> None:
+        """Take what a probe said until its answer is complete."""
+        probe = job.probe
+        assert probe is not None
+        for number, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), 1):
+            probe.said.append(token)
+            probe.logprob += logprob
+            complete, answer = self.reader.probe_answer(probe, token in self.settings.eos_token_ids)
+            if complete:
+                self.discarded_tokens += len(tokens) - number + (probe.again is not None)
+                self._end_probe(job, probe.record(answer))
+                return
+
+    def _end_probe(self, job: Job, record: ProbeRecord) -> None:
+        """Keep the probe's answer, forget its tokens, and go on with the branch."""
+        job.branch.probes.append(record)
+        job.probe_tokens += record.tokens
+        job.probe = None
+        self.probing.remove(job)
+        if len(job.branch.ids) >= job.target:
+            self._complete(job)
+        else:
+            self._progress(job)
+
+    def _take(self, job: Job, upto: int) -> None:
+        branch, rows = job.branch, self.rows
+        fresh = slice(len(branch.ids), upto)
+        tokens, logprobs = rows.ids[branch.row, fresh].tolist(), rows.logprobs[branch.row, fresh].tolist()
+        branch.take(tokens, logprobs, self.settings.interval_tokens)
+
+    def _finish(self, job: Job, count: int) -> None:
+        """A branch has come to its end: take its last tokens and read its answer."""
+        branch, rows = job.branch, self.rows
+        self._take(job, count)
+        if math.isnan(rows.logprobs[branch.row, count - 1]):
+            self.broken.append(job)
+            return
+        if branch.ids[-1] in self.settings.eos_token_ids:
+            branch.finish_reason = "eos"
+        else:
+            branch.finish_reason = "stop" if rows.criterion[branch.row] else "length"
+        branch.close_step(self.settings.interval_tokens)
+        branch.final_answer = self.reader.final_answer(branch)
+        self._complete(job)
+        self.rows.release(branch)
+
+    def _complete(self, job: Job) -> None:
+        """The branch waits in its row for what is decided."""
+        slot = job.branch.row
+        self.rows.jobs[slot] = None
+        self.rows.working[slot] = self.rows.feeding[slot] = False
+        self.completed.append(job)
+
+
+def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(B,) log-probability of a token of each row under (B, V) logits."""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

@@ -1,0 +1,105 @@
+"""Which tokens the next forward pass feeds, and where they go: decoding branches first, then the probes under way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tts_generate.engine.attention import Span
+from tts_generate.engine.branch import Probe
+from tts_generate.engine.decoder import MIN_TOKENS, Pass, bucketed
+
+
+@dataclass(slots=True)
+class Feed:
+    """A pass, and the tokens on the host that go into it."""
+
+    plan: Pass
+    tokens: np.ndarray
+    """(N,) int64."""
+    slots: np.ndarray
+    """(B,) rows whose branch decodes: the first B of `plan.last`."""
+    probes: list[tuple[int, Probe]]
+    """Rows and probes of the rest of `plan.last`, in order."""
+
+    def moved(self) -> Feed:
+        """The pass after this one, for what this one draws: every row's tokens one column on."""
+        plan = self.plan
+        columns = plan.columns + 1
+        hole = np.where(plan.hole > plan.columns, columns + 1, plan.hole)
+        spans = [replace(span, width=bucketed(int(columns[span.tokens].max()) + 1)) for span in plan.spans]
+        return replace(self, plan=replace(plan, columns=columns, hole=hole, spans=spans))
+
+    @property
+    def filler(self) -> int:
+        """Tokens that only fill the pass."""
+        return len(self.tokens) - int(self.plan.last[-1]) - 1
+
+
+def feed(
+    slots: np.ndarray,
+    tokens: np.ndarray,
+    columns: np.ndarray,
+    probes: Sequence[tuple[int, Probe]],
+    gap: int,
+    block: int,
+) -> Feed:
+    """Plan a pass.
+
+    Args:
+        slots: (B,) rows whose branch decodes, ascending.
+        tokens: (B,) what each of them feeds.
+        columns: (B,) where to.
+        probes: rows with a probe under way.
+        gap: columns of the hole between a branch and its probe.
+        block: rows that read the same number of columns at most.
+    """
+    ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
+    parts = [(slots, tokens, columns, columns + 1)]
+    spans = _spans(slots, columns, 1, 0, block)
+    last = [np.arange(len(slots))]
+    first = len(slots)
+    for queries in sorted({len(probe.feeds()) for _, probe in ordered}):
+        group = [(slot, probe) for slot, probe in ordered if len(probe.feeds()) == queries]
+        rows = np.array([slot for slot, _ in group])
+        starts = np.array([probe.column(gap) for _, probe in group])
+        spread = (starts[:, None] + np.arange(queries)).ravel()
+        fed = np.array([probe.feeds() for _, probe in group]).ravel()
+        parts.append((rows.repeat(queries), fed, spread, np.array([p.base for _, p in group]).repeat(queries)))
+        spans += _spans(rows, starts + queries - 1, queries, first, block)
+        last.append(first + queries * np.arange(1, len(group) + 1) - 1)
+        first += queries * len(group)
+    if first < MIN_TOKENS:
+        parts.append(_filler(parts, MIN_TOKENS - first))
+        spans += [Span(first, 1, MIN_TOKENS - first, int(parts[-1][0][0]), bucketed(int(parts[-1][2].max()) + 1))]
+    all_slots, all_tokens, all_columns, holes = (
+        np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)
+    )
+    return Feed(Pass(all_slots, all_columns, holes, gap, spans, np.concatenate(last)), all_tokens, slots, ordered)
+
+
+def _filler(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
+    """Tokens that nobody reads, behind everything that a row at work holds."""
+    slot = next(int(part[0][0]) for part in parts if len(part[0]))
+    behind = 1 + max(int(part[2].max()) for part in parts if len(part[0])) + np.arange(count)
+    return np.full(count, slot), np.zeros(count, np.int64), behind, behind + 1
+
+
+def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int) -> list[Span]:
+    """Cut rows into runs of neighbours, none of them over a block's end."""
+    if not len(slots):
+        return []
+    breaks = np.flatnonzero((np.diff(slots) != 1) | (np.diff(slots // block) != 0)) + 1
+    edges = [0, *breaks.tolist(), len(slots)]
+    return [
+        Span(
+            first + start * queries,
+            stop - start,
+            queries,
+            int(slots[start]),
+            bucketed(int(columns[start:stop].max()) + 1),
+        )
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    ]

@@ -200,7 +200,7 @@ def test_a_controller_that_raises_costs_its_question_only_the_rest(model: Server
     options = {**OPTIONS, "controller": "cmc", "beta": 0.0, "seed": 1}
     alone = model.generate(QUESTIONS, **options)
     with pytest.warns(
-        UserWarning, match=r"question '1' ends with the majority so far: ZeroDivisionError: a bug of the p"
+        RuntimeWarning, match=r"question '1' ends with the majority so far: ZeroDivisionError: a bug of the p"
     ):
         output = model.generate(QUESTIONS, branch_processors=[Picky()], **options)
     assert output.finish_reason == ["answer", "error"]

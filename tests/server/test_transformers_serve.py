@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from local_servers import ASKED, OPTIONS, QUESTIONS, SUFFIX
-from server_checks import Alarm, assert_replays
+from server_checks import assert_replays
 from typer.testing import CliRunner
 
 from tts_generate import ServerModel, TrajectoryStore, tiny
 from tts_generate.cli import app
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.loading import load_controller
+from tts_generate.processors import Deadline
 from tts_generate.trajectories.schema import questions_to_jsonl
 
 TWO = load_controller("self_consistency", max_samples=2)
@@ -74,7 +75,7 @@ def test_requests_called_off_free_the_server(served: str) -> None:
     model.generate([long] * 4, controller=load_controller("self_consistency", max_samples=1), **OPTIONS)
     one = (time.monotonic() - start) / 4
     options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 64}}
-    output = model.generate([long, long], seed=1, branch_processors=[Alarm(1.0)], **options)
+    output = model.generate([long, long], seed=1, branch_processors=[Deadline(1.0)], **options)
     assert output.finish_reason == ["deadline", "deadline"]
     assert output.usage.cancelled >= 16
     start = time.monotonic()

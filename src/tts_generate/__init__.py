@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tts_generate.loading import load_controller
     from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
     from tts_generate.replay import Recording
+    from tts_generate.server import ServerModel, ServerOutput
     from tts_generate.state import Decision, State
     from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
 
@@ -31,6 +32,8 @@ _MODULES = {
     "MaxBranches": "processors",
     "Question": "trajectories",
     "Recording": "replay",
+    "ServerModel": "server",
+    "ServerOutput": "server",
     "State": "state",
     "TTSError": "errors",
     "TokenBudget": "processors",
@@ -43,8 +46,8 @@ _MODULES = {
 
 __all__ = [
     "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Decision", "MaxBranches",
-    "Question", "Recording", "State", "TTSError", "TokenBudget", "Trajectory", "TrajectoryStore", "enable",
-    "load_controller", "record",
+    "Question", "Recording", "ServerModel", "ServerOutput", "State", "TTSError", "TokenBudget", "Trajectory",
+    "TrajectoryStore", "enable", "load_controller", "record",
 ]  # fmt: skip
 
 

@@ -49,3 +49,7 @@ class StoreError(TTSError):
 
 class StoreFormatError(StoreError):
     """A trajectory store, or a file in it, has another format, model or settings than expected."""
+
+
+class ServerError(TTSError):
+    """A server cannot be reached, or refused or garbled what it was asked."""

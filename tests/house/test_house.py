@@ -24,7 +24,7 @@ LAYERS = [
     {"rules", "controller", "processors", "trace"},
     {"runner", "published", "loading"},
     {"trajectories"},
-    {"replay", "engine", "tiny"},
+    {"replay", "engine", "server", "tiny"},
     {"evaluate", "report", "testing"},
     {"demo"},
     {"cli"},
@@ -39,6 +39,7 @@ ONLY_IN = {
     "math_verify": {"equivalence"},
     "matplotlib": {"report"},
     "huggingface_hub": {"hub"},
+    "httpx2": {"server"},
     "anthropic": {"search"},
     "optuna": {"search"},
 }

@@ -28,8 +28,11 @@ def import_autotts(
 @app.command()
 @guarded
 def record(
-    model: Annotated[str, typer.Argument(help="A model's folder or Hub id; 'tiny' for the one that ships here.")],
     out: Annotated[Path, typer.Option(help="Folder of the store; an unfinished one is gone on with.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there."),
+    ] = None,
     questions: Annotated[Path | None, typer.Option(help="JSON lines: question_id, question, gold_answer.")] = None,
     branches: Annotated[int, typer.Option(help="Branches a question.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the branches' randomness.")] = 0,
@@ -38,33 +41,104 @@ def record(
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Top-k sampling; 0 for none.")] = None,
-    max_rows: Annotated[int, typer.Option(help="Branches decoded in one forward pass at most.")] = 256,
+    probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
+    think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
+    answer_pattern: Annotated[str | None, typer.Option(help="Regular expression that finds the answer.")] = None,
+    max_probe_tokens: Annotated[int | None, typer.Option(help="Tokens of a probed answer at most.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
-    dtype: Annotated[str, typer.Option(help="Number type of the weights.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    max_rows: Annotated[int | None, typer.Option(help="Branches decoded in one forward pass at most (256).")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 … (cpu).")] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a completions endpoint with the model, e.g. http://host:8000/v1; repeatable."),
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="With --server: folder or Hub id of the tokenizer.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="With --server: requests at once, each (16).")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
+    ] = None,
 ) -> None:
-    """Record trajectories of a question set, probed at every step."""
-    from tts_generate.engine import record as run
-    from tts_generate.trajectories import Question
-
-    asked: list[Question]
-    loaded, tokenizer, asked = _load(model, questions, dtype, device)
-    store = run(
-        loaded,
-        tokenizer,
-        asked,
-        out,
-        branches=branches,
-        seed=seed,
+    """Record trajectories of a question set, probed at every step, on a model here or on servers."""
+    options = _given(
         interval_tokens=interval_tokens,
-        max_rows=max_rows,
-        chat=chat,
-        **_given(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        probe_suffix=probe_suffix,
+        think_end=think_end,
+        answer_pattern=answer_pattern,
+        max_probe_tokens=max_probe_tokens,
     )
-    rows = store.trajectories()
+    here = _given(max_rows=max_rows, dtype=dtype, device=device)
+    there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)
+    shared = {"branches": branches, "seed": seed, "chat": chat, **options}
+    if server:
+        _refuse(here, "the server's business")
+        rows, asked = _record_there(server, model, questions, out, api_key, there, shared)
+    else:
+        _refuse(there, "for --server only")
+        rows, asked = _record_here(model, questions, out, here, shared)
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Nothing given is silently ignored."""
+    for name in options:
+        raise InputError(f"--{name.replace('_', '-')} is {why}; leave it out.")
+
+
+def _record_here(
+    model: str | None, questions: Path | None, out: Path, here: dict[str, Any], shared: dict[str, Any]
+) -> tuple[list[Any], list[Any]]:
+    from tts_generate.engine import record as run
+
+    if model is None:
+        raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
+    loaded, tokenizer, asked = _load(model, questions, here.pop("dtype", "float32"), here.pop("device", "cpu"))
+    return run(loaded, tokenizer, asked, out, **here, **shared).trajectories(), asked
+
+
+def _record_there(
+    urls: list[str],
+    model: str | None,
+    questions: Path | None,
+    out: Path,
+    api_key: str | None,
+    there: dict[str, Any],
+    shared: dict[str, Any],
+) -> tuple[list[Any], list[Any]]:
+    from tts_generate.server import ServerModel
+
+    if questions is None:
+        raise InputError("--questions is needed: JSON lines with question_id, question, gold_answer.")
+    asked = _questions(questions)
+    if "tokenizer" in there:
+        there["tokenizer"] = _tokenizer(there["tokenizer"])
+    servers = ServerModel(urls, model=model, api_key=api_key, **there)
+    return servers.record(asked, out, **shared).trajectories(), asked
+
+
+def _questions(path: Path) -> list[Any]:
+    from tts_generate.trajectories.schema import questions_from_jsonl
+
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.")
+    return list(questions_from_jsonl(path.read_text("utf-8"), path))
+
+
+def _tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from tts_generate import tiny
+
+    try:
+        return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -76,15 +150,10 @@ def _load(model: str, questions: Path | None, dtype: str, device: str) -> tuple[
     import torch
 
     from tts_generate import tiny
-    from tts_generate.trajectories.schema import questions_from_jsonl
 
     if questions is None and model != "tiny":
         raise InputError("--questions is needed: JSON lines with question_id, question, gold_answer.")
-    if questions is not None and not questions.is_file():
-        raise InputError(f"{questions} is not a file.")
-    asked = tiny.questions("record") if questions is None else None
-    if questions is not None:
-        asked = list(questions_from_jsonl(questions.read_text("utf-8"), questions))
+    asked = tiny.questions("record") if questions is None else _questions(questions)
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise InputError(f"--dtype must be a torch type such as float32 or bfloat16, got {dtype!r}.")
@@ -98,7 +167,7 @@ def _load(model: str, questions: Path | None, dtype: str, device: str) -> tuple[
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=kind)
         except (OSError, ValueError) as error:
             raise InputError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return loaded.to(device=device, dtype=kind).eval(), tokenizer, list(asked or [])
+    return loaded.to(device=device, dtype=kind).eval(), tokenizer, asked
 
 
 @app.command()

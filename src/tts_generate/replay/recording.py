@@ -334,6 +334,8 @@ class _Column:
         self.logprobs = np.full(self.interior + 1, np.nan)
         steps = trajectory.step_logprobs[: self.interior + 1]
         self.logprobs[: len(steps)] = [np.nan if value is None else value for value in steps]
+        if steps and not self.complete:
+            self.logprobs[self.interior] = 0.0  # the step behind the last one of a branch that was stopped: never read
 
 
 def _table(columns: Sequence[_Column]) -> Table:

@@ -1,0 +1,48 @@
+"""Which branch speaks for a question, and how its pool voted; the same wherever the branches were decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tts_generate.answers import AnswerBook
+from tts_generate.engine.branch import Branch
+from tts_generate.runner import Episode
+
+
+def votes(episode: Episode, book: AnswerBook) -> dict[str, int]:
+    """Votes of the finished branches that were not pruned, by answer, most first."""
+    state = episode.state
+    pool = [book.text(int(answer)) for answer in state.pool[: state.pooled]]
+    return dict(Counter(answer for answer in pool if answer is not None).most_common())
+
+
+def shown(branch: Branch) -> str | None:
+    """The latest answer of a branch."""
+    if branch.finished:
+        return branch.final_answer
+    return branch.probes[-1].answer if branch.probes else None
+
+
+def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> int:
+    """The branch to show: first to finish with the answer, else one that was probed to it, else the longest.
+
+    -1 where there is no branch.
+    """
+    answer = book.text(episode.answer)
+    finish_rank = episode.state.finish_rank
+
+    def rank(number: int) -> tuple[bool, bool, int, int]:
+        branch = branches[number]
+        agrees = answer is not None and shown(branch) == answer
+        order = -int(finish_rank[number]) if branch.finished else len(branch.ids)
+        return agrees, branch.finished, order, -number
+
+    return max(range(len(branches)), key=rank, default=-1)
+
+
+def shown_ids(branch: Branch) -> list[int]:
+    """Tokens that speak for a branch; one that was stopped on its way is closed by its latest probe."""
+    if branch.finished or not branch.probes:
+        return branch.ids
+    return [*branch.ids, *branch.probes[-1].ids]

@@ -1,0 +1,212 @@
+"""Several endpoints as one: bounded requests in flight, earlier questions first, retries with back-off, accounts.
+
+A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests
+for a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one
+that failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from tts_generate.errors import ServerError
+from tts_generate.server.stream import Completion, PassingError, complete
+
+logger = logging.getLogger(__name__)
+_LONGEST_REST = 30.0
+"""Seconds of one rest at most, unless the server asks for more."""
+
+Order = tuple[int, int]
+"""Question and branch: of those that wait, the smallest goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How requests are sent."""
+
+    max_in_flight: int = 16
+    """Requests in flight at most, at each endpoint."""
+    max_retries: int = 5
+    """Times that a failed request is sent again; being told to wait (429) does not count."""
+    first_rest: float = 0.5
+    """Seconds an endpoint rests after its first failure; doubled each time, a random half more or less."""
+
+
+@dataclass(slots=True)
+class ServerUsage:
+    """What a call took at the servers; unlike `Cost`, every token counts as often as it was sent."""
+
+    dialect: str = ""
+    """How the servers were spoken to, see `tts_generate.server.wire`: only "tokens" is exact."""
+    requests: int = 0
+    """Requests sent, those sent again included."""
+    retries: int = 0
+    """Requests that failed and were sent again; what they decoded is in no count."""
+    cancelled: int = 0
+    """Requests called off on their way: the question ended without them."""
+    sent_tokens: int = 0
+    """Tokens of the requests' prompts: a branch's prefix counts again each time that it is continued or probed."""
+    cached_tokens: int = 0
+    """Those of them that a prefix cache held, where the server says so."""
+    completion_tokens: int = 0
+    """Tokens decoded, of branches and probes."""
+    most_in_flight: int = 0
+    requests_by_url: dict[str, int] = field(default_factory=dict)
+
+
+class Slots:
+    """Room for `limit` requests; who waits is served in order."""
+
+    def __init__(self, limit: int) -> None:
+        self.free = limit
+        self.taken = 0
+        self._waiting: list[tuple[Order, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+
+    @property
+    def load(self) -> int:
+        """Requests in flight and waiting."""
+        return self.taken + len(self._waiting)
+
+    @asynccontextmanager
+    async def held(self, order: Order) -> AsyncIterator[None]:
+        """Wait for room and keep it."""
+        if self.free == 0:
+            turn = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (order, next(self._ticket), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._pass_on()
+                raise
+        else:
+            self.free -= 1
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give the room to the first of those that still wait."""
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+
+class Endpoint:
+    """One server, and how it has been doing."""
+
+    def __init__(self, url: str, max_in_flight: int) -> None:
+        self.url = url
+        self.slots = Slots(max_in_flight)
+        self.failures = 0
+        """Rests in a row."""
+        self.awake_at = 0.0
+        self.given_up: str | None = None
+        """Why it is not asked any more."""
+
+    @property
+    def rest(self) -> float:
+        """Seconds until it may be asked again."""
+        return max(0.0, self.awake_at - time.monotonic())
+
+    def failed(self, error: PassingError, policy: Policy) -> None:
+        """Let it rest; a failure while it rests already is the same trouble."""
+        now = time.monotonic()
+        if now >= self.awake_at:
+            self.failures += 1
+            pause = min(_LONGEST_REST, policy.first_rest * 2 ** (self.failures - 1)) * random.uniform(0.5, 1.5)
+            self.awake_at = now + pause
+        self.awake_at = max(self.awake_at, now + error.retry_after)
+        if self.failures > policy.max_retries and self.given_up is None:
+            self.given_up = str(error)
+            logger.warning("%s is given up after %d failures in a row; the last: %s", self.url, self.failures, error)
+
+
+class Pool:
+    """The endpoints of one call, over one HTTP client."""
+
+    def __init__(self, client: httpx2.AsyncClient, urls: Sequence[str], policy: Policy) -> None:
+        self.client, self.policy = client, policy
+        self.endpoints = [Endpoint(url, policy.max_in_flight) for url in urls]
+        self.usage = ServerUsage()
+
+    @property
+    def capacity(self) -> int:
+        """Requests in flight at most."""
+        return self.policy.max_in_flight * len(self.endpoints)
+
+    async def complete(
+        self, body: Mapping[str, Any], order: Order = (0, 0), home: Endpoint | None = None
+    ) -> tuple[Completion, Endpoint]:
+        """Have a request answered, by `home` if it is well; returns the answer and who gave it.
+
+        Raises:
+            ServerError: no endpoint is left, or this request failed too often.
+            RefusedError: the server will not do it.
+        """
+        failures = 0
+        endpoint = self._choose(home)
+        while True:
+            async with endpoint.slots.held(order):
+                chosen = self._choose(endpoint)
+                if chosen is endpoint:
+                    if endpoint.rest > 0:  # they all rest
+                        await asyncio.sleep(endpoint.rest)
+                    try:
+                        return await self._ask(endpoint, body), endpoint
+                    except PassingError as error:
+                        endpoint.failed(error, self.policy)
+                        failures += not error.limited
+                        if failures > self.policy.max_retries:
+                            raise ServerError(
+                                f"{endpoint.url}: {failures} times in a row, the last: {error}."
+                            ) from error
+                        self.usage.retries += 1
+                    chosen = self._choose(endpoint)
+            endpoint = chosen
+
+    async def _ask(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Completion:
+        """Send one request and keep the accounts."""
+        usage = self.usage
+        usage.requests += 1
+        usage.requests_by_url[endpoint.url] = usage.requests_by_url.get(endpoint.url, 0) + 1
+        usage.most_in_flight = max(usage.most_in_flight, sum(each.slots.taken for each in self.endpoints))
+        try:
+            completion = await complete(self.client, endpoint.url, body)
+        except asyncio.CancelledError:
+            usage.cancelled += 1
+            raise
+        endpoint.failures = 0
+        usage.sent_tokens += completion.prompt_tokens or 0
+        usage.cached_tokens += completion.cached_tokens
+        usage.completion_tokens += completion.completion_tokens or 0
+        return completion
+
+    def _choose(self, home: Endpoint | None) -> Endpoint:
+        """`home` while it is well, else the least busy of those that are; of resting ones, the first to wake."""
+        there = [endpoint for endpoint in self.endpoints if endpoint.given_up is None]
+        if not there:
+            reasons = "; ".join(f"{endpoint.url}: {endpoint.given_up}" for endpoint in self.endpoints)
+            raise ServerError(f"no server answers any more ({reasons}). Start it again, and run the same call again.")
+        awake = [endpoint for endpoint in there if endpoint.rest == 0]
+        if home is not None and home in (awake or there):
+            return home
+        return min(awake or there, key=lambda endpoint: (endpoint.rest, endpoint.slots.load))

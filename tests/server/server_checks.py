@@ -1,0 +1,47 @@
+"""What every run on servers must satisfy."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from local_servers import OPTIONS
+
+from tts_generate import BranchProcessor, ServerOutput
+from tts_generate.controller import Controller
+from tts_generate.replay import Recording
+from tts_generate.replay import replay as replayed
+from tts_generate.state import Decision, State
+from tts_generate.trajectories import Question
+
+
+def assert_replays(output: ServerOutput, controller: Any, **knobs: Any) -> None:
+    """Answers, costs and traces equal those of a replay of the run's own branches, in recorded order."""
+    questions = [Question(str(number), "") for number in range(len(output.answers))]
+    rows = [branch for branches in output.branches for branch in branches]
+    recording = Recording.of(questions, rows, OPTIONS["interval_tokens"], source="live")
+    knobs = {} if isinstance(controller, Controller) else knobs
+    result = replayed(recording, controller, shuffles=0, traces=True, **knobs)
+    assert [answer or "" for answer in output.answers] == result.answers[0].tolist()
+    for name in ("generated_tokens", "probe_tokens", "wasted_tokens", "prompt_tokens"):
+        assert [getattr(cost, name) for cost in output.cost] == getattr(result, name)[0].tolist()
+    assert [trace.events for trace in output.trace] == [trace.events for trace in result.traces]
+    assert set(output.finish_reason) == {"answer"}
+
+
+class Alarm(BranchProcessor):
+    """Expires some seconds after the call began; one for all questions."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.began = seconds, 0.0
+        self.questions: list[str] = []
+
+    def __call__(self, state: State, do: Decision) -> None: ...
+
+    def begin(self, question_id: str) -> BranchProcessor:
+        self.began = time.monotonic()
+        self.questions.append(question_id)
+        return self
+
+    def expired(self) -> bool:
+        return time.monotonic() > self.began + self.seconds

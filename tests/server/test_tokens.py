@@ -1,0 +1,338 @@
+"""Servers that take and return token ids: exact prefixes, exact counts, live = replay, and what ends a call early."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_servers import OPTIONS, QUESTIONS
+from server_checks import Alarm, assert_replays
+from test_live_replay import Restless
+from token_server import TokenServer
+
+from tts_generate import BranchProcessor, ServerModel
+from tts_generate.controller import Controller
+from tts_generate.errors import InputError, ServerError, UnknownNameError, UnsupportedError
+from tts_generate.loading import load_controller
+from tts_generate.processors import MaxBranches
+from tts_generate.state import Decision, State
+
+CONTROLLERS: list[Any] = [
+    load_controller("self_consistency", max_samples=4),
+    "asc",
+    "cmc",
+    "dynasor",
+    load_controller("deepconf", beta=0.0),
+    load_controller("parallel_probe", num_chains=4, warm_up=1, patience=2, stability=3),
+    Restless.from_beta(0.0),
+]
+
+
+@pytest.fixture
+def model(token_server: TokenServer) -> ServerModel:
+    token_server.requests.clear()
+    token_server.decoded = token_server.dropped = 0
+    return ServerModel(token_server.url, tokenizer=token_server.tokenizer)
+
+
+def sampled(server: TokenServer) -> list[dict[str, Any]]:
+    """Requests that continue a branch; the first request of a call finds out how to speak."""
+    return [body for body in server.requests[1:] if "seed" in body]
+
+
+def probes(server: TokenServer) -> list[dict[str, Any]]:
+    return [body for body in server.requests[1:] if "seed" not in body]
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
+def test_what_a_run_decoded_replays_to_the_same_episode(model: ServerModel, controller: Any) -> None:
+    knobs = {} if isinstance(controller, Controller) else {"beta": 0.0}
+    output = model.generate(QUESTIONS, controller=controller, seed=1, **knobs, **OPTIONS)
+    assert_replays(output, controller, **knobs)
+    assert output.usage.dialect == "tokens"
+    assert all(branch.token_ids is not None for branches in output.branches for branch in branches)
+    assert all(branch.step_logprobs for branches in output.branches for branch in branches)
+
+
+def test_prefixes_are_the_ids_decoded_and_every_token_is_on_the_accounts(
+    model: ServerModel, token_server: TokenServer
+) -> None:
+    output = model.generate(QUESTIONS, controller="cmc", beta=0.0, seed=2, **OPTIONS)
+    prompts = [token_server.tokenizer(text)["input_ids"] for text in QUESTIONS]
+    whole = {
+        tuple([*prompt, *branch.token_ids])
+        for prompt, branches in zip(prompts, output.branches, strict=True)
+        for branch in branches
+    }
+    suffix = tuple(token_server.tokenizer(OPTIONS["probe_suffix"])["input_ids"])
+    for body in sampled(token_server):
+        assert any(ids[: len(body["prompt"])] == tuple(body["prompt"]) for ids in whole)
+    for body in probes(token_server):
+        assert body["temperature"] == 0
+        at = len(body["prompt"]) - len(suffix)
+        if tuple(body["prompt"][at:]) == suffix:
+            assert any(ids[:at] == tuple(body["prompt"][:at]) for ids in whole)
+    usage, cost = output.usage, output.total_cost
+    assert usage.requests == len(token_server.requests) - 1
+    assert usage.sent_tokens == sum(len(body["prompt"]) for body in token_server.requests[1:])
+    assert usage.completion_tokens == token_server.decoded - 1
+    taken = [branch for branches in output.branches for branch in branches]
+    assert cost.generated_tokens == sum(branch.tokens for branch in taken)
+    assert cost.prompt_tokens == sum(map(len, prompts))
+    # A probe costs its suffix and what was said: "7 }" and no more, the brace stops it.
+    assert Counter(tokens for branch in taken for tokens in branch.probe_tokens).most_common(1)[0][0] == len(suffix) + 2
+    assert (usage.retries, usage.cancelled) == (0, 0)
+
+
+def test_a_seed_repeats_whatever_is_in_flight(token_server: TokenServer) -> None:
+    options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 5}}
+    first, again, other = (
+        ServerModel(token_server.url, tokenizer=token_server.tokenizer, max_in_flight=room).generate(
+            QUESTIONS[0], seed=seed, **options
+        )
+        for room, seed in ((1, 3), (5, 3), (5, 4))
+    )
+    assert first.branches == again.branches
+    assert first.texts == again.texts
+    assert (first.usage.most_in_flight, again.usage.most_in_flight) == (1, 5)
+    assert other.branches != first.branches
+
+
+def test_texts_and_winners_belong_together(model: ServerModel) -> None:
+    output = model.generate(
+        QUESTIONS[0], controller="self_consistency", controller_kwargs={"max_samples": 3}, **OPTIONS
+    )
+    winner = output.branches[0][output.winners[0]]
+    assert winner.final_answer == output.answers[0]
+    assert output.texts[0] == model.tokenizer.decode(winner.token_ids)
+    assert output.votes[0] == Counter(b.final_answer for b in output.branches[0] if b.final_answer is not None)
+
+
+def test_branches_stay_with_the_endpoint_that_has_their_prefix(token_server: TokenServer) -> None:
+    with TokenServer(batch=1) as other:
+        token_server.requests.clear()
+        model = ServerModel([token_server.url, other.url], tokenizer=other.tokenizer)
+        output = model.generate(QUESTIONS, controller="cmc", beta=0.0, seed=5, **OPTIONS)
+        assert_replays(output, "cmc", beta=0.0)
+        firsts = [{tuple(b["prompt"]) for b in sampled(server)} for server in (token_server, other)]
+        prompts = [tuple(other.tokenizer(text)["input_ids"]) for text in QUESTIONS]
+        for prompt, branches in zip(prompts, output.branches, strict=True):
+            for branch in branches:
+                steps = {(*prompt, *branch.token_ids[:16]), (*prompt, *branch.token_ids[:32])} & (firsts[0] | firsts[1])
+                assert steps <= firsts[0] or steps <= firsts[1]
+        assert min(output.usage.requests_by_url.values()) > 0.25 * output.usage.requests
+
+
+def test_chats_go_through_the_template(model: ServerModel, token_server: TokenServer) -> None:
+    with pytest.raises(InputError, match="chat template"):
+        model.generate([{"role": "user", "content": "1"}], **OPTIONS)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ ' <think>' }}"
+    try:
+        chat = [{"role": "user", "content": QUESTIONS[0].removesuffix(" <think>")}]
+        output = model.generate([chat, chat], controller="dynasor", seed=1, **OPTIONS)
+    finally:
+        model.tokenizer.chat_template = None
+    assert len(output.answers) == 2
+    assert sampled(token_server)[0]["prompt"] == model.tokenizer(QUESTIONS[0])["input_ids"]
+
+
+def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:
+    with TokenServer(batch=8, pause=0.005) as server:
+        alarm = Alarm(2.0)
+        model = ServerModel(server.url, tokenizer=tokenizer, max_in_flight=8)
+        options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 64}}
+        start = time.monotonic()
+        output = model.generate([*QUESTIONS, *QUESTIONS], seed=1, branch_processors=[alarm], **options)
+        assert time.monotonic() - start < 6
+        assert alarm.questions == ["0", "1", "2", "3"]
+        assert output.finish_reason == ["deadline"] * 4
+        assert output.usage.cancelled > 0
+        ended = [branch for branch in output.branches[0] if branch.finish_reason]
+        assert output.cost[0].generated_tokens == sum(branch.tokens for branch in ended) > 0
+        assert output.votes[0] == Counter(b.final_answer for b in ended if b.final_answer is not None)
+        assert output.answers[0] == next(iter(output.votes[0]), None)
+        time.sleep(0.5)
+        assert server.dropped > 0
+        decoded = server.decoded
+        time.sleep(0.3)
+        assert server.decoded == decoded  # the server was told to stop
+
+
+class Faulty(Controller):
+    """Raises in its third round."""
+
+    width: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"width": 2}
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open = self.width
+
+    def plan(self, state: State, do: Decision) -> None:
+        if state.round == 2:
+            raise ZeroDivisionError("a bug of the controller")
+        do.steps[:] = 1
+
+
+class Picky(BranchProcessor):
+    """Raises on question 1 only."""
+
+    def __init__(self, question_id: str = "") -> None:
+        self.question_id = question_id
+
+    def begin(self, question_id: str) -> BranchProcessor:
+        return Picky(question_id)
+
+    def __call__(self, state: State, do: Decision) -> None:
+        if self.question_id == "1" and state.round == 2:
+            raise ZeroDivisionError("a bug of the processor")
+
+
+def test_a_controller_that_raises_costs_its_question_only_the_rest(model: ServerModel) -> None:
+    options = {**OPTIONS, "controller": "cmc", "beta": 0.0, "seed": 1}
+    alone = model.generate(QUESTIONS, **options)
+    with pytest.warns(
+        RuntimeWarning, match=r"question '1' ends with the majority so far: ZeroDivisionError: a bug of the p"
+    ):
+        output = model.generate(QUESTIONS, branch_processors=[Picky()], **options)
+    assert output.finish_reason == ["answer", "error"]
+    assert output.branches[0] == alone.branches[0]
+    assert output.trace[0] == alone.trace[0]
+    assert 0 < output.cost[1].generated_tokens < alone.cost[1].generated_tokens
+    assert output.cost[1].generated_tokens == sum(branch.tokens for branch in output.branches[1])
+    with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
+        rest = model.generate(QUESTIONS[0], controller=Faulty.from_beta(), **OPTIONS)
+    assert rest.finish_reason == ["error"]
+    assert rest.answers[0] is not None
+
+
+def test_limits_hold(model: ServerModel) -> None:
+    output = model.generate(
+        QUESTIONS[0], controller="self_consistency", branch_processors=[MaxBranches(2)], seed=1, **OPTIONS
+    )
+    assert len(output.branches[0]) == 2
+
+
+def test_ctrl_c_leaves_what_there_is_and_nothing_open(token_server: TokenServer, tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import os, signal, sys, threading, warnings\n"
+        "from local_servers import OPTIONS\n"
+        "from tts_generate import ServerModel, tiny\n"
+        "from transformers import AutoTokenizer\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "warnings.simplefilter('error')\n"
+        "model = ServerModel(sys.argv[1], tokenizer=AutoTokenizer.from_pretrained(tiny.path()), max_in_flight=4)\n"
+        "questions = [question.question for question in tiny.questions('test')[:3]]\n"
+        "model.generate(questions[0], controller='dynasor', **OPTIONS)\n"
+        "before = len(os.listdir('/proc/self/fd')), threading.active_count()\n"
+        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "output = model.generate(questions, controller='self_consistency', seed=1, **OPTIONS)\n"
+        "print(output.finish_reason, output.usage.cancelled)\n"
+        "print(before == (len(os.listdir('/proc/self/fd')), threading.active_count()))\n"
+        "print(sum(branch.tokens for branch in output.branches[0]) == output.cost[0].generated_tokens > 0)\n"
+    )
+    here = Path(__file__).parent
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(here)!r}); exec(open({str(script)!r}).read())",
+    ]
+    done = subprocess.run([*command, token_server.url], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['interrupted', 'interrupted', 'interrupted'] 4", "True", "True"]
+
+
+def test_inside_a_running_event_loop(model: ServerModel) -> None:
+    async def notebook() -> Any:
+        return model.generate(QUESTIONS[0], controller="dynasor", seed=1, **OPTIONS)
+
+    assert (
+        asyncio.run(notebook()).answers == model.generate(QUESTIONS[0], controller="dynasor", seed=1, **OPTIONS).answers
+    )
+
+
+def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -> None:
+    with pytest.raises(InputError, match=r"beyond the server's context of 512; pass max_new_tokens=4\d\d or less"):
+        model.generate(QUESTIONS, **{**OPTIONS, "max_new_tokens": 500})
+    assert len(token_server.requests) == 1
+    options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 1}}
+    del options["max_new_tokens"]
+    model.generate(QUESTIONS[0], **options)
+    room = 512 - len(model.tokenizer(QUESTIONS[0])["input_ids"]) - 4 - 2
+    assert sampled(token_server)[-1]["max_tokens"] == room
+
+
+def test_a_request_that_the_server_refuses_is_not_sent_again(token_server: TokenServer) -> None:
+    """Without a tokenizer here nobody knows how long the prompt is, until the server says that it is too long."""
+    token_server.requests.clear()
+    model = ServerModel(token_server.url)
+    options = {**OPTIONS, "max_new_tokens": 500, "controller": load_controller("self_consistency", max_samples=1)}
+    with (
+        pytest.warns(RuntimeWarning, match="maximum"),
+        pytest.raises(ServerError, match="maximum context length is 512"),
+    ):
+        model.generate(QUESTIONS[0], **options)
+    assert [body["max_tokens"] for body in sampled(token_server)] == [500]
+
+
+def test_a_wrong_model_is_named_with_those_there_are(token_server: TokenServer) -> None:
+    with pytest.raises(ServerError, match=r"Model 'tiiny', its /v1/models lists 'tiny'. It says: HTTP 404"):
+        ServerModel(token_server.url, model="tiiny").generate(QUESTIONS, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"temprature": 0.5}, UnknownNameError, "did you mean 'temperature'"),
+        ({"max_tokens": 5}, UnknownNameError, "did you mean 'max_new_tokens'"),
+        ({"strategy": "autots"}, UnknownNameError, "did you mean 'autotts'"),
+        ({"controller": "cmcc"}, UnknownNameError, "did you mean 'cmc'"),
+        ({"temperature": 0}, InputError, "nothing to vote on"),
+        ({"top_p": "high"}, InputError, "top_p must be a number"),
+        ({"interval_tokens": 0}, InputError, "interval_tokens"),
+        ({"seed": 1.5}, InputError, "seed must be"),
+        ({"max_probe_tokens": 0}, InputError, "max_probe_tokens"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_before_anything_is_sent(
+    model: ServerModel, token_server: TokenServer, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model.generate(QUESTIONS, **{**OPTIONS, **options})
+    assert token_server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base_urls": []}, "at least one server"),
+        ({"base_urls": "localhost:8000"}, "looks like http://host:8000/v1"),
+        ({"base_urls": "http://a", "max_in_flight": 0}, "max_in_flight"),
+        ({"base_urls": "http://a", "timeout": 0}, "timeout"),
+    ],
+)
+def test_servers_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ServerModel(**arguments)
+
+
+def test_prompts_are_checked(model: ServerModel) -> None:
+    for prompts in ("", [], ["1", ""]):
+        with pytest.raises(InputError, match="at least one token"):
+            model.generate(prompts, **OPTIONS)
+    with pytest.raises(InputError, match="must be text or a list"):
+        model.generate([["1", "2"]], **OPTIONS)
+
+
+def test_a_controller_that_reads_logprobs_is_refused_where_there_are_none(token_server: TokenServer) -> None:
+    with pytest.raises(UnsupportedError, match="reads log-probabilities"):
+        ServerModel(token_server.url).generate(QUESTIONS, controller="deepconf", **OPTIONS)

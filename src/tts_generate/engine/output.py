@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from transformers.utils import ModelOutput
 
 from tts_generate.controller import describe
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.question import Running
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.winner import shown_ids, votes, winner
 from tts_generate.runner import Cost
 from tts_generate.trace import Trace
 from tts_generate.trajectories import Trajectory
@@ -55,9 +54,11 @@ def collect(
     input_ids: torch.Tensor, done: Sequence[Running], settings: Settings, discarded_tokens: int
 ) -> AutoTTSOutput:
     """Put finished questions, in the order they were asked, into one output."""
-    winners = [_winner(running) for running in done]
+    winners = [winner(running.episode, running.book, running.branches) for running in done]
     asked = input_ids[[running.index for running in done]]
-    tails = [_shown_ids(running, winner) for running, winner in zip(done, winners, strict=True)]
+    tails = [
+        [] if shown < 0 else shown_ids(running.branches[shown]) for running, shown in zip(done, winners, strict=True)
+    ]
     width = max(len(tail) for tail in tails)
     padded = torch.full((len(tails), width), settings.pad_token_id, dtype=input_ids.dtype)
     for row, tail in enumerate(tails):
@@ -65,7 +66,7 @@ def collect(
     return AutoTTSOutput(
         sequences=torch.cat([asked, padded.to(input_ids.device)], dim=1),
         answers=[running.book.text(running.episode.answer) for running in done],
-        votes=[_votes(running) for running in done],
+        votes=[votes(running.episode, running.book) for running in done],
         cost=[running.cost for running in done],
         trace=[
             Trace.of(running.task.question_id, describe(running.task.controller), running.events, running.book.text)
@@ -84,40 +85,3 @@ def trajectories(running: Running, seed: int) -> list[Trajectory]:
     """The branches of a question as rows of a trajectory store, in opening order."""
     task = running.task
     return [branch.trajectory(task.question_id, seed, len(task.prompt_ids)) for branch in running.branches]
-
-
-def _votes(running: Running) -> dict[str, int]:
-    state = running.episode.state
-    pool = [running.book.text(int(answer)) for answer in state.pool[: state.pooled]]
-    return dict(Counter(answer for answer in pool if answer is not None).most_common())
-
-
-def _shown(branch: Branch) -> str | None:
-    """The latest answer of a branch."""
-    if branch.finished:
-        return branch.final_answer
-    return branch.probes[-1].answer if branch.probes else None
-
-
-def _winner(running: Running) -> int:
-    """The branch to show: first to finish with the answer, else one that was probed to it, else the longest."""
-    answer = running.book.text(running.episode.answer)
-    state = running.episode.state
-
-    def rank(number: int) -> tuple[bool, bool, int, int]:
-        branch = running.branches[number]
-        agrees = answer is not None and _shown(branch) == answer
-        order = -int(state.finish_rank[number]) if branch.finished else len(branch.ids)
-        return agrees, branch.finished, order, -number
-
-    return max(range(len(running.branches)), key=rank, default=-1)
-
-
-def _shown_ids(running: Running, winner: int) -> list[int]:
-    """Tokens of the winning branch; one that was stopped on its way is closed by its latest probe."""
-    if winner < 0:
-        return []
-    branch = running.branches[winner]
-    if branch.finished or not branch.probes:
-        return branch.ids
-    return [*branch.ids, *branch.probes[-1].ids]

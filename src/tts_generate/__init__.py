@@ -13,7 +13,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from tts_generate.controller import Controller
-    from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, record
+    from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, generate_distributed, record
     from tts_generate.errors import TTSError
     from tts_generate.loading import load_controller
     from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
@@ -37,6 +37,7 @@ _MODULES = {
     "Trajectory": "trajectories",
     "TrajectoryStore": "trajectories",
     "enable": "engine",
+    "generate_distributed": "engine",
     "load_controller": "loading",
     "record": "engine",
 }
@@ -44,7 +45,7 @@ _MODULES = {
 __all__ = [
     "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Decision", "MaxBranches",
     "Question", "Recording", "State", "TTSError", "TokenBudget", "Trajectory", "TrajectoryStore", "enable",
-    "load_controller", "record",
+    "generate_distributed", "load_controller", "record",
 ]  # fmt: skip
 
 

@@ -41,14 +41,17 @@ def record(
     max_rows: Annotated[int, typer.Option(help="Branches decoded in one forward pass at most.")] = 256,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
     dtype: Annotated[str, typer.Option(help="Number type of the weights.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1 …; under accelerate launch, cuda is a GPU for each.")
+    ] = "cpu",
 ) -> None:
-    """Record trajectories of a question set, probed at every step."""
+    """Record trajectories of a question set, probed at every step; under `accelerate launch` with all its processes."""
     from tts_generate.engine import record as run
+    from tts_generate.engine.processes import launched, own_device
     from tts_generate.trajectories import Question
 
     asked: list[Question]
-    loaded, tokenizer, asked = _load(model, questions, dtype, device)
+    loaded, tokenizer, asked = _load(model, questions, dtype, own_device(device))
     store = run(
         loaded,
         tokenizer,
@@ -61,6 +64,8 @@ def record(
         chat=chat,
         **_given(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k),
     )
+    if not launched().main:
+        return
     rows = store.trajectories()
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)

@@ -1,4 +1,4 @@
-"""What each process of a job runs in test_distributed.py: python distributed_worker.py MODE OUT [PROCESSES THAT FAIL]."""
+"""What each process of a job runs in test_distributed.py: python distributed_worker.py MODE OUT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from tts_generate import tiny
 from tts_generate.engine import record
 from tts_generate.engine.distributed import generate_distributed
-from tts_generate.errors import ProcessError
+from tts_generate.errors import TTSError
 from tts_generate.trajectories import Question, TrajectoryStore
 
 RECORDED = [Question(f"q{n}", text, "7") for n, text in enumerate(QUESTIONS)]
@@ -48,9 +48,9 @@ def record_all(live: Live, out: Path, **changes: Any) -> TrajectoryStore:
     return record(live.model, live.tokenizer, RECORDED, out, **{**OPTIONS, **changes})
 
 
-def record_slowly(out: Path) -> TrajectoryStore:
-    """Long enough to be killed half-way: a journal is written every second."""
-    return record(*tiny.load(), tiny.questions("record")[:6], out, branches=48, max_rows=4, progress=False)
+def record_tiny(out: Path, max_rows: int) -> TrajectoryStore:
+    """Few rows make it long enough to be killed half-way: a journal is written every second."""
+    return record(*tiny.load(), tiny.questions("record")[:6], out, branches=24, max_rows=max_rows, progress=False)
 
 
 def answer_all(live: Live, *questions: str, **changes: Any) -> Any:
@@ -66,29 +66,34 @@ def both(out: Path) -> None:
     (out / f"found-{os.environ['RANK']}.pickle").write_bytes(pickle.dumps(found))
 
 
-def raising(out: Path, index: int) -> None:
-    """One process raises while it records, while it answers, then dies; where it lives on, so do the others' errors."""
-    live, mine = make_live("qwen3"), int(os.environ["RANK"]) == index
+def raising(out: Path) -> None:
+    """The last process raises while it records, asks for other things than the others, and at last dies."""
+    live, last = make_live("qwen3"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
     attempts = [
-        lambda **broken: record_all(live, out / "store", max_rows=1, **broken),
-        lambda **broken: answer_all(live, *QUESTIONS, **broken),
-        lambda **broken: answer_all(live, *QUESTIONS[: 2 - index], **({} if mine else {"seed": 4})),
-        lambda **broken: answer_all(live, *QUESTIONS, **broken),
+        lambda: record_all(live, out / "store", max_rows=1, **broken()),
+        lambda: record_all(live, out / "other", seed=6 if last else 5),
+        lambda: answer_all(live, *QUESTIONS, **broken()),
+        lambda: answer_all(live, *QUESTIONS, seed=4 if last else 3),
+        lambda: answer_all(live, *QUESTIONS, **broken(dies=True)),
     ]
+
+    def broken(dies: bool = False) -> dict[str, Any]:
+        return {"logits_processor": LogitsProcessorList([Broken(dies)])} if last else {}
+
     for number, attempt in enumerate(attempts):
-        broken = {"logits_processor": LogitsProcessorList([Broken(dies=number == 3)])} if mine else {}
         try:
-            attempt(**broken)
-        except (RuntimeError, ProcessError) as error:
+            attempt()
+        except (RuntimeError, TTSError) as error:
             print(number, type(error).__name__, error, flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     mode, folder = sys.argv[1], Path(sys.argv[2])
-    if mode == "both":
-        both(folder)
-    elif mode == "raising":
-        raising(folder, int(sys.argv[3]))
-    else:
-        record_slowly(folder)
+    modes = {
+        "both": both,
+        "raising": raising,
+        "slowly": lambda folder: record_tiny(folder, 2),
+        "fast": lambda folder: record_tiny(folder, 64),
+    }
+    modes[mode](folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from engine_models import QUESTIONS, Live, make_live
+from torch.distributed.tensor import distribute_tensor, init_device_mesh
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from tts_generate import tiny
@@ -66,6 +67,14 @@ def both(out: Path) -> None:
     (out / f"found-{os.environ['RANK']}.pickle").write_bytes(pickle.dumps(found))
 
 
+def spread_out() -> Live:
+    """A model of which every process has a part."""
+    live = make_live("qwen3")
+    mesh = init_device_mesh("cpu", (int(os.environ["WORLD_SIZE"]),))
+    live.model.lm_head.weight = torch.nn.Parameter(distribute_tensor(live.model.lm_head.weight.data, mesh))
+    return live
+
+
 def raising(out: Path) -> None:
     """The last process raises while it records, asks for other things than the others, and at last dies."""
     live, last = make_live("qwen3"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
@@ -74,6 +83,7 @@ def raising(out: Path) -> None:
         lambda: record_all(live, out / "other", seed=6 if last else 5),
         lambda: answer_all(live, *QUESTIONS, **broken()),
         lambda: answer_all(live, *QUESTIONS, seed=4 if last else 3),
+        lambda: record_all(spread_out(), out / "store"),
         lambda: answer_all(live, *QUESTIONS, **broken(dies=True)),
     ]
 

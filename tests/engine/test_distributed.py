@@ -168,14 +168,15 @@ def test_where_one_process_fails_all_do(tmp_path: Path) -> None:
         "1 ProcessError process 1 of 2 failed: StoreFormatError: ",
         "2 ProcessError process 1 of 2 failed: RuntimeError: broken processor",
         "3 ProcessError the processes were given different questions or seeds",
-        "4 ProcessError another process of this job ended early",
+        "4 UnsupportedError this model's weights are spread over the processes",
+        "5 ProcessError another process of this job ended early",
     ]
     for line, start_of_it in zip(said.splitlines(), expected, strict=True):
         assert line.startswith(start_of_it)
     assert "other settings (seed: 5 here, 6 asked for)" in said
     assert children[1].returncode == 9
     kinds = [line.split()[1] for line in theirs.splitlines()]
-    assert kinds == ["RuntimeError", "StoreFormatError", "RuntimeError", "ProcessError"]
+    assert kinds == ["RuntimeError", "StoreFormatError", "RuntimeError", "ProcessError", "UnsupportedError"]
 
 
 def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def generate_distributed(
             )
     kwargs = {**kwargs, "strategy": "autotts", "return_dict_in_generate": True}
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    with together() as processes:
+    with together(model) as processes:
         if processes.count == 1:
             alone: AutoTTSOutput = model.generate(input_ids=input_ids, attention_mask=mask, seed=seed, **kwargs)
             return alone

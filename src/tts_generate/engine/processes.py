@@ -7,7 +7,6 @@ when a process ends, so a death is noticed at once.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,10 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils.environment import get_cpu_distributed_information
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from tts_generate.errors import InputError, ProcessError
+from tts_generate.errors import InputError, ProcessError, UnsupportedError
 
 T = TypeVar("T")
 _ARRIVAL = timedelta(minutes=30)
@@ -74,7 +75,7 @@ def launched() -> Processes:
     Raises:
         InputError: several were started, but accelerate was set up for one.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = get_cpu_distributed_information().world_size  # of torchrun's variables, or of an MPI's
     if count < 2 and not PartialState._shared_state and not (dist.is_available() and dist.is_initialized()):
         return Processes()
     # Without an accelerator, accelerate takes every process for the only one unless it is told `cpu=True`.
@@ -88,16 +89,22 @@ def launched() -> Processes:
 
 
 @contextmanager
-def together() -> Iterator[Processes]:
+def together(model: PreTrainedModel) -> Iterator[Processes]:
     """The processes of the job, able to exchange values; every one of them must enter.
 
     Raises:
         ProcessError: one did not come within half an hour.
+        UnsupportedError: they have one model between them.
     """
     alone = launched()
     if alone.count == 1:
         yield alone
         return
+    if any(isinstance(weight, DTensor) for weight in model.parameters()):
+        raise UnsupportedError(
+            "this model's weights are spread over the processes of the job (tensor parallel, or FSDP), so they cannot "
+            "share questions out; load a copy in each process, or one with device_map='auto' in a single process."
+        )
     try:
         arrival = dist.new_group(backend="gloo", timeout=_ARRIVAL)
         dist.all_gather_object([None] * alone.count, alone.index, group=arrival)

@@ -28,6 +28,7 @@ from tts_generate.engine.distributed import Key, open_store
 from tts_generate.engine.generate import AutoTTS
 from tts_generate.engine.processes import Processes, input_device, together
 from tts_generate.engine.question import Task
+from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
@@ -60,25 +61,13 @@ class Recorder(AutoTTS):
         request.check_modes(config, model_kwargs)
         prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
         settings = dataclasses.replace(self.settings(config, input_ids.shape[1]), probe_every_step=True)
-        manifest = Manifest(
-            interval_tokens=settings.interval_tokens,
-            branches=self.branches,
-            seed=settings.seed,
-            model=model_card(model),
-            tokenizer={
-                "class": type(self.tokenizer).__name__,
-                "vocab_size": len(self.tokenizer),
-                "chat": self.chat,
-            },
-            generation_config=sampling_card(config, settings.max_new_tokens),
-            probe=dataclasses.asdict(request.probing(self.probing, config)),
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
-            source="recorded",
-            questions_sha256=questions_sha256(self.questions),
-        )
         with (
-            together() as processes,
-            open_store(processes, self.out, manifest, self.questions) as (writer, missing, watch),
+            together(model) as processes,
+            open_store(processes, self.out, self._manifest(model, config, settings), self.questions) as (
+                writer,
+                missing,
+                watch,
+            ),
             self._bar(processes, len(missing)) as bar,
             _flushing(writer) as rows,
             _before_each_pass(model, watch),
@@ -95,6 +84,24 @@ class Recorder(AutoTTS):
                 for _ in loop.run(tasks):
                     pass
         return input_ids
+
+    def _manifest(self, model: PreTrainedModel, config: GenerationConfig, settings: Settings) -> Manifest:
+        return Manifest(
+            interval_tokens=settings.interval_tokens,
+            branches=self.branches,
+            seed=settings.seed,
+            model=model_card(model),
+            tokenizer={
+                "class": type(self.tokenizer).__name__,
+                "vocab_size": len(self.tokenizer),
+                "chat": self.chat,
+            },
+            generation_config=sampling_card(config, settings.max_new_tokens),
+            probe=dataclasses.asdict(request.probing(self.probing, config)),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            source="recorded",
+            questions_sha256=questions_sha256(self.questions),
+        )
 
     def _bar(self, processes: Processes, missing: int) -> Any:
         """A bar over this process's branches, shown by the main one; those recorded before count as done."""

@@ -28,6 +28,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/replay.py benchmarks/results/replay.json
 	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
+	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.

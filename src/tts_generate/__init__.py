@@ -13,10 +13,17 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from tts_generate.controller import Controller
-    from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, record
+    from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, generate_distributed, record
     from tts_generate.errors import TTSError
     from tts_generate.loading import load_controller
-    from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
+    from tts_generate.processors import (
+        BranchProcessor,
+        BranchProcessorList,
+        Deadline,
+        MaxBranches,
+        OnRound,
+        TokenBudget,
+    )
     from tts_generate.replay import Recording
     from tts_generate.server import ServerModel, ServerOutput
     from tts_generate.state import Decision, State
@@ -28,8 +35,10 @@ _MODULES = {
     "BranchProcessor": "processors",
     "BranchProcessorList": "processors",
     "Controller": "controller",
+    "Deadline": "processors",
     "Decision": "state",
     "MaxBranches": "processors",
+    "OnRound": "processors",
     "Question": "trajectories",
     "Recording": "replay",
     "ServerModel": "server",
@@ -40,14 +49,15 @@ _MODULES = {
     "Trajectory": "trajectories",
     "TrajectoryStore": "trajectories",
     "enable": "engine",
+    "generate_distributed": "engine",
     "load_controller": "loading",
     "record": "engine",
 }
 
 __all__ = [
-    "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Decision", "MaxBranches",
-    "Question", "Recording", "ServerModel", "ServerOutput", "State", "TTSError", "TokenBudget", "Trajectory",
-    "TrajectoryStore", "enable", "load_controller", "record",
+    "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Deadline", "Decision",
+    "MaxBranches", "OnRound", "Question", "Recording", "ServerModel", "ServerOutput", "State", "TTSError",
+    "TokenBudget", "Trajectory", "TrajectoryStore", "enable", "generate_distributed", "load_controller", "record",
 ]  # fmt: skip
 
 

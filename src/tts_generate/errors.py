@@ -43,6 +43,10 @@ class UntrustedCodeError(ControllerError):
     """Controller code would have to run, and nobody said that it may."""
 
 
+class ProcessError(TTSError):
+    """Another process of a launched job ended early, or the processes do not do the same thing."""
+
+
 class StoreError(TTSError):
     """A trajectory store cannot be read or written."""
 

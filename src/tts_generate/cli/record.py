@@ -48,7 +48,9 @@ def record(
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
     max_rows: Annotated[int | None, typer.Option(help="Branches decoded in one forward pass at most (256).")] = None,
     dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 … (cpu).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda (under accelerate launch: a GPU each), cuda:1 … (cpu).")
+    ] = None,
     server: Annotated[
         list[str] | None,
         typer.Option(help="Address of a completions endpoint with the model, e.g. http://host:8000/v1; repeatable."),
@@ -59,7 +61,10 @@ def record(
         str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
     ] = None,
 ) -> None:
-    """Record trajectories of a question set, probed at every step, on a model here or on servers."""
+    """Record trajectories of a question set, probed at every step, on a model here or on servers.
+
+    Under `accelerate launch` all its processes record, into one store.
+    """
     options = _given(
         interval_tokens=interval_tokens,
         max_new_tokens=max_new_tokens,
@@ -79,7 +84,10 @@ def record(
         rows, asked = _record_there(server, model, questions, out, api_key, there, shared)
     else:
         _refuse(there, "for --server only")
-        rows, asked = _record_here(model, questions, out, here, shared)
+        found, asked = _record_here(model, questions, out, here, shared)
+        if found is None:
+            return
+        rows = found
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
@@ -93,13 +101,17 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 def _record_here(
     model: str | None, questions: Path | None, out: Path, here: dict[str, Any], shared: dict[str, Any]
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[list[Any] | None, list[Any]]:
+    """The recorded rows, None in all processes of a job but the main one, and the questions."""
     from tts_generate.engine import record as run
+    from tts_generate.engine.processes import launched, own_device
 
     if model is None:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
-    loaded, tokenizer, asked = _load(model, questions, here.pop("dtype", "float32"), here.pop("device", "cpu"))
-    return run(loaded, tokenizer, asked, out, **here, **shared).trajectories(), asked
+    device = own_device(here.pop("device", "cpu"))
+    loaded, tokenizer, asked = _load(model, questions, here.pop("dtype", "float32"), device)
+    store = run(loaded, tokenizer, asked, out, **here, **shared)
+    return store.trajectories() if launched().main else None, asked
 
 
 def _record_there(

@@ -218,7 +218,7 @@ class Batch:
         Returns:
             Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
         """
-        count, device = len(plan.slots), self.decoder.model.device
+        count, device = len(plan.slots), self.decoder.device
         tokens = torch.from_numpy(plan.tokens).to(device)
         rows, positions = plan.slots, self.rows.counts(plan.slots) + 1
         found: list[tuple[Tensor, ...]] = []

@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from tts_generate.engine.attention import Span, attending, knows_spans
 from tts_generate.engine.cache import Prefix, SlotCache
+from tts_generate.engine.processes import input_device
 from tts_generate.errors import UnsupportedError
 
 BUCKET = 32
@@ -70,7 +71,8 @@ class Decoder:
         uses_window = kinds is None or "sliding_attention" in kinds
         self.window: int | None = window if uses_window else None
         self.mixed = kinds is not None and self.window is not None
-        self.block = BLOCK if model.device.type == "cpu" else 1 << 30
+        self.device = input_device(model)
+        self.block = BLOCK if self.device.type == "cpu" else 1 << 30
 
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
@@ -78,7 +80,7 @@ class Decoder:
 
         Each prompt is run alone, so that its numbers do not depend on the other questions of the call.
         """
-        ids = torch.tensor([list(prompt_ids)], device=self.model.device)
+        ids = torch.tensor([list(prompt_ids)], device=self.device)
         cache = DynamicCache()  # without a config every layer keeps all columns, also where attention is windowed
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         logits = self._forward(ids, cache, None, places, 1)

@@ -27,6 +27,7 @@ from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect
+from tts_generate.engine.processes import input_device
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
@@ -185,7 +186,11 @@ class AutoTTS:
             max_branches=self.max_branches,
             max_cache_bytes=self.max_cache_bytes,
             decode_ahead=self.decode_ahead,
-            sync_every=self.sync_every if self.sync_every is not None else 1 if model.device.type == "cpu" else 8,
+            sync_every=self.sync_every
+            if self.sync_every is not None
+            else 1
+            if input_device(model).type == "cpu"
+            else 8,
         )
 
     def loop(

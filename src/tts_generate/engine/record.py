@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +13,27 @@ import torch
 import transformers
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
 
 from tts_generate.engine import request
 from tts_generate.engine.branch import Branch
+from tts_generate.engine.cards import model_card, sampling_card
+from tts_generate.engine.distributed import Key, open_store
 from tts_generate.engine.generate import AutoTTS
+from tts_generate.engine.processes import Processes, input_device, together
 from tts_generate.engine.question import Task
+from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
+from tts_generate.trajectories.writers import Watch
 
 _FLUSH_SECONDS = 1.0
 
@@ -51,52 +61,70 @@ class Recorder(AutoTTS):
         request.check_modes(config, model_kwargs)
         prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
         settings = dataclasses.replace(self.settings(model, config, input_ids.shape[1]), probe_every_step=True)
-        manifest = Manifest(
+        with (
+            together(model) as processes,
+            open_store(processes, self.out, self._manifest(model, config, settings), self.questions) as (
+                writer,
+                missing,
+                watch,
+            ),
+            self._bar(processes, len(missing)) as bar,
+            _flushing(writer) as rows,
+            _before_each_pass(model, watch),
+        ):
+            tasks = self._tasks(prompts, missing)
+
+            def keep(task: Task, branch: Branch) -> None:
+                rows.add(branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids)))
+                bar.update()
+
+            if tasks:
+                hooks = {"on_branch": keep}
+                loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria, **hooks)
+                for _ in loop.run():
+                    pass
+        return input_ids
+
+    def _manifest(self, model: PreTrainedModel, config: GenerationConfig, settings: Settings) -> Manifest:
+        return Manifest(
             interval_tokens=settings.interval_tokens,
             branches=self.branches,
             seed=settings.seed,
-            model=_model_card(model),
+            model=model_card(model),
             tokenizer={
                 "class": type(self.tokenizer).__name__,
                 "vocab_size": len(self.tokenizer),
                 "chat": self.chat,
             },
-            generation_config=_sampling_card(config, settings.max_new_tokens),
+            generation_config=sampling_card(config, settings.max_new_tokens),
             probe=dataclasses.asdict(request.probing(self.probing, config)),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             source="recorded",
             questions_sha256=questions_sha256(self.questions),
         )
-        with StoreWriter.open(self.out, manifest, self.questions) as writer:
-            tasks = self._tasks(prompts, writer.done)
-            bar = tqdm(
-                total=self.branches * len(prompts),
-                initial=len(writer.done),
-                desc="recording",
-                unit="branch",
-                disable=not self.progress,
-            )
-            with bar, _flushing(writer) as rows:
 
-                def keep(task: Task, branch: Branch) -> None:
-                    rows.add(branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids)))
-                    bar.update()
+    def _bar(self, processes: Processes, missing: int) -> Any:
+        """A bar over this process's branches, shown by the main one; those recorded before count as done."""
+        total = self.branches * len(self.questions) // processes.count
+        return tqdm(
+            total=total,
+            initial=max(0, total - missing),
+            desc="recording" if processes.count == 1 else f"recording (process 0 of {processes.count})",
+            unit="branch",
+            disable=not (self.progress and processes.main),
+        )
 
-                if tasks:
-                    hooks = {"on_branch": keep}
-                    loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria, **hooks)
-                    for _ in loop.run():
-                        pass
-        return input_ids
-
-    def _tasks(self, prompts: list[list[int]], done: set[tuple[str, int]]) -> list[Task]:
-        """One task a question, for the branches that are not recorded yet."""
+    def _tasks(self, prompts: list[list[int]], missing: Sequence[Key]) -> list[Task]:
+        """One task a question, for the branches that this process has to record."""
+        wanted: dict[str, list[int]] = {}
+        for question_id, branch in missing:
+            wanted.setdefault(question_id, []).append(branch)
         tasks = []
         for question, ids in zip(self.questions, prompts, strict=True):
-            missing = [n for n in range(self.branches) if (question.question_id, n) not in done]
-            if missing:
-                controller = load_controller("self_consistency", max_samples=len(missing))
-                tasks.append(Task(question.question_id, ids, controller, order=missing))
+            order = wanted.get(question.question_id)
+            if order:
+                controller = load_controller("self_consistency", max_samples=len(order))
+                tasks.append(Task(question.question_id, ids, controller, order=order))
         return tasks
 
 
@@ -118,6 +146,16 @@ class _Rows:
         if rows:
             self.writer.append(rows)
         self.flushed = time.monotonic()
+
+
+@contextmanager
+def _before_each_pass(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
+    """Look after the other processes before every forward pass, so that this one stops soon after one of them did."""
+    hook = model.register_forward_pre_hook(lambda module, arguments: watch())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -152,6 +190,10 @@ def record(
     Run again with the same arguments, it goes on where it stopped: what is recorded stays, and the finished store has
     the same rows as that of an uninterrupted run.
 
+    In a job of several processes (`accelerate launch`, torchrun) all of them call it with the same arguments, each with
+    the model on its own device; they share the branches out and make one store, with the same rows as one process
+    would, and each returns when all are done. `out` must be one folder for all.
+
     Args:
         model: a causal language model of transformers.
         tokenizer: its tokenizer; it needs no pad token.
@@ -171,10 +213,16 @@ def record(
 
     Raises:
         InputError: nothing to record, or an argument out of range.
+        ProcessError: another process of the job ended early; what was recorded is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
     if not questions:
         raise InputError("there is no question to record.")
+    if not isinstance(model, GenerationMixin):
+        raise InputError(
+            f"record() takes a transformers model that can generate, got {type(model).__name__}; of a model that was "
+            "wrapped for training pass accelerator.unwrap_model(model)."
+        )
     recorder = Recorder(
         questions,
         Path(out),
@@ -191,11 +239,12 @@ def record(
         max_probe_tokens=max_probe_tokens,
     )
     input_ids, attention_mask = _prompts(tokenizer, questions, chat)
+    device = input_device(model)
     generate_kwargs.setdefault("do_sample", True)
     type(model).generate(
         model,
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
+        input_ids=input_ids.to(device),
+        attention_mask=attention_mask.to(device),
         custom_generate=recorder,
         **generate_kwargs,
     )
@@ -222,33 +271,3 @@ def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool) -> tuple
         ids[number, width - len(row) :] = torch.tensor(row)
         mask[number, width - len(row) :] = 1
     return ids, mask
-
-
-def _model_card(model: PreTrainedModel) -> dict[str, Any]:
-    return {
-        "name_or_path": model.config._name_or_path,
-        "revision": getattr(model.config, "_commit_hash", None),
-        "class": type(model).__name__,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "parameters": model.num_parameters(),
-        "weights_sample": _weights_sample(model),
-    }
-
-
-def _weights_sample(model: PreTrainedModel) -> str:
-    """A hash of a few numbers of every weight, so that another model at the same path is not taken for this one."""
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        few = weight.flatten()[:: max(1, weight.numel() // 16)][:16]
-        digest.update(name.encode() + few.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _sampling_card(config: GenerationConfig, max_new_tokens: int) -> dict[str, Any]:
-    """The settings that shape the distribution of the tokens, defaults left out."""
-    given = {
-        name: value
-        for name, value in config.to_diff_dict().items()
-        if not name.startswith("_") and name != "transformers_version" and isinstance(value, (int, float, str, list))
-    }
-    return {**given, "max_new_tokens": max_new_tokens}

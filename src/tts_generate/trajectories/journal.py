@@ -1,5 +1,7 @@
 """An append-only journal: what `append` has returned for is on the disk, whatever happens next.
 
+`journal` is that of a store's only writer, or of the main one of several; `journal-<n>` of the n-th of the others.
+
 A record is its length, its crc32, and its JSON. A crash in the middle of a write leaves a torn record at the very end,
 which is passed over. Damage before that costs the records it hits and no others: whole records behind it are found.
 """
@@ -25,9 +27,10 @@ _START = b"[{"
 
 def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
     """Every whole record of a journal with where it starts and ends, in bytes; nothing if there is no journal."""
-    if not path.is_file():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return
-    data = path.read_bytes()
     offset = 0
     while offset >= 0:
         payload = _record(data, offset)
@@ -38,6 +41,16 @@ def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
         else:
             found = data.find(_START, offset + _HEAD.size + 1)
             offset = found - _HEAD.size if found >= 0 else -1
+
+
+def journal_path(store: Path, index: int) -> Path:
+    """The journal of a writer."""
+    return store / (f"journal-{index}" if index else "journal")
+
+
+def other_journals(store: Path) -> list[Path]:
+    """The journals of all writers but the main one."""
+    return [path for path in sorted(store.glob("journal-*")) if path.name.removeprefix("journal-").isdecimal()]
 
 
 def _record(data: bytes, offset: int) -> bytes:

@@ -1,28 +1,31 @@
-"""A trajectory store: a folder of parquet shards, read without locks and written by one process at a time.
+"""A trajectory store: a folder of parquet shards, read without locks and written by one job at a time.
 
 manifest.json     everything needed to repeat the recording
 questions.jsonl   the questions, in order
 part-*.parquet    one row a branch; a shard is there whole or not at all
 journal           branches recorded and not yet sealed into a shard
 LOCK              held (flock) by the process that writes
+
+A job of several processes has one that opens the store (the main one) and others that join it: each of these writes a
+journal of its own (journal-<n>), holds a lock of its own (LOCK-<n>), and seals its own shards. What they leave behind
+when they are killed is taken over by whoever opens the store next.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tts_generate.errors import StoreError, StoreFormatError
-from tts_generate.trajectories.journal import Journal, full, read_journal
+from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal
 from tts_generate.trajectories.schema import (
     SCHEMA,
     Manifest,
@@ -33,6 +36,7 @@ from tts_generate.trajectories.schema import (
     questions_to_jsonl,
     to_table,
 )
+from tts_generate.trajectories.writers import Seat, clear_seats
 
 _SEAL_ROWS = 4096
 
@@ -69,8 +73,10 @@ class TrajectoryStore:
         Raises:
             StoreFormatError: a damaged shard, by name, or one branch recorded twice with different contents.
         """
-        # The journal first: a writer that seals it in between then shows its rows twice, not never.
-        journalled = [row for rows, _, _ in read_journal(self.path / "journal") for row in rows]
+        # Rows move from other writers' journals to the main one to shards: read in that order, a row that is moved in
+        # between is seen twice, not never.
+        journals = [*other_journals(self.path), journal_path(self.path, 0)]
+        journalled = [row for journal in journals for rows, _, _ in read_journal(journal) for row in rows]
         rows = read_parts(self.path) + [Trajectory.from_row(row) for row in journalled]
         place = {question.question_id: number for number, question in enumerate(self.questions)}
         found: dict[tuple[str, int], Trajectory] = {}
@@ -94,11 +100,11 @@ class StoreWriter:
     Use it as a context manager; leaving it, by an exception too, seals what was recorded and frees the lock.
     """
 
-    def __init__(self, path: Path, lock: int, journal: Journal, done: set[tuple[str, int]]) -> None:
-        self.path = path
+    def __init__(self, path: Path, seat: Seat, journal: Journal, done: set[tuple[str, int]]) -> None:
+        self.path, self.seat = path, seat
         self.done = done
-        """(question_id, branch) of every branch recorded."""
-        self._lock, self._journal = lock, journal
+        """(question_id, branch) of every branch recorded; of a writer that joined, those it recorded itself."""
+        self._journal = journal
 
     @classmethod
     def open(cls, path: str | Path, manifest: Manifest, questions: Sequence[Question]) -> Self:
@@ -111,23 +117,44 @@ class StoreWriter:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            seat = Seat(path, 0)
         except OSError as error:
             raise StoreError(f"cannot write to {path}: {error.strerror}.") from error
         try:
+            clear_seats(path)
+            seat.say("")
             _settle(path, manifest, questions)
             for leftover in path.glob("*.tmp"):  # of a writer that was killed
                 leftover.unlink()
             sealed = {row.key for row in read_parts(path)}
-            journal = Journal(path / "journal")
+            journal = Journal(journal_path(path, 0))
             # Killed between naming a shard and clearing the journal: what is sealed is not sealed again.
-            journal.rows = [row for row in journal.rows if (row["question_id"], row["branch"]) not in sealed]
+            journal.rows = [row for row in journal.rows if _key(row) not in sealed]
+            done = sealed | {_key(row) for row in journal.rows}
+            _take_over(path, journal, done)
         except BaseException as error:
-            os.close(lock)
+            seat.leave()
             if isinstance(error, OSError):
                 raise full(path / "manifest.json", error) from error
             raise
-        return cls(path, lock, journal, sealed | {(row["question_id"], row["branch"]) for row in journal.rows})
+        return cls(path, seat, journal, done)
+
+    @classmethod
+    def join(cls, path: str | Path, manifest: Manifest, index: int) -> Self:
+        """Write beside the main process of this job, which has the store open, as its process `index` (1, 2, …).
+
+        The processes must not record the same branches.
+
+        Raises:
+            StoreError: no store there, which is so where the folder is not shared, or it cannot be written.
+            StoreFormatError: the main process records with other settings; the fields are named.
+        """
+        path = Path(path)
+        _check_settings(TrajectoryStore.open(path), manifest)
+        try:
+            return cls(path, Seat(path, index), Journal(journal_path(path, index)), set())
+        except OSError as error:
+            raise StoreError(f"cannot write to {path}: {error.strerror}.") from error
 
     def append(self, trajectories: Iterable[Trajectory]) -> None:
         """Record branches; they are on the disk when this returns. A branch recorded before is left as it was.
@@ -171,8 +198,13 @@ class StoreWriter:
         try:
             self.seal()
         finally:
-            self._journal.close()
-            os.close(self._lock)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._journal.close()
+        if self._journal.path != journal_path(self.path, 0) and not self._journal.rows:
+            self._journal.path.unlink()
+        self.seat.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -181,10 +213,24 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreError):  # the disk is failing: do not try to write more, the journal holds it all
-            self._journal.close()
-            os.close(self._lock)
+            self._leave()
         else:
             self.close()
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int]:
+    return row["question_id"], row["branch"]
+
+
+def _take_over(path: Path, journal: Journal, done: set[tuple[str, int]]) -> None:
+    """Move what other writers of an earlier job left in their journals into ours; killed half-way, nothing is lost."""
+    for leftover in map(Journal, other_journals(path)):
+        rows = [row for row in leftover.rows if _key(row) not in done]
+        if rows:
+            journal.append(rows)
+            done |= {_key(row) for row in rows}
+        leftover.close()
+        leftover.path.unlink()
 
 
 def _check_storable(rows: list[Trajectory]) -> None:
@@ -227,27 +273,10 @@ def read_parts(path: Path) -> list[Trajectory]:
     return rows
 
 
-def _lock(path: Path) -> int:
-    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise StoreError(f"{path} is being written by another process; wait for it, or record elsewhere.") from None
-    return lock
-
-
 def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> None:
     """Write manifest and questions, or check that those there ask for the same recording."""
-    asked = Manifest.from_json(manifest.to_json(), path / "manifest.json")  # as it will be read back
     if (path / "manifest.json").is_file():
-        store = TrajectoryStore.open(path)
-        difference = store.manifest.difference(asked)
-        if difference:
-            raise StoreFormatError(
-                f"{path} was recorded with other settings ({difference}). Use the same settings to go on with it, or "
-                "another folder."
-            )
+        _check_settings(TrajectoryStore.open(path), manifest)
         return
     text = questions_to_jsonl(questions)
     ours = {"LOCK", "manifest.tmp", "questions.tmp"}
@@ -260,6 +289,16 @@ def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> No
         )
     _write_text(path / "questions.jsonl", text)
     _write_text(path / "manifest.json", manifest.to_json())  # last: a folder with a manifest is a store
+
+
+def _check_settings(store: TrajectoryStore, manifest: Manifest) -> None:
+    asked = Manifest.from_json(manifest.to_json(), store.path / "manifest.json")  # as it will be read back
+    difference = store.manifest.difference(asked)
+    if difference:
+        raise StoreFormatError(
+            f"{store.path} was recorded with other settings ({difference}). Use the same settings to go on with it, or "
+            "another folder."
+        )
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,0 +1,174 @@
+"""Record into one store, or answer one list of questions, with the processes of a launched job.
+
+A branch's tokens depend on (seed, question, branch, position) only, so it does not matter which process decodes it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tts_generate.engine import request
+from tts_generate.engine.output import AutoTTSOutput
+from tts_generate.engine.processes import Processes, line_of, together
+from tts_generate.errors import ProcessError, StoreError, UnsupportedError
+from tts_generate.trajectories import Manifest, Question, StoreWriter
+from tts_generate.trajectories.writers import DONE, Watch
+
+Key = tuple[str, int]
+
+
+@contextmanager
+def open_store(
+    processes: Processes, out: Path, manifest: Manifest, questions: Sequence[Question]
+) -> Iterator[tuple[StoreWriter, list[Key], Watch]]:
+    """A writer for this process, the branches it has to record, and what to call now and then while it does.
+
+    The missing branches are dealt out one by one, so that every process has an equal part of every question: none
+    waits long for the one with the hard questions, and a few questions keep many processes busy. A prompt is
+    prefilled in each process. Leaving returns when every process has recorded its part.
+
+    Raises:
+        StoreError: as `StoreWriter.open`.
+        ProcessError: another process ended early; the watch raises it too.
+    """
+    if processes.count == 1:
+        with StoreWriter.open(out, manifest, questions) as writer:
+            yield writer, _missing(writer.done, manifest, questions), Watch(out, 0, 1)
+        return
+    with ExitStack() as stack:
+        writers: list[StoreWriter] = []
+
+        def enter(writer: StoreWriter) -> StoreWriter:
+            writers.append(stack.enter_context(writer))
+            return writer
+
+        def start() -> list[Key]:
+            return _missing(enter(StoreWriter.open(out, manifest, questions)).done, manifest, questions)
+
+        def join() -> None:
+            enter(StoreWriter.join(out, manifest, processes.index))
+
+        missing = processes.agree(lambda: start() if processes.main else [])[0]
+        processes.agree(lambda: None if processes.main else join())
+        (writer,) = writers
+        watch = Watch(out, processes.index, processes.count)
+        try:
+            yield writer, missing[processes.index :: processes.count], watch
+            writer.seal()
+            if processes.main:
+                watch.wait()
+            writer.seat.say(DONE)
+            watch.wait()
+        except BaseException as error:
+            with suppress(StoreError):  # a full disk: the others learn from the lock that this one ended
+                writer.seat.say(line_of(error))
+            raise
+
+
+def _missing(done: set[Key], manifest: Manifest, questions: Sequence[Question]) -> list[Key]:
+    keys = ((question.question_id, branch) for question in questions for branch in range(manifest.branches))
+    return [key for key in keys if key not in done]
+
+
+def generate_distributed(
+    model: PreTrainedModel,
+    *,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> AutoTTSOutput:
+    """`model.generate(strategy="autotts", return_dict_in_generate=True)`, the questions shared out over a job.
+
+    Every process calls it with the same arguments and gets the whole output: that of one process, `trace` and
+    `branches` included. In a process that was not launched with others it is `model.generate`.
+
+    Args:
+        model: an enabled model, on this process's device.
+        input_ids: (questions, length) int64, all questions, padded on the left.
+        attention_mask: the same shape, 0 on padding.
+        seed: as in `AutoTTS`; if None, the main process draws it.
+        **kwargs: for `model.generate`.
+
+    Raises:
+        ProcessError: a process failed or died, or was given other questions.
+        UnsupportedError: something that has no meaning over several processes.
+    """
+    for name in ("streamer", "stream", "synced_gpus", "custom_generate"):
+        if kwargs.get(name):
+            raise UnsupportedError(
+                f"generate_distributed cannot honour {name!r}: each process has some questions only."
+            )
+    kwargs = {**kwargs, "strategy": "autotts", "return_dict_in_generate": True}
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    with together(model) as processes:
+        if processes.count == 1:
+            alone: AutoTTSOutput = model.generate(input_ids=input_ids, attention_mask=mask, seed=seed, **kwargs)
+            return alone
+        seeds, asked = zip(*processes.gather((_drawn(seed), _digest(input_ids, mask, seed))), strict=True)
+        if len(set(asked)) > 1:
+            raise ProcessError("the processes were given different questions or seeds; give all of them all questions.")
+        numbers = range(len(input_ids))[processes.index :: processes.count]
+
+        def answer() -> tuple[AutoTTSOutput, Tensor] | None:
+            if not numbers:
+                return None
+            rows = torch.tensor(numbers, device=input_ids.device)
+            mine = {"input_ids": input_ids[rows], "attention_mask": mask[rows]}
+            found: AutoTTSOutput = model.generate(**mine, seed=seeds[0], **kwargs)
+            sequences, found.sequences = cast(Tensor, found.sequences).cpu(), None
+            return found, sequences
+
+        parts = [part for part in processes.agree(answer) if part is not None]
+    output = _merged([part for part, _ in parts], len(input_ids))
+    sequences = _stacked([sequences for _, sequences in parts], len(input_ids), _pad_id(model, kwargs))
+    output.sequences = sequences.to(input_ids.device)
+    return output
+
+
+def _drawn(seed: int | None) -> int:
+    return int(torch.randint(2**62, ())) if seed is None else seed
+
+
+def _digest(input_ids: Tensor, mask: Tensor, seed: int | None) -> str:
+    return hashlib.sha256(repr((input_ids.tolist(), mask.tolist(), seed)).encode()).hexdigest()
+
+
+def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
+    """The lists of all parts in the order of the questions, which were dealt out one by one."""
+    lists: dict[str, Any] = {
+        name: [parts[n % len(parts)][name][n // len(parts)] for n in range(count)]
+        for name, value in parts[0].items()
+        if isinstance(value, list)
+    }
+    for number in range(count):
+        lists["trace"][number] = dataclasses.replace(lists["trace"][number], question_id=str(number))
+        lists["branches"][number] = [
+            dataclasses.replace(row, question_id=str(number)) for row in lists["branches"][number]
+        ]
+    return AutoTTSOutput(**lists, seed=parts[0].seed)
+
+
+def _stacked(parts: Sequence[Tensor], count: int, pad_id: int) -> Tensor:
+    """The rows of all parts in the order of the questions, padded on the right."""
+    whole = torch.full((count, max(part.shape[1] for part in parts)), pad_id, dtype=parts[0].dtype)
+    for first, part in enumerate(parts):
+        whole[first :: len(parts), : part.shape[1]] = part
+    return whole
+
+
+def _pad_id(model: PreTrainedModel, kwargs: dict[str, Any]) -> int:
+    config = copy.copy(kwargs.get("generation_config") or model.generation_config)
+    for name in ("pad_token_id", "eos_token_id"):
+        setattr(config, name, kwargs.get(name, getattr(config, name)))
+    return request.pad_id(config)

@@ -1,0 +1,143 @@
+"""The processes that write one store: each locks a file of its own while it lives, and says in it how it ended.
+
+LOCK      of the process that opened the store: the only one, or the main one of several
+LOCK-<n>  of the n-th of the others
+
+The operating system frees a lock when its process ends, however it ends: nobody has to beat, and nothing times out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from tts_generate.errors import ProcessError, StoreError
+from tts_generate.trajectories.journal import full
+
+DONE = "done"
+_POLL_SECONDS = 0.5
+
+
+class Seat:
+    """This process's place at a store.
+
+    Raises:
+        StoreError: another process has it.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, index: int) -> None:
+        self.path = _seat(path, index)
+        self._passing = False
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            if isinstance(error, BlockingIOError):
+                raise _busy(path) from None
+            raise
+
+    def say(self, text: str) -> None:
+        """Let the others know: `DONE`, why this process ends early, or "" while it works.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        self._passing = text == DONE and self.path.name != "LOCK"
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, text.encode()[:4096], 0)
+            os.fsync(self._file)
+        except OSError as error:
+            raise full(self.path, error) from error
+
+    def leave(self) -> None:
+        """Free the lock, and remove the file of a process whose work is done and that was not the main one."""
+        if self._passing:
+            self.path.unlink()
+        os.close(self._file)
+
+
+def clear_seats(path: Path) -> None:
+    """Remove what processes of an earlier job left; the caller has LOCK.
+
+    Raises:
+        StoreError: one of them still runs.
+    """
+    for seat in path.glob("LOCK-*"):
+        if _alive(seat):
+            raise _busy(path)
+        seat.unlink()
+
+
+class Watch:
+    """Looks after the other processes of a job: the main process after all, the others after the main one."""
+
+    def __init__(self, path: Path, index: int, count: int) -> None:
+        self.path, self.index, self.count = path, index, count
+        self._others = set(range(1, count)) if index == 0 else {0} if count > 1 else set[int]()
+        self._looked = time.monotonic()
+
+    def __call__(self) -> None:
+        """See that all are at work or done; looks at the disk at most every half second.
+
+        Raises:
+            ProcessError: naming the process that ended early, and why if it could say so.
+        """
+        if time.monotonic() - self._looked >= _POLL_SECONDS:
+            self._look()
+
+    def wait(self) -> None:
+        """Return when all are done, however long that takes.
+
+        Raises:
+            ProcessError: as above.
+        """
+        self._look()
+        while self._others:
+            time.sleep(_POLL_SECONDS / 5)
+            self._look()
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        for other in sorted(self._others):
+            seat = _seat(self.path, other)
+            alive = _alive(seat)
+            said = seat.read_text("utf-8", "replace") if seat.is_file() else ""
+            if said == DONE:
+                self._others.discard(other)
+            elif said or not alive:
+                raise ProcessError(said if said.startswith("process ") else self._obituary(other, said))
+
+    def _obituary(self, other: int, said: str) -> str:
+        why = said.removesuffix(".") or "it was killed"
+        return (
+            f"process {other} of {self.count} ended early: {why}. What was recorded is kept; run the same command "
+            "again, with as many processes as you like, to go on."
+        )
+
+
+def _seat(path: Path, index: int) -> Path:
+    return path / (f"LOCK-{index}" if index else "LOCK")
+
+
+def _alive(seat: Path) -> bool:
+    """Whether the process that has this seat still runs."""
+    try:
+        file = os.open(seat, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _busy(path: Path) -> StoreError:
+    return StoreError(f"{path} is being written by another process; wait for it, or record elsewhere.")

@@ -132,13 +132,13 @@ def recording_of(message: Mapping[str, Any], raw: bytes) -> Recording:
             table[name] = np.frombuffer(raw, "<i8", count, place)
             place += 8 * count
     logprobs = np.frombuffer(raw, "<f8", int(message["logprobs"]), place).astype(np.float64)
-    table = Table(_aligned(rows), _aligned(shown), logprobs)
+    both = Table(_aligned(rows), _aligned(shown), logprobs)
     offsets = np.cumsum([0, *message["questions"]])[:-1].tolist()
     questions = tuple(
-        RecordedQuestion(Question(str(k), "", ""), table, offset, count, 0, AnswerBook(), NO_ANSWER)
+        RecordedQuestion(Question(str(k), "", ""), both, offset, count, 0, AnswerBook(), NO_ANSWER)
         for k, (offset, count) in enumerate(zip(offsets, message["questions"], strict=True))
     )
-    return Recording(questions, table, int(message["interval_tokens"]), int(message["max_probe_tokens"]))
+    return Recording(questions, both, int(message["interval_tokens"]), int(message["max_probe_tokens"]))
 
 
 def _aligned(table: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The sandbox: opens candidates in locked processes, replays them in bulk or strictly, and confirms one by the other."""
+"""The sandbox: opens candidates in locked processes, and confirms bulk replay by strict replay."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Sandbox:
         first_shuffle: int = 0,
         mode: Mode = "bulk",
         entry: str | None = None,
-        **knobs: Knob,
+        **knobs: Any,
     ) -> ReplayResult:
         """Open a candidate, replay it once, and close it; see `candidate` and `Candidate.replay`."""
         with self.candidate(source, mode=mode, entry=entry) as candidate:

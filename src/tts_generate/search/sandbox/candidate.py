@@ -81,7 +81,7 @@ class Candidate:
         body = {"probing": kind["probing"], "max_rounds": rounds, "reads_logprobs": flags[0], "__doc__": None}
         self._kind = type(self.name, (StrictController,), body)
 
-    def knobs(self, betas: Sequence[float], **knobs: Knob) -> list[dict[str, Knob]]:
+    def knobs(self, betas: Sequence[float], **knobs: Any) -> list[dict[str, Knob]]:
         """Every knob at each budget, as the candidate's schedule says.
 
         Raises:
@@ -93,7 +93,7 @@ class Candidate:
             self._channel.refuse("knobs that are not names with numbers or names")
         return [dict(row) for row in rows]
 
-    def controller(self, *, beta: float = 0.5, **knobs: Knob) -> StrictController:
+    def controller(self, *, beta: float = 0.5, **knobs: Any) -> StrictController:
         """The candidate as a controller for `Recording.episode`, `Recording.trace` or `generate`, strict mode only.
 
         Raises:
@@ -112,7 +112,7 @@ class Candidate:
         shuffles: int = 100,
         first_shuffle: int = 0,
         compiled: bool | None = None,
-        **knobs: Knob,
+        **knobs: Any,
     ) -> ReplayResult:
         """What `tts_generate.replay.replay` returns, computed in the sandbox; right and wrong is told outside.
 
@@ -188,6 +188,7 @@ class Candidate:
 
 
 def order_of(recording: Recording, question: int, shuffle: int, shuffles: int, first: int) -> list[int]:
+    """The order of a question's branches in row `shuffle` of a replay's columns."""
     branches = recording.questions[question].branches
     if shuffles == 0:
         return list(range(branches))

@@ -227,9 +227,9 @@ class Channel:
 
 
 def clean(text: str) -> str:
-    """Text of a candidate without control characters.
+    r"""Text of a candidate without control characters.
 
-    >>> clean("a\\x1b[31mb")
+    >>> clean("a\x1b[31mb")
     'a[31mb'
     """
     return "".join(c for c in text if c.isprintable() or c == "\n")

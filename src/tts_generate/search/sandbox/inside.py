@@ -7,6 +7,7 @@ cannot check. Runs in the child: no import of the host's part.
 from __future__ import annotations
 
 import linecache
+import math
 import os
 import random
 import sys
@@ -23,6 +24,7 @@ from tts_generate.errors import ControllerError
 from tts_generate.rules import clear_decision
 from tts_generate.search.sandbox import wire
 from tts_generate.state import Decision, State
+from tts_generate.votes import confidence, tally
 
 MODULE = "candidate"
 FILE = "controller.py"
@@ -181,10 +183,30 @@ def _decided(do: Decision, opened: int) -> _Message:
     }
 
 
+class _WarmUp(Controller):
+    """Uses what candidates use most."""
+
+    width: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"width": 2}
+
+    def memory(self, max_branches: int) -> None:
+        self.seen = np.zeros(max_branches, np.float64)
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open = self.width
+
+    def review(self, state: State, do: Decision) -> None:
+        votes = tally(state.pool, state.pooled)
+        self.seen[0] = confidence(state.leader_votes, state.runner_up_votes) + math.exp(-len(votes))
+        do.stop = self.seen[: state.opened].sum() >= 0 or np.argsort(state.tokens)[0] == 0
+
+
 def warm_up() -> None:
     """Load and use the compiler once, so that a locked child finds every part of it in memory."""
-    from tts_generate.loading import load_controller
     from tts_generate.replay import replay
     from tts_generate.search.sandbox.arrays import smallest
 
-    replay(smallest(), load_controller("self_consistency", max_samples=2), shuffles=0, compiled=True, threads=1)
+    replay(smallest(), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)

@@ -23,7 +23,7 @@ from tts_generate.search.sandbox import wire
 from tts_generate.search.sandbox.imports import ALLOWED_MODULES
 from tts_generate.search.sandbox.locks import lock
 
-_ALSO_LOADED = ("linecache", "traceback", "tts_generate.rules", "tts_generate.search.sandbox.inside")
+_ALSO_LOADED = ("linecache", "numpy.ma", "traceback", "tts_generate.rules", "tts_generate.search.sandbox.inside")
 _Options = Mapping[str, Any]
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tts_generate import __version__
 from tts_generate.errors import SandboxUnavailable
 from tts_generate.search.sandbox import wire
 
-logger = logging.getLogger(__name__)
 _START_SECONDS = 120
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 BOOT = f"""
@@ -83,16 +81,14 @@ class Keeper:
     ) -> None:
         self.single = bool(prefix)
         self._lock = threading.Lock()
-        self._errors = -1
         paths = None if python is not None else _paths(compiles)
         interpreter = python or os.path.realpath(sys.executable)
         around = list(prefix) or (_bubblewrap_command(interpreter, paths or []) if bubblewrap else [])
         self._control, theirs = socket.socketpair()
-        self._log = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
                 [*around, interpreter, "-I", "-S", "-c", BOOT],
-                stdin=theirs, stdout=theirs, stderr=subprocess.PIPE if self.single else self._log,
+                stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE,
                 env={"PATH": os.environ.get("PATH", os.defpath)} if prefix else {}, cwd="/", start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -118,8 +114,7 @@ class Keeper:
         """
         if self.single:
             told = self._ask({"do": "fork", **request})
-            assert self._process.stderr is not None
-            ours, errors = self._control.dup(), os.dup(self._process.stderr.fileno())
+            ours, errors = self._control.dup(), os.dup(self._errors().fileno())
         else:
             ours, theirs = socket.socketpair()
             errors, write = os.pipe()
@@ -151,22 +146,22 @@ class Keeper:
 
     def close(self) -> None:
         """End the keeper, and its children with it."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # also where a child's stream is a copy of it
         self._control.close()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:
             _kill_group(self._process)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-        self._log.close()
+        self._errors().close()
 
     def _end_single(self, patience: float) -> int:
         try:
             code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            _kill_group(self._process)
+            self.close()
             return -signal.SIGKILL
-        return 128 - code if code > 128 else code
+        return int(128 - code if code > 128 else code)
 
     def _ask(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         """A request to the keeper, which is trusted, and its reply."""
@@ -188,11 +183,12 @@ class Keeper:
         return reply
 
     def _said(self) -> str:
-        if self._process.stderr is not None:
-            os.set_blocking(self._process.stderr.fileno(), False)
-            return (self._process.stderr.read(2000) or b"nothing").decode("utf-8", "replace")
-        self._log.seek(0)
-        return self._log.read()[-2000:].decode("utf-8", "replace") or "nothing"
+        os.set_blocking(self._errors().fileno(), False)
+        return (self._errors().read() or b"nothing")[-2000:].decode("utf-8", "replace")
+
+    def _errors(self) -> IO[bytes]:
+        assert self._process.stderr is not None
+        return self._process.stderr
 
 
 def _receive(control: socket.socket) -> dict[str, Any] | None:
@@ -213,10 +209,8 @@ def _exactly(control: socket.socket, count: int) -> bytes | None:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -233,7 +227,7 @@ def _paths(compiles: bool) -> list[str]:
 
 
 def _bubblewrap_command(interpreter: str, paths: Sequence[str]) -> list[str]:
-    """What runs a command with its own processes, network and file tree: the interpreter and the packages, read-only."""
+    """What runs a command with its own processes, network and files: the interpreter and the packages, read-only."""
     command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--die-with-parent"]
     command += ["--new-session", "--clearenv", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/usr", "/lib", "/lib64", "/bin"):

@@ -28,6 +28,8 @@ class Arch:
     """Reading and writing open descriptors, memory, clocks, the process itself and its end; most frequent first."""
     pages: tuple[int, ...]
     """mmap and mprotect: allowed without PROT_EXEC."""
+    compiling: tuple[int, ...]
+    """What else compiling needs: getcwd, for messages."""
     killed: tuple[int, ...]
     """No Python program calls these by mistake: ptrace, process_vm_*, bpf, io_uring, mount, unshare, setns, …"""
 
@@ -40,6 +42,7 @@ ARCHES: Mapping[str, Arch] = {
             186, 201, 219, 229, 230, 231, 271, 273, 309, 318, 324, 334,
         ),
         pages=(9, 10),
+        compiling=(79,),
         killed=(101, 165, 175, 246, 248, 250, 272, 298, 308, 310, 311, 321, 323, 425, 434, 438),
     ),
     "aarch64": Arch(
@@ -49,6 +52,7 @@ ARCHES: Mapping[str, Arch] = {
             165, 179, 153, 132, 178, 128, 114, 115, 94, 99, 168, 278, 283, 293,
         ),
         pages=(222, 226),
+        compiling=(17,),
         killed=(117, 40, 105, 104, 217, 219, 97, 241, 268, 270, 271, 280, 282, 425, 434, 438),
     ),
 }  # fmt: skip
@@ -85,7 +89,7 @@ def allow_list(arch: Arch, exec_pages: bool) -> list[Line]:
     """
     lines = [*_head(arch), *_each(arch.allowed, ALLOW)]
     if exec_pages:
-        lines += _each(arch.pages, ALLOW)
+        lines += _each((*arch.pages, *arch.compiling), ALLOW)
     for call in () if exec_pages else arch.pages:
         lines += [
             (_EQUAL, 0, 4, call), (_LOAD, 0, 0, _THIRD_ARGUMENT), (_ANY_BIT, 0, 1, _PROT_EXEC),
@@ -114,7 +118,7 @@ def install(lines: Sequence[Line]) -> None:
         OSError: the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    listed = (_Instruction * len(lines))(*lines)
+    listed = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
     program = _Program(len(lines), listed)
     for arguments in ((_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))):
         if libc.prctl(*arguments) != 0:

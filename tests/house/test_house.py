@@ -26,6 +26,7 @@ LAYERS = [
     {"trajectories"},
     {"replay", "engine", "tiny"},
     {"evaluate", "report", "testing"},
+    {"search"},
     {"demo"},
     {"cli"},
 ]

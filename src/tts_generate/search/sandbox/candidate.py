@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Knob
-from tts_generate.errors import CandidateError, InputError
+from tts_generate.errors import CandidateError, ControllerError, InputError
 from tts_generate.replay import Recording, ReplayResult, shuffled_orders
 from tts_generate.replay.compiled import CompileWarning
 from tts_generate.replay.episodes import Columns
@@ -198,7 +198,12 @@ def order_of(recording: Recording, question: int, shuffle: int, shuffles: int, f
 
 def columns_of(recording: Recording, controller: StrictController, question: int, order: Sequence[int]) -> list[int]:
     """One episode's columns, run and counted by the host."""
-    episode = recording.episode(controller, question, order)
+    try:
+        episode = recording.episode(controller, question, order)
+    except CandidateError:
+        raise
+    except ControllerError as error:
+        raise CandidateError("decision", str(error)) from error
     cost, state = episode.cost(), episode.state
     told = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
     return [int(value) for value in (*told, state.sequential_tokens, state.opened, state.round)]

@@ -221,7 +221,8 @@ class Channel:
             self.refuse("an error that no worker sends")
         kind, text = clean(kind)[:100], clean(text)[:2000]
         where = "" if line is None else f" (line {line})"
-        reason = "memory" if kind == "MemoryError" else "import" if do == "load" else "raised"
+        known = {"MemoryError": "memory", "ControllerError": "decision"}
+        reason = known.get(kind, "import" if do == "load" else "raised")
         self._drain()
         raise CandidateError(reason, f"{kind}{where}: {text}", line=line, output=self.output)
 

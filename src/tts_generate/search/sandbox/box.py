@@ -153,6 +153,7 @@ class Sandbox:
         seed: int | None = None,
         entry: str | None = None,
         knobs: Mapping[str, Knob] | None = None,
+        check: bool = True,
     ) -> Confirmation:
         """Run a random part of what `results` say in strict mode, in random order, and compare every column.
 
@@ -169,6 +170,7 @@ class Sandbox:
             seed: of the choice; unpredictable if left out.
             entry: as in `candidate`.
             knobs: those set by hand.
+            check: as in `candidate`.
 
         Raises:
             CandidateError: the candidate fails in strict mode.
@@ -178,7 +180,7 @@ class Sandbox:
         chosen = rng.sample(places, min(episodes, len(places)))
         different: list[Difference] = []
         given = dict(knobs or {})
-        with self.candidate(source, mode="strict", entry=entry, seed=rng.getrandbits(32)) as candidate:
+        with self.candidate(source, mode="strict", entry=entry, check=check, seed=rng.getrandbits(32)) as candidate:
             for r, s, q in chosen:
                 found = results[r]
                 beta = float(found.controller["beta"])

@@ -116,7 +116,16 @@ class Channel:
         Raises:
             CandidateError: always.
         """
-        self._fail("protocol", f"the candidate broke the protocol: {what}; it has been ended.")
+        self.fail("protocol", f"the candidate broke the protocol: {what}; it has been ended.")
+
+    def fail(self, reason: str, text: str) -> NoReturn:
+        """End the candidate and say why.
+
+        Raises:
+            CandidateError: always.
+        """
+        self.close()
+        raise CandidateError(reason, text, output=self.output)
 
     def _send(self, message: bytes) -> None:
         if self._read_some(wait=False):
@@ -174,7 +183,7 @@ class Channel:
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                self._fail("time", f"the candidate was not done in {self._limits.seconds:g} s and has been killed.")
+                self.fail("time", f"the candidate was not done in {self._limits.seconds:g} s and has been killed.")
             ready = dict(self._poll.poll(1000 * left))
             if self._errors in ready:
                 self._drain(once=True)
@@ -202,11 +211,7 @@ class Channel:
             if code == -signal.SIGKILL:
                 told = ("ended", "closed its stream, or was killed, instead of answering")
             reason, text = _SIGNALS.get(signal.Signals(-code), told)
-        self._fail(reason, f"the candidate {text}.")
-
-    def _fail(self, reason: str, text: str) -> NoReturn:
-        self.close()
-        raise CandidateError(reason, text, output=self.output)
+        self.fail(reason, f"the candidate {text}.")
 
     def _report(self, do: str, error: object) -> NoReturn:
         """Raise what a worker says went wrong in the candidate's code.
@@ -221,7 +226,7 @@ class Channel:
             self.refuse("an error that no worker sends")
         kind, text = clean(kind)[:100], clean(text)[:2000]
         where = "" if line is None else f" (line {line})"
-        known = {"MemoryError": "memory", "ControllerError": "decision"}
+        known = {"MemoryError": "memory", "ControllerError": "import" if do == "load" else "decision"}
         reason = known.get(kind, "import" if do == "load" else "raised")
         self._drain()
         raise CandidateError(reason, f"{kind}{where}: {text}", line=line, output=self.output)

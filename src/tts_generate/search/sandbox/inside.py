@@ -95,7 +95,7 @@ class _Candidate:
         mine, state, do = self.running[slot]
         _see(state, message["seen"])
         if message["hook"] == "answer":
-            return {"answer": index(mine.answer(state))}, b""
+            return {"answer": int(index(mine.answer(state)))}, b""
         clear_decision(do)
         getattr(mine, message["hook"])(state, do)
         return {"did": _decided(do, message["seen"]["scalars"][4])}, b""
@@ -173,10 +173,10 @@ def _decided(do: Decision, opened: int) -> _Message:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "bi" or array.shape[0] < opened:
             raise TypeError(f"do.{name} must stay the array it is; fill it by index")
     return {
-        "open": index(do.open),
-        "open_steps": index(do.open_steps),
+        "open": int(index(do.open)),
+        "open_steps": int(index(do.open_steps)),
         "stop": bool(do.stop),
-        "answer": index(do.answer),
+        "answer": int(index(do.answer)),
         "steps": do.steps[:opened].tolist(),
         "prune": np.flatnonzero(do.prune[:opened]).tolist(),
         "probe": np.flatnonzero(do.probe[:opened]).tolist(),

@@ -22,7 +22,7 @@ from tts_generate.errors import SandboxUnavailable
 from tts_generate.search.sandbox import wire
 
 _START_SECONDS = 120
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 BOOT = f"""
 import json, os, struct, sys
 def read(count):
@@ -34,7 +34,7 @@ def read(count):
     return parts
 settings = json.loads(read(struct.unpack("<I", read(4))[0]))
 os.environ.clear()
-os.environ.update(dict.fromkeys({_ONE_THREAD!r}, "1"))
+os.environ.update(dict.fromkeys({ONE_THREAD!r}, "1"))
 if settings["paths"] is None:
     import site
     site.main()

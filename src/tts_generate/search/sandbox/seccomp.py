@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 """Return values of a filter; `REFUSE` takes an errno in its low bits."""
-EPERM, ENOSYS = 1, 38
+EPERM = 1
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCH, _THIRD_ARGUMENT = 0, 4, 32  # places in struct seccomp_data
 _PROT_EXEC = 4
@@ -70,13 +70,14 @@ class _Program(ctypes.Structure):
 Line = tuple[int, int, int, int]
 
 
-def _head(arch: Arch) -> list[Line]:
+def head(arch: Arch) -> list[Line]:
     """Load the call's number; kill what comes by another architecture or by x32."""
     lines: list[Line] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch.audit), (_RETURN, 0, 0, KILL)]
     return [*lines, (_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, KILL)]
 
 
-def _each(calls: Sequence[int], verdict: int) -> list[Line]:
+def each(calls: Sequence[int], verdict: int) -> list[Line]:
+    """Return `verdict` for every one of `calls`, by the number that `head` has loaded."""
     return [line for call in calls for line in ((_EQUAL, 0, 1, call), (_RETURN, 0, 0, verdict))]
 
 
@@ -87,23 +88,15 @@ def allow_list(arch: Arch, exec_pages: bool) -> list[Line]:
         arch: of this machine.
         exec_pages: whether memory may be made executable, as compiling needs it.
     """
-    lines = [*_head(arch), *_each(arch.allowed, ALLOW)]
+    lines = [*head(arch), *each(arch.allowed, ALLOW)]
     if exec_pages:
-        lines += _each((*arch.pages, *arch.compiling), ALLOW)
+        lines += each((*arch.pages, *arch.compiling), ALLOW)
     for call in () if exec_pages else arch.pages:
         lines += [
             (_EQUAL, 0, 4, call), (_LOAD, 0, 0, _THIRD_ARGUMENT), (_ANY_BIT, 0, 1, _PROT_EXEC),
             (_RETURN, 0, 0, REFUSE | EPERM), (_RETURN, 0, 0, ALLOW),
         ]  # fmt: skip
-    return [*lines, *_each(arch.killed, KILL), (_RETURN, 0, 0, REFUSE | EPERM)]
-
-
-def deny_list(arch: Arch, refused: Mapping[int, int]) -> list[Line]:
-    """A filter that allows all but some calls, each refused with an errno; a container's default profile in small."""
-    lines = _head(arch)
-    for call, errno in refused.items():
-        lines += _each([call], REFUSE | errno)
-    return [*lines, (_RETURN, 0, 0, ALLOW)]
+    return [*lines, *each(arch.killed, KILL), (_RETURN, 0, 0, REFUSE | EPERM)]
 
 
 def this_arch() -> Arch | None:

@@ -17,7 +17,7 @@ from tts_generate.search.sandbox.channel import Channel
 from tts_generate.state import Decision, State
 from tts_generate.votes import NO_ANSWER
 
-_WHOLE = range(-(1 << 62), 1 << 62)
+_WHOLE = range(-(1 << 63), 1 << 63)
 
 
 class StrictController(Controller):
@@ -138,7 +138,7 @@ class _Seen:
     def real(self, channel: Channel, answer: object) -> int:
         """The runner's id of what a candidate calls `answer`."""
         if type(answer) is not int or not NO_ANSWER <= answer < len(self.order):
-            channel.refuse(f"answered {answer!r:.80}, an id that no branch has shown")
+            channel.fail("decision", f"the candidate answered {answer!r:.80}, an id that no branch has shown.")
         return NO_ANSWER if answer == NO_ANSWER else self.order[answer]
 
     def since(self, state: State) -> dict[str, Any]:

@@ -29,8 +29,9 @@ from tts_generate.search.sandbox.seccomp import ALLOW, REFUSE, each, head, insta
 from tts_generate.testing import INTERVAL, random_trajectories
 from tts_generate.trajectories import Question
 
-SECONDS = 1.0
-SLACK = 5.0  # of a busy machine
+LONG, SHORT = Limits(seconds=20, memory_mb=128), Limits(seconds=0.3, memory_mb=128)
+"""For candidates that end by themselves, and for those that do not."""
+SLACK = 10.0
 SHUFFLES = 5
 
 
@@ -65,7 +66,7 @@ class Runner:
 
     def __init__(self, bubblewrap: bool | None) -> None:
         self.recording = recording()
-        self.box = Sandbox(Limits(seconds=SECONDS, memory_mb=128), bubblewrap=bubblewrap)
+        self.box = Sandbox(LONG, bubblewrap=bubblewrap)
         self.box.evaluate(
             "from tts_generate.controller import Controller\nclass C(Controller):\n"
             "    schedule = staticmethod(lambda beta: {})\n    def begin(self, state, do): do.open, do.open_steps = 1, 99",
@@ -80,10 +81,11 @@ class Runner:
         if hostile.code == "MACHINE":
             code = MACHINE[hostile.name.removeprefix("tries to ")]
             source = machine_attack(code, places).encode() + HONEST_SOURCE
+        limits = SHORT if "time" in hostile.right else LONG
         started = time.monotonic()
         said, output = "", ""
         try:
-            outcome = self.outcome(source, mode)
+            outcome = self.outcome(source, mode, limits)
         except CandidateError as error:
             outcome, said, output = error.reason, str(error), error.output
         except BaseException as error:  # reported: it is a hole in the host
@@ -94,12 +96,14 @@ class Runner:
             works = False  # bulk mode compiles: what machine code can do is another attack
             outcome = HONEST
         clean = all(c.isprintable() or c == "\n" for c in said + output)
-        fine = outcome in hostile.right and not works and clean and len(said) < 3000 and seconds < SECONDS + SLACK
+        fine = (
+            outcome in hostile.right and not works and clean and len(said) < 3000 and seconds < limits.seconds + SLACK
+        )
         return {"name": hostile.name, "mode": mode, "contained": fine, "outcome": outcome, "said": said[:300],
                 "seconds": round(seconds, 3)}  # fmt: skip
 
-    def outcome(self, source: bytes, mode: Any) -> str:
-        with self.box.candidate(source, mode=mode, check=False) as candidate:
+    def outcome(self, source: bytes, mode: Any, limits: Limits) -> str:
+        with self.box.candidate(source, mode=mode, check=False, limits=limits) as candidate:
             found = candidate.replay(
                 self.recording, shuffles=SHUFFLES, **({"compiled": False} if mode == "bulk" else {})
             )

@@ -92,7 +92,14 @@ class Sandbox:
         return "locks: " + "; ".join(parts)
 
     def candidate(
-        self, source: str | bytes, *, mode: Mode = "bulk", entry: str | None = None, check: bool = True, seed: int = 0
+        self,
+        source: str | bytes,
+        *,
+        mode: Mode = "bulk",
+        entry: str | None = None,
+        check: bool = True,
+        seed: int = 0,
+        limits: Limits | None = None,
     ) -> Candidate:
         """Run a candidate's module in a locked process of its own.
 
@@ -102,7 +109,8 @@ class Sandbox:
                 is revealed.
             entry: the name of its class; may be left out if there is only one controller in it.
             check: apply the import rules first, which give a clearer error earlier. They protect nothing.
-            seed: of Python's and numpy's random numbers in its process, and of its relabelling.
+            seed: of Python's random numbers in its process, and of its relabelling.
+            limits: of this candidate alone.
 
         Raises:
             CandidateError: the code breaks the import rules, or does not load.
@@ -111,8 +119,9 @@ class Sandbox:
         text = source.encode() if isinstance(source, str) else source
         if check:
             check_source(text)
-        keeper, child = self._child(mode)
-        channel = Channel(child.stream, child.errors, self.limits, lambda patience: keeper.end(child.pid, patience))
+        limits = limits or self.limits
+        keeper, child = self._child(mode, limits)
+        channel = Channel(child.stream, child.errors, limits, lambda patience: keeper.end(child.pid, patience))
         opened = Candidate(channel, mode, seed)
         try:
             opened.load(text, entry)
@@ -197,14 +206,14 @@ class Sandbox:
                         break
         return Confirmation(len(chosen), tuple(different))
 
-    def _child(self, mode: Mode) -> tuple[Keeper, Child]:
+    def _child(self, mode: Mode, limits: Limits) -> tuple[Keeper, Child]:
         """A locked child whose locks are those wanted, as its keeper saw them in /proc."""
         keeper = self._keeper(mode)
         child = keeper.fork(
             {
                 "without": list(self.without),
-                "memory": int(self.limits.memory_mb * (1 << 20)),
-                "cpu_seconds": max(1, round(self.limits.cpu_seconds)),
+                "memory": int(limits.memory_mb * (1 << 20)),
+                "cpu_seconds": max(1, round(limits.cpu_seconds)),
                 "exec_pages": mode == "bulk",
             }
         )
@@ -237,7 +246,7 @@ class Sandbox:
 
     def _probe(self) -> dict[str, Any]:
         """Lock a process that does nothing; what came of each lock."""
-        keeper, child = self._child("strict")
+        keeper, child = self._child("strict", self.limits)
         keeper.end(child.pid, 0.0)
         child.stream.close()
         if self._prefix:

@@ -110,6 +110,7 @@ class _Candidate:
     def do_replay(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Bulk mode: replay, and hand back the columns of every episode."""
         from tts_generate.replay import replay
+        from tts_generate.replay.compiled import CompileWarning
         from tts_generate.replay.episodes import Columns
 
         controller = self.kind.from_beta(message["beta"], **message["knobs"])
@@ -120,7 +121,7 @@ class _Candidate:
                 **{name: message[name] for name in ("shuffles", "first_shuffle", "compiled")},
             )  # fmt: skip
         columns = np.stack([getattr(found, name) for name in Columns._fields])
-        said = [str(warning.message)[:_MESSAGE] for warning in caught[:8]]
+        said = [str(w.message)[:_MESSAGE] for w in caught if issubclass(w.category, CompileWarning)][:8]
         return {"seconds": found.compile_seconds, "warned": said}, columns.astype("<i8").tobytes()
 
 

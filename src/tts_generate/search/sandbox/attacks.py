@@ -21,7 +21,7 @@ from tts_generate.search.sandbox.process import ONE_THREAD
 
 WORKED = "attack worked"
 _EXIT_CODE = 42  # of an attack that replaces its process
-_LIMITS = Limits(seconds=1.0, memory_mb=128)
+_LIMITS, _BRIEF = Limits(seconds=10, memory_mb=128), Limits(seconds=0.5, memory_mb=128)
 _HEAD = "import ctypes, os, socket, sys, time\nlibc = ctypes.CDLL(None, use_errno=True)\nworked = False\n"
 _TAIL = f"\nif worked:\n    raise RuntimeError({WORKED!r})\n"
 
@@ -133,7 +133,7 @@ def check(bubblewrap: bool | None = None) -> Iterator[Outcome]:
             by = [name for name, box in alone.items() if try_attack(box, source)[0]]
             yield Outcome(attack, stopped, ("clean start",) if "clean start" in by else tuple(by), said)
         for attack, (reason, code) in HOST.items():
-            error = _error(full, _HEAD + code)
+            error = _error(full, _HEAD + code, _BRIEF if reason == "time" else _LIMITS)
             told = "nothing" if error is None else str(error)
             yield Outcome(attack, error is not None and error.reason == reason, (_BY_HOST[reason],), told)
 
@@ -147,15 +147,15 @@ def machine_attack(code: str, places: Mapping[str, object]) -> str:
 
 def try_attack(box: Sandbox, source: str) -> tuple[bool, str]:
     """Whether an attack is stopped, and what was said."""
-    error = _error(box, source)
+    error = _error(box, source, _LIMITS)
     said = "it did nothing" if error is None else str(error)
     return not (WORKED in said or f"exit code {_EXIT_CODE}" in said), said
 
 
-def _error(box: Sandbox, source: str) -> CandidateError | None:
+def _error(box: Sandbox, source: str, limits: Limits) -> CandidateError | None:
     tail = "\nfrom tts_generate.controller import Controller\nclass Attack(Controller): pass\n"
     try:
-        with box.candidate(source + tail, mode="strict", check=False) as candidate:
+        with box.candidate(source + tail, mode="strict", check=False, limits=limits) as candidate:
             candidate.knobs([])
     except CandidateError as error:
         return error

@@ -101,7 +101,7 @@ class Candidate:
         """
         if self.mode != "strict":
             raise InputError("a controller runs step by step: open the candidate with mode='strict'.")
-        (told,) = self.knobs([beta], **knobs)
+        (told,) = self.knobs([_budget(beta)], **knobs)
         return self._kind(self._channel, float(beta), knobs, told)
 
     def replay(
@@ -130,6 +130,7 @@ class Candidate:
         """
         if shuffles < 0:
             raise InputError(f"shuffles must be 0 (recorded order) or more, got {shuffles}.")
+        beta = _budget(beta)
         recording.check(self._kind(self._channel, beta, knobs, {}))
         (told,) = self.knobs([beta], **knobs)
         described = {"controller": self.name, "beta": float(beta), "knobs": told}
@@ -207,6 +208,12 @@ def columns_of(recording: Recording, controller: StrictController, question: int
     cost, state = episode.cost(), episode.state
     told = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
     return [int(value) for value in (*told, state.sequential_tokens, state.opened, state.round)]
+
+
+def _budget(beta: float) -> float:
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
+        raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+    return float(beta)
 
 
 def _are_knobs(row: object) -> bool:

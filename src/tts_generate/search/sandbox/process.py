@@ -247,4 +247,4 @@ def bubblewrap_problem() -> str | None:
         return "not installed"
     command = [*_bubblewrap_command("", []), "/bin/true"]
     done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
-    return None if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")[:200]
+    return None if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}").split(",")[0][:100]

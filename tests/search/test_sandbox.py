@@ -110,7 +110,7 @@ def test_compiles_behind_the_locks(box: Sandbox, recording: Recording) -> None:
 def test_what_does_not_compile_says_so_and_runs(box: Sandbox, recording: Recording) -> None:
     code = HONEST + "\n    def memory(self, max_branches):\n        self.seen = []\n"
     with (
-        pytest.warns(RuntimeWarning, match="Honest runs interpreted.*its seen is a list"),
+        pytest.warns(RuntimeWarning, match=r"Honest runs interpreted.*its seen is a list"),
         box.candidate(code) as candidate,
     ):
         found = candidate.replay(recording, shuffles=2, compiled=True)
@@ -147,7 +147,7 @@ def test_neither_gold_nor_the_future_is_sent(
     monkeypatch.setattr(Channel, "_send", lambda self, message: (sent.append(bytes(message)), send(self, message))[1])
     bulk = box.evaluate(source("cmc"), recording, shuffles=3)
     everything = b"".join(sent)
-    for text in (GOLD, "what is asked", "question_id", "two"):
+    for text in (GOLD, "what is asked", "question_id", "something else"):
         assert text.encode() not in everything
     sent.clear()
     with box.candidate(source("cmc"), mode="strict") as candidate:
@@ -174,7 +174,7 @@ def test_relabelling_hides_order_and_comes_back(recording: Recording) -> None:
 def test_confirm_disqualifies(box: Sandbox, recording: Recording) -> None:
     """A memory of other episodes, which a bulk run alone does not show."""
     code = HONEST + (
-        "\n    def review(self, state, do):\n        seen.append(1)\n        do.stop = len(seen) % 3 == 0\n\nseen = []\n"
+        "\n    def review(self, state, do):\n        seen.append(1)\n        do.stop = state.pooled > 0 or len(seen) % 5 == 0\n\nseen = []\n"
     )
     found = box.evaluate(code, recording, shuffles=20)
     verdict = box.confirm(code, [found], shuffles=20, seed=1)
@@ -189,9 +189,9 @@ def test_confirm_disqualifies(box: Sandbox, recording: Recording) -> None:
 def test_errors_name_the_line(box: Sandbox, recording: Recording) -> None:
     code = HONEST + "\n    def review(self, state, do):\n        raise ValueError('what I think')\n"
     for mode in ("strict", "bulk"):
-        with pytest.raises(CandidateError, match=r"ValueError \(line 20\): what I think") as caught:
+        with pytest.raises(CandidateError, match=r"ValueError \(line 19\): what I think") as caught:
             box.evaluate(code, recording, mode=mode, shuffles=1)  # type: ignore[arg-type]
-        assert (caught.value.reason, caught.value.line) == ("raised", 20)
+        assert (caught.value.reason, caught.value.line) == ("raised", 19)
     stalls = HONEST.replace("do.steps[i] = 1", "pass")
     for mode in ("strict", "bulk"):
         with pytest.raises(CandidateError, match="stalls in round 0") as caught:
@@ -259,7 +259,7 @@ def test_refuses_where_the_lock_cannot_be_had() -> None:
         [sys.executable, "-c", NO_SECCOMP], capture_output=True, text=True, env=environment(), check=True
     )
     refused, line = done.stdout.splitlines()
-    assert refused.startswith("SandboxUnavailable this system cannot filter system calls (prctl(22): Invalid argument")
+    assert refused.startswith("SandboxUnavailable this system cannot filter system calls ([Errno 22] prctl(22): Invalid argument")
     assert 'without=["seccomp"]' in refused
     assert "no seccomp (left off)" in line
 
@@ -274,7 +274,7 @@ def test_behind_a_command_prefix(recording: Recording) -> None:
     with Sandbox(prefix=["nice", "-n", "1"]) as prefixed:
         assert prefixed.line.endswith("behind nice")
         found = prefixed.evaluate(HONEST, recording, mode="strict", shuffles=2)
-        with pytest.raises(CandidateError, match="ended by itself .exit code 3"):
+        with pytest.raises(CandidateError, match=r"ended by itself .exit code 3"):
             prefixed.candidate("import os; os._exit(3)", mode="strict", check=False)
         with pytest.raises(CandidateError, match="system call that no controller needs"):
             prefixed.candidate("import ctypes; ctypes.CDLL(None).unshare(1 << 28)", mode="strict", check=False)

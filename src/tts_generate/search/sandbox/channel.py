@@ -96,9 +96,8 @@ class Channel:
             reply, out = self._receive(expects)
         finally:
             self._left -= time.monotonic() - started
-        error = reply.get("error")
-        if error is not None:
-            self._report(do, error)
+        if "error" in reply:
+            self._report(do, reply["error"])
         return reply, out
 
     def close(self) -> None:

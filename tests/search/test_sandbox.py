@@ -259,7 +259,9 @@ def test_refuses_where_the_lock_cannot_be_had() -> None:
         [sys.executable, "-c", NO_SECCOMP], capture_output=True, text=True, env=environment(), check=True
     )
     refused, line = done.stdout.splitlines()
-    assert refused.startswith("SandboxUnavailable this system cannot filter system calls ([Errno 22] prctl(22): Invalid argument")
+    assert refused.startswith(
+        "SandboxUnavailable this system cannot filter system calls ([Errno 22] prctl(22): Invalid argument"
+    )
     assert 'without=["seccomp"]' in refused
     assert "no seccomp (left off)" in line
 

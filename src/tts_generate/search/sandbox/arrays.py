@@ -147,7 +147,13 @@ def _aligned(table: NDArray[Any]) -> NDArray[Any]:
     return table.astype(np.dtype([(name, table.dtype[name]) for name in table.dtype.names or ()], align=True))
 
 
-def smallest() -> Recording:
-    """Two branches of one step: enough to run anything."""
-    message = {"questions": [2], "interval_tokens": 1, "max_probe_tokens": 0, "steps": 2, "logprobs": 0}
-    return recording_of(message, np.array([1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0], "<i8").tobytes())
+def plainest(branches: int, depth: int) -> Recording:
+    """A question of `branches` branches, two or more, of which the longest takes `depth` steps: enough to run on."""
+    branches = max(2, branches)
+    interior = np.zeros(branches, np.int64)
+    interior[0] = depth - 1
+    steps = int((interior + 1).sum())
+    first = np.cumsum([0, *(interior + 1)])[:-1]
+    columns = (interior + 1, interior, first, np.ones(branches), np.zeros(steps), np.zeros(steps))
+    message = {"questions": [branches], "interval_tokens": 1, "max_probe_tokens": 0, "steps": steps, "logprobs": 0}
+    return recording_of(message, b"".join(column.astype("<i8").tobytes() for column in columns))

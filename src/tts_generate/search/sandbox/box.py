@@ -15,6 +15,7 @@ from tts_generate.controller import Knob
 from tts_generate.errors import CandidateError, InputError, SandboxUnavailable, UnknownNameError
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.replay.episodes import Columns
+from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.search.sandbox.candidate import Candidate, Mode, columns_of, order_of
 from tts_generate.search.sandbox.channel import Channel, Limits
 from tts_generate.search.sandbox.imports import check_source
@@ -91,6 +92,15 @@ class Sandbox:
             parts.append(f"behind {self._prefix[0]}")
         return "locks: " + "; ".join(parts)
 
+    def prepare(self, recordings: Sequence[Recording]) -> None:
+        """Compile what every bulk candidate shares, for recordings of these sizes: seconds, once.
+
+        Without it each candidate compiles it for itself. `evaluate` does this by itself.
+        """
+        if not self._prefix:  # behind which every candidate has a keeper of its own
+            for recording in recordings:
+                self._keeper("bulk").warm(recording.max_branches, recording.max_depth)
+
     def candidate(
         self,
         source: str | bytes,
@@ -148,6 +158,9 @@ class Sandbox:
         **knobs: Any,
     ) -> ReplayResult:
         """Open a candidate, replay it once, and close it; see `candidate` and `Candidate.replay`."""
+        episodes = max(1, shuffles) * len(recording.questions)
+        if mode == "bulk" and episodes >= WORTH_COMPILING:
+            self.prepare([recording])
         with self.candidate(source, mode=mode, entry=entry) as candidate:
             return candidate.replay(recording, beta=beta, shuffles=shuffles, first_shuffle=first_shuffle, **knobs)
 

@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Mapping
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from tts_generate.errors import ControllerError
 from tts_generate.rules import clear_decision
 from tts_generate.search.sandbox import wire
 from tts_generate.state import Decision, State
-from tts_generate.votes import confidence, tally
+from tts_generate.votes import confidence, majority, tally
 
 MODULE = "candidate"
 FILE = "controller.py"
@@ -185,29 +185,47 @@ def _decided(do: Decision, opened: int) -> _Message:
 
 
 class _WarmUp(Controller):
-    """Uses what candidates use most."""
+    """Uses what candidates use most: votes, names, arrays and their loops, logarithms and powers."""
 
     width: int
+    threshold: float
+    criterion: Literal["one", "other"]
 
     @staticmethod
-    def schedule(beta: float) -> dict[str, float]:
-        return {"width": 2}
+    def schedule(beta: float) -> dict[str, float | str]:
+        return {"width": 2, "threshold": 0.5, "criterion": "one"}
 
     def memory(self, max_branches: int) -> None:
         self.seen = np.zeros(max_branches, np.float64)
+        self.counts = np.full(max_branches, -1, np.int64)
+        self.total = 0.0
 
     def begin(self, state: State, do: Decision) -> None:
-        do.open = self.width
+        do.open = min(self.width, state.max_branches)
+
+    def plan(self, state: State, do: Decision) -> None:
+        for i in range(state.opened):
+            do.steps[i] = 0 if state.finished[i] or state.pruned[i] else 1
 
     def review(self, state: State, do: Decision) -> None:
         votes = tally(state.pool, state.pooled)
-        self.seen[0] = confidence(state.leader_votes, state.runner_up_votes) + math.exp(-len(votes))
-        do.stop = self.seen[: state.opened].sum() >= 0 or np.argsort(state.tokens)[0] == 0
+        for count in votes:
+            self.total += math.log(count) + math.exp(-count) + math.lgamma(count) + math.sqrt(count) + count**0.5
+        winner, first, second = majority(state.answer, state.opened)
+        self.seen[0] = confidence(first, second) + max(1.0, abs(float(winner))) / max(1, votes.sum())
+        if self.criterion == "one" and self.seen[: state.opened].sum() >= 0:
+            do.stop = self.total > self.threshold or np.argsort(state.tokens)[0] == 0
+            do.answer = winner
 
 
-def warm_up() -> None:
-    """Load and use the compiler once, so that a locked child finds every part of it in memory."""
+def warm_up(branches: int, depth: int) -> None:
+    """Load and use the compiler once, so that a locked child finds every part of it in memory.
+
+    Args:
+        branches: of the recordings to come, at most; sizes are rounded up, so that few are different.
+        depth: of their longest branch.
+    """
     from tts_generate.replay import replay
-    from tts_generate.search.sandbox.arrays import smallest
+    from tts_generate.search.sandbox.arrays import plainest
 
-    replay(smallest(), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)
+    replay(plainest(branches, depth), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)

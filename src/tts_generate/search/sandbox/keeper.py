@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import os
 import select
@@ -35,22 +36,19 @@ def keep(settings: _Options) -> None:
     """
     for name in (*ALLOWED_MODULES, *_ALSO_LOADED):
         importlib.import_module(name)
-    if settings["compiles"]:
-        from tts_generate.search.sandbox.inside import warm_up
-
-        warm_up()
     from tts_generate import __version__
 
     told = {"version": __version__, "python": list(sys.version_info[:2])}
     wire.write(1, wire.pack({"ready": told}))
-    _Keeper(bool(settings["single"])).serve()
+    _Keeper(bool(settings["single"]), bool(settings["compiles"])).serve()
 
 
 class _Keeper:
     """The loop of one keeper process."""
 
-    def __init__(self, single: bool) -> None:
+    def __init__(self, single: bool, compiles: bool) -> None:
         self.single = single
+        self.cold = compiles
         self.parent = os.getppid()
         self.children: set[int] = set()
 
@@ -65,13 +63,27 @@ class _Keeper:
                 request, _ = message
                 if request["do"] == "fork":
                     self.fork(request)
+                elif request["do"] == "warm":
+                    self.warm(int(request["branches"]), int(request["depth"]))
+                    wire.write(1, wire.pack({"warm": True}))
                 else:
                     wire.write(1, wire.pack({"ended": self.end(int(request["pid"]), float(request["patience"]))}))
         for pid in list(self.children):
             self.end(pid)
 
+    def warm(self, branches: int, depth: int) -> None:
+        """Compile what every candidate shares, for recordings of this size; children find it in memory."""
+        from tts_generate.search.sandbox.inside import warm_up
+
+        warm_up(branches, depth)
+        self.cold = False
+        gc.collect()
+        gc.freeze()  # a child's collector then leaves what it shares with this process alone
+
     def fork(self, request: _Options) -> None:
         """Fork a child, see it locked, and tell the host."""
+        if self.cold:
+            self.warm(1, 1)
         streams = (0, 1, 2) if self.single else self._streams()
         ours, theirs = os.pipe()
         pid = os.fork()

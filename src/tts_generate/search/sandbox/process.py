@@ -134,6 +134,10 @@ class Keeper:
             raise SandboxUnavailable(f"a process died while it was being locked (wait status {told['died']}): {text}")
         return Child(told["pid"], ours, errors, {**told["locks"], "status": told["status"]})
 
+    def warm(self, branches: int, depth: int) -> None:
+        """Have what all candidates share compiled for recordings of this size; slow once, then nothing."""
+        self._ask({"do": "warm", "branches": branches, "depth": depth})
+
     def end(self, pid: int, patience: float) -> int:
         """End a child; its exit code, negative for a signal."""
         if self.single:

@@ -27,6 +27,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/replay_published.py
 	$(BIN)/python benchmarks/replay.py benchmarks/results/replay.json
 	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
+	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.

@@ -329,6 +329,19 @@ def test_no_process_outlives_the_host(how: int) -> None:
     assert alive(pids) == []
 
 
+def test_a_killed_keeper_is_replaced(recording: Recording) -> None:
+    with Sandbox() as box:
+        before = len(os.listdir("/proc/self/fd"))
+        candidate = box.candidate(HONEST, mode="strict")
+        keeper = box._keepers["strict"]._process
+        keeper.kill()
+        keeper.wait()
+        with pytest.raises(CandidateError, match="was killed"):
+            candidate.knobs([0.5])
+        assert box.evaluate(HONEST, recording, mode="strict", shuffles=1).opened.max() == 4
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 

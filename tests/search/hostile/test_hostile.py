@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import circumstances
@@ -13,6 +15,7 @@ from tts_generate.search.sandbox.attacks import MACHINE
 from tts_generate.search.sandbox.imports import check_source
 from tts_generate.search.sandbox.process import bubblewrap_problem
 
+CIRCUMSTANCES = ("as it is", "ordinary user", "namespaces refused")
 OBVIOUS = (
     "os._exit(0)", "sys.exit", "os.system", "imports subprocess", "fork bomb", "null pointer", "spins in its error's text",
     "depends on chance", "depends on the clock", "looks for gold in frames", "execve by number", "a pickle",
@@ -27,10 +30,16 @@ def check(told: dict[str, Any]) -> None:
     assert told["descriptors"] < 24
 
 
-@pytest.mark.parametrize("name", ["as it is", "ordinary user", "namespaces refused"])
-def test_all_are_contained(name: str) -> None:
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    with ThreadPoolExecutor() as pool:
+        yield {name: pool.submit(circumstances.run, name) for name in CIRCUMSTANCES}
+
+
+@pytest.mark.parametrize("name", CIRCUMSTANCES)
+def test_all_are_contained(runs: dict[str, Future[dict[str, Any]]], name: str) -> None:
     try:
-        told = circumstances.run(name)
+        told = runs[name].result()
     except circumstances.NotHere as error:
         pytest.skip(str(error))
     check(told)

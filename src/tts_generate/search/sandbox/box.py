@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from tts_generate.controller import Knob
-from tts_generate.errors import CandidateError, InputError, SandboxUnavailable, UnknownNameError
+from tts_generate.errors import InputError, SandboxUnavailable, UnknownNameError
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.replay.episodes import Columns
 from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.search.sandbox.candidate import Candidate, Mode, columns_of, order_of
 from tts_generate.search.sandbox.channel import Channel, Limits
+from tts_generate.search.sandbox.confirmation import Confirmation, Difference
 from tts_generate.search.sandbox.imports import check_source
 from tts_generate.search.sandbox.locks import LOCKS
 from tts_generate.search.sandbox.process import Child, Keeper, bubblewrap_problem
@@ -53,6 +54,11 @@ class Sandbox:
                 raise UnknownNameError.of("lock", name, LOCKS)
         if python is not None and not prefix:
             raise InputError("python names the interpreter behind a command prefix; give prefix too.")
+        if sys.platform != "linux" and not prefix:
+            raise SandboxUnavailable(
+                f"candidates are locked up by Linux, and this is {sys.platform}: pass a command prefix that starts a "
+                "container, or search with the parameters proposer, which runs no foreign code."
+            )
         self.limits = limits or Limits()
         self.without = tuple(without)
         self._prefix, self._python = tuple(prefix), python
@@ -253,6 +259,8 @@ class Sandbox:
         with self._lock:
             if self._prefix:
                 return Keeper(mode == "bulk", self._prefix, self._python)
+            if mode in self._keepers and not self._keepers[mode].alive:
+                self._keepers.pop(mode).close()  # something killed it; it held nothing
             if mode not in self._keepers:
                 self._keepers[mode] = Keeper(mode == "bulk", bubblewrap=self._no_bubblewrap is None)
             return self._keepers[mode]
@@ -266,44 +274,3 @@ class Sandbox:
             keeper.close()
         locks = {name: child.locks.get(name, "left off") for name in LOCKS}
         return {**locks, "bubblewrap": self._no_bubblewrap or True}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where strict mode does not come out as bulk mode did."""
-
-    beta: float
-    shuffle: int
-    question: int
-    column: str
-    bulk: Any
-    strict: Any
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What `Sandbox.confirm` found."""
-
-    episodes: int
-    different: tuple[Difference, ...]
-
-    @property
-    def same(self) -> bool:
-        """Whether every episode came out the same."""
-        return not self.different
-
-    def require(self) -> None:
-        """Nothing, where every episode came out the same.
-
-        Raises:
-            CandidateError: one did not; the candidate is disqualified.
-        """
-        if self.different:
-            first = self.different[0]
-            raise CandidateError(
-                "different",
-                f"in {len(self.different)} of {self.episodes} episodes the candidate decides otherwise when it sees "
-                f"only what was revealed (first: shuffle {first.shuffle}, question {first.question}, beta "
-                f"{first.beta:g}: {first.column} {first.strict} instead of {first.bulk}). It looks ahead, remembers "
-                "other episodes, or draws on time, chance or the numbers of answer ids.",
-            )

@@ -134,6 +134,11 @@ class Keeper:
             raise SandboxUnavailable(f"a process died while it was being locked (wait status {told['died']}): {text}")
         return Child(told["pid"], ours, errors, {**told["locks"], "status": told["status"]})
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def warm(self, branches: int, depth: int) -> None:
         """Have what all candidates share compiled for recordings of this size; slow once, then nothing."""
         self._ask({"do": "warm", "branches": branches, "depth": depth})

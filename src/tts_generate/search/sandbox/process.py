@@ -174,6 +174,8 @@ class Keeper:
 
     def _ask(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         """A request to the keeper, which is trusted, and its reply."""
+        if self._errors().closed:
+            raise SandboxUnavailable("the process that forks candidates has ended.")
         with self._lock:
             try:
                 self._control.sendall(wire.pack(message))

@@ -186,6 +186,29 @@ def test_confirm_disqualifies(box: Sandbox, recording: Recording) -> None:
     box.confirm(HONEST, [honest], shuffles=20, episodes=10).require()
 
 
+def test_cpu_time_runs_out(box: Sandbox) -> None:
+    with pytest.raises(CandidateError, match="used up its CPU time") as caught:
+        box.candidate("while True: pass", mode="strict", check=False, limits=Limits(seconds=30, cpu_seconds=1))
+    assert caught.value.reason == "time"
+
+
+def test_lives_in_generate(box: Sandbox, tiny: tuple[Any, Any]) -> None:
+    """A fetched controller steers a model from its sandbox, and decides as it would in this process."""
+    import tts_generate
+
+    model, tokenizer = tiny
+    tts_generate.enable(model, tokenizer=tokenizer)
+    inputs = tokenizer("Q: a = 6 ; b = a * 3 ; c = b - 8 ; c ? <think>", return_tensors="pt")
+    with box.candidate(source("cmc"), mode="strict") as candidate:
+        controllers = (candidate.controller(beta=0.2), load_controller("cmc", beta=0.2))
+        boxed, free = (
+            model.generate(**inputs, strategy="autotts", controller=c, seed=0, return_dict_in_generate=True)
+            for c in controllers
+        )
+    assert boxed.trace[0].events == free.trace[0].events
+    assert boxed.answers == free.answers
+
+
 def test_errors_name_the_line(box: Sandbox, recording: Recording) -> None:
     code = HONEST + "\n    def review(self, state, do):\n        raise ValueError('what I think')\n"
     for mode in ("strict", "bulk"):

@@ -74,7 +74,8 @@ def _limits(memory: int, cpu_seconds: int) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+        spare = int(kind == resource.RLIMIT_CPU and (hard == resource.RLIM_INFINITY or limit < hard))
+        resource.setrlimit(kind, (limit, limit + spare))  # a signal that says why, and a second later SIGKILL
 
 
 def die_with_parent() -> None:

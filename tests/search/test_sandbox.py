@@ -352,6 +352,16 @@ def test_no_process_outlives_the_host(how: int) -> None:
     assert alive(pids) == []
 
 
+def test_nothing_is_left_open(recording: Recording) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    for prefix in ((), ("nice",)):
+        with Sandbox(prefix=prefix) as box:
+            box.evaluate(HONEST, recording, mode="strict", shuffles=0)
+            with pytest.raises(CandidateError):
+                box.candidate("1 / 0", mode="strict")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_killed_keeper_is_replaced(recording: Recording) -> None:
     with Sandbox() as box:
         before = len(os.listdir("/proc/self/fd"))

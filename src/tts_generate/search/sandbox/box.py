@@ -71,7 +71,11 @@ class Sandbox:
             raise SandboxUnavailable(f"bubblewrap was asked for and cannot be had: {self._no_bubblewrap}.")
         self._keepers: dict[Mode, Keeper] = {}
         self._lock = threading.RLock()
-        self.locks = self._probe()
+        try:
+            self.locks = self._probe()
+        except SandboxUnavailable:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +129,7 @@ class Sandbox:
                 is revealed.
             entry: the name of its class; may be left out if there is only one controller in it.
             check: apply the import rules first, which give a clearer error earlier. They protect nothing.
-            seed: of Python's random numbers in its process, and of its relabelling.
+            seed: of Python's random numbers in its process. How recordings are relabelled nobody can foresee.
             limits: of this candidate alone.
 
         Raises:
@@ -239,10 +243,16 @@ class Sandbox:
         try:
             self._verify(child.locks)
         except SandboxUnavailable:
-            keeper.end(child.pid, 0.0)
-            child.stream.close()
+            self._discard(keeper, child)
             raise
         return keeper, child
+
+    def _discard(self, keeper: Keeper, child: Child) -> None:
+        """End a child that was never used."""
+        keeper.end(child.pid, 0.0)
+        child.close()
+        if self._prefix:
+            keeper.close()
 
     def _verify(self, locks: Mapping[str, Any]) -> None:
         status = locks["status"]
@@ -268,9 +278,6 @@ class Sandbox:
     def _probe(self) -> dict[str, Any]:
         """Lock a process that does nothing; what came of each lock."""
         keeper, child = self._child("strict", self.limits)
-        keeper.end(child.pid, 0.0)
-        child.stream.close()
-        if self._prefix:
-            keeper.close()
+        self._discard(keeper, child)
         locks = {name: child.locks.get(name, "left off") for name in LOCKS}
         return {**locks, "bubblewrap": self._no_bubblewrap or True}

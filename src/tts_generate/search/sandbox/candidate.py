@@ -41,7 +41,7 @@ class Candidate:
         self.keeper: Keeper | None = None
         self._channel = channel
         self._seed = seed
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng()
         self._kind: type[StrictController] = StrictController
         self._sent: dict[int, tuple[int, Relabelled]] = {}
 
@@ -168,7 +168,7 @@ class Candidate:
         out = Columns.empty(max(1, shuffles), len(recording.questions))
         controller = self.controller(beta=beta, **knobs)
         places = list(np.ndindex(out[0].shape))
-        random.Random(self._seed).shuffle(places)
+        random.shuffle(places)
         for s, q in places:
             out[:, s, q] = columns_of(recording, controller, q, order_of(recording, q, s, shuffles, first_shuffle))
         return out

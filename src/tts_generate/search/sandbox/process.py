@@ -61,6 +61,11 @@ class Child:
     errors: int
     locks: dict[str, Any]
 
+    def close(self) -> None:
+        """Close the host's ends."""
+        self.stream.close()
+        os.close(self.errors)
+
 
 class Keeper:
     """A keeper process.

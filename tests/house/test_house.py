@@ -26,6 +26,7 @@ LAYERS = [
     {"trajectories"},
     {"replay", "engine", "server", "tiny"},
     {"evaluate", "report", "testing"},
+    {"search"},
     {"demo"},
     {"cli"},
 ]

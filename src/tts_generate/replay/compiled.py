@@ -64,13 +64,18 @@ def run_compiled(
     threads = min(threads or os.cpu_count() or 1, -(-episodes // 64))
     bounds = np.linspace(0, episodes, 4 * threads + 1).astype(np.int64) if threads > 1 else np.array([0, episodes])
     run = _function(run_episodes)
-    with ThreadPoolExecutor(threads) as pool:
-        problems = pool.map(
-            lambda k: run(*make(), recording.table, work, out, bounds[k], bounds[k + 1]), range(len(bounds) - 1)
-        )
+
+    def part(k: int) -> int:
+        return int(run(*make(), recording.table, work, out, bounds[k], bounds[k + 1]))
+
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            problems = list(pool.map(part, range(len(bounds) - 1)))
+    else:
+        problems = [part(0)]
     for e in problems:
         if e >= 0:
-            s, q = divmod(int(e), len(recording.questions))
+            s, q = divmod(e, len(recording.questions))
             raise_problem(recording, controller, q, orders[recording.questions[q].branches][s])
     return seconds
 

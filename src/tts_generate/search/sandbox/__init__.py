@@ -1,0 +1,46 @@
+"""The sandbox: code of a controller that a model wrote, or that was fetched, replayed where it can do no harm.
+
+    with Sandbox(Limits(seconds=60)) as box:              # SandboxUnavailable where no lock can be had
+        print(box.line)                                   # one line: which locks are in force
+        box.prepare(recordings)                           # once: compiles what all candidates share
+        with box.candidate(source) as candidate:          # bulk: whole recordings without gold, compiled
+            rows = candidate.knobs([0.0, 0.5, 1.0])       # what its schedule says
+            found = candidate.replay(recording, beta=0.5, shuffles=20, first_shuffle=0)      # a ReplayResult
+        box.confirm(source, [found], shuffles=20).require()   # the same decisions in strict mode, or CandidateError
+        found = box.evaluate(source, recording, beta=0.5, shuffles=2, mode="strict")  # open, replay, close
+
+Every failure of a candidate is a `CandidateError` with a `reason`, a `line` where there is one, and its `output`.
+Threads may share a sandbox, and run a candidate each. A candidate open in strict mode is a controller too
+(`candidate.controller(beta=0.5)`), for `Recording.trace` and for `generate`.
+
+**How.** A keeper process (`python -I -S`, empty environment, own session, no descriptors) imports what candidates may
+use and never runs their code. For each candidate it forks a child, which takes its own session, limits its memory, CPU
+time, files and processes, gives up files, TCP, sockets and signals by Landlock, and all system calls but some 40 by
+seccomp. The keeper reads in /proc that this holds and tells the host, and only then the candidate's code is sent.
+bubblewrap is put around the keeper where it works. A command prefix puts a container around it instead.
+
+**Bulk and strict.** A bulk candidate holds recordings, with questions and answer ids shuffled, so it could look ahead
+or make its numbers up: bulk ranks. Strict runs the episode in the host and sends what each step reveals: it confirms.
+
+**Covered**, each by tests that try it (`tests/search`, `tts-generate sandbox check`): your files, environment, network,
+other processes and their memory; starting processes and threads, executing programs, more privileges; machine code of
+its own (bulk mode allows executable pages, under the same filter); memory, CPU and wall time, floods of output;
+processes that outlive the host; replies that are forged, malformed, endless or pickled; gold answers, which never
+enter; in strict mode also the future, other episodes, clocks, chance and costs that are made up.
+
+**Not covered**: faults of the kernel behind the calls that are allowed; side channels of the processor; the host being
+stopped by a machine that has too little memory for it and its candidates; in bulk mode, cheating in so few episodes
+that `confirm` misses it (see there); a controller that knows the recorded questions by the lengths of their branches
+(judge it on questions kept aside); texts in its errors and its output, which are cleaned and cut, and still a
+candidate's words to whoever reads them, a language model too. Texts of answers never enter: `state.text` is of no use,
+and methods in the published interface, which need it and a thread, do not run here. Behind a command prefix, what the
+container lets through is the container's affair where seccomp was left off. aarch64 is written and not run; other
+systems than Linux have none of it and are refused.
+"""
+
+from tts_generate.search.sandbox.box import Sandbox
+from tts_generate.search.sandbox.candidate import Candidate
+from tts_generate.search.sandbox.channel import Limits
+from tts_generate.search.sandbox.confirmation import Confirmation, Difference
+
+__all__ = ["Candidate", "Confirmation", "Difference", "Limits", "Sandbox"]

@@ -91,19 +91,19 @@ class ReplayResult:
 
 
 @lru_cache(maxsize=64)
-def _orders(shuffles: int, branches: int) -> NDArray[np.int64]:
+def _orders(shuffles: int, branches: int, first: int) -> NDArray[np.int64]:
     """(max(1, shuffles), branches); the recorded order alone for 0 shuffles."""
-    return np.array(shuffled_orders(shuffles, branches) if shuffles else [list(range(branches))], np.int64)
+    return np.array(shuffled_orders(shuffles, branches, first) if shuffles else [list(range(branches))], np.int64)
 
 
-def shuffled_orders(shuffles: int, branches: int) -> list[list[int]]:
-    """The published permutations: `random.Random(seed).shuffle` of the branches, from seed 0 on.
+def shuffled_orders(shuffles: int, branches: int, first: int = 0) -> list[list[int]]:
+    """The published permutations: `random.Random(seed).shuffle` of the branches, from seed `first` on.
 
     >>> shuffled_orders(2, 4)
     [[2, 0, 1, 3], [3, 0, 2, 1]]
     """
     orders = []
-    for seed in range(shuffles):
+    for seed in range(first, first + shuffles):
         order = list(range(branches))
         random.Random(seed).shuffle(order)
         orders.append(order)
@@ -116,6 +116,7 @@ def replay(
     *,
     beta: float | None = None,
     shuffles: int = 100,
+    first_shuffle: int = 0,
     processors: BranchProcessorList | None = None,
     traces: bool = False,
     compiled: bool | None = None,
@@ -129,7 +130,8 @@ def replay(
         recording: a `Recording`, or a store to read one from.
         controller: see `load_controller`.
         beta: the budget in [0, 1]; the controller's default when left out.
-        shuffles: orders in which the branches are opened, seeds 0 to shuffles - 1; 0 for the recorded order alone.
+        shuffles: orders in which the branches are opened; 0 for the recorded order alone.
+        first_shuffle: seed of the first order; the others follow it. Another start makes fresh orders.
         processors: limits chained around the controller; they run interpreted.
         traces: also keep every episode's trace, for few episodes; they run interpreted.
         compiled: run the hooks compiled by numba, over all cores, or interpreted; None: compiled where it pays. The
@@ -150,7 +152,7 @@ def replay(
     _check_shuffles(shuffles, recording.max_branches)
     chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
     recording.check(chosen)
-    orders = {n: _orders(shuffles, n) for n in {q.branches for q in recording.questions}}
+    orders = {n: _orders(shuffles, n, first_shuffle) for n in {q.branches for q in recording.questions}}
     out = Columns.empty(max(1, shuffles), len(recording.questions))
     if compiled is None:
         compiled = out[0].size >= WORTH_COMPILING and find_spec("numba") is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import ControllerError, UnknownNameError
@@ -77,16 +77,18 @@ def from_json(row: Mapping[str, Any], where: object) -> dict[str, Knob | Ends]:
 
 
 def _ends(name: str, row: Mapping[str, Any], where: object) -> Ends:
-    numbers = [row.get("start"), row.get("end")]
-    scale = row.get("scale", "linear")
-    numeric = all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
-    known = scale in get_args(Scale) and set(row) <= {"start", "end", "scale"}
-    if not (numeric and known) or (scale == "log" and min(numbers) <= 0):  # type: ignore[type-var]
-        raise ControllerError(
-            f'{where}: knob {name} must be a value, or {{"start": number, "end": number, "scale": "linear" or "log"}} '
-            f"(above 0 for log), got {dict(row)}."
-        )
-    return Ends(numbers[0], numbers[1], scale)  # type: ignore[arg-type]
+    start, end, scale = row.get("start"), row.get("end"), row.get("scale", "linear")
+    if _finite(start) and _finite(end) and scale in get_args(Scale) and set(row) <= {"start", "end", "scale"}:
+        if scale == "linear" or (start > 0 and end > 0):
+            return Ends(start, end, scale)
+    raise ControllerError(
+        f'{where}: knob {name} must be a value, or {{"start": number, "end": number, "scale": "linear" or "log"}} '
+        f"(above 0 for log), got {dict(row)}."
+    )
+
+
+def _finite(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def scheduled(kind: type[Controller], schedule: Schedule, name: str) -> type[Controller]:
@@ -149,4 +151,3 @@ def ranges_of(kind: type[Controller]) -> Mapping[str, Range]:
         if name not in kind.schedule(0.5):
             raise UnknownNameError.of(f"knob in ranges of {kind.__name__}", name, kind.schedule(0.5))
     return ranges
-

@@ -57,8 +57,8 @@ def card_text(name: str, base: str, schedule: Schedule, description: str) -> str
     lines = [
         "---\nlibrary_name: tts_generate\nlicense: apache-2.0\ntags: [tts-controller, test-time-scaling]\n---\n",
         f"# {name}\n",
-        f"{description}\n\nFound by `tts-generate search` among schedules of the knobs of `{base}`; the folder holds those and",
-        "no code. What was measured, how many were tried and by which command: `provenance` in `controller.json`.\n",
+        f"{description}\n\nFound by `tts-generate search` among schedules of the knobs of `{base}`. What was measured,",
+        "how many were tried and by which command: `provenance` in `controller.json`.\n",
         "| knob | at β = 0 | at β = 1 |\n|---|---|---|",
     ]
     for knob, value in schedule.items():

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tts_generate.controller import Controller
-from tts_generate.evaluate import Method, Row, as_dict, baselines, methods, sweep
-from tts_generate.schedule import Range
+from tts_generate.evaluate import Method, as_dict, baselines, sweep
+from tts_generate.loading import load_controller
+from tts_generate.schedule import Range, Schedule
 from tts_generate.search.candidate import Candidate
 from tts_generate.search.history import Evaluation
 from tts_generate.search.loop import ELEVEN
+from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, curve_of, gain_over
 from tts_generate.search.questions import Part, fewest_branches
 
@@ -23,6 +25,7 @@ FINALISTS = 12
 SELECT = Fidelity(ELEVEN, 60, 500_000)
 FRESH = Fidelity(ELEVEN, 100, 0)
 """The published orders, seeds 0 to 99, which no earlier look has used."""
+_CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ def measure(
     part: Part, kind: type[Controller], reference: type[Controller], fidelity: Fidelity, cost: Cost = "tokens"
 ) -> Measured:
     """Replay both over all cores."""
-    theirs = curve_of(part, reference, Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle), cost=cost, threads=None)
+    theirs = curve_of(
+        part, reference, Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle), cost=cost, threads=None
+    )
     ours = curve_of(part, kind, fidelity, cost=cost, threads=None)
     return Measured(theirs, ours, gain_over(theirs, ours, part.weights))
 
@@ -97,34 +102,35 @@ def _only(measured: Measured, number: int) -> tuple[Curve, Curve]:
 
 
 def beside_baselines(part: Part, shuffles: int) -> list[dict[str, Any]]:
-    """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep."""
+    """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep.
+
+    Of recordings with fewer than 64 branches a question, as many as there are; CMC is held to them too.
+    """
     count = min(64, fewest_branches(part.recordings))
+    cmc = narrowed(type(load_controller("cmc")), count)
     chosen = [
         Method(f"Parallel-Probe@{count}", "parallel_probe", None, {"num_chains": count}),
-        *methods(["cmc"], [0.0, 0.2, 0.5, 0.8, 1.0]),
+        *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in _CMC_BETAS),
     ]
-    if count < 64:  # CMC opens up to 64 branches at beta 1
-        chosen = [*chosen[:1], *_narrow(count)]
     rows = sweep(part.recordings, chosen, shuffles, against=baselines(count), compiled=True).average
     return [as_dict(row) for row in rows]
 
 
-def _narrow(count: int) -> list[Method]:
-    return [method for method in methods(["cmc"], [0.0, 0.2, 0.5, 0.8, 1.0]) if round(4 + 60 * (method.beta or 0)) <= count]
-
-
 def ablation(
-    choice: Mapping[str, Any], ranges: Mapping[str, Range], measured: Measured, part: Part, kind: type[Controller], cost: Cost
+    schedule: Schedule,
+    ranges: Mapping[str, Range],
+    measured: Measured,
+    part: Part,
+    kind: type[Controller],
+    fidelity: Fidelity,
+    cost: Cost,
 ) -> dict[str, float]:
     """By knob that can be switched off and is on: points of mean gain that are lost without it."""
     lost = {}
     for name, room in ranges.items():
-        if room.off is None or choice[name] == room.off:
+        if room.off is None or schedule[name] == room.off:
             continue
-        without = Candidate({**choice, name: room.off}, "ablation").family(kind)
-        curve = curve_of(part, without, FRESH, cost=cost, threads=None)
+        without = Candidate({**schedule, name: room.off}, "ablation").family(kind)
+        curve = curve_of(part, without, fidelity, cost=cost, threads=None)
         lost[name] = measured.gain.mean - gain_over(measured.reference, curve, part.weights).mean
     return lost
-
-
-__all__ = ["Row"]

@@ -1,9 +1,9 @@
 """A search's folder: what it searches, every evaluation it made, and nothing that a crash can take back.
 
-    RUN/search.json        what is searched, written once
-    RUN/history.journal    every evaluation and every finished round, in order (`trajectories.journal`)
-    RUN/result.json        the choice and its estimates; RUN/report.html and RUN/best/ are made from it
-    RUN/held_out.json      the held-out stores, opened once
+RUN/search.json        what is searched, written once
+RUN/history.journal    every evaluation and every finished round, in order (`trajectories.journal`)
+RUN/result.json        the choice and its estimates; RUN/report.html and RUN/best/ are made from it
+RUN/held_out.json      the held-out stores, opened once
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Evaluation:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Evaluation:
         """The evaluation that `to_dict` wrote."""
-        series = (tuple(row[name]) for name in ("tokens", "accuracy", "gains"))
-        return cls(Candidate.from_dict(row), row["rung"], *series, row["score"])
+        tokens, accuracy, gains = (tuple(row[name]) for name in ("tokens", "accuracy", "gains"))
+        return cls(Candidate.from_dict(row), row["rung"], tokens, accuracy, gains, row["score"])
 
 
 class History:
@@ -213,5 +213,3 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{folder} holds something else than a search; choose an empty or a new folder for --out.")
     else:
         write_whole(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-

@@ -52,7 +52,7 @@ class Judge:
         return Evaluation.of(candidate, rung, curve, gain)
 
     def evaluate_all(self, candidates: Sequence[Candidate], rung: int, history: History) -> list[Evaluation]:
-        """Each candidate's evaluation, from the history where it is there; new ones over all cores, and kept at once."""
+        """Each candidate's evaluation, from the history or new; new ones over all cores, kept at once."""
         new = {c.name: c for c in candidates if history.find(c, rung) is None}
         if new:
             self._reference(rung)

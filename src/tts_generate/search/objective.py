@@ -126,7 +126,9 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     return Gain(tuple(float(value) for value in means), by_question, weights)
 
 
-def _mixture(tokens: NDArray[np.float64], costs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mixture(
+    tokens: NDArray[np.float64], costs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How budgets of `tokens` are mixed to cost `costs`, (costs, budgets); and by how many e-folds each is missed."""
     order = np.argsort(tokens, kind="stable")
     at = np.maximum(tokens[order], 1.0)

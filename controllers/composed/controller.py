@@ -1,16 +1,7 @@
-"""Composed: a family of controllers made of parts that the literature suggests, each of which can be switched off.
+"""Composed: a family of controllers made of parts, each of which can be switched off and searched.
 
-| part | what it does | off | source |
-|---|---|---|---|
-| waves | opens `n_init` branches, and `widen` more while the vote is close, up to `max_branches` | max_branches = n_init | AutoTTS (2605.08083) |
-| length | a short branch's vote counts more: exp(-length_decay * tokens / mean tokens) | length_decay = 0 | short-m@k (2505.17813) |
-| probes | a branch still open votes too, once its probe has stood | probe_weight = 0 | Dynasor (2412.20993) |
-| stopping | ends when reading on is worth less than `threshold` | threshold = 0 | adaptive consistency (2305.11860) |
-| pending | what open branches can still add bounds what reading them is worth | pending = 0 | ESC (2401.10480) |
-| giving up | a vote that nothing leads is worth less: share ** share_power | share_power = 0 | Snell et al. (2408.03314) |
-| cutting | gives up branches longer than `cut_ratio` times the mean of those finished | cut_ratio = 0 | short-m@k |
-| pruning | gives up branches that disagreed for `patience` rounds | patience = 0 | Parallel-Probe, CMC (2605.08083) |
-| hurrying | reads branches that agree `burst` steps at a time | burst = 1 | CMC |
+Parts and where they come from: `README.md`. The stopping rule is one number, the value of reading on: how likely the
+leader is overtaken, times the share of the votes that the contest is about, less where nothing leads.
 """
 
 from __future__ import annotations
@@ -20,28 +11,92 @@ import math
 import numpy as np
 
 from tts_generate.controller import Controller
+from tts_generate.schedule import Ends, Range
 from tts_generate.state import Decision, State
 
 
 class Composed(Controller):
-    """proto"""
+    """Opens branches in waves, weighs their votes, and answers when reading on is worth less than `threshold`.
+
+    Sources, part by part: waves, pruning and hurrying CMC (arXiv 2605.08083); votes by length short-m@k (2505.17813);
+    votes of open branches Dynasor (2412.20993); stopping adaptive consistency (2305.11860); confidence DeepConf
+    (2508.15260).
+    """
 
     n_init: int
+    """Branches of the first wave."""
     widen: int
+    """Branches of every later wave; one opens when the wave before is settled and the vote is close."""
     max_branches: int
+    """Branches opened at most; no more than `n_init`: one wave."""
     widen_threshold: float
+    """Value of reading on above which another wave opens."""
     length_decay: float
+    """A vote counts exp(-length_decay * (tokens / mean tokens of finished ones - 1)); 0: every vote is one."""
+    order_decay: float
+    """A vote counts exp(-order_decay * place in finishing order / branches opened); 0: order does not count."""
+    confidence_power: float
+    """A vote counts exp(confidence_power * mean log-probability of its tokens); 0: none is read."""
     probe_weight: float
+    """What the probed answer of an open branch counts of a vote; 0: only finished branches vote."""
     probe_stable: int
+    """Probes in a row that must agree for that."""
     threshold: float
-    pending: float
+    """Value of reading on below which the wave is settled."""
     share_power: float
-    cost_power: float
-    min_votes: float
+    """The value is multiplied by the contest's share of all votes to this power; 0: spread does not count."""
+    pending: float
+    """Votes that can still come, in units of what the open branches would weigh, bound the doubt; 0: they do not."""
     warm_up: int
+    """Rounds after which `threshold` holds as it stands."""
+    early: float
+    """Before, it is threshold * (round / warm_up) ** early; 0: nothing is settled before."""
+    stand: int
+    """Rounds the leader must have stood; 0: none."""
+    ceiling: int
+    """Steps of all branches together after which the episode answers; 0: no ceiling."""
     cut_ratio: float
+    """Branches longer than this many times the mean of those finished are given up; 0: none."""
     patience: int
+    """Rounds of disagreement with the leader after which a branch is given up, two live ones stay; 0: none."""
     burst: int
+    """Steps a round of branches that agree with the leader."""
+
+    ranges = {  # noqa: RUF012
+        "n_init": Range(2, 64, "log"),
+        "widen": Range(1, 16, "log"),
+        "max_branches": Range(2, 64, "log"),
+        "widen_threshold": Range(0.01, 0.5, "log"),
+        "length_decay": Range(0.2, 4.0, moves=False, off=0.0),
+        "order_decay": Range(0.2, 4.0, moves=False, off=0.0),
+        "confidence_power": Range(0.2, 5.0, "log", moves=False, off=0.0, logprobs=True),
+        "probe_weight": Range(0.03, 1.0, "log", moves=False, off=0.0),
+        "probe_stable": Range(2, 20, "log", moves=False),
+        "threshold": Range(0.01, 0.5, "log"),
+        "share_power": Range(0.2, 3.0, moves=False, off=0.0),
+        "pending": Range(0.1, 3.0, "log", moves=False, off=0.0),
+        "warm_up": Range(2, 40),
+        "early": Range(0.5, 8.0, moves=False, off=0.0),
+        "stand": Range(1, 16, "log", moves=False, off=0),
+        "ceiling": Range(100, 3000, "log", off=0),
+        "cut_ratio": Range(0.8, 3.0, moves=False, off=0.0),
+        "patience": Range(3, 40, "log", off=0),
+        "burst": Range(2, 4, moves=False, off=1),
+    }
+    starts = (
+        {
+            "n_init": Ends(4, 48, "log"),
+            "max_branches": Ends(4, 48, "log"),
+            "early": 0.0,
+            "patience": Ends(22, 10, "log"),
+        },
+        {
+            "n_init": Ends(2, 12, "log"),
+            "max_branches": Ends(6, 64, "log"),
+            "widen": Ends(1, 4, "log"),
+            "length_decay": 1.5,
+        },
+    )
 
     ids: np.ndarray
     sums: np.ndarray
@@ -53,16 +108,41 @@ class Composed(Controller):
     coming: float
     mean: float
     ended: int
+    stood: int
 
     @staticmethod
     def schedule(beta: float) -> dict[str, float]:
+        """One wave of 4 branches at beta 0, 48 at beta 1; a plain majority answers from round 22 on."""
+        width = round(4 * 12**beta)
         return {
-            "n_init": round(4 + 28 * beta), "widen": 4, "max_branches": round(8 + 56 * beta), "widen_threshold": 0.1,
-            "length_decay": 2.0, "probe_weight": 0.0, "probe_stable": 8, "threshold": 0.05, "pending": 1.0, "share_power": 1.0, "cost_power": 0.0,
-            "min_votes": 2.0, "warm_up": 4, "cut_ratio": 0.0, "patience": 0, "burst": 1,
+            "n_init": width,
+            "widen": 4,
+            "max_branches": width,
+            "widen_threshold": 0.2,
+            "length_decay": 0.0,
+            "order_decay": 0.0,
+            "confidence_power": 0.0,
+            "probe_weight": 0.0,
+            "probe_stable": 12,
+            "threshold": 0.35,
+            "share_power": 0.0,
+            "pending": 0.0,
+            "warm_up": 22,
+            "early": 0.0,
+            "stand": 0,
+            "ceiling": 0,
+            "cut_ratio": 0.0,
+            "patience": 16,
+            "burst": 1,
         }
 
+    @property
+    def reads_logprobs(self) -> bool:  # type: ignore[override]
+        """Only where votes weigh by them."""
+        return self.confidence_power > 0
+
     def memory(self, max_branches: int) -> None:
+        """No votes yet, nobody disagrees."""
         self.ids = np.zeros(max_branches, np.int64)
         self.sums = np.zeros(max_branches, np.float64)
         self.disagreed = np.zeros(max_branches, np.int64)
@@ -73,89 +153,125 @@ class Composed(Controller):
         self.coming = 0.0
         self.mean = 0.0
         self.ended = 0
+        self.stood = 0
 
     def begin(self, state: State, do: Decision) -> None:
+        """Open the first wave."""
         do.open = self.n_init
 
     def plan(self, state: State, do: Decision) -> None:
+        """Give up what is too long or has disagreed too long; the others advance, agreeing ones faster."""
+        live = state.live
         for i in range(state.opened):
             if state.finished[i] or state.pruned[i]:
                 continue
-            do.steps[i] = 1
-            if self.ended >= 2 and self.cut_ratio > 0 and state.tokens[i] > self.cut_ratio * self.mean:
+            agrees = self.leader < 0 or state.answer[i] == self.leader
+            do.steps[i] = self.burst if agrees and self.leader >= 0 else 1
+            self.disagreed[i] = 0 if agrees else self.disagreed[i] + 1
+            long = self.cut_ratio > 0 and self.ended >= 2 and state.tokens[i] > self.cut_ratio * self.mean
+            strays = self.patience > 0 and self.disagreed[i] >= self.patience
+            if long or (strays and live > 2):
                 do.prune[i] = True
-            elif self.leader >= 0 and state.pooled > 0:
-                agrees = state.answer[i] == self.leader
-                do.steps[i] = self.burst if agrees else 1
-                self.disagreed[i] = 0 if agrees else self.disagreed[i] + 1
-                do.prune[i] = self.patience > 0 and self.disagreed[i] >= self.patience
+                live -= 1
 
     def review(self, state: State, do: Decision) -> None:
+        """When the wave is settled or at its end: open another if the vote is close, else answer."""
+        before = self.leader
         self._vote(state)
-        ready = self.total >= self.min_votes and state.round >= self.warm_up
-        if state.live > 0 and not (ready and self._value(state, True) < self.threshold):
-            return
-        if state.opened < self.max_branches and (self.total <= 0.0 or self._value(state, False) > self.widen_threshold):
-            do.open = min(self.widen, self.max_branches - state.opened)
-        elif ready or state.live == 0:
+        self.stood = self.stood + 1 if self.leader == before else 0
+        if self.ceiling > 0 and state.generated_tokens >= self.ceiling * state.interval_tokens and self.leader >= 0:
             do.stop = True
             do.answer = self.leader
+            return
+        if state.live > 0 and not self._settled(state):
+            return
+        close = self.total <= 0 or self._value(False) > self.widen_threshold
+        if close and state.opened < self.max_branches:
+            do.open = min(self.widen, self.max_branches - state.opened)
+        else:
+            do.stop = True
+            do.answer = self.leader  # nobody's: the `answer` hook is asked
 
-    def answer(self, state: State) -> int:
-        self._vote(state)
-        if self.leader >= 0:
-            return self.leader
-        best = -1
-        for i in range(state.opened):
-            if state.answer[i] >= 0:
-                best = state.answer[i]
-        return best
+    def _settled(self, state: State) -> bool:
+        """Whether reading the open branches on is worth less than the threshold of this round."""
+        if self.total <= 0 or self.stood < self.stand:
+            return False
+        bar = self.threshold
+        if state.round < self.warm_up:
+            if self.early <= 0:
+                return False
+            bar *= (state.round / self.warm_up) ** self.early
+        return self._value(True) < bar
 
-    def _value(self, state: State, wave: bool) -> float:
-        contested = self.first + self.second + 0.25
-        if wave and self.pending > 0:
-            contested = min(contested, self.pending * self.coming + 1e-9)
-        z = (self.first - self.second) / math.sqrt(contested)
-        overtaken = 0.5 * math.erfc(z / math.sqrt(2.0))
-        share = (self.first + self.second) / self.total
-        steps = self.mean / state.interval_tokens / 30.0
-        return overtaken * share**self.share_power / steps**self.cost_power
+    def _value(self, pending: bool) -> float:
+        """P(the leader is overtaken) by a normal approximation, times the contest's share of the votes."""
+        doubt = self.first + self.second + 0.25
+        if pending and self.pending > 0:
+            doubt = min(doubt, self.pending * self.coming + 1e-9)
+        overtaken = 0.5 * math.erfc((self.first - self.second) / math.sqrt(2.0 * doubt))
+        return overtaken * ((self.first + self.second) / self.total) ** self.share_power
 
     def _vote(self, state: State) -> None:
-        tokens = 0.0
-        count = 0
+        """Weigh all votes: leader, its weight, the runner-up's, their total, and what open branches could add."""
+        tokens = 0
+        self.ended = 0
         for i in range(state.opened):
             if state.finished[i]:
                 tokens += state.tokens[i]
-                count += 1
-        self.ended = count
+                self.ended += 1
+        self.mean = tokens / max(1, self.ended)
+        self.total = 0.0
+        self.coming = 0.0
+        different = 0
+        for i in range(state.opened):
+            if state.pruned[i] or self.ended == 0:
+                continue
+            weight = self._weight(state, i)
+            if not state.finished[i]:
+                self.coming += weight
+                weight *= self.probe_weight if self._stands(state, i) else 0.0
+            if weight > 0.0 and state.answer[i] >= 0:
+                different = self._count(state.answer[i], weight, different)
+        self._rank(different)
+
+    def _weight(self, state: State, i: int) -> float:
+        """What the vote of branch i counts, were it to end now."""
+        exponent = self.length_decay * (1.0 - state.tokens[i] / self.mean)
+        rank = state.finish_rank[i] if state.finished[i] else self.ended
+        exponent -= self.order_decay * rank / state.opened
+        if self.confidence_power > 0:
+            total = 0.0
+            for d in range(state.depth[i]):
+                total += state.logprobs[i, d]
+            exponent += self.confidence_power * total / state.depth[i]
+        return math.exp(exponent)
+
+    def _stands(self, state: State, i: int) -> bool:
+        """Whether the last `probe_stable` probes of an open branch agree; only asked where they count."""
+        depth = state.depth[i]
+        if self.probe_weight <= 0.0 or depth < self.probe_stable:
+            return False
+        for d in range(depth - self.probe_stable, depth):
+            if state.answers[i, d] != state.answer[i]:
+                return False
+        return True
+
+    def _count(self, answer: int, weight: float, different: int) -> int:
+        """Add a vote to its answer's sum; how many different answers there are."""
+        self.total += weight
+        for k in range(different):
+            if self.ids[k] == answer:
+                self.sums[k] += weight
+                return different
+        self.ids[different] = answer
+        self.sums[different] = weight
+        return different + 1
+
+    def _rank(self, different: int) -> None:
+        """Leader and runner-up; of equals the one that was opened first."""
         self.leader = -1
         self.first = 0.0
         self.second = 0.0
-        self.total = 0.0
-        self.coming = 0.0
-        if count == 0:
-            return
-        self.mean = tokens / count
-        different = 0
-        for i in range(state.opened):
-            if state.pruned[i]:
-                continue
-            w = math.exp(self.length_decay * (1.0 - state.tokens[i] / self.mean))
-            if not state.finished[i]:
-                self.coming += w
-                w = w * self.probe_weight if self._stands(state, i) else 0.0
-            if w <= 0.0 or state.answer[i] < 0:
-                continue
-            place = 0
-            while place < different and self.ids[place] != state.answer[i]:
-                place += 1
-            if place == different:
-                self.ids[place] = state.answer[i]
-                self.sums[place] = 0.0
-                different += 1
-            self.sums[place] += w
-            self.total += w
         for k in range(different):
             if self.sums[k] > self.first:
                 self.second = self.first
@@ -163,14 +279,3 @@ class Composed(Controller):
                 self.leader = self.ids[k]
             elif self.sums[k] > self.second:
                 self.second = self.sums[k]
-
-    def _stands(self, state: State, i: int) -> bool:
-        if self.probe_weight <= 0.0:
-            return False
-        depth = state.depth[i]
-        if depth < self.probe_stable:
-            return False
-        for d in range(depth - self.probe_stable, depth):
-            if state.answers[i, d] != state.answer[i]:
-                return False
-        return True

@@ -128,6 +128,8 @@ class Range:
     """Whether it may change with beta; if not, one value serves every budget."""
     off: int | float | None = None
     """The value outside the range that switches its part off."""
+    logprobs: bool = False
+    """Whether its part reads log-probabilities, which not every recording holds."""
 
     @property
     def whole(self) -> bool:

@@ -1,6 +1,6 @@
-"""The command line: `tts-generate record | import | replay | sweep | trace | demo`."""
+"""The command line: `tts-generate record | import | replay | sweep | trace | search | history | demo`."""
 
-from tts_generate.cli import record, replay
+from tts_generate.cli import record, replay, search
 from tts_generate.cli.base import app
 
-__all__ = ["app", "record", "replay"]
+__all__ = ["app", "record", "replay", "search"]

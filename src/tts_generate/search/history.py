@@ -141,8 +141,7 @@ class History:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder; None if it is not there yet."""
-        path = self.folder / name
-        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+        return read_json(self.folder / name)
 
     def close(self) -> None:
         """Close the journal."""
@@ -165,6 +164,11 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(aside, path)
     except OSError as error:
         raise full(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if there is no such file."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Families that ask for no more branches than were recorded."""
+"""Families that ask for no more than was recorded."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
     return type(kind.__name__, (kind,), names)
 
 
-def narrowed_ranges(ranges: Mapping[str, Range], branches: int) -> dict[str, Range]:
-    """`ranges` with those of knobs that count branches ending at `branches`."""
+def narrowed_ranges(ranges: Mapping[str, Range], branches: int, logprobs: bool) -> dict[str, Range]:
+    """`ranges` as far as recordings of `branches` branches allow, without the knobs that read what they do not hold."""
     return {
         name: dataclasses.replace(room, low=min(room.low, branches), high=min(room.high, branches))
         if name in BRANCHES
         else room
         for name, room in ranges.items()
+        if logprobs or not room.logprobs
     }
 
 

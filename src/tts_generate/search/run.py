@@ -14,11 +14,12 @@ from tts_generate.controller import Controller
 from tts_generate.errors import InputError
 from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
 from tts_generate.replay import Recording
+from tts_generate.report.search_page import search_page
 from tts_generate.schedule import Ends, Range, Schedule, ranges_of
 from tts_generate.search import choice as choosing
 from tts_generate.search.best import write_controller
 from tts_generate.search.candidate import Candidate
-from tts_generate.search.history import HELD_OUT, RESULT, History
+from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
 from tts_generate.search.loop import RUNGS, Judge, Progress, best_of, search
 from tts_generate.search.narrow import narrowed, narrowed_ranges
 from tts_generate.search.objective import Cost, Fidelity
@@ -81,7 +82,7 @@ class Search:
         branches = fewest_branches(recordings)
         self.kind = narrowed(self._class(self.setup.controller), branches)
         self.reference = narrowed(self._class(self.setup.reference), branches)
-        self.ranges = narrowed_ranges(ranges_of(self.kind), branches)
+        self.ranges = narrowed_ranges(ranges_of(self.kind), branches, _with_logprobs(recordings))
         for recording in recordings:
             recording.check(self.kind.from_beta(0.5))
 
@@ -204,6 +205,21 @@ class Search:
         )
 
 
+def write_report(out: Path) -> Path:
+    """Write `report.html` of a search folder from what it holds; its path.
+
+    Raises:
+        InputError: the search has no result yet.
+        TTSError: jinja2 or matplotlib is not installed.
+    """
+    result = read_json(out / RESULT)
+    if result is None:
+        raise InputError(f"{out} has no {RESULT} yet; let the search end first.")
+    path = out / "report.html"
+    write_whole(path, search_page(result, read_json(out / HELD_OUT), out / "best"))
+    return path
+
+
 def starts(kind: type[Controller], ranges: dict[str, Range]) -> list[Schedule]:
     """What to try first: the controller's own schedule, from its ends, and those that it lists in `starts`."""
     low, high = kind.schedule(0.0), kind.schedule(1.0)
@@ -220,3 +236,8 @@ def fingerprint(recording: Recording) -> str:
     for recorded in recording.questions:
         found.update(f"{recorded.question.question_id} {recorded.gold} {recorded.branches}".encode())
     return found.hexdigest()[:16]
+
+
+def _with_logprobs(recordings: Sequence[Recording]) -> bool:
+    """Whether every step of every branch has its mean log-probability."""
+    return all(len(r.table.logprobs) > 0 and not np.isnan(r.table.logprobs).any() for r in recordings)

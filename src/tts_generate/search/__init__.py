@@ -1,0 +1,20 @@
+"""Search: controllers found on recorded trajectories, at no model cost."""
+
+from tts_generate.search.best import write_controller
+from tts_generate.search.candidate import Candidate, Proposer, Scored
+from tts_generate.search.history import read_history
+from tts_generate.search.loop import Progress, best_of
+from tts_generate.search.run import Search, Setup, write_report
+
+__all__ = [
+    "Candidate",
+    "Progress",
+    "Proposer",
+    "Scored",
+    "Search",
+    "Setup",
+    "best_of",
+    "read_history",
+    "write_controller",
+    "write_report",
+]

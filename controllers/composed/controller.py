@@ -18,7 +18,7 @@ from tts_generate.state import Decision, State
 class Composed(Controller):
     """Opens branches in waves, weighs their votes, and answers when reading on is worth less than `threshold`.
 
-    Sources, part by part: waves, pruning and hurrying CMC (arXiv 2605.08083); votes by length short-m@k (2505.17813);
+    Sources, part by part: waves and pruning CMC (arXiv 2605.08083); votes by length short-m@k (2505.17813);
     votes of open branches Dynasor (2412.20993); stopping adaptive consistency (2305.11860); confidence DeepConf
     (2508.15260).
     """
@@ -48,9 +48,9 @@ class Composed(Controller):
     pending: float
     """Votes that can still come, in units of what the open branches would weigh, bound the doubt; 0: they do not."""
     warm_up: int
-    """Rounds after which `threshold` holds as it stands."""
+    """Depth of the open branches, in steps, from which `threshold` holds as it stands."""
     early: float
-    """Before, it is threshold * (round / warm_up) ** early; 0: nothing is settled before."""
+    """Before, it is threshold * (depth / warm_up) ** early; 0: nothing is settled before."""
     stand: int
     """Rounds the leader must have stood; 0: none."""
     ceiling: int
@@ -59,12 +59,10 @@ class Composed(Controller):
     """Branches longer than this many times the mean of those finished are given up; 0: none."""
     patience: int
     """Rounds of disagreement with the leader after which a branch is given up, two live ones stay; 0: none."""
-    burst: int
-    """Steps a round of branches that agree with the leader."""
 
     ranges = {  # noqa: RUF012
         "n_init": Range(2, 64, "log"),
-        "widen": Range(1, 16, "log"),
+        "widen": Range(1, 48, "log"),
         "max_branches": Range(2, 64, "log"),
         "widen_threshold": Range(0.01, 0.5, "log"),
         "length_decay": Range(0.2, 4.0, moves=False, off=0.0),
@@ -81,21 +79,12 @@ class Composed(Controller):
         "ceiling": Range(100, 3000, "log", off=0),
         "cut_ratio": Range(0.8, 3.0, moves=False, off=0.0),
         "patience": Range(3, 40, "log", off=0),
-        "burst": Range(2, 4, moves=False, off=1),
     }
     starts = (
-        {
-            "n_init": Ends(4, 48, "log"),
-            "max_branches": Ends(4, 48, "log"),
-            "early": 0.0,
-            "patience": Ends(22, 10, "log"),
-        },
-        {
-            "n_init": Ends(2, 12, "log"),
-            "max_branches": Ends(6, 64, "log"),
-            "widen": Ends(1, 4, "log"),
-            "length_decay": 1.5,
-        },
+        {"widen": Ends(4, 24, "log"), "widen_threshold": Ends(0.4, 0.2, "log"), "pending": 0.5},
+        {"n_init": Ends(4, 48, "log"), "max_branches": Ends(4, 48, "log")},
+        {"length_decay": 0.5, "share_power": 0.5},
+        {"n_init": Ends(2, 12, "log"), "widen": Ends(1, 4, "log"), "length_decay": 1.5, "warm_up": Ends(40, 40)},
     )
 
     ids: np.ndarray
@@ -112,28 +101,26 @@ class Composed(Controller):
 
     @staticmethod
     def schedule(beta: float) -> dict[str, float]:
-        """One wave of 4 branches at beta 0, 48 at beta 1; a plain majority answers from round 22 on."""
-        width = round(4 * 12**beta)
+        """A wave of 4 branches at beta 0, 40 at beta 1; a majority answers from 24 steps on, unless it is close."""
         return {
-            "n_init": width,
-            "widen": 4,
-            "max_branches": width,
-            "widen_threshold": 0.2,
+            "n_init": round(4 * 10**beta),
+            "widen": round(2 * 4**beta),
+            "max_branches": round(12 * (64 / 12) ** beta),
+            "widen_threshold": round(0.4 * 0.625**beta, 4),
             "length_decay": 0.0,
             "order_decay": 0.0,
             "confidence_power": 0.0,
             "probe_weight": 0.0,
             "probe_stable": 12,
-            "threshold": 0.35,
+            "threshold": 0.4,
             "share_power": 0.0,
             "pending": 0.0,
-            "warm_up": 22,
+            "warm_up": 24,
             "early": 0.0,
             "stand": 0,
             "ceiling": 0,
             "cut_ratio": 0.0,
             "patience": 16,
-            "burst": 1,
         }
 
     @property
@@ -160,13 +147,14 @@ class Composed(Controller):
         do.open = self.n_init
 
     def plan(self, state: State, do: Decision) -> None:
-        """Give up what is too long or has disagreed too long; the others advance, agreeing ones faster."""
+        """Advance the branches that are least deep, a step; give up what is too long or has disagreed too long."""
         live = state.live
+        lowest = self._lowest(state)
         for i in range(state.opened):
-            if state.finished[i] or state.pruned[i]:
+            if state.finished[i] or state.pruned[i] or state.depth[i] > lowest:
                 continue
+            do.steps[i] = 1
             agrees = self.leader < 0 or state.answer[i] == self.leader
-            do.steps[i] = self.burst if agrees and self.leader >= 0 else 1
             self.disagreed[i] = 0 if agrees else self.disagreed[i] + 1
             long = self.cut_ratio > 0 and self.ended >= 2 and state.tokens[i] > self.cut_ratio * self.mean
             strays = self.patience > 0 and self.disagreed[i] >= self.patience
@@ -192,15 +180,24 @@ class Composed(Controller):
             do.stop = True
             do.answer = self.leader  # nobody's: the `answer` hook is asked
 
+    def _lowest(self, state: State) -> int:
+        """Depth of the open branches that are least deep."""
+        lowest = state.max_depth
+        for i in range(state.opened):
+            if not (state.finished[i] or state.pruned[i]):
+                lowest = min(lowest, state.depth[i])
+        return lowest
+
     def _settled(self, state: State) -> bool:
         """Whether reading the open branches on is worth less than the threshold of this round."""
         if self.total <= 0 or self.stood < self.stand:
             return False
         bar = self.threshold
-        if state.round < self.warm_up:
+        depth = self._lowest(state)
+        if depth < self.warm_up:
             if self.early <= 0:
                 return False
-            bar *= (state.round / self.warm_up) ** self.early
+            bar *= (depth / self.warm_up) ** self.early
         return self._value(True) < bar
 
     def _value(self, pending: bool) -> float:
@@ -219,7 +216,7 @@ class Composed(Controller):
             if state.finished[i]:
                 tokens += state.tokens[i]
                 self.ended += 1
-        self.mean = tokens / max(1, self.ended)
+        self.mean = max(1.0, tokens / max(1, self.ended))
         self.total = 0.0
         self.coming = 0.0
         different = 0

@@ -19,6 +19,8 @@ class Candidate:
     schedule: Mapping[str, Knob | Ends]
     origin: str
     """Who proposed it, and how."""
+    parent: str | None = None
+    """Name of the candidate it was made from, if it was from one."""
 
     @property
     def name(self) -> str:
@@ -36,12 +38,12 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"name": self.name, "origin": self.origin, "knobs": to_json(self.schedule)}
+        return {"name": self.name, "origin": self.origin, "parent": self.parent, "knobs": to_json(self.schedule)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Candidate:
         """The candidate that `to_dict` wrote."""
-        return cls(from_json(row["knobs"], f"candidate {row['name']}"), row["origin"])
+        return cls(from_json(row["knobs"], f"candidate {row['name']}"), row["origin"], row["parent"])
 
 
 @dataclass(frozen=True)

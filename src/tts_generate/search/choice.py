@@ -29,6 +29,51 @@ _CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Whose schedules are compared, with whom, and how."""
+
+    kind: type[Controller]
+    reference: type[Controller]
+    cost: Cost = "tokens"
+    threads: int | None = None
+
+    def curve(self, part: Part, family: type[Controller], fidelity: Fidelity) -> Curve:
+        """What a family does on `part`."""
+        return curve_of(part, family, fidelity, cost=self.cost, threads=self.threads)
+
+    def measure(self, part: Part, candidate: Candidate, fidelity: Fidelity) -> Measured:
+        """A candidate beside the reference, both asking for no more branches than `part` holds."""
+        branches = fewest_branches(part.recordings)
+        theirs = self.curve(part, narrowed(self.reference, branches), Fidelity(ELEVEN, *_orders(fidelity)))
+        ours = self.curve(part, narrowed(candidate.family(self.kind), branches), fidelity)
+        return Measured(part, theirs, ours, gain_over(theirs, ours, part.weights))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A family beside its reference, on the same questions and orders."""
+
+    part: Part
+    reference: Curve
+    curve: Curve
+    gain: Gain
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: its curve, its reference's, and the gain over it, on all recordings and on each."""
+        told: dict[str, Any] = {"gain": self.gain.to_dict()}
+        for name, curve in (("curve", self.curve), ("reference", self.reference)):
+            tokens, accuracy = curve.points(self.part.weights)
+            told[name] = {"betas": list(curve.betas), "tokens": tokens.tolist(), "accuracy": accuracy.tolist()}
+        told["recordings"] = {
+            recording.name: gain_over(
+                self.reference.alone(number), self.curve.alone(number), self.part.alone(number).weights
+            ).to_dict()
+            for number, recording in enumerate(self.part.recordings)
+        }
+        return told
+
+
+@dataclass(frozen=True)
 class Choice:
     """The finalist that gains most on the questions set aside for choosing."""
 
@@ -40,68 +85,27 @@ class Choice:
     finalists: int
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A family beside its reference, on the same questions and orders."""
-
-    reference: Curve
-    curve: Curve
-    gain: Gain
-
-
-def measure(
-    part: Part, kind: type[Controller], reference: type[Controller], fidelity: Fidelity, cost: Cost = "tokens"
-) -> Measured:
-    """Replay both over all cores."""
-    theirs = curve_of(
-        part, reference, Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle), cost=cost, threads=None
-    )
-    ours = curve_of(part, kind, fidelity, cost=cost, threads=None)
-    return Measured(theirs, ours, gain_over(theirs, ours, part.weights))
-
-
-def choose(
-    finalists: Sequence[Evaluation],
-    part: Part,
-    kind: type[Controller],
-    reference: type[Controller],
-    cost: Cost = "tokens",
-    fidelity: Fidelity = SELECT,
-) -> Choice:
+def choose(finalists: Sequence[Evaluation], part: Part, contest: Contest, fidelity: Fidelity = SELECT) -> Choice:
     """Compare the finalists on `part`, which none of them was proposed by."""
-    theirs = curve_of(part, reference, fidelity, cost=cost, threads=None)
-    gains = [
-        gain_over(theirs, curve_of(part, e.candidate.family(kind), fidelity, cost=cost, threads=None), part.weights)
-        for e in finalists
-    ]
+    gains = [contest.measure(part, evaluation.candidate, fidelity).gain for evaluation in finalists]
     best = max(range(len(finalists)), key=lambda number: gains[number].score)
     return Choice(finalists[best].candidate, finalists[best], gains[best], len(finalists))
 
 
-def summary(measured: Measured, part: Part) -> dict[str, Any]:
-    """A measured family as plain JSON values: its curve, its reference's, the gain over it, all and each recording."""
-    weights = part.weights
-    told: dict[str, Any] = {"gain": measured.gain.to_dict()}
-    for name, curve in (("curve", measured.curve), ("reference", measured.reference)):
-        tokens, accuracy = curve.points(weights)
-        told[name] = {"betas": list(curve.betas), "tokens": tokens.tolist(), "accuracy": accuracy.tolist()}
-    told["recordings"] = {
-        recording.name: gain_over(*_only(measured, number), part.alone(number).weights).to_dict()
-        for number, recording in enumerate(part.recordings)
-    }
-    return told
+def ablation(
+    schedule: Schedule, ranges: Mapping[str, Range], measured: Measured, contest: Contest, fidelity: Fidelity
+) -> dict[str, float]:
+    """By knob that can be switched off and is on: points of mean gain that are lost without it."""
+    lost = {}
+    for name, room in ranges.items():
+        if room.off is None or schedule[name] == room.off:
+            continue
+        without = Candidate({**schedule, name: room.off}, "ablation")
+        lost[name] = measured.gain.mean - contest.measure(measured.part, without, fidelity).gain.mean
+    return lost
 
 
-def _only(measured: Measured, number: int) -> tuple[Curve, Curve]:
-    """Reference and family on one recording."""
-    reference, curve = measured.reference, measured.curve
-    return (
-        Curve(reference.betas, (reference.accuracy[number],), (reference.cost[number],)),
-        Curve(curve.betas, (curve.accuracy[number],), (curve.cost[number],)),
-    )
-
-
-def beside_baselines(part: Part, shuffles: int) -> list[dict[str, Any]]:
+def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> list[dict[str, Any]]:
     """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep.
 
     Of recordings with fewer than 64 branches a question, as many as there are; CMC is held to them too.
@@ -112,25 +116,10 @@ def beside_baselines(part: Part, shuffles: int) -> list[dict[str, Any]]:
         Method(f"Parallel-Probe@{count}", "parallel_probe", None, {"num_chains": count}),
         *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in _CMC_BETAS),
     ]
-    rows = sweep(part.recordings, chosen, shuffles, against=baselines(count), compiled=True).average
+    against = baselines(count)
+    rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average
     return [as_dict(row) for row in rows]
 
 
-def ablation(
-    schedule: Schedule,
-    ranges: Mapping[str, Range],
-    measured: Measured,
-    part: Part,
-    kind: type[Controller],
-    fidelity: Fidelity,
-    cost: Cost,
-) -> dict[str, float]:
-    """By knob that can be switched off and is on: points of mean gain that are lost without it."""
-    lost = {}
-    for name, room in ranges.items():
-        if room.off is None or schedule[name] == room.off:
-            continue
-        without = Candidate({**schedule, name: room.off}, "ablation").family(kind)
-        curve = curve_of(part, without, fidelity, cost=cost, threads=None)
-        lost[name] = measured.gain.mean - gain_over(measured.reference, curve, part.weights).mean
-    return lost
+def _orders(fidelity: Fidelity) -> tuple[int, int]:
+    return fidelity.shuffles, fidelity.first_shuffle

@@ -23,7 +23,7 @@ from tts_generate.search.questions import Part
 
 ELEVEN = tuple(k / 10 for k in range(11))
 RUNGS = (
-    Fidelity((0.0, 0.5, 1.0), 4, 1_000),
+    Fidelity((0.0, 0.3, 0.6, 1.0), 6, 1_000),
     Fidelity((0.0, 0.2, 0.4, 0.6, 0.8, 1.0), 12, 2_000),
     Fidelity(ELEVEN, 40, 3_000),
 )

@@ -41,6 +41,10 @@ class Curve:
     cost: tuple[NDArray[np.float64], ...]
     """Tokens, mean over orders."""
 
+    def alone(self, number: int) -> Curve:
+        """The same on one recording."""
+        return Curve(self.betas, (self.accuracy[number],), (self.cost[number],))
+
     def points(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(tokens, accuracy) of each budget: the mean of each recording, averaged by `weights`."""
         tokens = np.stack([values.mean(axis=1) for values in self.cost])

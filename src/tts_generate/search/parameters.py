@@ -7,6 +7,8 @@ Source: Optuna (arXiv 1907.10902), NSGA-II (Deb et al., 2002).
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,15 +18,22 @@ from tts_generate.schedule import Ends, Range, Schedule
 from tts_generate.search.candidate import Candidate, Scored
 
 POPULATION = 48
+ELITE = 12
+"""Best candidates so far, of which every other proposal changes one a little."""
+_STEP = 0.12
+"""Of such a change, in units of a knob's range."""
 
 
 class ParametersProposer:
     """Proposes schedules of `ranges`, beginning with `starts`; maximises the gain at low and at high costs.
 
+    One half of every round comes from the sampler, which explores; the other half are the best so far with one to
+    three of their parameters changed a little, which refines. Both are told to the sampler.
+
     Args:
         ranges: by knob, where it may be set.
         starts: schedules to try first, of knobs in `ranges`.
-        seed: of the sampler.
+        seed: of the sampler and the changes.
 
     Raises:
         TTSError: optuna is not installed.
@@ -40,25 +49,60 @@ class ParametersProposer:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._ranges = ranges
         self._distributions = distributions(ranges)
+        self._random = random.Random(seed)
         sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
         self._study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-        self._starts = len(starts)
-        for start in starts:
-            self._study.enqueue_trial(parameters_of(start, ranges))
+        self._starts = [parameters_of(start, ranges) for start in starts]
+        self._elite: list[tuple[tuple[int, float], str, dict[str, Any]]] = []
         self._asked: list[Any] = []
 
     def propose(self, count: int) -> list[Candidate]:
         """The next `count` schedules."""
-        self._asked = [self._study.ask(self._distributions) for _ in range(count)]
+        first = [(parameters, "start", None) for parameters in self._starts[:count]]
+        self._starts = self._starts[count:]
+        nudged = [self._nudged() for _ in range((count - len(first)) // 2)] if self._elite else []
+        told: list[tuple[dict[str, Any], str, str | None]] = [*first, *nudged]
+        for parameters, _, _ in told:
+            self._study.enqueue_trial(parameters)
+        told += [({}, "nsga2", None)] * (count - len(told))
+        self._asked = [self._study.ask(self._distributions) for _ in told]
         return [
-            Candidate(schedule_of(trial.params, self._ranges), "start" if trial.number < self._starts else "nsga2")
-            for trial in self._asked
+            Candidate(schedule_of(trial.params, self._ranges), origin, parent)
+            for trial, (_, origin, parent) in zip(self._asked, told, strict=True)
         ]
 
     def learn(self, scored: Sequence[Scored]) -> None:
-        """Hand the gains to the sampler."""
+        """Hand the gains to the sampler, and keep the best."""
+        best = {name: (place, parameters) for place, name, parameters in self._elite}
         for trial, found in zip(self._asked, scored, strict=True):
             self._study.tell(trial, found.values)
+            best[found.candidate.name] = (found.rung, found.score), trial.params
+        ranked = sorted(
+            ((place, name, parameters) for name, (place, parameters) in best.items()), key=lambda row: row[:2]
+        )
+        self._elite = ranked[-ELITE:]
+
+    def _nudged(self) -> tuple[dict[str, Any], str, str | None]:
+        """One of the best with a few parameters changed."""
+        _, parent, parameters = self._random.choice(self._elite)
+        changed = dict(parameters)
+        for name in self._random.sample(sorted(changed), min(len(changed), self._random.choice((1, 1, 2, 3)))):
+            changed[name] = nudge(changed[name], self._distributions[name], self._random)
+        return changed, "nudge", parent
+
+
+def nudge(value: Any, distribution: Any, rng: random.Random) -> Any:
+    """A value near `value` in its distribution; the other one of a switch."""
+    if not hasattr(distribution, "low"):
+        return not value
+    low, high = float(distribution.low), float(distribution.high)
+    step = rng.gauss(0.0, _STEP)
+    if distribution.log:
+        moved = math.exp(math.log(value) + step * math.log(high / low))
+    else:
+        moved = value + step * (high - low)
+    held = min(max(moved, low), high)
+    return round(held) if isinstance(distribution.low, int) else held
 
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:

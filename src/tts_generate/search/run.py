@@ -122,30 +122,40 @@ class Search:
         """
         if not minutes > 0:
             raise InputError(f"minutes must be above 0, got {minutes}.")
+        mine = {store.resolve() for store in self.setup.stores}
+        for store in held_out:
+            if store.resolve() in mine:
+                raise InputError(f"{store} is part of the search set, so it cannot be held out.")
         setup = self.setup
         propose, select = split(self.whole, setup.seed)
+        contest = choosing.Contest(self.kind, self.reference, setup.cost, threads)
         history = History(out, setup.to_dict(self.whole))
         try:
             judge = Judge(propose, self.kind, self.reference, setup.rungs, setup.cost, threads)
             proposer = ParametersProposer(self.ranges, starts(self.kind, self.ranges), setup.seed)
             done = search(judge, proposer, history, seconds=60 * minutes, max_rounds=max_rounds, watch=watch)
             finalists = best_of(history.evaluations, choosing.FINALISTS)
-            chosen = choosing.choose(finalists, select, self.kind, self.reference, setup.cost, setup.select)
-            result = self._result(chosen, done, propose, select, command)
+            chosen = choosing.choose(finalists, select, contest, setup.select)
+            result = self._result(chosen, done, (propose.count, select.count), contest, command)
             history.write(RESULT, result)
             self._write_best(out, chosen.candidate, result)
             if held_out and history.read(HELD_OUT) is None:
-                history.write(HELD_OUT, self._held_out(chosen.candidate, held_out))
+                history.write(HELD_OUT, self._held_out(chosen.candidate, held_out, contest))
         finally:
             history.close()
         return result
 
     def _result(
-        self, chosen: choosing.Choice, done: Progress, propose: Part, select: Part, command: str
+        self,
+        chosen: choosing.Choice,
+        done: Progress,
+        questions: tuple[int, int],
+        contest: choosing.Contest,
+        command: str,
     ) -> dict[str, Any]:
         setup = self.setup
-        family = chosen.candidate.family(self.kind)
-        measured = choosing.measure(self.whole, family, self.reference, setup.fresh, setup.cost)
+        measured = contest.measure(self.whole, chosen.candidate, setup.fresh)
+        schedule = chosen.candidate.schedule
         return {
             "format": "tts-search-result/1",
             "command": command,
@@ -155,31 +165,27 @@ class Search:
             "seconds": done.seconds,
             "candidates_per_minute": 60 * done.tried / max(done.seconds, 1e-9),
             "candidate": chosen.candidate.to_dict(),
-            "proposed": {"questions": propose.count, "mean": chosen.proposed.mean, "score": chosen.proposed.score},
-            "selected": {"questions": select.count, "finalists": chosen.finalists, **chosen.selected.to_dict()},
-            "fresh": {
-                "questions": self.whole.count,
-                "shuffles": setup.fresh.shuffles,
-                **choosing.summary(measured, self.whole),
-            },
-            "ablation": choosing.ablation(
-                chosen.candidate.schedule, self.ranges, measured, self.whole, self.kind, setup.fresh, setup.cost
-            ),
-            "baselines": choosing.beside_baselines(self.whole, setup.fresh.shuffles),
+            "proposed": {"questions": questions[0], "mean": chosen.proposed.mean, "score": chosen.proposed.score},
+            "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
+            "fresh": {"questions": self.whole.count, "shuffles": setup.fresh.shuffles, **measured.to_dict()},
+            "ablation": choosing.ablation(schedule, self.ranges, measured, contest, setup.fresh),
+            "baselines": choosing.beside_baselines(self.whole, setup.fresh, contest.threads),
         }
 
-    def _held_out(self, candidate: Candidate, stores: Sequence[Path]) -> dict[str, Any]:
+    def _held_out(self, candidate: Candidate, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
         part = Part.of([Recording.from_store(store) for store in stores])
-        branches = fewest_branches(part.recordings)
-        family = narrowed(candidate.family(self.kind), branches)
-        measured = choosing.measure(part, family, narrowed(self.reference, branches), self.setup.fresh, self.setup.cost)
+        prints = {recording.name: fingerprint(recording) for recording in part.recordings}
+        known = {fingerprint(recording) for recording in self.whole.recordings}
+        for name, found in prints.items():
+            if found in known:
+                raise InputError(f"{name} holds the same branches as a store of the search set; it is not held out.")
         return {
             "format": "tts-search-held-out/1",
             "candidate": candidate.to_dict(),
-            "stores": {recording.name: fingerprint(recording) for recording in part.recordings},
+            "stores": prints,
             "shuffles": self.setup.fresh.shuffles,
-            **choosing.summary(measured, part),
-            "baselines": choosing.beside_baselines(part, self.setup.fresh.shuffles),
+            **contest.measure(part, candidate, self.setup.fresh).to_dict(),
+            "baselines": choosing.beside_baselines(part, self.setup.fresh, contest.threads),
         }
 
     def _write_best(self, out: Path, candidate: Candidate, result: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ def search(
     minutes: Annotated[float, typer.Option(help="Time for trying candidates, earlier sittings counted.")] = 10.0,
     seed: Annotated[int, typer.Option(help="The same seed, the same candidates.")] = 0,
     controller: Annotated[str, typer.Option(help="Whose knobs to search: a name, or a folder.")] = "composed",
+    knobs: Annotated[str, typer.Option(help="Which of its knobs, separated by commas; all if left out.")] = "",
     reference: Annotated[str, typer.Option(help="The controller to beat at equal cost.")] = "cmc",
     held_out: Annotated[
         list[Path] | None, typer.Option(help="A store to open once, after the choice; may be given again.")
@@ -42,6 +43,7 @@ def search(
     setup = Setup(
         tuple(stores),
         controller=controller,
+        knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,
         cost=cost,

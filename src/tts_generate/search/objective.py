@@ -20,6 +20,7 @@ from tts_generate.statistics import mean_of_samples_interval
 Cost = Literal["tokens", "sequential"]
 _UNREACHED = 10.0
 """Points of accuracy lost for each factor of e that a frontier starts above a cost it is asked for."""
+_LET_PASS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     """The candidate's gain at every cost of the reference.
 
     Between two budgets it does what a mixture of both does; above its highest cost it keeps what it has there; below
-    its lowest it loses `_UNREACHED` points for each factor of e, since it cannot be had for so little.
+    its lowest it loses `_UNREACHED` points for each factor of e, since it cannot be had for so little. As much is lost
+    at every cost where more beta spends fewer tokens (beyond a few percent): beta is a budget.
 
     >>> one = Curve((0.0, 1.0), (np.array([[40.0], [60.0]]),), (np.array([[1000.0], [4000.0]]),))
     >>> other = Curve((0.0, 1.0), (np.array([[50.0], [70.0]]),), (np.array([[1000.0], [4000.0]]),))
@@ -124,10 +126,17 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     costs, _ = reference.points(weights)
     tokens, _ = candidate.points(weights)
     mixture, unreached = _mixture(tokens, costs)
+    unreached = unreached + _disorder(tokens)
     gains = [mixture @ ours - theirs for ours, theirs in zip(candidate.accuracy, reference.accuracy, strict=True)]
     means = weights @ np.stack([values.mean(axis=1) for values in gains]) - _UNREACHED * unreached
     by_question = tuple(values.mean(axis=0) - _UNREACHED * float(unreached.mean()) for values in gains)
     return Gain(tuple(float(value) for value in means), by_question, weights)
+
+
+def _disorder(tokens: NDArray[np.float64]) -> float:
+    """By how many e-folds tokens fall from one budget to the next, in all; a fall of up to 5 % is let pass."""
+    falls = np.log(np.maximum(tokens[:-1], 1.0) / np.maximum(tokens[1:], 1.0))
+    return float(np.maximum(0.0, falls - _LET_PASS).sum())
 
 
 def _mixture(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
@@ -34,6 +34,8 @@ class Setup:
     stores: tuple[Path, ...]
     controller: str = "composed"
     """Whose knobs are searched: a shipped name or a folder."""
+    knobs: tuple[str, ...] | None = None
+    """Which of its knobs to search; all that declare a range if left out. The others keep their own schedule."""
     reference: str = "cmc"
     """The controller that is to be beaten at equal cost."""
     seed: int = 0
@@ -49,6 +51,7 @@ class Setup:
         """Plain JSON values, with what the stores hold by its hash."""
         return {
             "controller": self.controller,
+            "knobs": self.knobs,
             "reference": self.reference,
             "proposer": ParametersProposer.name,
             "seed": self.seed,
@@ -82,9 +85,16 @@ class Search:
         branches = fewest_branches(recordings)
         self.kind = narrowed(self._class(self.setup.controller), branches)
         self.reference = narrowed(self._class(self.setup.reference), branches)
-        self.ranges = narrowed_ranges(ranges_of(self.kind), branches, _with_logprobs(recordings))
+        self.ranges = self._searched(narrowed_ranges(ranges_of(self.kind), branches, _with_logprobs(recordings)))
         for recording in recordings:
             recording.check(self.kind.from_beta(0.5))
+
+    def _searched(self, ranges: dict[str, Range]) -> dict[str, Range]:
+        """The ranges of the knobs that are asked for."""
+        for name in self.setup.knobs or ():
+            if name not in ranges:
+                raise UnknownNameError.of(f"knob of {self.setup.controller} to search", name, ranges)
+        return {name: room for name, room in ranges.items() if self.setup.knobs is None or name in self.setup.knobs}
 
     def _class(self, name: str) -> type[Controller]:
         load_controller(name, trust_remote_code=self.setup.trust_remote_code)  # says what is wrong with it, if anything
@@ -135,7 +145,7 @@ class Search:
             proposer = ParametersProposer(self.ranges, starts(self.kind, self.ranges), setup.seed)
             done = search(judge, proposer, history, seconds=60 * minutes, max_rounds=max_rounds, watch=watch)
             finalists = best_of(history.evaluations, choosing.FINALISTS)
-            chosen = choosing.choose(finalists, select, contest, setup.select)
+            chosen = choosing.choose(finalists, propose, select, contest, setup.select)
             result = self._result(chosen, done, (propose.count, select.count), contest, command)
             history.write(RESULT, result)
             self._write_best(out, chosen.candidate, result)
@@ -165,7 +175,7 @@ class Search:
             "seconds": done.seconds,
             "candidates_per_minute": 60 * done.tried / max(done.seconds, 1e-9),
             "candidate": chosen.candidate.to_dict(),
-            "proposed": {"questions": questions[0], "mean": chosen.proposed.mean, "score": chosen.proposed.score},
+            "proposed": {"questions": questions[0], **chosen.proposed.to_dict()},
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
             "fresh": {"questions": self.whole.count, "shuffles": setup.fresh.shuffles, **measured.to_dict()},
             "ablation": choosing.ablation(schedule, self.ranges, measured, contest, setup.fresh),
@@ -231,7 +241,7 @@ def starts(kind: type[Controller], ranges: dict[str, Range]) -> list[Schedule]:
     low, high = kind.schedule(0.0), kind.schedule(1.0)
     own: dict[str, Any] = {name: Ends(low[name], high[name], room.scale) for name, room in ranges.items()}  # type: ignore[arg-type]
     listed: Sequence[Schedule] = getattr(kind, "starts", ())
-    return [own, *({**own, **start} for start in listed)]
+    return [own, *({**own, **{name: knob for name, knob in start.items() if name in ranges}} for start in listed)]
 
 
 def fingerprint(recording: Recording) -> str:

@@ -4,10 +4,12 @@ from tts_generate.search.best import write_controller
 from tts_generate.search.candidate import Candidate, Proposer, Scored
 from tts_generate.search.history import read_history
 from tts_generate.search.loop import Progress, best_of
+from tts_generate.search.objective import Fidelity
 from tts_generate.search.run import Search, Setup, write_report
 
 __all__ = [
     "Candidate",
+    "Fidelity",
     "Progress",
     "Proposer",
     "Scored",

@@ -47,6 +47,7 @@ FEW = {  # knobs by which each controller does all it can on few branches; what 
         "pending": (0.0, 2.0), "early": (0.0, 3.0), "ceiling": (0, 20), "cut_ratio": (0.0, 2.0), "patience": (0, 3),
     },
 }  # fmt: skip
+FEW["waves"] = FEW["composed"]  # the same hooks, other schedules
 NAMES = {
     "asc": ("criterion", ["beta", "dirichlet", "entropy", "majority"]),
     "deepconf": ("confidence", ["mean", "tail", "bottom_window", "min_window"]),

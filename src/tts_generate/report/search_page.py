@@ -30,9 +30,11 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
         raise TTSError("the report needs jinja2: pip install 'tts-generate[report]'.") from error
     template = (files("tts_generate.report") / "templates" / "search.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    parts = [_part("Search set, fresh orders of the branches", result["fresh"], result["baselines"], result)]
+    reference = result["settings"]["reference"]
+    searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
+    parts = [_part("Search set, fresh orders of the branches", searched, reference)]
     if held_out:
-        parts.append(_part("Held out", held_out, held_out["baselines"], result))
+        parts.append(_part("Held out", held_out, reference))
     for part in parts:
         part["plot"] = markupsafe.Markup(part["plot"])  # our own SVG
     return environment.from_string(template).render(result=result, held_out=held_out, parts=parts, best=best)
@@ -53,10 +55,9 @@ def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str
     return points
 
 
-def _part(
-    title: str, measured: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], result: Mapping[str, Any]
-) -> dict[str, Any]:
+def _part(title: str, measured: Mapping[str, Any], reference: str) -> dict[str, Any]:
     drawn = io.StringIO()
-    plot_frontier(frontier_points(measured, baselines, result["settings"]["reference"]), drawn, title=title)
+    plot_frontier(frontier_points(measured, measured["baselines"], reference), drawn, title=title)
     svg = drawn.getvalue()
-    return {"title": title, "plot": svg[svg.index("<svg") :], "curve": measured["curve"], "baselines": baselines}
+    kept = {name: measured[name] for name in ("curve", "baselines", "at_accuracy")}
+    return {"title": title, "plot": svg[svg.index("<svg") :], **kept}

@@ -7,7 +7,7 @@ once more with fresh orders of the branches, beside the baselines; held-out stor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.controller import Controller
@@ -20,6 +20,7 @@ from tts_generate.search.loop import ELEVEN
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, curve_of, gain_over
 from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.statistics import saving, tokens_at
 
 FINALISTS = 40
 SELECT = Fidelity(ELEVEN, 60, 500_000)
@@ -36,6 +37,7 @@ class Contest:
     reference: type[Controller]
     cost: Cost = "tokens"
     threads: int | None = None
+    _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
 
     def curve(self, part: Part, family: type[Controller], fidelity: Fidelity) -> Curve:
         """What a family does on `part`."""
@@ -43,10 +45,18 @@ class Contest:
 
     def measure(self, part: Part, candidate: Candidate, fidelity: Fidelity) -> Measured:
         """A candidate beside the reference, both asking for no more branches than `part` holds."""
-        branches = fewest_branches(part.recordings)
-        theirs = self.curve(part, narrowed(self.reference, branches), Fidelity(ELEVEN, *_orders(fidelity)))
-        ours = self.curve(part, narrowed(candidate.family(self.kind), branches), fidelity)
+        theirs = self._reference(part, fidelity)
+        ours = self.curve(part, narrowed(candidate.family(self.kind), fewest_branches(part.recordings)), fidelity)
         return Measured(part, theirs, ours, gain_over(theirs, ours, part.weights))
+
+    def _reference(self, part: Part, fidelity: Fidelity) -> Curve:
+        """The reference on `part`, replayed once; the part is kept with it, so that its id stays its own."""
+        key = (id(part), fidelity)
+        if key not in self._references:
+            reference = narrowed(self.reference, fewest_branches(part.recordings))
+            everywhere = Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle)
+            self._references[key] = part, self.curve(part, reference, everywhere)
+        return self._references[key][1]
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,14 @@ def ablation(
     return lost
 
 
+def at_accuracy(measured: Measured, baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens at which a family has a baseline's accuracy, and the share of its tokens that saves; None if never."""
+    tokens, accuracy = measured.curve.points(measured.part.weights)
+    found = tokens_at(zip(tokens.tolist(), accuracy.tolist(), strict=True), baseline["accuracy"])
+    saved = None if found is None else saving(found, baseline["tokens"])
+    return {"label": baseline["label"], "accuracy": baseline["accuracy"], "tokens": found, "saving": saved}
+
+
 def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> list[dict[str, Any]]:
     """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep.
 
@@ -126,7 +144,3 @@ def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> lis
     against = baselines(count)
     rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average
     return [as_dict(row) for row in rows]
-
-
-def _orders(fidelity: Fidelity) -> tuple[int, int]:
-    return fidelity.shuffles, fidelity.first_shuffle

@@ -166,6 +166,7 @@ class Search:
         setup = self.setup
         measured = contest.measure(self.whole, chosen.candidate, setup.fresh)
         schedule = chosen.candidate.schedule
+        rows = choosing.beside_baselines(self.whole, setup.fresh, contest.threads)
         return {
             "format": "tts-search-result/1",
             "command": command,
@@ -179,7 +180,8 @@ class Search:
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
             "fresh": {"questions": self.whole.count, "shuffles": setup.fresh.shuffles, **measured.to_dict()},
             "ablation": choosing.ablation(schedule, self.ranges, measured, contest, setup.fresh),
-            "baselines": choosing.beside_baselines(self.whole, setup.fresh, contest.threads),
+            "baselines": rows,
+            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
         }
 
     def _held_out(self, candidate: Candidate, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
@@ -189,13 +191,16 @@ class Search:
         for name, found in prints.items():
             if found in known:
                 raise InputError(f"{name} holds the same branches as a store of the search set; it is not held out.")
+        measured = contest.measure(part, candidate, self.setup.fresh)
+        rows = choosing.beside_baselines(part, self.setup.fresh, contest.threads)
         return {
             "format": "tts-search-held-out/1",
             "candidate": candidate.to_dict(),
             "stores": prints,
             "shuffles": self.setup.fresh.shuffles,
-            **contest.measure(part, candidate, self.setup.fresh).to_dict(),
-            "baselines": choosing.beside_baselines(part, self.setup.fresh, contest.threads),
+            **measured.to_dict(),
+            "baselines": rows,
+            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
         }
 
     def _write_best(self, out: Path, candidate: Candidate, result: dict[str, Any]) -> None:

@@ -58,6 +58,18 @@ def test_the_best_is_a_folder_that_works_without_trust(run: Path, stores: list[P
     assert not list((run / "best").glob("*.py"))
 
 
+def test_the_best_answers_live(run: Path, tiny: tuple[Any, Any]) -> None:
+    import tts_generate
+
+    model, tokenizer = tiny
+    tts_generate.enable(model, tokenizer=tokenizer)
+    inputs = tokenizer("Q: a = 6 ; b = a * 3 ; b ? <think>", return_tensors="pt")
+    how = {"strategy": "autotts", "controller": str(run / "best"), "beta": 0.0, "seed": 0}
+    output = model.generate(**inputs, **how, return_dict_in_generate=True)
+    assert output.answers[0] is not None
+    assert output.trace[0].controller["knobs"] == load_controller(run / "best", beta=0.0).knobs
+
+
 def test_the_report_says_what_was_tried_and_held_out(run: Path) -> None:
     result, page = json.loads((run / "result.json").read_text()), (run / "report.html").read_text()
     assert result["tried"] == len({e.candidate.name for e in read_history(run)})

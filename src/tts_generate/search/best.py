@@ -45,7 +45,7 @@ def write_controller(
         "beta": {"default": 0.5, "range": [0.0, 1.0]},
         "knobs": to_json(schedule),
         "sha256": sha256,
-        "requires": {"tts_generate": f">={__version__.rpartition('.')[0]}"},
+        "requires": {"tts_generate": f">={'.'.join(__version__.split('.')[:2])}"},
         "provenance": dict(provenance),
     }
     write_whole(folder / "README.md", card_text(name, base, schedule, description))

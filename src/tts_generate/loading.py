@@ -1,4 +1,8 @@
-"""Controllers from folders: `controller.json` says what the folder is, `controller.py` holds the class."""
+"""Controllers from folders: `controller.json` says what the folder is, `controller.py` holds the class.
+
+A folder may hold data only: `builtin` names a controller that ships with this package, and `knobs` the schedules over
+beta (`tts_generate.schedule`) with which it runs. No code comes with such a folder, so it needs no trust.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+import types
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +19,14 @@ from typing import Any
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UntrustedCodeError
 from tts_generate.published import load_published
+from tts_generate.schedule import from_json, scheduled
 
 FORMAT = "tts-controller/1"
 DEFAULT_CONTROLLER = "cmc"
 """What generate() runs when it is not told."""
 _BUILTIN = Path(__file__).parent / "controllers"
-_FIELDS = {"format", "api", "name", "entry", "beta", "knobs", "sha256", "requires", "provenance", "description"}
+_FIELDS = {"format", "api", "name", "entry", "builtin", "beta", "knobs", "sha256", "requires", "provenance"}
+_FIELDS |= {"description"}
 
 
 def builtin_controllers() -> list[str]:
@@ -76,19 +83,57 @@ def load_controller(
     if not (folder / "controller.json").is_file():
         hint = "A folder must hold controller.json."
         raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
-    if folder.parent != _BUILTIN and not trust_remote_code:
+    if folder.parent != _BUILTIN and not trust_remote_code and "builtin" not in _read_card(folder / "controller.json"):
         raise UntrustedCodeError(
             f"{folder} holds controller code that did not come with this package; read {folder / 'controller.py'} "
             "and pass trust_remote_code=True to run it."
         )
-    kind, card = _load_class(folder.resolve())
+    kind, card = load_class(folder.resolve())
     return kind.from_beta(card["beta"]["default"] if beta is None else beta, **knobs)
 
 
+def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
+    """The class and card of a controller folder (an absolute path); its code is run, once a process and version."""
+    text = (folder / "controller.json").read_bytes()
+    return _load_class(folder, hashlib.sha256(text).hexdigest())
+
+
+def builtin_folder(name: str) -> Path:
+    """The folder of a controller that ships with this package.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name not in builtin_controllers():
+        raise UnknownNameError.of("controller", name, builtin_controllers())
+    return (_BUILTIN / name).resolve()
+
+
 @lru_cache(maxsize=256)
-def _load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
-    """The class and card of a controller folder, loaded once a process."""
+def _load_class(folder: Path, card_sha256: str) -> tuple[type[Controller], Mapping[str, Any]]:
     card = _read_card(folder / "controller.json")
+    kind = _builtin_class(folder, card) if "builtin" in card else _own_class(folder, card)
+    if "knobs" in card:
+        name = "".join(word.capitalize() for word in str(card["name"]).replace("-", "_").split("_"))
+        kind = scheduled(kind, from_json(card["knobs"], folder / "controller.json"), name)
+        module = types.ModuleType(f"tts_generate_schedule_{folder.name}_{card_sha256[:12]}")
+        kind.__module__ = module.__name__  # a place by which an object of this class can be copied and pickled
+        setattr(module, name, kind)
+        sys.modules[module.__name__] = module
+    return kind, card
+
+
+def _builtin_class(folder: Path, card: Mapping[str, Any]) -> type[Controller]:
+    kind, base = load_class(builtin_folder(str(card["builtin"])))
+    if base["sha256"] != card["sha256"]:
+        raise ControllerError(
+            f"{folder} holds knobs for another version of {card['builtin']} (sha256 {card['sha256']}, this one is "
+            f"{base['sha256']}): what was measured does not hold for it. Use the version that it was found with."
+        )
+    return kind
+
+
+def _own_class(folder: Path, card: Mapping[str, Any]) -> type[Controller]:
     file_name, _, class_name = str(card["entry"]).partition(":")
     code = folder / file_name
     if code.resolve().parent != folder or not code.is_file():
@@ -110,7 +155,7 @@ def _load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, Controller)):
         raise ControllerError(f"{code} has no Controller class {class_name!r}, which controller.json names.")
-    return kind, card
+    return kind
 
 
 def _read_card(path: Path) -> Mapping[str, Any]:
@@ -121,9 +166,11 @@ def _read_card(path: Path) -> Mapping[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise ControllerError(f"{path} has format {found!r}; this version of tts-generate reads {FORMAT!r}.")
-    missing = {"entry", "beta", "sha256", "name"} - set(card)
+    missing = {"builtin" if "builtin" in card else "entry", "beta", "sha256", "name"} - set(card)
     if missing:
         raise ControllerError(f"{path} lacks {', '.join(sorted(missing))}.")
+    if "builtin" in card and "entry" in card:
+        raise ControllerError(f"{path} has both entry and builtin; a folder brings code of its own or it does not.")
     for field in set(card) - _FIELDS:
         raise UnknownNameError.of(f"field of {path}", field, _FIELDS)
     return card

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tts_generate.errors import TTSError
 
@@ -23,8 +24,8 @@ class Point:
     live: bool = False
 
 
-def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str) -> None:
-    """Write a PNG (or SVG, by the ending of `path`).
+def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: str) -> None:
+    """Write a PNG (or SVG, by the ending of `path`; SVG into an open text file).
 
     Raises:
         TTSError: matplotlib is not installed.
@@ -69,4 +70,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str) -> N
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    figure.savefig(Path(path))
+    if isinstance(path, (str, Path)):
+        figure.savefig(Path(path))
+    else:
+        figure.savefig(path, format="svg")

@@ -14,7 +14,8 @@ from tts_generate.errors import CandidateError
 ALLOWED_MODULES = (
     "__future__", "abc", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "decimal", "enum",
     "fractions", "functools", "heapq", "itertools", "math", "numpy", "numpy.typing", "operator", "statistics", "string",
-    "typing", "tts_generate.controller", "tts_generate.errors", "tts_generate.state", "tts_generate.votes",
+    "typing", "tts_generate.controller", "tts_generate.errors", "tts_generate.schedule", "tts_generate.state",
+    "tts_generate.votes",
 )  # fmt: skip
 """What a candidate may import; its process has these in memory, and can open no file to import others."""
 MAX_SOURCE = 256 << 10

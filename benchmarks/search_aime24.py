@@ -1,0 +1,41 @@
+"""Finds the shipped controller `waves` again, on the four published AIME24 tables and nothing else.
+
+    python benchmarks/search_aime24.py [OUT.json]      # 6 minutes on two cores, and 1 for the choice
+
+Runs the command that is in the result, and copies it; a faster machine gets further in the time: `rounds` in the result
+says how far this one got, and `--rounds` ends there.
+The tables are looked for in `../shared` or $AUTOTTS_DATA.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tts_generate.trajectories import import_autotts
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared"))
+MODELS = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B")
+KNOBS = "n_init,widen,max_branches,widen_threshold,threshold,warm_up,patience,share_power,order_decay,pending"
+
+
+def main(out: Path) -> None:
+    """Import the tables, search, keep the result."""
+    stores = [ROOT / "build" / "aime24" / model for model in MODELS]
+    for model, store in zip(MODELS, stores, strict=True):
+        if not store.exists():
+            import_autotts(DATA / "replay" / model / "aime24.json", store)
+    run = ROOT / "build" / "search1"
+    program = Path(sys.executable).with_name("tts-generate")
+    options = ["--out", "build/search1", "--minutes", "6", "--threads", "2", "--seed", "1", "--knobs", KNOBS]
+    command = [program, "search", *(str(store.relative_to(ROOT)) for store in stores), *options]
+    subprocess.run(command, check=True, cwd=ROOT)
+    shutil.copyfile(run / "result.json", out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "search_aime24.json"))

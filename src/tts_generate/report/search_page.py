@@ -1,0 +1,63 @@
+"""The page of a search: what was tried, what was chosen, and what it gains, in one file that needs no other."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tts_generate.errors import TTSError
+from tts_generate.report.frontier import Point, plot_frontier
+
+
+def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, best: Path) -> str:
+    """The HTML of a search's result.
+
+    Args:
+        result: what `result.json` of a search folder holds.
+        held_out: what its `held_out.json` holds, if held-out stores were opened.
+        best: the folder of the controller found, as users will name it.
+
+    Raises:
+        TTSError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        import jinja2
+        import markupsafe
+    except ImportError as error:
+        raise TTSError("the report needs jinja2: pip install 'tts-generate[report]'.") from error
+    template = (files("tts_generate.report") / "templates" / "search.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    reference = result["settings"]["reference"]
+    searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
+    parts = [_part("Search set, fresh orders of the branches", searched, reference)]
+    if held_out:
+        parts.append(_part("Held out", held_out, reference))
+    for part in parts:
+        part["plot"] = markupsafe.Markup(part["plot"])  # our own SVG
+    return environment.from_string(template).render(result=result, held_out=held_out, parts=parts, best=best)
+
+
+def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], reference: str) -> list[Point]:
+    """The found family, its reference and the baselines that are not a family, as points of a picture."""
+    points = [
+        Point(name, tokens, accuracy, (accuracy, accuracy))
+        for name, curve in (("found", measured["curve"]), (reference, measured["reference"]))
+        for tokens, accuracy in zip(curve["tokens"], curve["accuracy"], strict=True)
+    ]
+    points += [
+        Point(row["label"], row["tokens"], row["accuracy"], tuple(row["accuracy_ci"]))
+        for row in baselines
+        if row["beta"] is None
+    ]
+    return points
+
+
+def _part(title: str, measured: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    drawn = io.StringIO()
+    plot_frontier(frontier_points(measured, measured["baselines"], reference), drawn, title=title)
+    svg = drawn.getvalue()
+    kept = {name: measured[name] for name in ("curve", "baselines", "at_accuracy")}
+    return {"title": title, "plot": svg[svg.index("<svg") :], **kept}

@@ -1,0 +1,74 @@
+"""What a search tries, and who thinks of it: candidates and proposers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tts_generate.controller import Controller, Knob
+from tts_generate.schedule import Ends, from_json, scheduled, to_json
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A family of controllers: the schedule of every knob that a search sets."""
+
+    schedule: Mapping[str, Knob | Ends]
+    origin: str
+    """Who proposed it, and how."""
+    parent: str | None = None
+    """Name of the candidate it was made from, if it was from one."""
+
+    @property
+    def name(self) -> str:
+        """A name that says what is in it: the same knobs, the same name.
+
+        >>> Candidate({"width": 3}, "start").name == Candidate({"width": 3}, "again").name
+        True
+        """
+        text = json.dumps(to_json(self.schedule), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def family(self, kind: type[Controller]) -> type[Controller]:
+        """The controller `kind` with this schedule."""
+        return scheduled(kind, self.schedule, kind.__name__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"name": self.name, "origin": self.origin, "parent": self.parent, "knobs": to_json(self.schedule)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Candidate:
+        """The candidate that `to_dict` wrote."""
+        return cls(from_json(row["knobs"], f"candidate {row['name']}"), row["origin"], row["parent"])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate with what became of it."""
+
+    candidate: Candidate
+    rung: int
+    """The fidelity it was promoted to, from 0."""
+    values: tuple[float, float]
+    """Mean gain over the reference at the lower and at the upper half of its costs, points."""
+    score: float
+
+
+class Proposer(Protocol):
+    """Thinks of candidates and hears what became of them; the loop asks, evaluates, and tells, in this order.
+
+    The same seed and the same answers give the same proposals: a search that was cut off is gone on with by asking
+    again from the start and answering from its history.
+    """
+
+    name: str
+
+    def propose(self, count: int) -> list[Candidate]:
+        """Up to `count` candidates for the next round; none ends the search."""
+
+    def learn(self, scored: Sequence[Scored]) -> None:
+        """What became of the candidates of the last round, in their order."""

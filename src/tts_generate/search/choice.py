@@ -1,0 +1,146 @@
+"""The choice, and what is said about it afterwards.
+
+The best candidates of the loop are compared on questions that no proposal has seen too; the one chosen is then measured
+once more with fresh orders of the branches, beside the baselines; held-out stores are opened after that, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tts_generate.controller import Controller
+from tts_generate.evaluate import Method, as_dict, baselines, sweep
+from tts_generate.loading import load_controller
+from tts_generate.schedule import Range, Schedule
+from tts_generate.search.candidate import Candidate
+from tts_generate.search.history import Evaluation
+from tts_generate.search.loop import ELEVEN
+from tts_generate.search.narrow import narrowed
+from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, curve_of, gain_over
+from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.statistics import saving, tokens_at
+
+FINALISTS = 40
+SELECT = Fidelity(ELEVEN, 60, 500_000)
+FRESH = Fidelity(ELEVEN, 100, 0)
+"""The published orders, seeds 0 to 99, which no earlier look has used."""
+_CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Whose schedules are compared, with whom, and how."""
+
+    kind: type[Controller]
+    reference: type[Controller]
+    cost: Cost = "tokens"
+    threads: int | None = None
+    _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
+
+    def curve(self, part: Part, family: type[Controller], fidelity: Fidelity) -> Curve:
+        """What a family does on `part`."""
+        return curve_of(part, family, fidelity, cost=self.cost, threads=self.threads)
+
+    def measure(self, part: Part, candidate: Candidate, fidelity: Fidelity) -> Measured:
+        """A candidate beside the reference, both asking for no more branches than `part` holds."""
+        theirs = self._reference(part, fidelity)
+        ours = self.curve(part, narrowed(candidate.family(self.kind), fewest_branches(part.recordings)), fidelity)
+        return Measured(part, theirs, ours, gain_over(theirs, ours, part.weights))
+
+    def _reference(self, part: Part, fidelity: Fidelity) -> Curve:
+        """The reference on `part`, replayed once; the part is kept with it, so that its id stays its own."""
+        key = (id(part), fidelity)
+        if key not in self._references:
+            reference = narrowed(self.reference, fewest_branches(part.recordings))
+            everywhere = Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle)
+            self._references[key] = part, self.curve(part, reference, everywhere)
+        return self._references[key][1]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A family beside its reference, on the same questions and orders."""
+
+    part: Part
+    reference: Curve
+    curve: Curve
+    gain: Gain
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: its curve, its reference's, and the gain over it, on all recordings and on each."""
+        told: dict[str, Any] = {"gain": self.gain.to_dict()}
+        for name, curve in (("curve", self.curve), ("reference", self.reference)):
+            tokens, accuracy = curve.points(self.part.weights)
+            told[name] = {"betas": list(curve.betas), "tokens": tokens.tolist(), "accuracy": accuracy.tolist()}
+        told["recordings"] = {
+            recording.name: gain_over(
+                self.reference.alone(number), self.curve.alone(number), self.part.alone(number).weights
+            ).to_dict()
+            for number, recording in enumerate(self.part.recordings)
+        }
+        return told
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside."""
+
+    candidate: Candidate
+    proposed: Gain
+    """On the questions it was proposed by, with fresh orders."""
+    selected: Gain
+    """On those that no proposal has seen."""
+    finalists: int
+
+
+def choose(
+    finalists: Sequence[Evaluation], propose: Part, select: Part, contest: Contest, fidelity: Fidelity = SELECT
+) -> Choice:
+    """Compare the finalists on both parts, each counting the same, with orders that none of them has met.
+
+    The part set aside alone would be fair but small; together they reject what gains on one part only.
+    """
+    choices = []
+    for evaluation in finalists:
+        proposed, selected = (contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select))
+        choices.append(Choice(evaluation.candidate, proposed, selected, len(finalists)))
+    return max(choices, key=lambda choice: choice.proposed.score + choice.selected.score)
+
+
+def ablation(
+    schedule: Schedule, ranges: Mapping[str, Range], measured: Measured, contest: Contest, fidelity: Fidelity
+) -> dict[str, float]:
+    """By knob that can be switched off and is on: points of mean gain that are lost without it."""
+    lost = {}
+    for name, room in ranges.items():
+        if room.off is None or schedule[name] == room.off:
+            continue
+        without = Candidate({**schedule, name: room.off}, "ablation")
+        lost[name] = measured.gain.mean - contest.measure(measured.part, without, fidelity).gain.mean
+    return lost
+
+
+def at_accuracy(measured: Measured, baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens at which a family has a baseline's accuracy, and the share of its tokens that saves; None if never."""
+    tokens, accuracy = measured.curve.points(measured.part.weights)
+    found = tokens_at(zip(tokens.tolist(), accuracy.tolist(), strict=True), baseline["accuracy"])
+    saved = None if found is None else saving(found, baseline["tokens"])
+    return {"label": baseline["label"], "accuracy": baseline["accuracy"], "tokens": found, "saving": saved}
+
+
+def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> list[dict[str, Any]]:
+    """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep.
+
+    Of recordings with fewer than 64 branches a question, as many as there are; CMC is held to them too.
+    """
+    count = min(64, fewest_branches(part.recordings))
+    cmc = narrowed(type(load_controller("cmc")), count)
+    chosen = [
+        Method(f"Parallel-Probe@{count}", "parallel_probe", None, {"num_chains": count}),
+        *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in _CMC_BETAS),
+    ]
+    against = baselines(count)
+    rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average
+    return [as_dict(row) for row in rows]

@@ -1,0 +1,219 @@
+"""A search's folder: what it searches, every evaluation it made, and nothing that a crash can take back.
+
+RUN/search.json        what is searched, written once
+RUN/history.journal    every evaluation and every finished round, in order (`trajectories.journal`)
+RUN/result.json        the choice and its estimates; RUN/report.html and RUN/best/ are made from it
+RUN/held_out.json      the held-out stores, opened once
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tts_generate.errors import InputError
+from tts_generate.search.candidate import Candidate
+from tts_generate.search.objective import Curve, Gain
+from tts_generate.trajectories.journal import Journal, full, read_journal
+
+FORMAT = "tts-search/1"
+SETTINGS, JOURNAL, RESULT, HELD_OUT = "search.json", "history.journal", "result.json", "held_out.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One look at one candidate."""
+
+    candidate: Candidate
+    rung: int
+    tokens: tuple[float, ...]
+    """Of each budget."""
+    accuracy: tuple[float, ...]
+    gains: tuple[float, ...]
+    """Over the reference at each of its costs."""
+    score: float
+
+    @classmethod
+    def of(cls, candidate: Candidate, rung: int, curve: Curve, gain: Gain) -> Evaluation:
+        """What is kept of an evaluation, rounded to what it can be trusted for."""
+        tokens, accuracy = curve.points(gain.weights)
+        return cls(
+            candidate,
+            rung,
+            tuple(round(float(value), 1) for value in tokens),
+            tuple(round(float(value), 4) for value in accuracy),
+            tuple(round(value, 4) for value in gain.at_costs),
+            round(gain.score, 4),
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean gain over the costs."""
+        return float(np.mean(self.gains))
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """Mean gain at the lower and at the upper half of the costs."""
+        half = max(1, len(self.gains) // 2)
+        return float(np.mean(self.gains[:half])), float(np.mean(self.gains[-half:]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "kind": "evaluation",
+            **self.candidate.to_dict(),
+            "rung": self.rung,
+            "tokens": list(self.tokens),
+            "accuracy": list(self.accuracy),
+            "gains": list(self.gains),
+            "score": self.score,
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that `to_dict` wrote."""
+        tokens, accuracy, gains = (tuple(row[name]) for name in ("tokens", "accuracy", "gains"))
+        return cls(Candidate.from_dict(row), row["rung"], tokens, accuracy, gains, row["score"])
+
+
+class History:
+    """The folder of a search, open for going on with it.
+
+    Args:
+        folder: made where it does not exist.
+        settings: what is searched, and how; plain JSON values.
+
+    Raises:
+        InputError: the folder holds another search, or something else.
+        StoreError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        _claim(folder, json.loads(json.dumps({"format": FORMAT, **settings})))
+        try:
+            self._journal = Journal(folder / JOURNAL)
+        except OSError as error:
+            raise full(folder / JOURNAL, error) from error
+        self._found = {(e.candidate.name, e.rung): e for e in _evaluations(self._journal.rows)}
+        self._rounds = [row for row in self._journal.rows if row["kind"] == "round"]
+
+    def find(self, candidate: Candidate, rung: int) -> Evaluation | None:
+        """An evaluation made before; None if there is none."""
+        return self._found.get((candidate.name, rung))
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation; it is on the disk when this returns."""
+        self._journal.append([evaluation.to_dict()])
+        self._found[evaluation.candidate.name, evaluation.rung] = evaluation
+
+    def finish_round(self, number: int, seconds: float) -> None:
+        """Keep that a round is over, and the seconds it took altogether."""
+        if number >= len(self._rounds):
+            row = {"kind": "round", "round": number, "seconds": round(seconds, 3)}
+            self._journal.append([row])
+            self._rounds.append(row)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds finished in this sitting and before."""
+        return len(self._rounds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that those rounds took."""
+        return float(sum(row["seconds"] for row in self._rounds))
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Every evaluation, in the order in which they were made."""
+        return list(self._found.values())
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        write_whole(self.folder / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder; None if it is not there yet."""
+        return read_json(self.folder / name)
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file by way of another one, so that it is there whole or as it was.
+
+    Raises:
+        StoreError: naming the path and the space left.
+    """
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise full(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if there is no such file."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What a search folder searches.
+
+    Raises:
+        InputError: it is no search folder, or of another format.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(f"{folder} is not the folder of a search: it has no {SETTINGS}.")
+    try:
+        row = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.") from error
+    found = row.get("format") if isinstance(row, dict) else type(row).__name__
+    if found != FORMAT:
+        raise InputError(f"{path} has format {found!r}; this version of tts-generate reads {FORMAT!r}.")
+    return dict(row)
+
+
+def read_history(folder: Path) -> list[Evaluation]:
+    """Every evaluation of a search folder, whether or not the search is still running.
+
+    Raises:
+        InputError: it is no search folder.
+    """
+    read_settings(folder)
+    rows = [row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows]
+    return list(_evaluations(rows))
+
+
+def _evaluations(rows: list[dict[str, Any]]) -> list[Evaluation]:
+    return [Evaluation.from_dict(row) for row in rows if row["kind"] == "evaluation"]
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this search's, or see that it is."""
+    if (folder / SETTINGS).is_file():
+        theirs = read_settings(folder)
+        differs = [name for name in sorted({*theirs, *settings}) if theirs.get(name) != settings.get(name)]
+        if differs:
+            told = "; ".join(f"{name}: {theirs.get(name)!r} there, {settings.get(name)!r} now" for name in differs)
+            raise InputError(f"{folder} holds another search ({told}). Choose another --out, or repeat its options.")
+    elif folder.exists() and not (folder.is_dir() and set(os.listdir(folder)) <= {f".{SETTINGS}.tmp"}):
+        raise InputError(f"{folder} holds something else than a search; choose an empty or a new folder for --out.")
+    else:
+        write_whole(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

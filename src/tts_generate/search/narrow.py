@@ -1,0 +1,42 @@
+"""Families that ask for no more than was recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from tts_generate.controller import Controller, Knob
+from tts_generate.schedule import Range
+
+BRANCHES = ("max_branches", "max_samples", "n_init", "num_chains", "widen")
+"""Knobs of the shipped controllers that count branches."""
+
+
+def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
+    """`kind` with every knob that counts branches held to `branches`, so that it runs on recordings of that many.
+
+    >>> from tts_generate.loading import load_controller
+    >>> narrowed(type(load_controller("asc")), 16).from_beta(1.0).max_samples
+    16
+    """
+
+    def schedule(beta: float) -> dict[str, Knob]:
+        return {name: _held(name, knob, branches) for name, knob in kind.schedule(beta).items()}
+
+    names = {"schedule": staticmethod(schedule), "__doc__": kind.__doc__, "__module__": __name__}
+    return type(kind.__name__, (kind,), names)
+
+
+def narrowed_ranges(ranges: Mapping[str, Range], branches: int, logprobs: bool) -> dict[str, Range]:
+    """`ranges` as far as recordings of `branches` branches allow, without the knobs that read what they do not hold."""
+    return {
+        name: dataclasses.replace(room, low=min(room.low, branches), high=min(room.high, branches))
+        if name in BRANCHES
+        else room
+        for name, room in ranges.items()
+        if logprobs or not room.logprobs
+    }
+
+
+def _held(name: str, knob: Knob, branches: int) -> Knob:
+    return min(knob, branches) if name in BRANCHES and isinstance(knob, int) else knob

@@ -1,0 +1,151 @@
+"""What a candidate is worth: a frontier, not a point.
+
+A candidate is a family of controllers over beta. Its accuracy is read off at the costs that a reference controller has
+at its own budgets, and the gain is the difference at equal cost, question by question, so that it can be resampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.controller import Controller
+from tts_generate.replay import replay
+from tts_generate.search.questions import Part
+from tts_generate.statistics import mean_of_samples_interval
+
+Cost = Literal["tokens", "sequential"]
+_UNREACHED = 10.0
+"""Points of accuracy lost for each factor of e that a frontier starts above a cost it is asked for."""
+_LET_PASS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How closely a candidate is looked at: budgets, and orders of the branches from one seed on."""
+
+    betas: tuple[float, ...]
+    shuffles: int
+    first_shuffle: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a family does at each budget: one array (budgets, questions) a recording."""
+
+    betas: tuple[float, ...]
+    accuracy: tuple[NDArray[np.float64], ...]
+    """Percent, mean over orders."""
+    cost: tuple[NDArray[np.float64], ...]
+    """Tokens, mean over orders."""
+
+    def alone(self, number: int) -> Curve:
+        """The same on one recording."""
+        return Curve(self.betas, (self.accuracy[number],), (self.cost[number],))
+
+    def points(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(tokens, accuracy) of each budget: the mean of each recording, averaged by `weights`."""
+        tokens = np.stack([values.mean(axis=1) for values in self.cost])
+        accuracy = np.stack([values.mean(axis=1) for values in self.accuracy])
+        return weights @ tokens, weights @ accuracy
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Points of accuracy over the reference at equal cost."""
+
+    at_costs: tuple[float, ...]
+    """At each of the reference's costs."""
+    by_question: tuple[NDArray[np.float64], ...]
+    """Mean over the costs of each question, one array a recording."""
+    weights: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        """Over all costs."""
+        return float(np.mean(self.at_costs))
+
+    @property
+    def worst(self) -> float:
+        """At the cost where it is least."""
+        return min(self.at_costs)
+
+    @property
+    def score(self) -> float:
+        """The mean, less what the frontier falls below the reference where it does: what candidates are ranked by."""
+        return self.mean + min(0.0, self.worst)
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean, resampled by question."""
+        scaled = [len(self.weights) * w * values for w, values in zip(self.weights, self.by_question, strict=True)]
+        return mean_of_samples_interval(scaled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"mean": self.mean, "worst": self.worst, "at_costs": list(self.at_costs), "interval": self.interval()}
+
+
+def curve_of(
+    part: Part, kind: type[Controller], fidelity: Fidelity, *, cost: Cost = "tokens", threads: int | None = 1
+) -> Curve:
+    """Replay the family `kind` at every budget of `fidelity` on every question of `part`."""
+    accuracy, spent = [], []
+    for recording in part.recordings:
+        rows = [
+            replay(
+                recording,
+                kind.from_beta(beta),
+                shuffles=fidelity.shuffles,
+                first_shuffle=fidelity.first_shuffle,
+                compiled=True,
+                threads=threads,
+            )
+            for beta in fidelity.betas
+        ]
+        accuracy.append(np.stack([100.0 * row.correct.mean(axis=0) for row in rows]))
+        tokens = [row.cost if cost == "tokens" else row.sequential_tokens for row in rows]
+        spent.append(np.stack([np.asarray(values.mean(axis=0), np.float64) for values in tokens]))
+    return Curve(fidelity.betas, tuple(accuracy), tuple(spent))
+
+
+def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) -> Gain:
+    """The candidate's gain at every cost of the reference.
+
+    Between two budgets it does what a mixture of both does; above its highest cost it keeps what it has there; below
+    its lowest it loses `_UNREACHED` points for each factor of e, since it cannot be had for so little. As much is lost
+    at every cost where more beta spends fewer tokens (beyond a few percent): beta is a budget.
+
+    >>> one = Curve((0.0, 1.0), (np.array([[40.0], [60.0]]),), (np.array([[1000.0], [4000.0]]),))
+    >>> other = Curve((0.0, 1.0), (np.array([[50.0], [70.0]]),), (np.array([[1000.0], [4000.0]]),))
+    >>> gain_over(one, other, np.ones(1)).at_costs
+    (10.0, 10.0)
+    """
+    costs, _ = reference.points(weights)
+    tokens, _ = candidate.points(weights)
+    mixture, unreached = _mixture(tokens, costs)
+    unreached = unreached + _disorder(tokens)
+    gains = [mixture @ ours - theirs for ours, theirs in zip(candidate.accuracy, reference.accuracy, strict=True)]
+    means = weights @ np.stack([values.mean(axis=1) for values in gains]) - _UNREACHED * unreached
+    by_question = tuple(values.mean(axis=0) - _UNREACHED * float(unreached.mean()) for values in gains)
+    return Gain(tuple(float(value) for value in means), by_question, weights)
+
+
+def _disorder(tokens: NDArray[np.float64]) -> float:
+    """By how many e-folds tokens fall from one budget to the next, in all; a fall of up to 5 % is let pass."""
+    falls = np.log(np.maximum(tokens[:-1], 1.0) / np.maximum(tokens[1:], 1.0))
+    return float(np.maximum(0.0, falls - _LET_PASS).sum())
+
+
+def _mixture(
+    tokens: NDArray[np.float64], costs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How budgets of `tokens` are mixed to cost `costs`, (costs, budgets); and by how many e-folds each is missed."""
+    order = np.argsort(tokens, kind="stable")
+    at = np.maximum(tokens[order], 1.0)
+    mixture = np.empty((len(costs), len(at)))
+    for place, budget in enumerate(order):
+        mixture[:, budget] = np.interp(costs, at, np.eye(len(at))[place])
+    return mixture, np.maximum(0.0, np.log(at[0] / np.maximum(costs, 1.0)))

@@ -1,0 +1,127 @@
+"""Which questions a search may learn from, and which only choose: the search set, checked and split."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_generate.errors import InputError
+from tts_generate.replay import RecordedQuestion, Recording
+from tts_generate.votes import NO_ANSWER
+
+
+@dataclass(frozen=True)
+class Part:
+    """Questions of one or more recordings, and how much each recording counts."""
+
+    recordings: tuple[Recording, ...]
+    weights: NDArray[np.float64]
+    """(recordings,), their sum is 1."""
+
+    @classmethod
+    def of(cls, recordings: Sequence[Recording], weights: Sequence[float] | None = None) -> Part:
+        """Every question of the recordings; each recording counts the same if no weights are given.
+
+        Raises:
+            InputError: not one positive weight a recording.
+        """
+        given = np.array([1.0] * len(recordings) if weights is None else list(weights), np.float64)
+        if len(given) != len(recordings) or not (given > 0).all():
+            raise InputError(
+                f"weights must be one positive number a store, {len(recordings)} in all, got {list(weights or ())}."
+            )
+        return cls(tuple(recordings), given / given.sum())
+
+    def alone(self, number: int) -> Part:
+        """One recording of it."""
+        return Part((self.recordings[number],), np.ones(1))
+
+    @property
+    def count(self) -> int:
+        """Questions, of all recordings together."""
+        return sum(len(recording.questions) for recording in self.recordings)
+
+
+def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
+    """(what candidates are proposed and promoted by, what chooses among the best): `share` of the questions chooses.
+
+    A question that several recordings have in common is in the same part of each.
+
+    Raises:
+        InputError: there are fewer than two questions.
+    """
+    keys = sorted({_key(recorded) for recording in whole.recordings for recorded in recording.questions})
+    if len(keys) < 2:
+        raise InputError(
+            f"the search set holds {len(keys)} question; a search needs 2 or more, some to learn from and others to "
+            "choose by. Record more questions, or add stores."
+        )
+    random.Random(seed).shuffle(keys)
+    chosen = set(keys[: max(1, round(share * len(keys)))])
+    return _part(whole, set(keys) - chosen), _part(whole, chosen)
+
+
+def check(recordings: Sequence[Recording]) -> None:
+    """Refuse a search set on which no controller can be told from another.
+
+    Raises:
+        InputError: naming what is wrong with it, and what to do.
+    """
+    if not recordings:
+        raise InputError("a search needs at least one store of recorded trajectories.")
+    intervals = {recording.name: recording.interval_tokens for recording in recordings}
+    if len(set(intervals.values())) != 1:
+        raise InputError(
+            f"the stores of one search must have one step, got {intervals}: controllers count in steps. Search apart."
+        )
+    few = {recording.name: fewest_branches([recording]) for recording in recordings}
+    for name, branches in few.items():
+        if branches < 2:
+            raise InputError(
+                f"{name} has a question with {branches} branch; there is nothing to decide with fewer than 2. Record "
+                "more branches a question (tts-generate record --branches 64)."
+            )
+    right = np.concatenate([_right(recording) for recording in recordings])
+    unknown = [q.question.question_id for r in recordings for q in r.questions if q.question.gold_answer is None]
+    if unknown:
+        raise InputError(
+            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
+        )
+    if right.all() or not right.any():
+        told = "right" if right.all() else "wrong"
+        raise InputError(
+            f"every recorded branch of every question ends with a {told} answer, so every controller has the same "
+            "accuracy and there is nothing to search for. Record questions that the model answers sometimes."
+        )
+
+
+def fewest_branches(recordings: Sequence[Recording]) -> int:
+    """Branches of the question that has fewest."""
+    return min(recorded.branches for recording in recordings for recorded in recording.questions)
+
+
+def _key(recorded: RecordedQuestion) -> str:
+    return recorded.question.question or recorded.question.question_id
+
+
+def _part(whole: Part, keys: set[str]) -> Part:
+    kept = [
+        (dataclasses.replace(recording, questions=questions), weight)
+        for recording, weight in zip(whole.recordings, whole.weights.tolist(), strict=True)
+        if (questions := tuple(recorded for recorded in recording.questions if _key(recorded) in keys))
+    ]
+    return Part.of([recording for recording, _ in kept], [weight for _, weight in kept])
+
+
+def _right(recording: Recording) -> NDArray[np.bool_]:
+    """Whether each branch ends with its question's answer."""
+    branches = recording.table.branches
+    finals = recording.table.steps["answer"][branches["first"] + branches["interior"]]
+    gold = np.concatenate([np.full(recorded.branches, recorded.gold) for recorded in recording.questions])
+    found: NDArray[np.bool_] = (finals == gold) & (finals != NO_ANSWER)
+    return found

@@ -1,0 +1,180 @@
+"""The parts of a search, each by itself: schedules, ranges, gains, splits, proposals."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from search_stores import make_store
+
+from tts_generate.errors import ControllerError, UnknownNameError
+from tts_generate.loading import load_controller
+from tts_generate.replay import Recording
+from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
+from tts_generate.search import Candidate, Scored, write_controller
+from tts_generate.search.objective import Curve, gain_over
+from tts_generate.search.parameters import ParametersProposer, distributions, parameters_of, schedule_of
+from tts_generate.search.questions import Part, split
+
+pytest.importorskip("optuna")
+COMPOSED = type(load_controller("composed"))
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.sampled_from(["linear", "log"]), st.booleans())
+def test_a_schedule_is_monotone_and_hits_its_ends(start: int, end: int, scale: Any, whole: bool) -> None:
+    ends = Ends(start, end, scale) if whole else Ends(start / 8, end / 8, scale)
+    values = [ends.at(beta) for beta in np.linspace(0, 1, 41)]
+    steps = np.diff(values)
+    assert (steps >= 0).all() or (steps <= 0).all()
+    assert (values[0], values[-1]) == pytest.approx((ends.start, ends.end), rel=1e-3)
+    assert from_json(json.loads(json.dumps(to_json({"knob": ends}))), "here") == {"knob": ends}
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [{"start": 1}, {"start": 1, "end": "2"}, {"start": 0, "end": 1, "scale": "log"}, {"start": 1, "end": 2, "x": 1}],
+)
+def test_schedules_that_are_none(knob: dict[str, Any]) -> None:
+    with pytest.raises(ControllerError, match="knob width must be a value, or"):
+        from_json({"width": knob}, "controller.json")
+
+
+class TestFolders:
+    def write(self, folder: Path) -> Path:
+        write_controller(folder, "composed", {"n_init": Ends(3, 9)}, name="mine", description="Mine.", provenance={})
+        return folder
+
+    def test_data_needs_no_trust_and_can_be_copied(self, tmp_path: Path) -> None:
+        controller = load_controller(self.write(tmp_path / "mine"), beta=0.5)
+        assert controller.knobs["n_init"] == 6
+        assert type(controller).__name__ == "Mine"
+        for twin in (copy.deepcopy(controller), pickle.loads(pickle.dumps(controller))):
+            assert repr(twin) == repr(controller)
+
+    def edit(self, folder: Path, **fields: Any) -> Path:
+        card = json.loads((self.write(folder) / "controller.json").read_text())
+        (folder / "controller.json").write_text(json.dumps({**card, **fields}))
+        return folder
+
+    def test_of_another_version_of_the_base(self, tmp_path: Path) -> None:
+        with pytest.raises(ControllerError, match="another version of composed"):
+            load_controller(self.edit(tmp_path / "mine", sha256="0"))
+
+    def test_code_cannot_come_in_by_a_folder_of_data(self, tmp_path: Path) -> None:
+        folder = self.edit(tmp_path / "mine", entry="controller.py:Evil")
+        (folder / "controller.py").write_text("raise SystemExit('ran')\n")
+        with pytest.raises(ControllerError, match="both entry and builtin"):
+            load_controller(folder)
+
+    def test_unknown_names(self, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="did you mean 'composed'"):
+            load_controller(self.edit(tmp_path / "one", builtin="composd"))
+        with pytest.raises(UnknownNameError, match="did you mean 'n_init'"):
+            load_controller(self.edit(tmp_path / "two", knobs={"n_innit": 3}))
+
+    def test_a_changed_card_is_read_again(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path / "mine")
+        assert load_controller(folder, beta=1.0).knobs["n_init"] == 9
+        self.edit(folder, knobs={"n_init": 5})
+        assert load_controller(folder, beta=1.0).knobs["n_init"] == 5
+
+
+def test_ranges_are_of_knobs() -> None:
+    class Odd(COMPOSED):  # type: ignore[valid-type, misc]
+        ranges = {"nobody": Range(1, 2)}  # noqa: RUF012
+
+    with pytest.raises(UnknownNameError, match="knob in ranges of Odd"):
+        ranges_of(Odd)
+
+
+def curve(tokens: list[float], *accuracy: list[float]) -> Curve:
+    """Of one recording; `accuracy` by question."""
+    betas = tuple(np.linspace(0, 1, len(tokens)))
+    return Curve(betas, (np.array(accuracy).T,), (np.tile(np.array(tokens)[:, None], len(accuracy)),))
+
+
+class TestGain:
+    reference = curve([100, 200, 400], [40, 50, 60], [20, 30, 40])
+
+    def test_over_itself_is_nothing(self) -> None:
+        assert gain_over(self.reference, self.reference, np.ones(1)).at_costs == (0, 0, 0)
+
+    def test_at_equal_cost_by_question(self) -> None:
+        gain = gain_over(self.reference, curve([100, 400], [50, 80], [20, 40]), np.ones(1))
+        assert gain.at_costs == pytest.approx((5, (10 - 3.333333) / 2, 10))
+        assert gain.by_question[0] == pytest.approx([(10 + 10 + 20) / 3, (0 - 3.333333 + 0) / 3])
+        assert gain.mean == pytest.approx(float(np.mean([values.mean() for values in gain.by_question])))
+        low, high = gain.interval()
+        assert low <= gain.mean <= high
+
+    def test_costs_it_cannot_reach_and_budgets_upside_down(self) -> None:
+        dear = gain_over(self.reference, curve([200, 400], [50, 60], [30, 40]), np.ones(1))
+        assert dear.at_costs == pytest.approx((10 - 10 * np.log(2), 0, 0))
+        down = gain_over(self.reference, curve([400, 200, 100], [60, 50, 40], [40, 30, 20]), np.ones(1))
+        assert down.worst < -10
+        assert down.score == pytest.approx(down.mean + down.worst)
+
+    def test_recordings_count_as_they_are_weighed(self) -> None:
+        two = Curve(self.reference.betas, self.reference.accuracy * 2, self.reference.cost * 2)
+        better = Curve(two.betas, (two.accuracy[0] + 4, two.accuracy[1]), two.cost)
+        assert gain_over(two, better, np.array([0.25, 0.75])).mean == pytest.approx(1)
+
+
+def test_a_question_of_two_recordings_is_on_one_side(tmp_path: Path) -> None:
+    recordings = [Recording.from_store(make_store(tmp_path / f"m{n}", seed=n)) for n in range(2)]
+    propose, select = split(Part.of(recordings, [3.0, 1.0]), seed=0)
+    sides = [{q.question.question for r in part.recordings for q in r.questions} for part in (propose, select)]
+    assert not sides[0] & sides[1]
+    assert (propose.count, select.count) == (10, 6)
+    assert propose.weights.tolist() == select.weights.tolist() == [0.75, 0.25]
+
+
+class TestParameters:
+    ranges: ClassVar[dict[str, Range]] = dict(ranges_of(COMPOSED))
+
+    def test_parameters_and_schedules_are_the_same(self) -> None:
+        for candidate in ParametersProposer(self.ranges, [], 3).propose(40):
+            again = schedule_of(parameters_of(candidate.schedule, self.ranges), self.ranges)
+            assert to_json(again) == to_json(candidate.schedule)
+            family = scheduled(COMPOSED, candidate.schedule, "Found")
+            for beta in (0.0, 0.5, 1.0):
+                family.from_beta(beta)
+        assert set(distributions(self.ranges)) == set(parameters_of(candidate.schedule, self.ranges))
+
+    def test_the_same_answers_the_same_proposals(self) -> None:
+        told: list[list[str]] = []
+        for _ in range(2):
+            proposer = ParametersProposer(self.ranges, [candidate_schedule()], 5)
+            names = []
+            for number in range(4):
+                found = proposer.propose(6)
+                names += [candidate.name for candidate in found]
+                proposer.learn(
+                    [Scored(c, n % 2, (float(n), -float(n)), float(n + number)) for n, c in enumerate(found)]
+                )
+            told.append(names)
+        assert told[0] == told[1]
+        assert {candidate.origin for candidate in found} == {"nudge", "nsga2"}
+        assert any(candidate.parent for candidate in found)
+
+    def test_starts_come_first(self) -> None:
+        first = ParametersProposer(self.ranges, [candidate_schedule()], 5).propose(3)[0]
+        assert first.origin == "start"
+        assert first.schedule["n_init"] == Ends(4, 40, "log")
+
+
+def candidate_schedule() -> dict[str, Any]:
+    low, high = COMPOSED.schedule(0.0), COMPOSED.schedule(1.0)
+    return {name: Ends(low[name], high[name], room.scale) for name, room in ranges_of(COMPOSED).items()}
+
+
+def test_a_candidate_keeps_its_name_through_json() -> None:
+    candidate = Candidate({"n_init": Ends(4, 40, "log"), "patience": 0}, "nudge", "0123456789")
+    assert Candidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate

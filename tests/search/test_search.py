@@ -1,0 +1,275 @@
+"""A search ends with a controller folder that works; it goes on where it was killed, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_stores import make_store, setup
+from typer.testing import CliRunner
+
+from tts_generate.cli import app
+from tts_generate.errors import ControllerError, InputError, StoreError, UnknownNameError
+from tts_generate.loading import builtin_folder, load_class, load_controller
+from tts_generate.replay import replay
+from tts_generate.search import Search, best_of, read_history, write_report
+from tts_generate.search.history import History
+from tts_generate.trajectories import Manifest, Question, StoreWriter
+
+pytest.importorskip("numba")
+pytest.importorskip("optuna")
+ROUNDS = 2
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("stores")
+    return [make_store(folder / f"model{n}", seed=n) for n in range(2)]
+
+
+@pytest.fixture(scope="module")
+def run(stores: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search."""
+    out = tmp_path_factory.mktemp("search") / "run"
+    held_out = make_store(out.parent / "held_out", seed=9)
+    Search(setup(*stores)).run(out, minutes=1, max_rounds=ROUNDS, held_out=[held_out], threads=1)
+    write_report(out)
+    return out
+
+
+def test_the_best_is_a_folder_that_works_without_trust(run: Path, stores: list[Path]) -> None:
+    result = json.loads((run / "result.json").read_text())
+    controller = load_controller(run / "best", beta=0.5)
+    assert result["fresh"]["curve"]["betas"][1] == 0.5
+    found = [replay(store, run / "best", beta=0.5, shuffles=4) for store in stores]
+    accuracy = sum(100 * one.accuracy for one in found) / len(found)
+    tokens = sum(one.tokens for one in found) / len(found)
+    assert result["fresh"]["curve"]["accuracy"][1] == pytest.approx(accuracy)
+    assert result["fresh"]["curve"]["tokens"][1] == pytest.approx(tokens)
+    assert type(controller).__module__.startswith("tts_generate_schedule_best")
+    assert not list((run / "best").glob("*.py"))
+
+
+def test_the_best_answers_live(run: Path, tiny: tuple[Any, Any]) -> None:
+    import tts_generate
+
+    model, tokenizer = tiny
+    tts_generate.enable(model, tokenizer=tokenizer)
+    inputs = tokenizer("Q: a = 6 ; b = a * 3 ; b ? <think>", return_tensors="pt")
+    how = {"strategy": "autotts", "controller": str(run / "best"), "beta": 0.0, "seed": 0}
+    output = model.generate(**inputs, **how, return_dict_in_generate=True)
+    assert output.answers[0] is not None
+    assert output.trace[0].controller["knobs"] == load_controller(run / "best", beta=0.0).knobs
+
+
+def test_the_report_says_what_was_tried_and_held_out(run: Path) -> None:
+    result, page = json.loads((run / "result.json").read_text()), (run / "report.html").read_text()
+    assert result["tried"] == len({e.candidate.name for e in read_history(run)})
+    assert result["candidate"]["name"] in page
+    assert page.count("<svg") == 2
+    assert "held out, opened once after the choice" in page
+    labels = {row["label"] for row in result["baselines"]}
+    assert {"SC@24", "ASC@24", "Parallel-Probe@24", "cmc β=0.5"} <= labels
+
+
+def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = (copy / "held_out.json").read_text()
+    other = make_store(tmp_path / "other", seed=11)
+    Search(setup(*stores)).run(copy, minutes=1, max_rounds=ROUNDS, held_out=[other], threads=1)
+    assert (copy / "held_out.json").read_text() == before
+
+
+def test_what_was_searched_on_cannot_be_held_out(stores: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be held out"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[stores[0]])
+    twin = shutil.copytree(stores[0], tmp_path / "twin")
+    with pytest.raises(InputError, match="the same branches as a store of the search set"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[twin], threads=1)
+
+
+def test_the_same_seed_is_the_same_run_and_another_is_not(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    Search(setup(*stores)).run(tmp_path / "again", minutes=1, max_rounds=ROUNDS, threads=3)
+    assert [e.to_dict() for e in read_history(tmp_path / "again")] == [e.to_dict() for e in read_history(run)]
+    Search(setup(*stores, seed=1)).run(tmp_path / "other", minutes=1, max_rounds=1, threads=1)
+    assert [e.to_dict() for e in read_history(tmp_path / "other")] != [e.to_dict() for e in read_history(run)]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from search_stores import setup
+from tts_generate.search import Search
+Search(setup(*map(Path, sys.argv[2:]))).run(Path(sys.argv[1]), minutes=1, max_rounds=2, threads=1)
+"""
+
+
+def test_killed_at_any_moment_it_loses_nothing(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    """Killed in a round; what was on the disk is there, and the end is that of the run that was not killed."""
+    out = tmp_path / "run"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out), *map(str, stores)], env=environment)
+    while process.poll() is None and _seen(out) < 30:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = [e.to_dict() for e in read_history(out)]
+    Search(setup(*stores)).run(out, minutes=1, max_rounds=ROUNDS, threads=1)
+    after = [e.to_dict() for e in read_history(out)]
+    assert 30 <= len(before) < len(after)
+    assert after[: len(before)] == before
+    assert after == [e.to_dict() for e in read_history(run)]
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (run, out))
+    assert first["candidate"] == second["candidate"]
+    assert first["fresh"] == second["fresh"]
+
+
+def _seen(out: Path) -> int:
+    return len(read_history(out)) if (out / "search.json").is_file() else 0
+
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); import signal; "
+FULL += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + KILLED
+
+
+def test_a_full_disk_is_one_clear_error_and_what_was_there_stays(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", FULL, str(out), *map(str, stores)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "StoreError: cannot write" in done.stderr
+    assert "history.journal: File too large" in done.stderr
+    kept = [e.to_dict() for e in read_history(out)]
+    assert kept
+    assert kept == [e.to_dict() for e in read_history(run)][: len(kept)]
+
+
+class TestRefused:
+    def test_a_folder_of_another_search(self, run: Path, stores: list[Path], tmp_path: Path) -> None:
+        before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+        with pytest.raises(InputError, match=r"another search \(seed: 0 there, 7 now\)"):
+            Search(setup(*stores, seed=7)).run(run, minutes=1, max_rounds=1)
+        with pytest.raises(InputError, match=r"another search .*stores"):
+            Search(setup(stores[0])).run(run, minutes=1, max_rounds=1)
+        assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+    def test_a_folder_of_something_else(self, stores: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "thesis.txt").write_text("mine")
+        with pytest.raises(InputError, match="something else than a search"):
+            Search(setup(*stores)).run(tmp_path, minutes=1, max_rounds=1)
+        assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"questions": 1}, "holds 1 question"),
+            ({"branches": 1}, "a question with 1 branch"),
+            ({"right": 1.0}, "ends with a right answer"),
+            ({"right": 0.0}, "ends with a wrong answer"),
+        ],
+    )
+    def test_search_sets_that_teach_nothing(self, options: dict[str, Any], text: str, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store", **options)
+        with pytest.raises(InputError, match=text):
+            Search(setup(store)).run(tmp_path / "run", minutes=1, max_rounds=1)
+        assert not (tmp_path / "run").exists()
+
+    def test_an_empty_store(self, stores: list[Path], tmp_path: Path) -> None:
+        manifest = Manifest.from_json((stores[0] / "manifest.json").read_text(), "manifest")
+        with StoreWriter.open(tmp_path / "empty", manifest, [Question("q", "?", "1")]):
+            pass
+        with pytest.raises(StoreError, match="holds no recorded branch"):
+            Search(setup(tmp_path / "empty"))
+        with pytest.raises(InputError, match="at least one store"):
+            Search(setup())
+
+    def test_options_that_cannot_be(self, stores: list[Path], tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="minutes must be above 0"):
+            Search(setup(*stores)).run(tmp_path / "run", minutes=0)
+        with pytest.raises(InputError, match="one positive number a store"):
+            Search(setup(*stores, weights=(1.0,)))
+        with pytest.raises(UnknownNameError, match="did you mean 'warm_up'"):
+            Search(setup(*stores, knobs=("warmup",)))
+        with pytest.raises(ControllerError, match="ESC declares no ranges"):
+            Search(setup(*stores, controller="esc"))
+        with pytest.raises(UnknownNameError, match="did you mean 'cmc'"):
+            Search(setup(*stores, reference="cnc"))
+
+    def test_a_report_before_the_end(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"no result\.json yet"):
+            write_report(tmp_path)
+        with pytest.raises(InputError, match="not the folder of a search"):
+            read_history(tmp_path)
+
+
+def test_knobs_that_are_not_searched_keep_their_schedule(stores: list[Path], tmp_path: Path) -> None:
+    Search(setup(*stores, knobs=("n_init", "warm_up"))).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+    for evaluation in read_history(tmp_path / "run"):
+        assert set(evaluation.candidate.schedule) == {"n_init", "warm_up"}
+    found, composed = load_controller(tmp_path / "run" / "best", beta=1.0), load_controller("composed", beta=1.0)
+    assert found.knobs["patience"] == composed.knobs["patience"]
+
+
+def test_a_controller_of_ones_own_is_searched_and_copied(stores: list[Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(builtin_folder("asc"), tmp_path / "mine")
+    code = (folder / "controller.py").read_text()
+    code = code.replace(
+        '    probing = "never"\n', '    probing = "never"\n    ranges = {"max_samples": Range(2, 64, "log")}\n'
+    )
+    code = code.replace("from tts_generate.state", "from tts_generate.schedule import Range\nfrom tts_generate.state")
+    (folder / "controller.py").write_text(code)
+    card = json.loads((folder / "controller.json").read_text())
+    import hashlib
+
+    card["sha256"] = hashlib.sha256(code.encode()).hexdigest()
+    (folder / "controller.json").write_text(json.dumps(card))
+    chosen = setup(*stores, controller=str(folder), reference="asc", trust_remote_code=True)
+    Search(chosen).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+    found = load_controller(tmp_path / "run" / "best", beta=1.0, trust_remote_code=True)
+    assert found.knobs["threshold"] == 0.95
+    assert load_class((tmp_path / "run" / "best").resolve())[0].schedule(1.0)["max_samples"] <= 24
+
+
+def test_history_lists_compares_and_plots(run: Path, tmp_path: Path) -> None:
+    best = best_of(read_history(run), 2)
+    runner = CliRunner()
+    listed = runner.invoke(app, ["history", str(run), "--plot", str(tmp_path / "best.svg")])
+    assert listed.exit_code == 0, listed.output
+    assert best[0].candidate.name in listed.output
+    assert (tmp_path / "best.svg").read_text().lstrip().startswith("<?xml")
+    names = f"{best[0].candidate.name},{best[1].candidate.name}"
+    assert "knobs that differ" in runner.invoke(app, ["history", str(run), "--diff", names]).output
+    wrong = runner.invoke(app, ["history", str(run), "--diff", "nobody,none"])
+    assert wrong.exit_code == 1
+
+
+def test_a_damaged_journal_costs_what_it_hits_only(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    journal = copy / "history.journal"
+    data = bytearray(journal.read_bytes())
+    data[100] ^= 0xFF
+    journal.write_bytes(bytes(data))
+    settings = json.loads((copy / "search.json").read_text())
+    history = History(copy, {name: value for name, value in settings.items() if name != "format"})
+    assert len(history.evaluations) == len(read_history(run)) - 1
+    history.close()
+    Search(setup(*stores)).run(copy, minutes=1, max_rounds=ROUNDS, threads=1)
+    assert {e.candidate.name for e in read_history(copy)} == {e.candidate.name for e in read_history(run)}
+
+
+def test_the_command_line(stores: list[Path], tmp_path: Path) -> None:
+    command = ["search", str(stores[0]), "--out", str(tmp_path / "run"), "--minutes", "0.001", "--rounds", "1"]
+    done = CliRunner().invoke(app, [*command, "--knobs", "n_init,warm_up", "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "best" / "controller.json").is_file()

@@ -1,9 +1,11 @@
-"""What the engine does on a device: live runs against replay, by dtype, and speed beside transformers' generate.
+"""What the engine does on a device: speed beside transformers' generate, its own share of the time, and live = replay.
 
-    python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
+    python benchmarks/engine.py --quick                                   # under a minute; JSON to standard output
+    python benchmarks/engine.py benchmarks/results/engine_cpu.json        # everything
 
-Agreement: the shipped tiny model records its questions, then CMC runs live with the same seed and is compared with the
-replay of the recording, episode by episode; and every live run is replayed from what it decoded.
+Speeds are seconds per token of branches that end by themselves, ours over `generate(num_return_sequences=64)`, on the
+same model, prompts and sampling, run by turns. Two models: the shipped tiny one, and a random one of 30 million
+parameters whose end-of-text token is made likely enough for heavy-tailed lengths.
 """
 
 from __future__ import annotations
@@ -11,19 +13,267 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
 import transformers
 import typer
+from transformers import AutoModelForCausalLM, LogitsProcessorList, Qwen3Config
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from tts_generate import tiny
-from tts_generate.engine import enable, record
+from tts_generate.answers import AnswerFormat
+from tts_generate.engine import AutoTTS, enable, record
+from tts_generate.engine.batch import Batch
+from tts_generate.engine.branch import Reader
+from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.loop import Loop
+from tts_generate.engine.noise import branch_key
+from tts_generate.engine.question import Task
+from tts_generate.engine.sample import Sampler
+from tts_generate.engine.settings import Settings
+from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+END = 1
+SUFFIX = "s s s s s s"
+
+
+class Numbers:
+    """A tokenizer for models without a language: a text is its token ids, and a word of a suffix is token 7."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        """Token ids of a text."""
+        return {"input_ids": [7 for _ in text.split()]}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        """The text of token ids."""
+        return " ".join(map(str, ids))
+
+
+def random_model(mean_tokens: int | None) -> Any:
+    """A random Qwen3 of 30 million parameters; its branches have `mean_tokens` on average, or never end."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
+    config = Qwen3Config(
+        **sizes, num_key_value_heads=4, head_dim=64, vocab_size=8192, tie_word_embeddings=False, eos_token_id=END,
+        pad_token_id=0, bos_token_id=None, max_position_embeddings=2048,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.generation_config.update(eos_token_id=END, pad_token_id=0, do_sample=True, temperature=1.0, top_k=50)
+    with torch.no_grad():
+        model.lm_head.weight[END] = 0
+        if mean_tokens is not None:
+            model.model.embed_tokens.weight += torch.randn(512) * 0.05
+            ids = torch.randint(2, 8192, (16, 32))
+            hidden = model.model(ids).last_hidden_state.reshape(-1, 512)
+            direction = hidden.mean(0) / hidden.mean(0).norm()
+            low, high = 0.0, 100.0
+            for _ in range(40):  # how strong the direction must be in the head for the wanted share of ends
+                middle = (low + high) / 2
+                model.lm_head.weight[END] = direction * middle
+                top = model.lm_head(hidden).topk(50).values.softmax(-1)
+                share = top[model.lm_head(hidden).topk(50).indices == END].sum() / len(hidden)
+                low, high = (middle, high) if share < 1 / mean_tokens else (low, middle)
+    return model
+
+
+def ours(model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: int, **options: Any) -> Any:
+    """Self-consistency through the engine."""
+    recipe = AutoTTS(
+        "self_consistency", controller_kwargs={"max_samples": branches}, max_branches=max(branches, 1),
+        tokenizer=tokenizer, seed=0, interval_tokens=min(500, cap), **options,
+    )  # fmt: skip
+    mask = (prompts != 0).long()
+    return type(model).generate(
+        model, prompts, attention_mask=mask, custom_generate=recipe, do_sample=True, max_new_tokens=cap,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+
+
+def theirs(model: Any, prompts: torch.Tensor, branches: int, cap: int) -> list[int]:
+    """The same by transformers; tokens of each branch."""
+    mask = (prompts != 0).long()
+    found = type(model).generate(
+        model, prompts, attention_mask=mask, num_return_sequences=branches, do_sample=True, max_new_tokens=cap
+    )[:, prompts.shape[1] :]
+    end = model.generation_config.eos_token_id
+    ended = (found == (end[0] if isinstance(end, list) else end)).int()
+    first = torch.where(ended.any(1), ended.argmax(1) + 1, found.shape[1])
+    return [int(length) for length in first]
+
+
+def speed(model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: int, repeats: int) -> dict[str, Any]:
+    """Seconds per token by turns, the best of `repeats` each, and the bound that raggedness sets."""
+    lengths: list[int] = []
+    a, b = [], []
+    for repeat in range(repeats):
+        start = time.perf_counter()
+        output = ours(model, prompts, tokenizer, branches, cap, max_rows=256)
+        a.append((time.perf_counter() - start) / output.total_cost.generated_tokens)
+        start = time.perf_counter()
+        lengths = theirs(model, prompts, branches, cap)
+        b.append((time.perf_counter() - start) / sum(lengths))
+        del repeat
+    ragged = max(lengths) * len(lengths) / sum(lengths)
+    ratio = min(b) / min(a)
+    return {
+        "prompts": len(prompts), "branches": branches, "speedup": ratio, "longest_over_mean": ragged,
+        "speedup_over_longest_over_mean": ratio / ragged, "tokens_per_second": 1 / min(a),
+    }  # fmt: skip
+
+
+def tiny_prompts(count: int) -> tuple[Any, Any, torch.Tensor]:
+    """The shipped model, its tokenizer, and its first questions, (count, length)."""
+    model, tokenizer = tiny.load()
+    asked = [q.question for q in tiny.questions("record")[:count]]
+    batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left")
+    return model, tokenizer, batch["input_ids"]
+
+
+def cmc_saving(prompts: int, repeats: int) -> dict[str, float]:
+    """CMC at half budget against self-consistency of 64, live, tokens and seconds, with `prompts` in flight."""
+    model, tokenizer, ids = tiny_prompts(prompts)
+    enable(model, tokenizer=tokenizer)
+    inputs = {"input_ids": ids, "attention_mask": (ids != tokenizer.pad_token_id).long()}
+    spent: dict[str, list[float]] = {"cmc": [], "self_consistency": []}
+    tokens = {}
+    for _ in range(repeats):
+        for name in spent:
+            how: dict[str, Any] = {"beta": 0.5} if name == "cmc" else {"controller_kwargs": {"max_samples": 64}}
+            start = time.perf_counter()
+            output = model.generate(
+                **inputs, strategy="autotts", controller=name, seed=0, return_dict_in_generate=True, **how
+            )
+            spent[name].append(time.perf_counter() - start)
+            tokens[name] = output.total_cost.generated_tokens + output.total_cost.probe_tokens
+            if name == "cmc":
+                ahead = output.discarded_tokens / tokens[name]
+    token_saving = 1 - tokens["cmc"] / tokens["self_consistency"]
+    time_saving = 1 - min(spent["cmc"]) / min(spent["self_consistency"])
+    return {
+        "prompts": prompts, "token_saving": token_saving, "time_saving": time_saving,
+        "time_saving_over_token_saving": time_saving / token_saving, "discarded_over_tokens": ahead,
+    }  # fmt: skip
+
+
+def decode(model: Any, rows: int, tokens: int, interval: int, probe: bool) -> tuple[float, dict[str, float]]:
+    """Seconds to decode `rows` branches of one prompt to `tokens` tokens, probed or not, and where they go."""
+    settings = Settings(
+        seed=0, interval_tokens=interval, max_new_tokens=tokens, eos_token_ids=(), pad_token_id=0, max_rows=rows,
+        probe_every_step=probe,
+    )  # fmt: skip
+    spent = {"forward": 0.0, "sample": 0.0}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return run
+
+    processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
+    decoder, sampler = Decoder(model), Sampler(processors)
+    decoder._forward = timed("forward", decoder._forward)  # type: ignore[method-assign]
+    batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
+    batch._draw = timed("sample", batch._draw)  # type: ignore[method-assign]
+    task = Task("0", list(range(3, 67)), load_controller("self_consistency", max_samples=rows))
+    start = time.perf_counter()
+    for _ in Loop(batch, [task], settings).run():
+        pass
+    return time.perf_counter() - start, spent
+
+
+def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
+    """The engine's own share of a step at 64 rows, and what probing every branch adds, by turns."""
+    share, ratios = [], []
+    for _ in range(repeats):
+        plain, spent = decode(model, 64, tokens, 64, probe=False)
+        probed, _ = decode(model, 64, tokens, 64, probe=True)
+        share.append(1 - (spent["forward"] + spent["sample"]) / plain)
+        probes = (tokens - 1) // 64
+        ratios.append((probed / plain - 1) * tokens / (64 * probes))
+    at_64 = median(ratios)
+    return {
+        "own_overhead": median(share),
+        "probe_overhead": {"at_64": at_64, "at_500_from_the_same_probes": at_64 * 64 / 500},
+    }
+
+
+def sampling(rows: int = 64, vocabulary: int = 151_936) -> dict[str, float]:
+    """Seconds a step of the fused sampler and of transformers' warpers with multinomial."""
+    processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
+    logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0)) * 2
+    keys = torch.tensor([branch_key(0, [1], branch) for branch in range(rows)])
+    sampler, places = Sampler(processors), torch.zeros(rows, dtype=torch.long)
+
+    def plain() -> None:
+        torch.multinomial(processors(None, logits.clone()).softmax(-1), 1)
+
+    best = {}
+    for name, run in (("fused", lambda: sampler(logits, keys, places, lambda row: torch.zeros(0))), ("warpers", plain)):
+        times = []
+        for _ in range(3 if name == "fused" else 1):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        best[name] = min(times)
+    return {"fused_s": best["fused"], "warpers_s": best["warpers"], "speedup": best["warpers"] / best["fused"]}
+
+
+def _kept(make: Callable[..., Loop], made: list[Loop]) -> Callable[..., Loop]:
+    """A maker of loops that keeps what it made."""
+
+    def loop(*args: Any, **kwargs: Any) -> Loop:
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    return loop
+
+
+def _counting(prefills: list[int]) -> Callable[..., None]:
+    """A hook that counts forward passes over an empty cache."""
+
+    def see(module: Any, args: Any, kwargs: Any) -> None:
+        if kwargs["past_key_values"].get_seq_length() == 0:
+            prefills.append(1)
+
+    return see
+
+
+def growth(counts: tuple[int, ...], branches: int = 64) -> list[dict[str, float]]:
+    """Time and cache as questions grow at a constant number of rows."""
+    rows = []
+    for count in counts:
+        model, tokenizer, ids = tiny_prompts(count)
+        recipe = AutoTTS(
+            "self_consistency", controller_kwargs={"max_samples": branches}, tokenizer=tokenizer, seed=0, max_rows=128
+        )
+        made: list[Loop] = []
+        prefills: list[int] = []
+        recipe.loop = _kept(recipe.loop, made)  # type: ignore[method-assign]
+        hook = model.register_forward_pre_hook(_counting(prefills), with_kwargs=True)
+        start = time.perf_counter()
+        output = model.generate(
+            ids, attention_mask=(ids != 0).long(), custom_generate=recipe, return_dict_in_generate=True
+        )
+        seconds = time.perf_counter() - start
+        hook.remove()
+        cache = made[0].batch.decoder.cache
+        tokens = output.total_cost.generated_tokens
+        rows.append({
+            "prompts": count, "tokens": tokens, "seconds": seconds, "us_per_token": 1e6 * seconds / tokens,
+            "cache_bytes": cache.rows * cache.capacity * cache.column_bytes, "prefills": len(prefills),
+        })  # fmt: skip
+    return rows
 
 
 def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: int = 64) -> dict[str, Any]:
@@ -63,60 +313,72 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
     return counts
 
 
-def speed(device: str, dtype: torch.dtype, branches: int, repeats: int = 3) -> dict[str, float]:
-    """Seconds for `branches` branches of one tiny question after the other, ours beside transformers' generate.
-
-    Lengths differ, so generate() runs every row to the longest; ours lets finished rows go. The two alternate.
-    """
-    model, tokenizer = tiny.load()
-    enable(model.to(device=device, dtype=dtype), tokenizer=tokenizer)
-    ours = theirs = 0.0
-    tokens = 0
-    for repeat, question in enumerate(tiny.questions("record")[: repeats + 1]):  # the first one warms up
-        batch = tokenizer(question.question, return_tensors="pt").to(device)
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        start = _now(device)
-        output = model.generate(
-            **inputs,
-            strategy="autotts",
-            controller="self_consistency",
-            controller_kwargs={"max_samples": branches},
-            max_branches=branches,
-            seed=repeat,
-            max_rows=branches,
-            return_dict_in_generate=True,
-        )
-        middle = _now(device)
-        model.generate(**inputs, num_return_sequences=branches)
-        if repeat:
-            ours += middle - start
-            theirs += _now(device) - middle
-            tokens += output.total_cost.generated_tokens
-    return {"branches": branches, "generate_over_ours": theirs / ours, "tokens_per_second": tokens / ours}
+def measure(quick: bool) -> dict[str, Any]:
+    """Every figure but the agreement."""
+    model, tokenizer, ids = tiny_prompts(8)
+    ours(model, ids[:1], tokenizer, 4, 64)  # warm up
+    repeats = 1 if quick else 3
+    eight = speed(model, ids, tokenizer, 64, 320, repeats)
+    one = speed(model, ids[:1], tokenizer, 64, 320, 2 * repeats)
+    saving = cmc_saving(8, 2 * repeats)
+    parts = overheads(random_model(None), 130 if quick else 193, repeats)
+    result: dict[str, Any] = {
+        "sc_speedup_8_prompts": eight["speedup"], "sc_speedup_1_prompt": one["speedup"], **parts,
+        "time_saving_over_token_saving": saving["time_saving_over_token_saving"],
+        "sampling_speedup": (drawn := sampling())["speedup"],
+        "details": {"tiny": [eight, one], "cmc": saving, "sampling": drawn},
+    }  # fmt: skip
+    if not quick:
+        mid, prompts = random_model(40), torch.randint(2, 8192, (8, 64), generator=torch.Generator().manual_seed(1))
+        even = random_model(None)
+        details = result["details"]
+        details["random_30m"] = [speed(mid, prompts[:n], Numbers(), 64, 240, 1) for n in (1, 8)]
+        details["tiny_even"] = even_lengths(model, ids[:1], tokenizer)
+        details["random_30m_even"] = even_lengths(even, prompts[:1], Numbers())
+        details["growth"] = growth((1, 4, 16, 64))
+    return result
 
 
-def _now(device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def even_lengths(model: Any, prompt: torch.Tensor, tokenizer: Any) -> float:
+    """Speed over transformers' where no branch ends before the others, 64 branches."""
+    kept = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = None
+    try:
+        a, b = [], []
+        for _ in range(2):
+            start = time.perf_counter()
+            ours(model, prompt, tokenizer, 64, 48)
+            middle = time.perf_counter()
+            type(model).generate(
+                model, prompt, attention_mask=(prompt != 0).long(), num_return_sequences=64, do_sample=True,
+                max_new_tokens=48,
+            )  # fmt: skip
+            a.append(middle - start)
+            b.append(time.perf_counter() - middle)
+        return min(b) / min(a)
+    finally:
+        model.generation_config.eos_token_id = kept
 
 
 def main(
-    out: Annotated[Path, typer.Argument(help="JSON file to write.")],
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path | None, typer.Argument(help="JSON file to write.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for the agreement.")] = "cpu",
     questions: Annotated[int, typer.Option(help="Questions of the agreement.")] = 32,
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: the headline figures only.")] = False,
 ) -> None:
-    """Measure everything and write one JSON file."""
+    """Measure, print JSON, and write it where a file is named."""
     torch.set_num_threads(1)
-    dtypes = DTYPES if device != "cpu" else {k: v for k, v in DTYPES.items() if k != "float16"}  # slow on CPU
-    result = {
+    result: dict[str, Any] = {
         "format": "tts-benchmark/1",
         "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "agreement": {name: agreement(device, dtype, questions) for name, dtype in dtypes.items()},
-        "speed": {str(n): speed(device, torch.float32, n) for n in (16, 64)},
+        **measure(quick),
     }
-    out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if not quick:
+        dtypes = DTYPES if device != "cpu" else {k: v for k, v in DTYPES.items() if k != "float16"}  # slow on CPU
+        result["agreement"] = {name: agreement(device, dtype, questions) for name, dtype in dtypes.items()}
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(json.dumps(result, indent=1))
 
 

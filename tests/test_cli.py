@@ -141,7 +141,7 @@ def test_no_store_no_questions_no_such_option(tmp_path: Path) -> None:
     assert "line 1" in invoke("record", "tiny", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "s", code=1)
 
 
-RECORD = ["record", "tiny", "--branches", "8", "--max-rows", "16"]
+RECORD = ["record", "tiny", "--branches", "8", "--max-rows", "2"]
 
 
 def questions_file(folder: Path, count: int = 6) -> Path:

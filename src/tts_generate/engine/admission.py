@@ -179,7 +179,7 @@ class Admission:
             TTSError: there was but one row.
         """
         rows, cache = self.batch.rows, self.batch.decoder.cache
-        count = min(self.max_rows, rows.held) // 2
+        count = min(self.max_rows, rows.slots) // 2
         if count < 1 or self.room is None:
             raise TTSError(
                 "out of memory with a single branch at work; pass fewer max_new_tokens, a shorter prompt, or a smaller "

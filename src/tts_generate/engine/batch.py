@@ -337,10 +337,10 @@ class Batch:
     def _finish(self, job: Job, count: int) -> None:
         """A branch has come to its end: take its last tokens and read its answer."""
         branch, rows = job.branch, self.rows
-        self._take(job, count)
         if math.isnan(rows.logprobs[branch.row, count - 1]):
             self.broken.append(job)
             return
+        self._take(job, count)
         if branch.ids[-1] in self.settings.eos_token_ids:
             branch.finish_reason = "eos"
         else:

@@ -155,20 +155,18 @@ class Loop:
         """Take the completed jobs to their episodes, and let those whose whole wave has arrived decide."""
         batch = self.batch
         while batch.completed or batch.broken:
-            broken, batch.broken = batch.broken, []
-            for job in broken:
+            if batch.broken:
+                job = batch.broken.pop(0)
                 if job.episode in self.running:
                     self._fail(self.running[job.episode], f"the model gave NaN logits in branch {job.branch.number}")
-            completed, batch.completed = batch.completed, []
-            for job in completed:
-                if job.episode not in self.running:
-                    continue
-                running = self.running[job.episode]
-                if job.branch.finished and self.on_branch is not None:
-                    self.on_branch(running.task, job.branch)
-                running.outcomes.append(self._outcome(running, job))
-                if len(running.outcomes) == running.expected:
-                    self._decide(running)
+                continue
+            job = batch.completed.pop(0)
+            running = self.running[job.episode]
+            running.outcomes.append(self._outcome(running, job))
+            if job.branch.finished and self.on_branch is not None:
+                self.on_branch(running.task, job.branch)
+            if len(running.outcomes) == running.expected:
+                self._decide(running)
 
     def _outcome(self, running: Running, job: Job) -> Outcome:
         branch = job.branch
@@ -223,6 +221,9 @@ class Loop:
         running.finish_reason = reason
         for job in list(self.admission.jobs(running.index)):
             self.batch.cut(job)
+            self.batch.completed.append(job)
+        for job in [job for job in self.batch.completed if job.episode == running.index]:
+            self.batch.completed.remove(job)
             running.outcomes.append(self._outcome(running, job))
         self.admission.forget(running.index)
         running.episode.abandon([o for o in running.outcomes if o.generated_tokens or o.finished])

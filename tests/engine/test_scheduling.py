@@ -147,7 +147,7 @@ def test_rows_and_memory_stay_flat_while_questions_grow(qwen: Live, loops: list[
         qwen.run(*QUESTIONS[:1] * count, controller="self_consistency", beta=0.3, max_rows=16)
     rows = [loop.batch.decoder.cache.rows for loop in loops]
     assert max(rows) <= 16
-    assert len({loop.batch.decoder.cache.capacity for loop in loops}) == 1
+    assert len({loop.batch.decoder.cache.capacity for loop in loops}) == 1, "and no wider"
 
 
 def test_out_of_memory_goes_on_with_fewer_rows(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from tts_generate.errors import InputError, TTSError
 _FIRST_COLUMNS = 128
 """Columns behind the longest prompt that the cache begins with; it doubles as branches grow."""
 
+_AT_ONCE = 512
+"""Columns up to which it begins with all that the call's longest branch may need: growing costs more than it saves."""
+
 Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
 """Episode number -> keys and values of its prompt, and the logits (V,) after it."""
 
@@ -43,8 +46,8 @@ class Admission:
         self, batch: Batch, max_rows: int, max_cache_bytes: int | None, longest_prompt: int, longest: int
     ) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, max_rows, max_cache_bytes
-        self.first = bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.most = bucketed(longest)
+        self.first = self.most if longest <= _AT_ONCE else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
         self.queue: list[tuple[tuple[int, int], Job]] = []
         self.saved: dict[Branch, Saved] = {}

@@ -155,6 +155,17 @@ def test_eager_attention_gives_the_same_branches() -> None:
     assert first.answers == second.answers
 
 
+def test_spans_give_what_stock_attention_gives(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow twin: rows gathered for transformers' own sdpa, one sequence a token, the same masks."""
+    packed = live.run(*QUESTIONS, beta=0.2)
+    monkeypatch.setattr("tts_generate.engine.decoder.knows_spans", lambda model: False)
+    plain = live.run(*QUESTIONS, beta=0.2)
+    assert packed.cost == plain.cost
+    for ours, theirs in zip(packed.branches, plain.branches, strict=True):
+        assert [b.token_ids for b in ours] == [b.token_ids for b in theirs]
+        assert [b.probe_answers for b in ours] == [b.probe_answers for b in theirs]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_decodes(dtype: torch.dtype) -> None:
     output = make_live("llama", dtype=dtype).run(*QUESTIONS)

@@ -306,7 +306,7 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
         counts["recording_equal"] += sum(a.events == b.events for a, b in zip(live.trace, first.traces, strict=True))
         counts["written_down_equal"] += sum(a.events == b.events for a, b in zip(live.trace, again.traces, strict=True))
         for recorded, found in zip(recording.questions, live.branches, strict=True):
-            for mine, branch in zip(recorded.branches, found, strict=False):
+            for mine, branch in zip(recorded.rows.branches, found, strict=False):
                 counts["branches"] += 1
                 whole = branch.finish_reason is not None
                 counts["branches_equal"] += mine.tokens == branch.tokens if whole else mine.tokens >= branch.tokens

@@ -60,7 +60,6 @@ class Batch:
         self.completed: list[Job] = []
         self.broken: list[Job] = []
         self.discarded_tokens = 0
-        self.passes = 0
         self._eos = np.array(settings.eos_token_ids, np.int64)
         self._gap = reader.max_probe_tokens + 1 if settings.decode_ahead else 0
         free_running = not self.criteria and self.sampler.row_wise
@@ -123,10 +122,7 @@ class Batch:
 
     def cut(self, job: Job) -> None:
         """Have a job's branch count what it has decoded so far; a probe under way is dropped."""
-        if job.probe is not None:
-            self.discarded_tokens += job.probe.fed
-            self.probing.remove(job)
-            job.probe = None
+        self._drop_probe(job)
         slot = job.branch.row
         fed = int(self.rows.length[slot] - self.rows.prompt[slot])
         self._take(job, max(len(job.branch.ids), min(job.target, fed)))
@@ -137,12 +133,17 @@ class Batch:
         if branch.slot is None:
             return
         job = self.rows.jobs[branch.slot]
-        if job is not None and job.probe is not None:
-            self.probing.remove(job)
-            self.discarded_tokens += job.probe.fed
+        if job is not None:
+            self._drop_probe(job)
         fed = int(self.rows.length[branch.slot] - self.rows.prompt[branch.slot])
         self.discarded_tokens += max(0, fed - len(branch.ids))
         self.rows.release(branch)
+
+    def _drop_probe(self, job: Job) -> None:
+        if job.probe is not None:
+            self.discarded_tokens += job.probe.fed
+            self.probing.remove(job)
+            job.probe = None
 
     def arrange(self) -> None:
         """Bring the rows at work to the front."""
@@ -183,7 +184,6 @@ class Batch:
         """
         plan = self._plan()
         tokens, logprobs, said, doubts = self._decode(plan, self._count(plan))
-        self.passes += len(tokens)
         for slot in self._record(plan.slots, tokens, logprobs):
             job = self.rows.jobs[slot]
             if job.probe is not None:

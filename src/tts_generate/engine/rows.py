@@ -154,23 +154,21 @@ class Rows:
         waiting = np.array([s for s in targets if self.branches[s] is not None and not self.working[s]], np.int64)
         sources = np.concatenate([movers, waiting])
         targets = np.concatenate([targets, vacated[: len(waiting)]])
-        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
-            column = getattr(self, name)
-            column[targets] = column[sources]
-        self._clear(np.setdiff1d(sources, targets))
-        for slot in targets:
-            self.branches[slot].slot = int(slot)
-        return sources, targets
+        return self._carry(sources, targets)
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """Bring every branch, working or waiting, to the first slots; (sources, targets) as for `arrange`."""
         held = np.array([slot for slot, branch in enumerate(self.branches) if branch is not None], np.int64)
         targets = np.setdiff1d(np.arange(len(held)), held)
         sources = held[held >= len(held)]
+        return self._carry(sources, targets)
+
+    def _carry(self, sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Move what is known of each source row to its target, all at once; rows left behind are empty."""
         for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
             column = getattr(self, name)
             column[targets] = column[sources]
-        self._clear(sources)
+        self._clear(np.setdiff1d(sources, targets))
         for slot in targets:
             self.branches[slot].slot = int(slot)
         return sources, targets

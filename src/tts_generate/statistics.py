@@ -186,7 +186,7 @@ def maj_at_k(right: int, wrong: Sequence[int], blank: int, k: int) -> float:
 
 
 def _below(wrong: Sequence[int], blank: int, most: int, draw: int) -> list[int]:
-    """Ways to draw `draw` branches that are not right with no answer more than `most` times, by how many have `most`."""
+    """Ways to draw `draw` branches that are not right, no answer over `most` times, by how many are drawn so often."""
     ways = [[1] + [0] * draw]  # by ties, by branches drawn
     for count in wrong:
         grown = [[0] * (draw + 1) for _ in range(len(ways) + 1)]

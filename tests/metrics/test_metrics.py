@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import evaluate
 import numpy as np
 import pytest
+from huggingface_hub import RepoCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from huggingface_hub import RepoCard
 
 from tts_generate import metrics
 from tts_generate.errors import InputError, UnknownNameError
@@ -84,13 +84,13 @@ def test_pass_at_k_by_mathematics_and_by_text() -> None:
 
 
 class TestAccuracyAndCost:
-    COSTS: dict[str, Any] = {
+    COSTS: ClassVar[dict[str, Any]] = {
         "prompt_tokens": [10, 10, 10, 10],
         "generated_tokens": [100, 200, 300, 400],
         "probe_tokens": [10, 20, 30, 40],
         "wasted_tokens": [0, 0, 100, 0],
     }
-    ASKED: dict[str, Any] = {"predictions": ["1", "2", None, "4"], "references": ["1", "2", "3", "5"]}
+    ASKED: ClassVar[dict[str, Any]] = {"predictions": ["1", "2", None, "4"], "references": ["1", "2", "3", "5"]}
 
     def test_numbers(self) -> None:
         found = load("tts_accuracy_cost").compute(**self.ASKED, **self.COSTS, votes="equal")
@@ -118,9 +118,7 @@ class TestAccuracyAndCost:
     @pytest.mark.parametrize("baseline", [{"tokens": [1.0]}, {"tokens": [1.0] * 4, "correct": [1.0] * 3}, {"x": []}])
     def test_another_baseline_is_refused(self, baseline: dict[str, Any]) -> None:
         with pytest.raises(InputError, match="same 4 questions"):
-            TtsAccuracyCost(keep_in_memory=True).compute(
-                **self.ASKED, **self.COSTS, votes="equal", baseline=baseline
-            )
+            TtsAccuracyCost(keep_in_memory=True).compute(**self.ASKED, **self.COSTS, votes="equal", baseline=baseline)
 
 
 @settings(max_examples=20, deadline=None)

@@ -36,7 +36,9 @@ class Grader:
         """Whether a prediction is the reference's answer; without an answer it is not."""
         answer, gold = answer_of(prediction), answer_of(reference)
         if gold is None:
-            raise InputError(f"reference {reference!r:.80} states no answer; give the answer, or text with a \\boxed{{}}.")
+            raise InputError(
+                f"reference {reference!r:.80} states no answer; give the answer, or text with a \\boxed{{}}."
+            )
         return answer is not None and (answer == gold or (self.same is not None and self.same(answer, gold)))
 
     def count(self, predictions: Sequence[str | None], reference: str) -> tuple[int, list[int], int]:
@@ -73,5 +75,7 @@ def budgets(k: int | Sequence[int], branches: int) -> list[int]:
     asked = list(k) if isinstance(k, Sequence) else [k]
     for each in asked:
         if isinstance(each, bool) or not isinstance(each, int) or not 1 <= each <= branches:
-            raise InputError(f"k must be whole numbers from 1 to the {branches} predictions of a question, got {each!r}.")
+            raise InputError(
+                f"k must be whole numbers from 1 to the {branches} predictions of a question, got {each!r}."
+            )
     return asked

@@ -9,10 +9,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from tts_generate.metrics.grading import Grader
-from tts_generate.metrics.grading import budgets
-from tts_generate.statistics import maj_at_k
-from tts_generate.statistics import mean_interval
+from tts_generate.metrics.grading import Grader, budgets
+from tts_generate.statistics import maj_at_k, mean_interval
 
 _DESCRIPTION = """\
 maj@k is the accuracy of the majority vote of k branches. It is computed exactly, as the mean over all ways to draw k of

@@ -9,10 +9,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from tts_generate.metrics.grading import Grader
-from tts_generate.metrics.grading import budgets
-from tts_generate.statistics import mean_interval
-from tts_generate.statistics import pass_at_k
+from tts_generate.metrics.grading import Grader, budgets
+from tts_generate.statistics import mean_interval, pass_at_k
 
 _DESCRIPTION = """\
 pass@k is the chance that at least one of k branches is right, estimated without bias from n >= k predictions of each

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -13,15 +12,12 @@ from numpy.typing import NDArray
 
 from tts_generate.errors import InputError
 from tts_generate.metrics.grading import Grader
-from tts_generate.statistics import compare
-from tts_generate.statistics import mean_interval
-from tts_generate.statistics import ratio_interval
-from tts_generate.statistics import saving
+from tts_generate.statistics import compare, mean_interval, ratio_interval, saving
 
 _DESCRIPTION = """\
-Accuracy of test-time scaling beside its cost. Tokens are counted by kind: those of the prompt, those generated, those of
-probes, and of the generated ones the part wasted on branches that were given up. Intervals are 95 %, bootstrapped over
-questions; comparisons with a baseline are paired by question.
+Accuracy of test-time scaling beside its cost. Tokens are counted by kind: those of the prompt, those generated, those
+of probes, and of the generated ones the part wasted on branches that were given up. Intervals are 95 %, bootstrapped
+over questions; comparisons with a baseline are paired by question.
 """
 _INPUTS = """\
 Args:

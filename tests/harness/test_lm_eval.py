@@ -18,12 +18,14 @@ pytest.importorskip("lm_eval", reason="pip install 'tts-generate[lm-eval]'")
 
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 from tts_generate import tiny
 from tts_generate.errors import InputError, TTSError, UnknownNameError, UnsupportedError
 from tts_generate.harness import lm_eval as harness
 from tts_generate.harness.asking import repeat_seed
 
+TASKS = TaskManager(include_defaults=False)  # reading lm-eval's thousands of own tasks takes seconds
 KINDS = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
 
 
@@ -44,7 +46,7 @@ def lm(tiny: tuple[Any, Any], **options: Any) -> harness.TTSLM:
 
 
 def run(model: Any, *tasks: dict[str, Any], **options: Any) -> dict[str, Any]:
-    given = {"limit": len(QUESTIONS), "bootstrap_iters": 0, "log_samples": True, **options}
+    given = {"limit": len(QUESTIONS), "bootstrap_iters": 0, "log_samples": True, "task_manager": TASKS, **options}
     results = harness.simple_evaluate(model, tasks=list(tasks or [task()]), **given)
     assert results is not None
     return results

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.harness.asking import repeat_seed
 from tts_generate.harness.inspect_ai import cost
 from tts_generate.harness.inspect_model import TTSAPI
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # streams Inspect leaves open
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """What Inspect leaves open is found here, not in somebody else's test."""
+    yield
+    gc.collect()
 
 
 def provider(tiny: tuple[Any, Any], **options: Any) -> Any:

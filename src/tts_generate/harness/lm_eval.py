@@ -8,7 +8,6 @@ takes lm-eval's own arguments. From Python it is `simple_evaluate` of this modul
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -258,4 +257,4 @@ def main() -> None:
 if __name__ == "__main__":
     from tts_generate.harness import lm_eval as module  # the one that lm-eval imports by name, not `__main__`
 
-    sys.exit(module.main())
+    module.main()

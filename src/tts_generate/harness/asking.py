@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
@@ -158,6 +159,23 @@ def _think_end(tokenizer: Any, token: str | int | None) -> tuple[str | None, int
         return str(tokenizer.decode([int(token)], skip_special_tokens=False)), int(token)
     ids = list(tokenizer(token, add_special_tokens=False)["input_ids"])
     return token, ids[0] if len(ids) == 1 else None
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of prompts, (questions, length), padded on the left; no pad token is needed.
+
+    >>> padded([[5, 6], [7]], torch.device("cpu"))
+    (tensor([[5, 6],
+            [0, 7]]), tensor([[1, 1],
+            [0, 1]]))
+    """
+    width = max(map(len, prompts), default=0)
+    ids = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
 
 
 def repeat_seed(seed: int, repeat: int) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import torch
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -26,7 +25,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tts_generate.errors import InputError, UnsupportedError
-from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, Request, repeat_seed
+from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, Request, padded, repeat_seed
 
 logger = logging.getLogger(__name__)
 _LINGER = 0.1
@@ -206,13 +205,6 @@ class TTSAPI(ModelAPI):
                             waiting.answer.set_exception(error)
 
     def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> Request:
-        """One call, prompts padded on the left."""
+        """What the samples of one call ask."""
         length, seed, stops, sampling = settings
-        width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        device = self.asker.model.device
-        return Request(ids.to(device), mask.to(device), length, seed, stops, dict(sampling))
+        return Request(*padded(prompts, self.asker.model.device), length, seed, stops, dict(sampling))

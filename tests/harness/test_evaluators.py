@@ -8,7 +8,8 @@ from typing import Any
 import evaluate
 import pytest
 from datasets import Dataset
-from harness_tasks import LENGTH, QUESTIONS, SEED, own_evaluation
+from harness_tasks import LENGTH, QUESTIONS, SEED
+from harness_tasks import expected as known
 from transformers import pipeline
 from transformers.utils import logging
 
@@ -57,11 +58,11 @@ def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any])
     found = task.compute(
         model_or_pipeline=model, tokenizer=tokenizer, data=DATA, input_column="question", metric=Graded()
     )
-    assert found["maj@1"] == pytest.approx(right(own_evaluation(*enabled)))
+    assert found["maj@1"] == pytest.approx(right(known()))
 
 
 def test_ours_counts_tokens_too(enabled: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    expected = own_evaluation(*enabled)
+    expected = known()
     model, tokenizer = enabled
     pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
     found = [TTSEvaluator().compute(model, DATA, **HOW), TTSEvaluator().compute(pipe, DATA, progress=False, **HOW)]
@@ -104,7 +105,7 @@ def test_what_is_missing_is_named(enabled: tuple[Any, Any]) -> None:
         TTSEvaluator().compute(tiny.load()[0], DATA, **HOW)
     with pytest.raises(ValueError, match="no_such_column"):
         TTSEvaluator().compute(enabled[0], DATA, input_column="no_such_column", **HOW)
+    empty = ControllerSuite("empty")
+    empty.suite = []
     with pytest.raises(ValueError, match="No evaluation tasks"):
-        empty = ControllerSuite("empty")
-        empty.suite = []
         empty.run(enabled[0])

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_tasks import LENGTH, QUESTIONS, SEED, own_evaluation
+from harness_tasks import LENGTH, QUESTIONS, SEED
+from harness_tasks import expected as known
 
 pytest.importorskip("inspect_ai", reason="pip install 'tts-generate[inspect]'")
 
@@ -75,7 +76,7 @@ def metrics(log: EvalLog) -> dict[str, float]:
 
 
 def test_same_answers_and_tokens_as_our_own_evaluation(tiny: tuple[Any, Any], tmp_path: Path) -> None:
-    log, expected = run(provider(tiny), tmp_path / "logs"), own_evaluation(*tiny)
+    log, expected = run(provider(tiny), tmp_path / "logs"), known()
     assert [row["answer"] for row in told(log)] == expected.answers
     assert [row["generated_tokens"] for row in told(log)] == [c.generated_tokens for c in expected.cost or []]
     assert [row["probe_tokens"] for row in told(log)] == [c.probe_tokens for c in expected.cost or []]
@@ -94,7 +95,7 @@ def test_same_answers_and_tokens_as_our_own_evaluation(tiny: tuple[Any, Any], tm
 def test_sequences_that_stop_and_epochs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     """An epoch asks the same prompts again, with other seeds."""
     log = run(provider(tiny, think_end_token="</think>"), tmp_path, stop_seqs=[";"])
-    assert [row["answer"] for row in told(log)] == own_evaluation(*tiny).answers
+    assert [row["answer"] for row in told(log)] == known().answers
     assert all(sample.output.completion.startswith("\\boxed{") for sample in log.samples or [])
 
 
@@ -102,7 +103,7 @@ def test_asked_again_a_prompt_has_another_seed(tiny: tuple[Any, Any]) -> None:
     model = provider(tiny)
     config = GenerateConfig(max_tokens=LENGTH)
     asked = [wait(model.generate(QUESTIONS[0].question, config=config)) for _ in range(2)]
-    expected = [own_evaluation(*tiny, seed=repeat_seed(SEED, n)).cost or [] for n in range(2)]
+    expected = [known(seed=repeat_seed(SEED, n)).cost or [] for n in range(2)]
     found = [output.metadata["tts"]["generated_tokens"] for output in asked]
     assert found == [costs[0].generated_tokens for costs in expected]
     assert found[0] != found[1]

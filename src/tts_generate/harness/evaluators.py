@@ -133,8 +133,8 @@ def controllers_by_budgets(
     """
     split, subset = arguments.pop("split", None), arguments.pop("subset", None)
     samples = arguments.pop("baseline_samples", 64)
-    many = {"controller": "self_consistency", "controller_kwargs": {"max_samples": samples}}
-    grid = [{"controller": name, "beta": beta} for name in controllers for beta in betas]
+    many: dict[str, Any] = {"controller": "self_consistency", "controller_kwargs": {"max_samples": samples}}
+    grid: list[dict[str, Any]] = [{"controller": name, "beta": beta} for name in controllers for beta in betas]
     return [
         SubTask("text-generation", data, subset, split, args_for_task={**arguments, **how}) for how in [many, *grid]
     ]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from harness_tasks import LENGTH, QUESTIONS, SEED, task
 from harness_tasks import expected as known
 
@@ -236,26 +233,3 @@ def test_the_entry_point_names_the_model() -> None:
     assert model_registry.get("tts") is harness.TTSLM
     names = {point.name: point.value for point in entry_points(group="lm_eval.models")}
     assert names.get("tts", "tts_generate.harness.lm_eval:TTSLM") == "tts_generate.harness.lm_eval:TTSLM"
-
-
-def test_command_line_end_to_end(tmp_path: Path) -> None:
-    (tmp_path / "tiny_digits.yaml").write_text(yaml.safe_dump(task()))
-    command = [
-        sys.executable, "-m", "tts_generate.harness.lm_eval", "--model", "tts",
-        "--model_args", f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}",
-        "--tasks", "tiny_digits", "--include_path", str(tmp_path), "--limit", str(len(QUESTIONS)),
-        "--batch_size", "auto", "--device", "cpu", "--output_path", str(tmp_path / "out"), "--log_samples",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    for metric in ("exact_match", "tts_tokens", "tts_probe_tokens", "tts_wasted_tokens", "tts_seconds"):
-        assert any(metric in line for line in table), done.stdout
-    (file,) = (tmp_path / "out").rglob("results_*.json")
-    expected = known()
-    written = json.loads(file.read_text())
-    assert [row["answer"] for row in rows(written)] == expected.answers
-    tokens = [cost.generated_tokens + cost.probe_tokens for cost in expected.cost or []]
-    assert [row["tokens"] for row in rows(written)] == tokens
-    (samples,) = (tmp_path / "out").rglob("samples_*.jsonl")
-    assert len([json.loads(line)["tts"] for line in samples.read_text().splitlines()]) == len(QUESTIONS)

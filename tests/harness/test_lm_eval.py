@@ -70,6 +70,10 @@ def test_same_answers_and_same_tokens_as_our_own_evaluation(tiny: tuple[Any, Any
     tokens = [cost.generated_tokens + cost.probe_tokens for cost in expected.cost]
     assert beside["tts_tokens,none"] == pytest.approx(sum(tokens) / len(tokens))
     assert beside["tts_seconds,none"] > 0
+    ends = [[b.tokens for b in branches if b.finish_reason is not None] for branches in expected.branches]
+    asked = [(spent, 64 * sum(found) / len(found)) for spent, found in zip(tokens, ends, strict=True) if found]
+    estimate = 1 - sum(spent for spent, _ in asked) / sum(reference for _, reference in asked)
+    assert beside["tts_saving_estimate,none"] == pytest.approx(estimate)
     assert results["higher_is_better"]["tiny_digits"]["tts_tokens"] is False
     samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
     assert [sample["tts"][0]["answer"] for sample in samples] == expected.answers

@@ -16,6 +16,7 @@ import numpy as np
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered
 from tts_generate.statistics import ratio_interval, saving
+from tts_generate.tracking import Saved
 
 FORMAT = "tts-harness/1"
 KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches")
@@ -67,6 +68,8 @@ class Accounts:
     baseline: Baseline | None = None
     rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    saved: dict[str, Saved] = field(default_factory=dict)
+    """By task, against self-consistency of 64 as `Saved` estimates it."""
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Refuse questions that the baseline does not have, before any is asked."""
@@ -92,6 +95,7 @@ class Accounts:
     def add(self, task: str, number: int, repeat: int, found: Answered) -> int | None:
         """Write a question's account down; the baseline's tokens on it, if there is one."""
         self.rows[task, number, repeat] = found.to_dict()
+        self.saved.setdefault(task, Saved()).add(found.cost, found.branches)
         return None if self.baseline is None else self.baseline.tokens[task, number, repeat]
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +111,9 @@ class Accounts:
             "tokens_stderr": float(tokens.std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else None,
             "seconds": self.seconds[task],
         }
-        if self.baseline is not None:
+        if self.baseline is None:
+            told["saving_estimate"] = self.saved[task].share
+        else:
             theirs = np.array([self.baseline.tokens[key] for key in rows])
             low, high = ratio_interval(tokens, theirs)
             told["saving"] = saving(float(tokens.sum()), float(theirs.sum()))
@@ -122,14 +128,15 @@ class Accounts:
 def beside_accuracy(results: dict[str, Any]) -> dict[str, Any]:
     """Put the account of lm-eval results, which is in their `config`, beside the accuracy of each task, and of samples.
 
-    Tokens and branches are means a question, seconds the whole task's wall-clock time.
+    Tokens and branches are means a question, seconds the whole task's wall-clock time. Without a baseline the saving is
+    an estimate, against self-consistency of 64 (see `Saved`).
     """
     tasks = results["config"].get("tts", {}).get("tasks", {})
     for task, told in tasks.items():
         row = results["results"][task]
         better = results["higher_is_better"].setdefault(task, {})
-        for name in (*KINDS, "seconds", "saving", "time_saving"):
-            if name in told:
+        for name in (*KINDS, "seconds", "saving", "saving_estimate", "time_saving"):
+            if told.get(name) is not None:
                 row[f"tts_{name},none"] = told[name]
                 better[f"tts_{name}"] = "saving" in name
         row["tts_tokens_stderr,none"] = "N/A" if told["tokens_stderr"] is None else told["tokens_stderr"]

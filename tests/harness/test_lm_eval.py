@@ -83,9 +83,8 @@ def test_batch_size_and_order_change_nothing(tiny: tuple[Any, Any]) -> None:
     """Questions have different lengths: more than one at once means left padding."""
     expected = rows(run(lm(tiny)))
     assert len({row["prompt_tokens"] for row in expected}) > 1
-    for size in (1, 4):
-        assert rows(run(lm(tiny, batch_size=size))) == expected
-    backwards = run(lm(tiny), limit=None, samples={"tiny_digits": list(range(len(QUESTIONS)))[::-1]})
+    assert rows(run(lm(tiny, batch_size=3))) == expected
+    backwards = run(lm(tiny, batch_size=1), limit=None, samples={"tiny_digits": list(range(len(QUESTIONS)))[::-1]})
     by_answer = [(row["answer"], row["tokens"]) for row in rows(backwards)]
     assert sorted(by_answer) == sorted((row["answer"], row["tokens"]) for row in expected)
 

@@ -108,13 +108,16 @@ class TestTraining:
             optimizer.zero_grad()
         assert surprise(model, tokenizer) == surprise(model, tokenizer) != before  # the new weights, at once
 
-    def test_gradient_checkpointing_in_evaluation_mode(self) -> None:
+    def test_gradient_checkpointing_in_evaluation_mode_or_switched_off_meanwhile(self) -> None:
         model, tokenizer = tiny.load()
         tts_generate.enable(model, tokenizer=tokenizer)
         expected = model.generate(**inputs(tokenizer), **HOW)
         model.gradient_checkpointing_enable()
         assert torch.equal(model.generate(**inputs(tokenizer), **HOW), expected)
         assert model.is_gradient_checkpointing
+        model.train()
+        model.gradient_checkpointing_disable()
+        assert torch.equal(model.generate(**inputs(tokenizer), **HOW), expected)
 
     @pytest.mark.parametrize("wrapped_first", [False, True])
     def test_a_model_wrapped_by_peft(self, enabled: tuple[Any, Any], wrapped_first: bool) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,5 +157,4 @@ def test_each_folder_is_a_space(name: str, tmp_path: Path) -> None:
     assert {"evaluate", "metric"} <= set(card.data.tags)
     assert load(name, str(folder)).name == name
     (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
+    exec(compile(block, str(folder / "README.md"), "exec"), {"__name__": "__main__"})

@@ -153,6 +153,7 @@ def test_each_repeat_has_its_own_seed(tiny: tuple[Any, Any]) -> None:
 def test_gen_kwargs_go_over_model_args(tiny: tuple[Any, Any]) -> None:
     results = run(lm(tiny, beta=1.0), gen_kwargs=f"strategy=autotts,beta=0.2,seed={SEED}")
     assert rows(results) == rows(run(lm(tiny)))
+    assert rows(run(lm(tiny), task(generation_kwargs={"do_sample": True}))) == rows(results)
     warmer = run(lm(tiny), gen_kwargs="temperature=0.5,do_sample=True")
     expected = run(lm(tiny, temperature=0.5))
     assert rows(warmer) == rows(expected) != rows(results)

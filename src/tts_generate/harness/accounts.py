@@ -21,7 +21,7 @@ from tts_generate.tracking import Saved
 FORMAT = "tts-harness/1"
 KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches")
 Key = tuple[str, int, int]
-"""A task's name, the number of the question in it, and which of its repeats."""
+"""A task's name, the number of the question in it, and which of its requests: of its `repeats`, as a rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ takes lm-eval's own arguments. From Python it is `simple_evaluate` of this modul
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,14 +98,13 @@ class TTSLM(HFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests with the controller; their texts, in order. Everything is checked before the first one."""
-        repeats = _repeats(requests)
+        repeats = _before(id(instance) for instance in requests)  # a task's repeats are one object, several times
+        askings = _before((instance.task_name, instance.doc_id) for instance in requests)
         texts = [""] * len(requests)
         self.accounts = Accounts(self.baseline)
         batches = [(places, self._request(requests, places, repeats)) for places in self._batches(requests, repeats)]
         self.accounts.expect(
-            (requests[place].task_name, requests[place].doc_id, repeats[place])
-            for places, _ in batches
-            for place in places
+            (instance.task_name, instance.doc_id, asking) for instance, asking in zip(requests, askings, strict=True)
         )
         with Progress(
             len(requests),
@@ -119,7 +119,7 @@ class TTSLM(HFLM):
                         place = places[number]
                         instance = requests[place]
                         texts[place] = found.text
-                        before = self.accounts.add(instance.task_name, instance.doc_id, repeats[place], found)
+                        before = self.accounts.add(instance.task_name, instance.doc_id, askings[place], found)
                         progress.add(found.cost, found.branches, before)
         return texts
 
@@ -143,9 +143,9 @@ class TTSLM(HFLM):
         wanted = normalize_gen_kwargs(asked, self.max_new_tokens)
         length, until = wanted.pop("max_gen_toks"), wanted.pop("until", [])
         options = {name: value for name, value in wanted.items() if name not in (*_LENGTHS, "do_sample")}
-        if not wanted["do_sample"]:
+        if not options.get("temperature"):
             options.pop("temperature", None)
-            if {"do_sample", "temperature"} & set(asked):
+            if asked.get("do_sample") is False or "temperature" in asked:
                 self._warn_greedy(str(requests[places[0]].task_name))
         room = self.max_length - length - self.asker.probe_tokens(options)
         if room < 1:
@@ -181,13 +181,13 @@ class TTSLM(HFLM):
         }
 
 
-def _repeats(requests: Sequence[Instance]) -> list[int]:
-    """How often each request stood in the list before: a task's `repeats` are one object, several times."""
-    seen: dict[int, int] = {}
+def _before(names: Iterable[Hashable]) -> list[int]:
+    """How often each name stood in the list before."""
+    seen: Counter[Hashable] = Counter()
     found = []
-    for instance in requests:
-        found.append(seen.get(id(instance), 0))
-        seen[id(instance)] = found[-1] + 1
+    for name in names:
+        found.append(seen[name])
+        seen[name] += 1
     return found
 
 

@@ -113,7 +113,9 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> list[Bar]:
 
 def _told(point: Point) -> str:
     low, high = point.interval
-    return f"{point.label or point.series}: {point.accuracy:.1f} % ({low:.1f} to {high:.1f}), {point.tokens:,.0f} tokens"
+    return (
+        f"{point.label or point.series}: {point.accuracy:.1f} % ({low:.1f} to {high:.1f}), {point.tokens:,.0f} tokens"
+    )
 
 
 def _short(value: float) -> str:

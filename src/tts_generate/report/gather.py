@@ -21,6 +21,7 @@ Bar = Callable[[Iterable[Method], str], Iterable[Method]]
 
 def of_stores(
     stores: Sequence[Path],
+    recordings: Sequence[Recording],
     chosen: Sequence[Method],
     watched: Sequence[Method],
     against: Sequence[Method],
@@ -31,11 +32,20 @@ def of_stores(
 ) -> Page:
     """Sweep `chosen`, and show `watched` and the first of the baselines `against` question by question.
 
+    Args:
+        stores: where the recordings are, as people will read it.
+        recordings: those of the stores, in their order.
+        chosen: what to sweep.
+        watched: methods whose results and traces are shown for every question.
+        against: the baselines; the first is the one that savings are counted against.
+        shuffles: orders of the branches, see `replay`.
+        votes: as the recordings were read.
+        bar: see `evaluate.sweep`.
+
     Raises:
-        StoreError: a store that cannot be read, or does not hold what a controller reads.
-        InputError: stores of different steps.
+        StoreError: a recording does not hold what a controller reads.
+        InputError: recordings of different steps.
     """
-    recordings = [Recording.from_store(store, votes=votes) for store in stores]
     known = {method.label for method in (*against, *chosen)}
     everything = [*chosen, *(method for method in watched if method.label not in known)]
     found = sweep(recordings, everything, shuffles, against=against, bar=bar)
@@ -51,11 +61,11 @@ def of_stores(
     title = ", ".join(dict.fromkeys(_model(store) for store in stores))
     return Page(
         f"{title}: accuracy for tokens",
-        {**_facts(stores, recordings, votes), "orders": f"{max(1, shuffles)} of the branches, in which they are opened"},
+        {**_facts(stores, recordings, votes), "orders": _orders(shuffles)},
         measured,
         against[0].label,
         [method.label for method in shown],
-        _asked(recordings, shown, results),
+        asked_of(recordings, shown, results),
     )
 
 
@@ -79,7 +89,7 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         measured.insert(0, Measured(f"average of {len(names)} stores", rows))
     found = [_found(name, file.parent) for name in names]
     stores = [store for store in found if store is not None]
-    facts = {"sweep": str(file), "orders": f"{max(1, result['shuffles'])} of the branches, in which they are opened"}
+    facts = {"sweep": str(file), "orders": _orders(result["shuffles"])}
     page = Page(f"Sweep of {', '.join(Path(name).name for name in names)}", facts, measured, baseline)
     if len(stores) < len(names):
         gone = ", ".join(name for name, store in zip(names, found, strict=True) if store is None)
@@ -91,7 +101,7 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
     results = [
         [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
     ]
-    asked = _asked(recordings, shown, results)
+    asked = asked_of(recordings, shown, results)
     facts = {**facts, **_facts(stores, recordings, votes)}
     return Page(**{**page.__dict__, "facts": facts, "methods": [m.label for m in shown], "asked": asked})
 
@@ -112,10 +122,10 @@ def read_sweep(file: Path) -> dict[str, Any]:
     return result
 
 
-def _asked(
+def asked_of(
     recordings: Sequence[Recording], shown: Sequence[Method], results: Sequence[Sequence[ReplayResult]]
 ) -> list[Asked]:
-    """Every question of every recording, traced in the recorded order of its branches."""
+    """Every question of every recording, with its `results` by recording and method, traced in recorded order."""
     controllers = [
         load_controller(m.controller, beta=m.beta, trust_remote_code=m.trust_remote_code, **m.knobs) for m in shown
     ]
@@ -126,7 +136,10 @@ def _asked(
         for number, recorded in enumerate(recording.questions):
             question = recorded.question
             known = question.gold_answer is not None
-            told = [Told(float(a[number]) if known else None, float(t[number])) for a, t in zip(accuracy, tokens, strict=True)]
+            told = [
+                Told(float(a[number]) if known else None, float(t[number]))
+                for a, t in zip(accuracy, tokens, strict=True)
+            ]
             name = question.question_id if len(recordings) == 1 else f"{recording.name}: {question.question_id}"
             traces = [recording.trace(controller, number) for controller in controllers]
             asked.append(Asked(name, question.question, question.gold_answer, told, traces))
@@ -143,6 +156,10 @@ def _facts(stores: Sequence[Path], recordings: Sequence[Recording], votes: Votes
         "step": f"{recordings[0].interval_tokens} tokens",
         "answers are one if": "their texts are" if votes == "equal" else "they are the same mathematics",
     }
+
+
+def _orders(shuffles: int) -> str:
+    return f"{shuffles} of the branches, in which they are opened" if shuffles else "the recorded one"
 
 
 def _model(store: Path) -> str:

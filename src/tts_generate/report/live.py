@@ -41,7 +41,9 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
     known = {question.question_id: question for question in golds}
     ids = list(dict.fromkeys(name for run in runs.values() for name in run))
     equal = same_answer(votes) or (lambda answer, gold: answer == gold)
-    asked = [_traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], equal) for name in ids]
+    asked = [
+        _traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], equal) for name in ids
+    ]
     rows = [_row(label, list(run.values()), [q.told[n] for q in asked]) for n, (label, run) in enumerate(runs.items())]
     title = "Live run" if len(runs) == 1 else "Live runs"
     facts = {"traces": ", ".join(map(str, files)), "questions": str(len(ids))}
@@ -64,7 +66,7 @@ def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> di
     """A live run as a row of a sweep, as far as its traces tell."""
     ledgers = [spent(trace) for trace in traces]
     means = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
-    row = {"label": label, "controller": label, "beta": None, "against": {}, **_NOT_TRACED, **means}
+    row: dict[str, Any] = {"label": label, "controller": label, "beta": None, "against": {}, **_NOT_TRACED, **means}
     accuracy = [one.accuracy for one in told if one is not None and one.accuracy is not None]
     if len(accuracy) == len(traces):
         low, high = mean_interval([value / 100 for value in accuracy])

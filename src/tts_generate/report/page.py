@@ -71,6 +71,7 @@ class Page:
     facts: Mapping[str, str]
     """What was asked of what, in a few words each, in order."""
     measured: Sequence[Measured] = ()
+    """What is plotted and tabulated, the first in full; the viewer stands with it."""
     baseline: str | None = None
     """Label of the row that the others are compared with (their `against`)."""
     methods: Sequence[str] = ()

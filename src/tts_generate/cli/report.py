@@ -103,7 +103,7 @@ def _page(kind: str, paths: list[Path], given: Asking, questions: Path | None, t
 
 
 def kind_of(paths: Sequence[Path]) -> str:
-    """ "stores", "sweep", "search" or "traces": what the paths are.
+    """What the paths are: "stores", "sweep", "search" or "traces".
 
     Raises:
         InputError: they are none of these, or not all of one kind, or more than one sweep or search.
@@ -144,7 +144,7 @@ def _refuse(kind: str, given: set[str]) -> None:
 
 
 def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
-    """`controller@beta` as a method."""
+    """A method written as `controller@beta`."""
     name, at, budget = text.rpartition("@")
     budgets = numbers_of("--watch", budget, float)
     if not at or len(budgets) != 1:

@@ -27,7 +27,7 @@ class Tick(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """A measured point with the ends of its interval, in the units of the view box, and what it says when pointed at."""
+    """A measured point with the ends of its interval, in the units of the view box, and what a pointer is told."""
 
     x: float
     y: float

@@ -15,7 +15,7 @@ _VERBS = ("open", "continue", "answer")
 
 
 def parcel(traces: Sequence[Trace]) -> tuple[list[str], str]:
-    """The answers that occur in the traces of one question, and their columns as base64 of a raw deflate stream of JSON.
+    """The answers in the traces of one question, and the traces' columns as base64 of a raw deflate stream of JSON.
 
     A browser unpacks it by itself (`DecompressionStream`), question by question, when it is looked at; 64 branches of
     200 steps take some 30 kB instead of a megabyte.
@@ -28,7 +28,7 @@ def parcel(traces: Sequence[Trace]) -> tuple[list[str], str]:
 
 
 def columns(trace: Trace, ids: dict[str, int]) -> dict[str, list[Any]]:
-    """One trace as columns: one entry an event, and of what branches did one entry a reading (`moved` of them an event).
+    """One trace as columns: an entry an event, and for what branches did an entry a reading (`moved` of them an event).
 
     `steps` and `spent` (tokens) are what a reading added to its branch. `confidence` is that of the pool's vote,
     `votes.confidence` of the leader's votes and the runner-up's. Answers are numbers of `ids`, which is added to.

@@ -71,6 +71,10 @@
     order.sort((a, b) => weight[b] - weight[a]);
     rank = new Array(weight.length);
     order.forEach((answer, place) => (rank[answer] = Math.min(place, COLOURS)));
+    const place = (answer) => (answer < 0 ? COLOURS + 1 : rank[answer]);
+    for (const episode of episodes) {
+      episode.stacks = episode.tallies.map((tally) => stackOf(tally, place));
+    }
     const list = byId("answers");
     list.replaceChildren();
     order.slice(0, COLOURS).forEach((answer, place) => {
@@ -79,6 +83,16 @@
     });
     if (order.length > COLOURS) list.append(key("var(--w-rest)", `${order.length - COLOURS} others`));
     list.append(key("var(--w-none)", "no answer yet"));
+  }
+
+  // A tally as [answer, count] in the order of colours, the answers that share one taken together.
+  function stackOf(tally, place) {
+    const stack = new Map();
+    for (const [answer, count] of tally) {
+      const [, before] = stack.get(place(answer)) ?? [answer, 0];
+      if (count) stack.set(place(answer), [answer, before + count]);
+    }
+    return [...stack].sort(([a], [b]) => a - b).map(([, entry]) => entry);
   }
 
   function key(colour, text) {
@@ -142,6 +156,9 @@
     const goldText = current().gold;
     const answers = current().answers;
     const body = Math.max(2, row - 2);
+    const gap = unit > 5 ? 1 : 0; // between the steps of a lane, where there is room; else like steps are drawn as one
+    const dot = unit > 5 && row > 5 ? 2.4 : 1;
+    const probes = new Path2D();
     pen.textBaseline = "middle";
     episode.lanes.forEach((lane, branch) => {
       const top = 4 + branch * row;
@@ -153,20 +170,24 @@
       if (lane.opened > event) return;
       const pruned = lane.pruned <= event;
       pen.globalAlpha = pruned ? 0.4 : 1;
-      let part;
-      for (part of lane.parts) {
+      let reached;
+      let run = { from: 0, to: 0, answer: lane.parts[0].answer };
+      const fill = () => {
+        pen.fillStyle = colourOf(run.answer);
+        pen.fillRect(GUTTER + run.from * unit, top + 1, (run.to - run.from) * unit - gap, body);
+      };
+      for (const part of lane.parts) {
         if (part.event > event) break;
-        pen.fillStyle = colourOf(part.answer);
-        const x = GUTTER + part.from * unit;
-        pen.fillRect(x, top + 1, (part.to - part.from) * unit - (unit > 5 ? 1 : 0), body);
-        if (part.probed) {
-          pen.fillStyle = colours.ground;
-          const size = unit > 5 && row > 5 ? 2.4 : 1;
-          pen.fillRect(GUTTER + part.to * unit - size - 1.5, middle - size / 2, size, size);
+        reached = part;
+        if (gap || part.answer !== run.answer) {
+          if (run.to > run.from) fill();
+          run = { from: part.from, answer: part.answer };
         }
+        run.to = part.to;
+        if (part.probed) probes.rect(GUTTER + part.to * unit - dot - 1.5, middle - dot / 2, dot, dot);
       }
+      fill();
       pen.globalAlpha = 1;
-      const reached = lane.parts.findLast((p) => p.event <= event);
       const end = GUTTER + reached.to * unit;
       if (row >= 9 && branch % (row >= 12 ? 1 : 2) === 0) label(pen, String(branch), GUTTER - 14, middle, colours.soft, row);
       else if (branch % 8 === 0) label(pen, String(branch), GUTTER - 14, middle, colours.soft, 10);
@@ -193,6 +214,8 @@
         pen.strokeRect(end + 2, middle - body / 2 + 1, 4, body - 2);
       }
     });
+    pen.fillStyle = colours.ground;
+    pen.fill(probes);
   }
 
   function label(pen, text, right, middle, colour, size) {
@@ -214,8 +237,7 @@
     for (let e = 0; e <= event; e++) {
       const left = e === 0 ? GUTTER : x(e - 1);
       let bottom = height - 6;
-      const stack = [...episode.tallies[e]].sort(([a], [b]) => place(a) - place(b));
-      for (const [answer, count] of stack) {
+      for (const [answer, count] of episode.stacks[e]) {
         pen.fillStyle = colourOf(answer);
         pen.fillRect(left, bottom - count * scale, Math.max(1, x(e) - left - (x(e) - left > 4 ? 0.5 : 0)), count * scale);
         bottom -= count * scale;
@@ -241,8 +263,6 @@
     label(pen, "1", GUTTER - 6, 8, colours.soft, 11);
     label(pen, "0", GUTTER - 6, height - 8, colours.soft, 11);
   }
-
-  const place = (answer) => (answer < 0 ? COLOURS + 1 : rank[answer]);
 
   function stand(side, episode, event) {
     const c = episode.columns;

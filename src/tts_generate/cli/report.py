@@ -146,8 +146,8 @@ def _refuse(kind: str, given: set[str]) -> None:
 def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
     """A method written as `controller@beta`."""
     name, at, budget = text.rpartition("@")
-    budgets = numbers_of("--watch", budget, float)
-    if not at or len(budgets) != 1:
+    budgets = numbers_of("--watch", budget, float) if at else []
+    if len(budgets) != 1:
         raise InputError(f"--watch takes controller@beta, got {text!r}.")
     return _method(name, budgets[0], branches, trust_remote_code)
 
@@ -171,7 +171,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
 
     from tts_generate.evaluate import baselines
     from tts_generate.replay import Recording
-    from tts_generate.report.gather import of_stores
+    from tts_generate.report.gather import models_of, of_recordings
 
     recordings = [Recording.from_store(store, votes=given.votes) for store in stores]
     branches = min(recorded.branches for recording in recordings for recorded in recording.questions)
@@ -180,7 +180,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
         for name in (given.controllers or _CONTROLLERS).split(",")
         for beta in numbers_of("--betas", given.betas or _BETAS, float)
     ]
-    return of_stores(
+    return of_recordings(
         stores,
         recordings,
         methods,
@@ -188,6 +188,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
         baselines(branches),
         shuffles=_SHUFFLES if given.shuffles is None else given.shuffles,
         votes=given.votes,
+        about=models_of(stores),
         bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
     )
 

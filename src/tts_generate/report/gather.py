@@ -19,7 +19,7 @@ SWEEP = "tts-sweep/2"
 Bar = Callable[[Iterable[Method], str], Iterable[Method]]
 
 
-def of_stores(
+def of_recordings(
     stores: Sequence[Path],
     recordings: Sequence[Recording],
     chosen: Sequence[Method],
@@ -28,6 +28,7 @@ def of_stores(
     *,
     shuffles: int,
     votes: Votes = "equal",
+    about: Mapping[str, str] | None = None,
     bar: Bar = lambda methods, name: methods,
 ) -> Page:
     """Sweep `chosen`, and show `watched` and the first of the baselines `against` question by question.
@@ -40,6 +41,7 @@ def of_stores(
         against: the baselines; the first is the one that savings are counted against.
         shuffles: orders of the branches, see `replay`.
         votes: as the recordings were read.
+        about: what else to say of the stores, by name (`models_of`).
         bar: see `evaluate.sweep`.
 
     Raises:
@@ -58,10 +60,9 @@ def of_stores(
     shown = _distinct([*watched, against[0]])
     labels = [row.label for row in found.average]
     results = [[cell.results[labels.index(method.label)] for method in shown] for cell in found.cells]
-    title = ", ".join(dict.fromkeys(_model(store) for store in stores))
     return Page(
-        f"{title}: accuracy for tokens",
-        {**_facts(stores, recordings, votes), "orders": _orders(shuffles)},
+        f"{', '.join(recording.name for recording in recordings)}: accuracy for tokens",
+        {**(about or {}), **_facts(stores, recordings, votes), "orders": _orders(shuffles)},
         measured,
         against[0].label,
         [method.label for method in shown],
@@ -102,7 +103,7 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
     ]
     asked = asked_of(recordings, shown, results)
-    facts = {**facts, **_facts(stores, recordings, votes)}
+    facts = {**facts, **models_of(stores), **_facts(stores, recordings, votes)}
     return Page(**{**page.__dict__, "facts": facts, "methods": [m.label for m in shown], "asked": asked})
 
 
@@ -162,9 +163,11 @@ def _orders(shuffles: int) -> str:
     return f"{shuffles} of the branches, in which they are opened" if shuffles else "the recorded one"
 
 
-def _model(store: Path) -> str:
-    card = TrajectoryStore.open(store).manifest.model
-    return Path(str(card["name_or_path"])).name if "name_or_path" in card else store.name
+def models_of(stores: Sequence[Path]) -> dict[str, str]:
+    """Which models the branches of stores are of, as their manifests say."""
+    cards = [TrajectoryStore.open(store).manifest.model for store in stores]
+    names = [str(card["name_or_path"]) for card in cards if card.get("name_or_path")]
+    return {"model": ", ".join(dict.fromkeys(names))} if names else {}
 
 
 def _distinct(methods: Iterable[Method]) -> list[Method]:

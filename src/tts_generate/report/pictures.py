@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import InputError, TTSError
-from tts_generate.report.frontier import plot_frontier
+from tts_generate.report.frontier import plot_frontier, save
 from tts_generate.report.page import Page
 from tts_generate.trace import Trace
 
@@ -60,7 +60,7 @@ def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
     axes.set_xlabel("tokens a question")
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
@@ -97,7 +97,7 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:

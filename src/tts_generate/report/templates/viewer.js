@@ -351,11 +351,10 @@
   // One move of whichever episode moves next, forward or back.
   function step(by) {
     const now = slider.valueAsNumber;
-    const times = shown.flatMap(([, e]) => e.columns.verb.map((_, event) => timeOf(e, event))).filter((t) => (by > 0 ? t > now : t < now));
-    if (!times.length) return false;
-    slider.value = by > 0 ? Math.min(...times) : Math.max(...times);
+    const all = shown.flatMap(([, e]) => e.columns.verb.map((_, event) => (event === 0 ? 0 : timeOf(e, event))));
+    const times = all.filter((time) => (by > 0 ? time > now : time < now));
+    if (times.length) slider.value = by > 0 ? Math.min(...times) : Math.max(...times);
     draw();
-    return true;
   }
 
   function play(on) {
@@ -436,9 +435,10 @@
     if (event.key !== " ") play(false);
     deed();
   });
-  for (const button of document.querySelectorAll("[data-question]")) {
-    button.addEventListener("click", () => open(button.dataset.question));
-  }
+  document.addEventListener("click", (event) => {
+    const name = event.target.dataset?.question;
+    if (name !== undefined) open(name);
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     readColours();
     draw();

@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint docs bench clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
@@ -20,6 +20,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/installed demo
 	cp build/demo/demo.json benchmarks/results/demo.json

@@ -11,12 +11,12 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
-test: $(VENV)/installed
+test: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q
 
 check: lint test
 
-lint: $(VENV)/installed
+lint: $(VENV)/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,6 +42,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,search,math]"
+	touch $@
+
+$(VENV)/developing: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math]"
 	touch $@
 

@@ -21,7 +21,6 @@ NOT_RUN = re.compile(r"^\*Not run here: .{8,}\*$")
 SERVERS = "ServerModel(["  # the README's example of two servers; tests/server runs such code against real ones
 AWAITED = {"search.md", "search-agent.md", "hub.md", "stores-on-the-hub.md", "harnesses.md"}
 """Pages of other branches; when they are all there, this set and `not_found: info` in mkdocs.yml go."""
-AHEAD = "import os\nos.environ['HF_HUB_OFFLINE'] = '1'\nimport torch\ntorch.set_num_threads(1)\n"
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -30,42 +29,23 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(b["kind"], b["code"]) for b in found if not NOT_RUN.match(b["before"]) and SERVERS not in b["code"]]
 
 
-def scripts(found: list[tuple[str, str]]) -> list[list[str]]:
-    """The commands that run a page: python blocks that follow one another are one script, and share its names."""
-    commands: list[list[str]] = []
-    python = ""
-    for kind, code in [*found, ("", "")]:
-        if kind == "python":
-            python += code
-            continue
-        if python:
-            commands.append([sys.executable, "-c", AHEAD + python])
-        if kind == "bash":
-            commands.append(["bash", "-euo", "pipefail", "-c", code])
-            python = ""
-    return commands
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_runs(page: Path, tmp_path: Path) -> None:
+def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one page run in order, in one empty folder; names go from one python block to the next."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in scripts(blocks(page.read_text("utf-8"))):
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    names: dict[str, object] = {"__name__": page.stem}
+    for kind, code in blocks(page.read_text("utf-8")):
+        if kind == "python":
+            exec(compile(code, str(page), "exec"), names)
+        else:
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
 
 def test_blocks_are_found_and_the_marked_are_left_out() -> None:
     text = "a\n\n```python\nx = 1\n```\n\n*Not run here: needs a GPU.*\n\n```bash\nfail\n```\n\nb\n```bash\ntrue\n```\n"
     assert blocks(text) == [("python", "x = 1\n"), ("bash", "true\n")]
-    assert [command[0] for command in scripts(blocks(text))] == [sys.executable, "bash"]
 
 
 def test_a_sentence_of_a_page_links_to_what_there_is() -> None:

@@ -53,3 +53,20 @@ def test_an_example_is_short_and_somebody_runs_it(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 60
     here = Path(__file__).read_text("utf-8")
     assert path.name in ELSEWHERE or f'run("{path.name}"' in here
+
+
+def test_the_notebook_runs() -> None:
+    """Every cell, in a kernel of its own; what is stored with the notebook is what such a run printed."""
+    pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install 'tts-generate[dev]'")
+    import nbclient
+    import nbformat
+
+    stored = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    ran = nbclient.NotebookClient(nbformat.from_dict(stored), timeout=300, kernel_name="python3").execute()
+
+    def printed(notebook: nbformat.NotebookNode) -> list[str]:
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        return [output.text for output in outputs if output.get("name") == "stdout"]
+
+    assert printed(ran) == printed(stored)
+    assert any("%" in text for text in printed(ran))

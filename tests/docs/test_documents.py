@@ -14,11 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tts_generate import tiny
+from tts_generate.trajectories.schema import questions_to_jsonl
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```(?P<kind>python|bash)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"^\*Not run here: .{8,}\*$")
 SERVERS = "ServerModel(["  # the README's example of two servers; tests/server runs such code against real ones
+ELSEWHERE = {
+    "hub.md": "tests/hub/test_docs.py",
+    "stores-on-the-hub.md": "tests/hub/test_docs_of_stores.py",
+    "harnesses.md": "tests/harness/test_examples.py",
+    "search-agent.md": "tests/search/test_agent.py",
+}
+"""Pages whose blocks need more than an empty folder (a Hub, a provider, a harness), and the tests that run them."""
 AWAITED = {"search.md", "search-agent.md", "hub.md", "stores-on-the-hub.md", "harnesses.md"}
 """Pages of other branches; when they are all there, this set and `not_found: info` in mkdocs.yml go."""
 
@@ -29,9 +39,14 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(b["kind"], b["code"]) for b in found if not NOT_RUN.match(b["before"]) and SERVERS not in b["code"]]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of one page run in order, in one empty folder; names go from one python block to the next."""
+    """Blocks of one page run in order; names go from one python block to the next.
+
+    The folder of a page holds `questions.jsonl`, which a reader is told to have, and nothing else.
+    """
+    asked = tiny.questions("record")[:8]
+    (tmp_path / "questions.jsonl").write_text(questions_to_jsonl(asked), "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     names: dict[str, object] = {"__name__": page.stem}
@@ -55,6 +70,12 @@ def test_a_sentence_of_a_page_links_to_what_there_is() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_pages_that_are_run_elsewhere_are() -> None:
+    for page, test in ELSEWHERE.items():
+        if (ROOT / "docs" / page).exists():
+            assert page in (ROOT / test).read_text("utf-8"), f"{test} does not run {page}"
+
+
 def nav() -> list[str]:
     return re.findall(r"^  - ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
 
@@ -68,7 +89,11 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     import tts_generate
 
-    named = set(re.findall(r"^::: tts_generate\.(?:[\w.]+\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE))
+    named = set(
+        re.findall(
+            r"^::: tts_generate\.(?:[\w.]+\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE
+        )
+    )
     raised = {"TTSError"}  # with the other errors
     assert set(tts_generate.__all__) - {"__version__"} - raised <= named
 

@@ -361,6 +361,7 @@
     cancelAnimationFrame(playing);
     playing = 0;
     byId("play").setAttribute("aria-pressed", String(on));
+    for (const side of sides) side.stand.setAttribute("aria-live", on ? "off" : "polite"); // not sixty times a second
     byId("play").textContent = on ? "❚❚ pause" : "▶ play";
     if (!on) return;
     if (slider.value === slider.max) slider.value = 0;

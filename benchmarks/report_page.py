@@ -190,6 +190,7 @@ def main(out: Path) -> None:
     from tts_generate import record, tiny
     from tts_generate.cli import app
 
+    load = os.getloadavg()[0]  # of others: this machine may be shared
     with tempfile.TemporaryDirectory() as folder, browser() as opened:
         place = Path(folder)
         record(*tiny.load(), tiny.questions("record")[:30], place / "tiny", branches=64)
@@ -208,6 +209,7 @@ def main(out: Path) -> None:
         "page": {"questions": 30, "branches": 64, "methods_traced": 4, **told["page"]},
         "long": {"questions": 30, "branches": 64, "steps": 200, "methods_traced": 2, **told["long"]},
         "chromium": version,
+        "load_before": load,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
     }

@@ -164,9 +164,10 @@ def _orders(shuffles: int) -> str:
 
 
 def models_of(stores: Sequence[Path]) -> dict[str, str]:
-    """Which models the branches of stores are of, as their manifests say."""
+    """Which models the branches of stores are of, as their manifests say; of a folder on a disk, its name."""
     cards = [TrajectoryStore.open(store).manifest.model for store in stores]
-    names = [str(card["name_or_path"]) for card in cards if card.get("name_or_path")]
+    paths = [Path(str(card["name_or_path"])) for card in cards if card.get("name_or_path")]
+    names = [path.name if path.is_absolute() else str(path) for path in paths]
     return {"model": ", ".join(dict.fromkeys(names))} if names else {}
 
 

@@ -41,7 +41,7 @@ ONLY_IN = {
     "math_verify": {"equivalence"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "huggingface_hub": {"hub"},
+    "huggingface_hub": {"hub", "testing"},
     "httpx2": {"server"},
     "anthropic": {"search"},
     "optuna": {"search"},

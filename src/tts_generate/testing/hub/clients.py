@@ -1,4 +1,4 @@
-"""Makes client libraries use a local Hub: those of a child process by its environment, huggingface_hub here by its constants."""
+"""Makes client libraries use a local Hub: in a child by its environment, here by huggingface_hub's constants."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 
@@ -28,7 +29,7 @@ def clients_here(url: str, home: str | Path, token: str | None) -> Iterator[None
     from huggingface_hub import close_session, constants
 
     told = environment(url, home, token)
-    values = {
+    values: dict[str, Any] = {
         "ENDPOINT": url,
         "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HOME": told["HF_HOME"],

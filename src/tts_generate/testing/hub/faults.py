@@ -37,6 +37,8 @@ class Fault:
     lose_reply: bool = False
     """Do what was asked, then reset the connection without an answer."""
     cut_after: int | None = None
+    """Bytes of the answer's body after which the connection ends, in good order but too early."""
+    reset_after: int | None = None
     """Bytes of the answer's body after which the connection is reset."""
     bytes_per_second: float | None = None
     """Speed of the answer's body."""
@@ -55,12 +57,14 @@ class Fault:
         self.arrived = threading.Event()
         self.released = threading.Event()
         ends = [name for name in ("status", "reset", "lose_reply") if getattr(self, name) not in (None, False)]
-        spoils = [name for name in ("cut_after", "bytes_per_second") if getattr(self, name) is not None]
+        spoils = [name for name in ("cut_after", "reset_after", "bytes_per_second") if getattr(self, name) is not None]
         spoils += ["corrupt"] * self.corrupt
         if len(ends) > 1 or (ends and spoils):
             raise InputError(f"a fault has one end: {', '.join(ends + spoils)} do not go together.")
         if not (ends or spoils or self.delay or self.hold or self.before):
             raise InputError("a fault needs something that goes wrong: status, reset, lose_reply, cut_after, …")
+        if self.cut_after is not None and self.reset_after is not None:
+            raise InputError("an answer breaks off once: cut_after and reset_after do not go together.")
         if (self.retry_after is not None or self.headers) and self.status is None:
             raise InputError("retry_after and headers belong to an error: give its status.")
 

@@ -175,21 +175,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if request.method == "HEAD":
             return
-        if fault is not None and fault.corrupt and body:
-            body = _changed(body)
-        end = len(body) if fault is None or fault.cut_after is None else fault.cut_after
-        speed = None if fault is None else fault.bytes_per_second
+        if fault is None:
+            self.wfile.write(body)
+            request.sent = len(body)
+        else:
+            self._spoil(request, _changed(body) if fault.corrupt and body else body, fault)
+
+    def _spoil(self, request: Request, body: bytes, fault: Fault) -> None:
+        """Send a body slowly, or a part of it."""
+        end = next((after for after in (fault.cut_after, fault.reset_after) if after is not None), len(body))
+        speed = fault.bytes_per_second
         piece = _PIECE if speed is None else max(1, int(speed / 20))
         for start in range(0, min(end, len(body)), piece):
             part = body[start : min(start + piece, end)]
             self.wfile.write(part)
             request.sent += len(part)
             if speed is not None:
-                self.wfile.flush()
                 time.sleep(len(part) / speed)
         if end < len(body):
-            self.wfile.flush()
-            self._reset()
+            self.close_connection = True
+            if fault.reset_after is not None:
+                self._reset()
 
     def _reset(self) -> None:
         """End the connection at once, with a reset instead of an orderly end."""

@@ -20,14 +20,16 @@ import numbers_check as numbers  # noqa: E402
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
     {"errors", "votes"},
-    {"answers", "state", "statistics", "equivalence"},
+    {"answers", "state", "statistics", "equivalence", "import_rules"},
     {"rules", "controller", "processors", "trace"},
     {"schedule"},
+    {"hub"},
     {"runner", "published", "loading"},
     {"trajectories"},
     {"replay", "engine", "server", "tiny"},
     {"evaluate", "report", "testing"},
     {"search"},
+    {"publish"},
     {"demo"},
     {"cli"},
 ]
@@ -42,7 +44,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "huggingface_hub": {"hub"},
-    "httpx2": {"server"},
+    "httpx2": {"server", "hub"},
     "anthropic": {"search"},
     "optuna": {"search"},
 }

@@ -28,7 +28,8 @@ MAX_CARD = 256 << 10
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.py:[A-Za-z_][A-Za-z0-9_]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERSION: str = import_module("tts_generate").__version__
+
+_VERSION: str = import_module("tts_generate").__version__  # not by name: mypy takes the cycle for a fault
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAX_TEXT = 4000
 _MAX_KNOBS = 256

@@ -19,15 +19,15 @@ from typing import Any
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
-from tts_generate.hub.names import is_repo_id, repo_of
+from tts_generate.hub.names import repo_of
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.hub.trust import Trust, check_trust
 from tts_generate.published import load_published
 from tts_generate.schedule import from_json, scheduled
 
 __all__ = [
-    "DEFAULT_CONTROLLER", "FORMAT", "Trust", "builtin_controllers", "builtin_folder", "find_source", "load_class",
-    "load_controller", "source_of",
+    "DEFAULT_CONTROLLER", "FORMAT", "Trust", "budget_of", "builtin_controllers", "builtin_folder", "class_of",
+    "find_source", "is_shipped", "load_class", "load_controller", "source_of",
 ]  # fmt: skip
 
 DEFAULT_CONTROLLER = "cmc"
@@ -89,14 +89,30 @@ def load_controller(
     if Path(controller).suffix == ".py" and Path(controller).is_file():
         return _published(Path(controller), revision, beta, trust_remote_code, sandbox, knobs)
     source = find_source(controller, revision)
-    default = source.card["beta"]["default"] if beta is None else beta
-    if isinstance(default, (int, float)) and 0 <= default <= 1:  # what is no budget at all, `from_beta` refuses
-        check_beta(source.card, default, source.label)
-    if source.code is not None and source.path.parent != _BUILTIN:
+    budget = budget_of(source, beta)
+    if source.code is not None and not is_shipped(source):
         if sandbox:
-            return _confined(source, float(default), knobs)
+            return _confined(source, budget, knobs)
         check_trust(trust_remote_code, source.repo_id, source.label, source.readable_at)
-    return _class_of(source).from_beta(default, **knobs)
+    return class_of(source).from_beta(budget, **knobs)
+
+
+def budget_of(source: Source, beta: float | None) -> float:
+    """The budget at which a source is run: as given, else its own default.
+
+    Raises:
+        InputError: no budget.
+        ControllerError: one outside its range.
+    """
+    budget = source.card["beta"]["default"] if beta is None else beta
+    if isinstance(budget, (int, float)) and 0 <= budget <= 1:  # what is no budget at all, `from_beta` refuses
+        check_beta(source.card, budget, source.label)
+    return budget
+
+
+def is_shipped(source: Source) -> bool:
+    """Whether a source is part of this package."""
+    return source.path.parent == _BUILTIN
 
 
 def find_source(controller: str | Path, revision: str | None = None) -> Source:
@@ -124,7 +140,7 @@ def find_source(controller: str | Path, revision: str | None = None) -> Source:
 def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
     """The class and card of a controller folder; its code is run, once a process and version."""
     source = read_folder(folder)
-    return _class_of(source), source.card
+    return class_of(source), source.card
 
 
 def builtin_folder(name: str) -> Path:
@@ -144,7 +160,7 @@ def source_of(kind: type[Controller]) -> Source | None:
 
 
 @lru_cache(maxsize=256)
-def _class_of(source: Source) -> type[Controller]:
+def class_of(source: Source) -> type[Controller]:
     """The class of a checked source; its code is run, once a process and version."""
     card = source.card
     kind = _builtin_class(source) if source.code is None else _own_class(source, source.code)
@@ -223,10 +239,3 @@ def _confined(source: Source, beta: float, knobs: Mapping[str, Any]) -> Controll
     schedule = from_json(source.card.get("knobs", {}), source.label)
     confined: Controller = confine(source.code, entry_of(source.card)[1], schedule, beta, knobs)
     return confined
-
-
-def is_hub_name(controller: object) -> bool:
-    """Whether a controller's name would be looked up on the Hub."""
-    if not isinstance(controller, str) or Path(controller).exists():
-        return False
-    return is_repo_id(controller.partition("@")[0])

@@ -25,8 +25,10 @@ LAYERS = [
     {"schedule"},
     {"hub"},
     {"runner", "published", "loading"},
+    {"saving"},
     {"trajectories"},
     {"replay", "engine", "server", "tiny"},
+    {"recipe"},
     {"evaluate", "report", "testing"},
     {"search"},
     {"publish"},
@@ -35,7 +37,7 @@ LAYERS = [
 ]
 ONLY_IN = {
     "torch": {"engine", "tiny", "demo", "cli"},
-    "transformers": {"engine", "tiny", "demo", "cli"},
+    "transformers": {"engine", "recipe", "tiny", "demo", "cli"},
     "accelerate": {"engine"},
     "psutil": {"engine"},
     "scipy": {"statistics"},

@@ -20,20 +20,24 @@ import numbers_check as numbers  # noqa: E402
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
     {"errors", "votes"},
-    {"answers", "state", "statistics", "equivalence"},
+    {"answers", "state", "statistics", "equivalence", "import_rules"},
     {"rules", "controller", "processors", "trace"},
     {"schedule"},
+    {"hub"},
     {"runner", "published", "loading"},
+    {"saving"},
     {"trajectories"},
     {"replay", "engine", "server", "tiny"},
+    {"recipe"},
     {"evaluate", "report", "testing"},
     {"search"},
+    {"publish"},
     {"demo"},
     {"cli"},
 ]
 ONLY_IN = {
     "torch": {"engine", "tiny", "demo", "cli"},
-    "transformers": {"engine", "tiny", "demo", "cli"},
+    "transformers": {"engine", "recipe", "tiny", "demo", "cli"},
     "accelerate": {"engine"},
     "psutil": {"engine"},
     "scipy": {"statistics"},
@@ -42,7 +46,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "huggingface_hub": {"hub", "testing"},
-    "httpx2": {"server"},
+    "httpx2": {"server", "hub"},
     "anthropic": {"search"},
     "optuna": {"search"},
 }

@@ -27,6 +27,8 @@ class StrictController(Controller):
     """
 
     compiles = False
+    home: object = None
+    """What must live for as long as any copy of it."""
 
     _channel: Channel
     _given: Mapping[str, Knob]

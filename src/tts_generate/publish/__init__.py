@@ -2,9 +2,13 @@
 
 from tts_generate.hub.front import Benchmark
 from tts_generate.publish.contest import Verdict
+from tts_generate.publish.inspect import evaluation_of, verify
 from tts_generate.publish.live import measure_live
 from tts_generate.publish.measure import measure
 from tts_generate.publish.push import Published, publish
-from tts_generate.publish.run import publish_run, push_controller
+from tts_generate.publish.run import is_run, publish_run, push_controller
 
-__all__ = ["Benchmark", "Published", "Verdict", "measure", "measure_live", "publish", "publish_run", "push_controller"]
+__all__ = [
+    "Benchmark", "Published", "Verdict", "evaluation_of", "is_run", "measure", "measure_live", "publish", "publish_run",
+    "push_controller", "verify",
+]  # fmt: skip

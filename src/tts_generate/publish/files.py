@@ -146,11 +146,12 @@ def own_words_of(readme: str) -> str:
 
 def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> list[Result]:
     (store,) = (store for store in evaluation["stores"] if store["name"] == name)
+    model = store["model"]["name_or_path"]
     return [
         Result(
             benchmark,
             row["accuracy"],
-            f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {_model(store['model'])}",
+            f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {model}",
         )
         for row in store["rows"]
         if row["controller"] == evaluation["name"]

@@ -32,13 +32,9 @@ complaints = Console(stderr=True)
 Store = Annotated[Path, typer.Argument(help="Folder of a trajectory store.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Shuffles = Annotated[int, typer.Option(help="Orders in which branches are opened; 0: the recorded order alone.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that did not come with this package; read it first.")
-]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code of others; read it first.")]
 
-Controller = Annotated[
-    str, typer.Option(help="A controller's name, its folder, its repo (user/name@commit), or a method's .py file.")
-]
+Controller = Annotated[str, typer.Option(help="A controller's name, folder, repo (user/name@commit), or .py file.")]
 Beta = Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")]
 Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
 VotesBy = Annotated[

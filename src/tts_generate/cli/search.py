@@ -54,7 +54,7 @@ def search(
         trust_remote_code=trust_remote_code,
     )
     if push_to is not None:
-        from tts_generate.hub.client import check_login
+        from tts_generate.hub.commit import check_login
 
         check_login(push_to)  # now, not after the search
     found = Search(setup)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
-from tts_generate.hub import client
+from tts_generate.hub import client, commit
 from tts_generate.hub.card import CARD
 from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import is_repo_id
@@ -87,7 +87,7 @@ def publish(
         raise InputError(f"{repo_id!r} is no repo of the Hub; expected is 'user/name'.")
     source = read_folder(Path(folder))
     check_kinds(files_in(source.path), source.path)
-    client.check_login(repo_id)
+    commit.check_login(repo_id)
     evaluation = _evaluated(source, stores, live, betas, shuffles, threads, trust_remote_code)
     chosen = dict(benchmarks or {})
     for name in chosen:
@@ -97,11 +97,11 @@ def publish(
     words = own_words_of(readme.read_text("utf-8")) if readme.is_file() else ""
     files = repo_files(source, evaluation, repo_id, benchmarks=chosen, licence=licence, own_words=words)
     check_leaks(files)
-    parent = client.head_of(repo_id)
+    parent = commit.head_of(repo_id)
     there = client.paths(repo_id, parent) if parent is not None else []
     verdict = _contest(repo_id, parent, there, evaluation, replace)
     if parent is None:
-        parent = client.create(repo_id, private=private)
+        parent = commit.create(repo_id, private=private)
         there = client.paths(repo_id, parent)
     return _push(repo_id, parent, there, files, message or f"Publish {source.card['name']} with tts-generate", verdict)
 
@@ -113,12 +113,12 @@ def _push(
     stale = [path for path in there if path not in files and _OURS.fullmatch(path)]
     if not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files):
         return Published(repo_id, parent, None, client.page(repo_id, parent), verdict)
-    made = client.commit(repo_id, files, stale, parent, message)
+    made = commit.commit(repo_id, files, stale, parent, message)
     wrong = client.differing(repo_id, made, files)
     if wrong:
         raise HubError(f"{repo_id} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
-    tag = _next_tag(client.tags(repo_id))
-    client.tag(repo_id, tag, made)
+    tag = _next_tag(commit.tags(repo_id))
+    commit.tag(repo_id, tag, made)
     return Published(repo_id, made, tag, client.page(repo_id, made), verdict)
 
 
@@ -194,16 +194,16 @@ def _contest(
     raise ConflictError(f"this controller does not beat {repo_id} at {parent}: {verdict}; {otherwise}.")
 
 
-def published_evaluation(repo_id: str, commit: str, source: Source | None = None) -> dict[str, Any] | None:
+def published_evaluation(repo_id: str, revision: str, source: Source | None = None) -> dict[str, Any] | None:
     """What a repo says was measured, data of which nothing runs; None if it says nothing.
 
     Raises:
         ControllerError: it is damaged, too large, or of another controller than `source`.
         HubError: the repo cannot be asked.
     """
-    path = client.cached(repo_id, commit, SUMMARY)
-    if path is None and not client.offline() and SUMMARY in client.paths(repo_id, commit):
-        path = client.download(repo_id, commit, SUMMARY)
+    path = client.cached(repo_id, revision, SUMMARY)
+    if path is None and not client.offline() and SUMMARY in client.paths(repo_id, revision):
+        path = client.download(repo_id, revision, SUMMARY)
     if path is None:
         return None
     if path.stat().st_size > _MAX_SUMMARY:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
-from huggingface_hub import EvalResultEntry, ModelCardData
-from huggingface_hub._eval_results import eval_result_entries_to_yaml
+from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 TAGS = ("tts-controller", "test-time-scaling", "custom_generate")
 

@@ -1,10 +1,13 @@
-"""Talks to the Hub: the one place that does, through `huggingface_hub`, with every failure told in one line."""
+"""Talks to the Hub: the one place that does, through `huggingface_hub`, with every failure told in one line.
+
+A repo of a dataset is named `datasets/user/name`, one of a model `user/name`, as in the Hub's addresses.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +28,7 @@ from huggingface_hub.errors import (
 )
 
 from tts_generate.errors import ConflictError, HubError
+from tts_generate.hub.listed import Content, Listed
 
 _TRIES = 5
 _PATIENCE = 300.0
@@ -40,13 +44,15 @@ def resolve(repo_id: str, revision: str) -> str:
         HubError: no such repo or revision, or nobody there to ask.
     """
     with _told(repo_id, revision):
-        return HfApi().resolve_revision(repo_id, revision=revision).resolved
+        return HfApi().resolve_revision(**_named(repo_id), revision=revision).resolved
     raise AssertionError
 
 
 def snapshot_folder(repo_id: str, commit: str = "") -> Path:
     """Where the cache keeps the files of a commit; of all commits, if none is given."""
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "snapshots" / commit
+    named = _named(repo_id)
+    folder = f"{named['repo_type']}s--{named['repo_id'].replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / commit
 
 
 def cached(repo_id: str, commit: str, name: str) -> Path | None:
@@ -68,7 +74,7 @@ def sizes(repo_id: str, commit: str) -> dict[str, int]:
         HubError: it cannot be listed.
     """
     with _told(repo_id, commit):
-        listed = HfApi().list_repo_tree(repo_id, revision=commit)
+        listed = HfApi().list_repo_tree(**_named(repo_id), revision=commit)
         return {entry.path: entry.size for entry in listed if isinstance(entry, huggingface_hub.hf_api.RepoFile)}
     raise AssertionError
 
@@ -86,7 +92,9 @@ def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Pa
         HubError: it cannot be had, or what came is of another commit.
     """
     with _told(repo_id, commit):
-        found = Path(huggingface_hub.hf_hub_download(repo_id, name, revision=commit, force_download=again))
+        found = Path(
+            huggingface_hub.hf_hub_download(**_named(repo_id), filename=name, revision=commit, force_download=again)
+        )
         if found.parent.name != commit:
             raise HubError(
                 f"{repo_id}: {commit} is no commit but a branch or tag that looks like one, at commit "
@@ -103,9 +111,8 @@ def snapshot(repo_id: str, commit: str, into: Path, patterns: Sequence[str] | No
         HubError: they cannot be had.
     """
     with _told(repo_id, commit):
-        huggingface_hub.snapshot_download(
-            repo_id, revision=commit, local_dir=into, allow_patterns=list(patterns) if patterns is not None else None
-        )
+        chosen = list(patterns) if patterns is not None else None
+        huggingface_hub.snapshot_download(**_named(repo_id), revision=commit, local_dir=into, allow_patterns=chosen)
     return sorted(path for path in into.rglob("*") if path.is_file() and ".cache" not in path.relative_to(into).parts)
 
 
@@ -138,7 +145,7 @@ def head_of(repo_id: str) -> str | None:
     """
     with _told(repo_id, "main"):
         try:
-            return HfApi().repo_info(repo_id).sha
+            return HfApi().repo_info(**_named(repo_id)).sha
         except RepositoryNotFoundError as error:
             if isinstance(error, GatedRepoError):
                 raise
@@ -153,19 +160,19 @@ def create(repo_id: str, *, private: bool | None) -> str:
         HubError: it may not be made.
     """
     with _told(repo_id, "main"):
-        HfApi().create_repo(repo_id, private=private, exist_ok=True)
-        return str(HfApi().repo_info(repo_id).sha)
+        HfApi().create_repo(**_named(repo_id), private=private, exist_ok=True)
+        return str(HfApi().repo_info(**_named(repo_id)).sha)
     raise AssertionError
 
 
-def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], parent: str, message: str) -> str:
+def commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], parent: str, message: str) -> str:
     """Make one commit of all `files` on top of `parent`, or none; its hash.
 
     A try whose outcome is unclear is repeated only once the head shows that it did not land.
 
     Args:
         repo_id: the repo.
-        files: contents by path.
+        files: contents by path, or the local files that have them.
         stale: paths to delete.
         parent: the head that was looked at; if `main` is elsewhere by now, nothing is written.
         message: of the commit.
@@ -179,7 +186,10 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
         operations: list[Any] = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
         operations += [CommitOperationDelete(path) for path in stale]
         try:
-            return str(HfApi().create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid)
+            made = HfApi().create_commit(
+                **_named(repo_id), operations=operations, commit_message=message, parent_commit=parent
+            )
+            return str(made.oid)
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status != 412 and status not in _UNCLEAR:
@@ -188,6 +198,11 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
             asked = _retry_after(error)
         except httpx2.HTTPError as error:
             failed, asked, status = error, 0.0, 0
+        except RuntimeError as error:  # how huggingface_hub tells that the upload of a file failed, tries and all
+            raise HubError(
+                f"nothing was published: {_line(error)} ({_line(error.__cause__ or error)}). The main of {repo_id} is "
+                f"still at {parent}; publish again to go on."
+            ) from error
         landed = _landed(repo_id, files, parent)
         if landed is not None:
             return landed
@@ -202,14 +217,14 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
     raise AssertionError
 
 
-def _landed(repo_id: str, files: Mapping[str, bytes], parent: str) -> str | None:
+def _landed(repo_id: str, files: Mapping[str, Content], parent: str) -> str | None:
     """The head, if it is our commit after all; None if `parent` still is.
 
     Raises:
         ConflictError: it is somebody else's.
     """
     with _told(repo_id, "main"):
-        head = str(HfApi().repo_info(repo_id).sha)
+        head = str(HfApi().repo_info(**_named(repo_id)).sha)
     if head == parent:
         return None
     if differing(repo_id, head, files):
@@ -220,20 +235,42 @@ def _landed(repo_id: str, files: Mapping[str, bytes], parent: str) -> str | None
     return head
 
 
-def differing(repo_id: str, revision: str, files: Mapping[str, bytes]) -> list[str]:
-    """Paths of `files` that the commit does not hold, or holds otherwise; read back from the Hub.
+def differing(repo_id: str, revision: str, files: Mapping[str, Content]) -> list[str]:
+    """Paths of `files` that the commit does not hold, or holds otherwise, by the hashes that the Hub lists.
 
     Raises:
-        HubError: it cannot be read.
+        HubError: it cannot be listed.
     """
-    with tempfile.TemporaryDirectory(prefix="tts-read-back-") as folder:
-        found = Path(folder)
-        snapshot(repo_id, revision, found)
-        return [
-            path
-            for path, content in files.items()
-            if not (found / path).is_file() or (found / path).read_bytes() != content
-        ]
+    there = listing(repo_id, revision)
+    return [path for path, content in files.items() if path not in there or not there[path].holds(content)]
+
+
+def listing(repo_id: str, revision: str) -> dict[str, Listed]:
+    """Every file of a commit.
+
+    Raises:
+        HubError: it cannot be listed.
+    """
+    with _told(repo_id, revision):
+        found = HfApi().list_repo_tree(**_named(repo_id), revision=revision, recursive=True)
+        return {
+            entry.path: Listed(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
+            for entry in found
+            if isinstance(entry, huggingface_hub.hf_api.RepoFile)
+        }
+    raise AssertionError
+
+
+def cache(repo_id: str, commit: str, names: Sequence[str]) -> Path:
+    """The cached files of a commit, those named there and whole; nothing is fetched that the cache has.
+
+    Raises:
+        HubError: they cannot be had.
+    """
+    with _told(repo_id, commit):
+        patterns = [glob.escape(name) for name in names]
+        return Path(huggingface_hub.snapshot_download(**_named(repo_id), revision=commit, allow_patterns=patterns))
+    raise AssertionError
 
 
 def paths(repo_id: str, revision: str) -> list[str]:
@@ -243,7 +280,7 @@ def paths(repo_id: str, revision: str) -> list[str]:
         HubError: it cannot be listed.
     """
     with _told(repo_id, revision):
-        return list(HfApi().list_repo_files(repo_id, revision=revision))
+        return list(HfApi().list_repo_files(**_named(repo_id), revision=revision))
     raise AssertionError
 
 
@@ -254,7 +291,7 @@ def tags(repo_id: str) -> list[str]:
         HubError: it cannot be listed.
     """
     with _told(repo_id, "main"):
-        return [ref.name for ref in HfApi().list_repo_refs(repo_id).tags]
+        return [ref.name for ref in HfApi().list_repo_refs(**_named(repo_id)).tags]
     raise AssertionError
 
 
@@ -265,7 +302,7 @@ def tag(repo_id: str, name: str, revision: str) -> None:
         HubError: it may not be, or the tag is there already.
     """
     with _told(repo_id, revision):
-        HfApi().create_tag(repo_id, tag=name, revision=revision)
+        HfApi().create_tag(**_named(repo_id), tag=name, revision=revision)
 
 
 @contextlib.contextmanager
@@ -312,12 +349,18 @@ def _explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     raise HubError(f"{text}.") from error
 
 
+def _named(repo_id: str) -> dict[str, Any]:
+    """The id and the type of a repo, as `huggingface_hub` takes them."""
+    bare = repo_id.removeprefix("datasets/")
+    return {"repo_id": bare, "repo_type": "model" if bare == repo_id else "dataset"}
+
+
 def _token() -> str:
     """Whether a token was sent; never the token."""
     return "with a token" if huggingface_hub.get_token() else "without a token: HF_TOKEN is not set"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}".rstrip(".")
 

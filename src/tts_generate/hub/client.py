@@ -95,10 +95,11 @@ def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Pa
         found = Path(
             huggingface_hub.hf_hub_download(**_named(repo_id), filename=name, revision=commit, force_download=again)
         )
-        if found.parent.name != commit:
+        snapshot = found.parents[name.count("/")].name
+        if snapshot != commit:
             raise HubError(
-                f"{repo_id}: {commit} is no commit but a branch or tag that looks like one, at commit "
-                f"{found.parent.name} now; nothing of it was run."
+                f"{repo_id}: {commit} is no commit but a branch or tag that looks like one, at commit {snapshot} now; "
+                "nothing of it was run."
             )
         return found
     raise AssertionError

@@ -1,0 +1,79 @@
+"""The metadata that the Hub reads: the head of a README, and results of benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+from huggingface_hub import EvalResultEntry, ModelCardData
+from huggingface_hub._eval_results import eval_result_entries_to_yaml
+
+TAGS = ("tts-controller", "test-time-scaling", "custom_generate")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of the Hub that a store's questions are from."""
+
+    dataset_id: str
+    task_id: str = "default"
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured point on a benchmark."""
+
+    benchmark: Benchmark
+    accuracy: float
+    """Percent."""
+    notes: str
+
+
+def front_matter(*, licence: str, base_models: Sequence[str] = (), datasets: Sequence[str] = ()) -> str:
+    """The head of a controller's README, in YAML.
+
+    >>> print(front_matter(licence="mit", datasets=["me/aime24"]))
+    ---
+    license: mit
+    library_name: tts_generate
+    tags:
+    - tts-controller
+    - test-time-scaling
+    - custom_generate
+    datasets:
+    - me/aime24
+    ---
+    """
+    data = ModelCardData(
+        library_name="tts_generate",
+        license=licence,
+        tags=list(TAGS),
+        base_model=list(base_models) or None,
+        datasets=list(datasets) or None,
+    )
+    return f"---\n{data.to_yaml().strip()}\n---"
+
+
+def results_yaml(results: Sequence[Result]) -> str:
+    """Results in the format of `.eval_results/*.yaml`.
+
+    >>> print(results_yaml([Result(Benchmark("me/aime24"), 61.5, "beta=0.5")]).strip())
+    - dataset:
+        id: me/aime24
+        task_id: default
+      value: 61.5
+      notes: beta=0.5
+    """
+    entries = [
+        EvalResultEntry(
+            dataset_id=result.benchmark.dataset_id,
+            task_id=result.benchmark.task_id,
+            dataset_revision=result.benchmark.revision,
+            value=round(result.accuracy, 2),
+            notes=result.notes,
+        )
+        for result in results
+    ]
+    return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,10 @@
+"""A measured controller as a repo of the Hub: its numbers, its page, and the one commit that puts it there."""
+
+from tts_generate.hub.front import Benchmark
+from tts_generate.publish.contest import Verdict
+from tts_generate.publish.live import measure_live
+from tts_generate.publish.measure import measure
+from tts_generate.publish.push import Published, publish
+from tts_generate.publish.run import publish_run, push_controller
+
+__all__ = ["Benchmark", "Published", "Verdict", "measure", "measure_live", "publish", "publish_run", "push_controller"]

@@ -1,0 +1,226 @@
+"""Publishes a controller: measured, checked, in one commit on what was there, read back, tagged; or nothing at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
+from tts_generate.hub import client
+from tts_generate.hub.card import CARD
+from tts_generate.hub.front import Benchmark
+from tts_generate.hub.names import is_repo_id
+from tts_generate.hub.source import Source, read_folder
+from tts_generate.hub.trust import Trust
+from tts_generate.publish.contest import Verdict, compare
+from tts_generate.publish.files import SUMMARY, own_words_of, read_evaluation, repo_files
+from tts_generate.publish.leaks import check_kinds, check_leaks
+from tts_generate.publish.measure import BETAS, SHUFFLES, measure
+
+_OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")
+"""Paths that a controller's repo may hold, and a later commit may take away."""
+_LEFT = {".gitattributes", "LICENSE", "LICENSE.txt", ".gitignore"}
+_MAX_SUMMARY = 32 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published, and where."""
+
+    repo_id: str
+    commit: str
+    tag: str | None
+    """None where nothing changed, and so nothing was tagged."""
+    url: str
+    verdict: Verdict | None = field(default=None, compare=False)
+    """Against what was there before; None if that was nothing, or nothing comparable."""
+
+    def __str__(self) -> str:
+        return f"{self.repo_id} at commit {self.commit}" + (f", tagged {self.tag}" if self.tag else ", as it was")
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    stores: Sequence[str | Path] = (),
+    live: Sequence[Mapping[str, Any]] = (),
+    benchmarks: Mapping[str, Benchmark] | None = None,
+    betas: Sequence[float] = BETAS,
+    shuffles: int = SHUFFLES,
+    threads: int | None = None,
+    trust_remote_code: Trust = False,
+    replace: bool = False,
+    private: bool | None = None,
+    licence: str = "apache-2.0",
+    message: str | None = None,
+) -> Published:
+    """Publish a controller's folder as a repo of the Hub.
+
+    Everything is one commit, made on the head that was looked at: if somebody else commits meanwhile, theirs stands
+    and this raises. What an interrupted upload leaves is the repo as it was.
+
+    Args:
+        folder: with `controller.json`, as `save_pretrained` and a search write it.
+        repo_id: `user/name`; made where it does not exist.
+        stores: trajectory stores to measure it on; what `evaluation/` in the folder holds is taken if left out.
+        live: rows of `measure_live`.
+        benchmarks: of the Hub, by the name of the store with their questions; they get `.eval_results/`.
+        betas: budgets to measure.
+        shuffles: orders of the branches.
+        threads: of compiled replay.
+        trust_remote_code: measure its code in this process; else it runs in the sandbox.
+        replace: publish it even if it is no better than what is there, or cannot be compared with it.
+        private: make a new repo private.
+        licence: an identifier such as `apache-2.0`.
+        message: of the commit.
+
+    Raises:
+        ControllerError: the folder is not fit to be published; the message names the file.
+        ConflictError: somebody committed meanwhile; or what is there is as good, and `replace` was not said.
+        HubError: the Hub cannot be reached, or refuses; `main` is as it was.
+    """
+    if not is_repo_id(repo_id):
+        raise InputError(f"{repo_id!r} is no repo of the Hub; expected is 'user/name'.")
+    source = read_folder(Path(folder))
+    check_kinds(_inside(source.path), source.path)
+    client.check_login(repo_id)
+    evaluation = _evaluated(source, stores, live, betas, shuffles, threads, trust_remote_code)
+    chosen = dict(benchmarks or {})
+    for name in chosen:
+        if evaluation is None or name not in {store["name"] for store in evaluation["stores"]}:
+            raise InputError(f"benchmarks names {name!r}, and no store of that name was measured.")
+    readme = source.path / "README.md"
+    words = own_words_of(readme.read_text("utf-8")) if readme.is_file() else ""
+    files = repo_files(source, evaluation, repo_id, benchmarks=chosen, licence=licence, own_words=words)
+    check_leaks(files)
+    parent = client.head_of(repo_id)
+    there = client.paths(repo_id, parent) if parent is not None else []
+    verdict = _contest(repo_id, parent, there, evaluation, replace)
+    if parent is None:
+        parent = client.create(repo_id, private=private)
+        there = client.paths(repo_id, parent)
+    return _push(repo_id, parent, there, files, message or f"Publish {source.card['name']} with tts-generate", verdict)
+
+
+def _push(
+    repo_id: str, parent: str, there: Sequence[str], files: Mapping[str, bytes], message: str, verdict: Verdict | None
+) -> Published:
+    """One commit, read back, then tagged."""
+    stale = [path for path in there if path not in files and _OURS.fullmatch(path)]
+    if not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files):
+        return Published(repo_id, parent, None, client.page(repo_id, parent), verdict)
+    made = client.commit(repo_id, files, stale, parent, message)
+    wrong = client.differing(repo_id, made, files)
+    if wrong:
+        raise HubError(f"{repo_id} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
+    tag = _next_tag(client.tags(repo_id))
+    client.tag(repo_id, tag, made)
+    return Published(repo_id, made, tag, client.page(repo_id, made), verdict)
+
+
+def _inside(folder: Path) -> list[str]:
+    """Every file of a folder, by its path there; links out of it are refused.
+
+    Raises:
+        ControllerError: naming the link.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and folder not in path.resolve().parents:
+            raise ControllerError(f"{path} leads out of its folder, to {path.resolve()}; nothing outside is published.")
+        if path.is_file():
+            found.append(path.relative_to(folder).as_posix())
+    return found
+
+
+def _evaluated(
+    source: Source,
+    stores: Sequence[str | Path],
+    live: Sequence[Mapping[str, Any]],
+    betas: Sequence[float],
+    shuffles: int,
+    threads: int | None,
+    trust: Trust,
+) -> dict[str, Any] | None:
+    """What is measured now, else what the folder says was."""
+    kept = source.path / SUMMARY
+    if stores:
+        paths = [Path(store) for store in stores]
+        told = measure(source, paths, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
+    elif kept.is_file():
+        told = read_evaluation(kept.read_bytes(), kept, source)
+    elif live:
+        raise InputError("live rows are shown beside replay: give stores too.")
+    else:
+        return None
+    return {**told, "live": [*told["live"], *map(dict, live)]}
+
+
+def _contest(
+    repo_id: str, parent: str | None, there: Sequence[str], ours: Mapping[str, Any] | None, replace: bool
+) -> Verdict | None:
+    """Whether ours may take the place of what is there.
+
+    Raises:
+        ConflictError: it may not, or that cannot be told.
+    """
+    foreign = [path for path in there if not (_OURS.fullmatch(path) or path in _LEFT)]
+    if parent is None or (CARD not in there and not foreign):
+        return None
+    otherwise = "publish elsewhere, or say replace=True (--replace)"
+    if CARD not in there:
+        if not replace:
+            raise ConflictError(f"{repo_id} is something else than a controller (it holds {foreign[0]}); {otherwise}.")
+        return None
+    try:
+        verdict = _against(repo_id, parent, there, ours)
+    except (ControllerError, HubError) as error:
+        if not replace:
+            raise ConflictError(f"{repo_id} cannot be compared with ({error}) {otherwise}.") from error
+        return None
+    if replace or (verdict is not None and (verdict.better or _same(repo_id, parent, ours))):
+        return verdict
+    if verdict is None:
+        raise ConflictError(
+            f"{repo_id} at {parent} and this controller were not measured on a common store, so it cannot be said that "
+            f"this one is better; measure it on the stores of that one's {SUMMARY} (--store), {otherwise}."
+        )
+    raise ConflictError(f"this controller does not beat {repo_id} at {parent}: {verdict}; {otherwise}.")
+
+
+def _against(repo_id: str, parent: str, there: Sequence[str], ours: Mapping[str, Any] | None) -> Verdict | None:
+    if ours is None or SUMMARY not in there:
+        return None
+    return compare(ours, published_evaluation(repo_id, parent))
+
+
+def _same(repo_id: str, parent: str, ours: Mapping[str, Any] | None) -> bool:
+    """Whether what is there is this very controller: then a page measured anew may replace the old one."""
+    return ours is not None and published_evaluation(repo_id, parent).get("controller") == ours["controller"]
+
+
+def published_evaluation(repo_id: str, commit: str) -> dict[str, Any]:
+    """What a repo says was measured; data, of which nothing runs.
+
+    Raises:
+        HubError: it says nothing.
+        ControllerError: it is damaged, or too large.
+    """
+    path = client.download(repo_id, commit, SUMMARY)
+    if path.stat().st_size > _MAX_SUMMARY:
+        raise ControllerError(f"{SUMMARY} of {repo_id} has {path.stat().st_size:,} bytes; at most {_MAX_SUMMARY:,}.")
+    return read_evaluation(path.read_bytes(), f"{repo_id}/{SUMMARY}")
+
+
+def _next_tag(tags: Sequence[str]) -> str:
+    """The next of v1, v2, …
+
+    >>> _next_tag(["v1", "v9", "old"])
+    'v10'
+    """
+    numbers = [int(tag[1:]) for tag in tags if re.fullmatch(r"v\d{1,9}", tag)]
+    return f"v{max(numbers, default=0) + 1}"

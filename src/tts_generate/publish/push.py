@@ -217,7 +217,7 @@ def published_evaluation(repo_id: str, commit: str) -> dict[str, Any]:
 
 
 def _next_tag(tags: Sequence[str]) -> str:
-    """The next of v1, v2, …
+    """The next of v1, v2 and so on.
 
     >>> _next_tag(["v1", "v9", "old"])
     'v10'

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def row(question: int, branch: int, tokens: int | None = None) -> Trajectory:
         prompt_tokens=7,
         tokens=length,
         finish_reason="eos" if branch else "length",
-        final_answer=str(question + 4 if (branch + question) % 3 else 0) if branch else None,
+        final_answer=str(question + 4 if branch % (question + 2) == 1 else 0) if branch else None,
         probe_positions=tuple(10 * (k + 1) for k in range(probes)),
         probe_answers=tuple(None if k == 0 else str(question) for k in range(probes)),
         probe_tokens=(4,) * probes,
@@ -132,7 +133,7 @@ def test_load_dataset_in_a_clean_process(hub: HubServer, store: TrajectoryStore,
 import json
 from datasets import load_dataset
 branches = load_dataset("user/store", split="train")
-questions = load_dataset("user/store", "questions", split="train")
+questions = load_dataset("user/store", data_files="questions.jsonl", split="train")
 print(json.dumps([branches.to_list(), questions.to_list()]))
 """
     done = subprocess.run(
@@ -190,11 +191,15 @@ def test_the_card_has_what_was_counted(hub: HubServer, tmp_path: Path) -> None:
     assert table["tokens"] == f"{sum(found.tokens for found in ROWS[:39]):,}"
     probes = sum(len(found.probe_answers) for found in ROWS[:39])
     assert table["probes"] == f"{probes}, {4 * probes} tokens"
+    votes = [[r.final_answer for r in ROWS[:39] if r.question_id == f"q{q}" and r.final_answer] for q in range(5)]
+    winners = [Counter(answers).most_common(1)[0][0] for answers in votes]
+    voted = 20 * sum(winner == str(q + 4) for q, winner in enumerate(winners))
+    assert 0 < voted < 100
     right = [
         [found.final_answer == str(q + 4) for found in ROWS[:39] if found.question_id == f"q{q}"] for q in range(5)
     ]
     assert table["a branch is right"].startswith(f"{100 * np.mean([np.mean(answers) for answers in right]):.1f} % (")
-    assert table["the majority is right"].startswith("80.0 %")  # of q0, 4 branches are right and 3 say 0; q4: 3 and 3
+    assert table["the majority is right"].startswith(f"{voted}.0 % (")
     assert (table["temperature"], table["model: name_or_path"]) == ("`0.7`", "`tiny`")
     assert table["probe: probe_suffix"] == r"`\n</think>\\boxed{`"
     assert "somebody" not in card + dataset(hub).read("manifest.json").decode()
@@ -211,10 +216,10 @@ def test_what_is_there_is_not_overwritten(hub: HubServer, store: TrajectoryStore
     store.push_to_hub("user/store")
     head = dataset(hub).head
     other = make(tmp_path / "o", ROWS[:3], seed=9)
-    with pytest.raises(ConflictError, match="other settings .seed: 0 here, 9 asked for"):
+    with pytest.raises(ConflictError, match=r"other settings \(seed: 0 here, 9 asked for"):
         other.push_to_hub("user/store")
     changed = make(tmp_path / "c", [row(0, 0, tokens=90), *ROWS[1:20]])
-    with pytest.raises(ConflictError, match="holds 1 branches .* first branch 0 of 'q0'"):
+    with pytest.raises(ConflictError, match=r"holds 1 branches .*\(first branch 0 of 'q0'\)"):
         changed.push_to_hub("user/store")
     hub.create("user/other", "dataset", files={"train.csv": b"a,b\n"})
     with pytest.raises(ConflictError, match=r"something else than a trajectory store \(train.csv\)"):
@@ -294,7 +299,7 @@ def test_secrets_and_empty_stores_and_bad_names(hub: HubServer, store: Trajector
     questions = [Question("q0", "use hf_" + "a" * 30, "1")]
     with StoreWriter.open(tmp_path / "x", manifest(questions_sha256=questions_sha256(questions)), questions) as writer:
         writer.append([ROWS[0]])
-    with pytest.raises(StoreError, match="questions.jsonl, line 1: looks like a Hugging Face token"):
+    with pytest.raises(StoreError, match=r"questions\.jsonl, line 1: looks like a Hugging Face token"):
         TrajectoryStore.open(tmp_path / "x").push_to_hub("user/secret")
     with pytest.raises(StoreError, match="nothing is recorded"):
         make(tmp_path / "empty", []).push_to_hub("user/empty")

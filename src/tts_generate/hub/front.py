@@ -67,12 +67,12 @@ def store_front_matter(*, branches: int, licence: str | None = None) -> str:
 
     >>> print(store_front_matter(branches=640))
     ---
+    size_categories:
+    - n<1K
     tags:
     - tts-trajectories
     - test-time-scaling
     - tts_generate
-    size_categories:
-    - n<1K
     configs:
     - config_name: trajectories
       data_files: part-*.parquet

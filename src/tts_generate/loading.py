@@ -162,6 +162,15 @@ def source_of(kind: type[Controller]) -> Source | None:
 @lru_cache(maxsize=256)
 def class_of(source: Source) -> type[Controller]:
     """The class of a checked source; its code is run, once a process and version."""
+    try:
+        kind = _kind_of(source)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"controller.json of {source.label}: {error}") from None
+    _SOURCES[kind] = source
+    return kind
+
+
+def _kind_of(source: Source) -> type[Controller]:
     card = source.card
     kind = _builtin_class(source) if source.code is None else _own_class(source, source.code)
     if "knobs" in card:
@@ -171,7 +180,6 @@ def class_of(source: Source) -> type[Controller]:
         kind.__module__ = module.__name__  # a place by which an object of this class can be copied and pickled
         setattr(module, name, kind)
         sys.modules[module.__name__] = module
-    _SOURCES[kind] = source
     return kind
 
 
@@ -180,8 +188,9 @@ def _builtin_class(source: Source) -> type[Controller]:
     kind, base = load_class(builtin_folder(name))
     if base["sha256"] != source.card["sha256"]:
         raise ControllerError(
-            f"{source.label} holds knobs for another version of {name} (sha256 {source.card['sha256']}, this one is "
-            f"{base['sha256']}): what was measured does not hold for it. Use the version that it was found with."
+            f"controller.json of {source.label} holds knobs for another version of {name} (sha256 "
+            f"{source.card['sha256']}, this one is {base['sha256']}): what was measured does not hold for "
+            "it. Use the version that it was found with."
         )
     return kind
 

@@ -1,6 +1,10 @@
-"""The command line, `tts-generate`: record, import, replay, sweep, trace, search, history, demo, sandbox, store."""
+"""The command line, `tts-generate`.
 
-from tts_generate.cli import record, replay, sandbox, search, store
+Of recordings: record, import, replay, sweep, trace, store.
+Of controllers: search, history, publish, pull, show, lock, verify.
+"""
+
+from tts_generate.cli import hub, record, replay, sandbox, search, store
 from tts_generate.cli.base import app
 
-__all__ = ["app", "record", "replay", "sandbox", "search", "store"]
+__all__ = ["app", "hub", "record", "replay", "sandbox", "search", "store"]

@@ -42,14 +42,14 @@ def front_matter(*, licence: str, base_models: Sequence[str] = (), datasets: Seq
 
     >>> print(front_matter(licence="mit", datasets=["me/aime24"]))
     ---
-    license: mit
+    datasets:
+    - me/aime24
     library_name: tts_generate
+    license: mit
     tags:
     - tts-controller
     - test-time-scaling
     - custom_generate
-    datasets:
-    - me/aime24
     ---
     """
     data = ModelCardData(

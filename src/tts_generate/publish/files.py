@@ -13,6 +13,7 @@ from typing import Any
 from tts_generate.errors import ControllerError
 from tts_generate.hub.card import CARD, entry_of
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
+from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source
 from tts_generate.publish.measure import FORMAT, identity
 from tts_generate.report.controller_page import controller_page
@@ -99,11 +100,11 @@ def curves_csv(evaluation: Mapping[str, Any]) -> str:
     writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for store in evaluation["stores"]:
-        about = {"environment": "replay", "model": _model(store["model"]), "dataset": store["name"]}
+        about = {"environment": "replay", "model": store["model"]["name_or_path"], "dataset": store["name"]}
         for row in store["rows"]:
             writer.writerow({**row, **about, **_interval(row), "method": row["label"], "questions": store["questions"]})
     for row in evaluation["live"]:
-        about = {"environment": "live", "model": _model(row["model"])}
+        about = {"environment": "live", "model": row["model"]["name_or_path"]}
         writer.writerow({**row, **about, **_interval(row), "method": row["controller"]})
     return text.getvalue()
 
@@ -145,11 +146,12 @@ def own_words_of(readme: str) -> str:
 
 def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> list[Result]:
     (store,) = (store for store in evaluation["stores"] if store["name"] == name)
+    model = store["model"]["name_or_path"]
     return [
         Result(
             benchmark,
             row["accuracy"],
-            f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {_model(store['model'])}",
+            f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {model}",
         )
         for row in store["rows"]
         if row["controller"] == evaluation["name"]
@@ -166,17 +168,11 @@ def _interval(row: Mapping[str, Any]) -> dict[str, float]:
     return {"accuracy_low": row["accuracy_ci"][0], "accuracy_high": row["accuracy_ci"][1]}
 
 
-def _model(model: Mapping[str, Any]) -> str:
-    """A model's name without the folders of this machine."""
-    name = str(model.get("name_or_path") or "unknown")
-    return Path(name).name if name.startswith(("/", ".", "~")) else name
-
-
 def _base_models(evaluation: Mapping[str, Any] | None) -> list[str]:
     """The models that a controller was measured on, those that the Hub would know."""
     stores = evaluation["stores"] if evaluation is not None else []
-    names = {str(store["model"].get("name_or_path") or "") for store in stores}
-    return sorted(name for name in names if name.count("/") == 1 and not name.startswith(("/", ".", "~")))
+    names = {str(store["model"]["name_or_path"]) for store in stores}
+    return sorted(name for name in names if is_repo_id(name))
 
 
 def _plain(name: str) -> str:

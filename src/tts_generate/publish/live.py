@@ -12,6 +12,7 @@ from tts_generate.engine import enable
 from tts_generate.engine.cards import model_card
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
+from tts_generate.publish.measure import public_model
 from tts_generate.trajectories import Question
 
 
@@ -59,7 +60,7 @@ def measure_live(
                 "controller": type(controller).__name__,
                 "beta": controller.beta,
                 "knobs": dict(controller.knobs),
-                "model": model_card(model),
+                "model": public_model(model_card(model)),
                 "dataset": dataset,
                 "questions": len(questions),
                 "seed": seed,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
-from tts_generate.hub import client
+from tts_generate.hub import client, commit
 from tts_generate.hub.card import CARD
 from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import is_repo_id
@@ -86,8 +86,8 @@ def publish(
     if not is_repo_id(repo_id):
         raise InputError(f"{repo_id!r} is no repo of the Hub; expected is 'user/name'.")
     source = read_folder(Path(folder))
-    check_kinds(_inside(source.path), source.path)
-    client.check_login(repo_id)
+    check_kinds(files_in(source.path), source.path)
+    commit.check_login(repo_id)
     evaluation = _evaluated(source, stores, live, betas, shuffles, threads, trust_remote_code)
     chosen = dict(benchmarks or {})
     for name in chosen:
@@ -97,11 +97,11 @@ def publish(
     words = own_words_of(readme.read_text("utf-8")) if readme.is_file() else ""
     files = repo_files(source, evaluation, repo_id, benchmarks=chosen, licence=licence, own_words=words)
     check_leaks(files)
-    parent = client.head_of(repo_id)
+    parent = commit.head_of(repo_id)
     there = client.paths(repo_id, parent) if parent is not None else []
     verdict = _contest(repo_id, parent, there, evaluation, replace)
     if parent is None:
-        parent = client.create(repo_id, private=private)
+        parent = commit.create(repo_id, private=private)
         there = client.paths(repo_id, parent)
     return _push(repo_id, parent, there, files, message or f"Publish {source.card['name']} with tts-generate", verdict)
 
@@ -113,16 +113,16 @@ def _push(
     stale = [path for path in there if path not in files and _OURS.fullmatch(path)]
     if not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files):
         return Published(repo_id, parent, None, client.page(repo_id, parent), verdict)
-    made = client.commit(repo_id, files, stale, parent, message)
+    made = commit.commit(repo_id, files, stale, parent, message)
     wrong = client.differing(repo_id, made, files)
     if wrong:
         raise HubError(f"{repo_id} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
-    tag = _next_tag(client.tags(repo_id))
-    client.tag(repo_id, tag, made)
+    tag = _next_tag(commit.tags(repo_id))
+    commit.tag(repo_id, tag, made)
     return Published(repo_id, made, tag, client.page(repo_id, made), verdict)
 
 
-def _inside(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     """Every file of a folder, by its path there; links out of it are refused.
 
     Raises:
@@ -177,12 +177,14 @@ def _contest(
             raise ConflictError(f"{repo_id} is something else than a controller (it holds {foreign[0]}); {otherwise}.")
         return None
     try:
-        verdict = _against(repo_id, parent, there, ours)
-    except (ControllerError, HubError) as error:
+        theirs = published_evaluation(repo_id, parent)
+        verdict = None if ours is None or theirs is None else compare(ours, theirs)
+    except ControllerError as error:
         if not replace:
-            raise ConflictError(f"{repo_id} cannot be compared with ({error}) {otherwise}.") from error
+            raise ConflictError(f"{repo_id} cannot be compared with: {error} {otherwise.capitalize()}.") from error
         return None
-    if replace or (verdict is not None and (verdict.better or _same(repo_id, parent, ours))):
+    same = ours is not None and theirs is not None and theirs.get("controller") == ours["controller"]
+    if replace or (verdict is not None and (verdict.better or same)):  # of the same one, a page may be measured anew
         return verdict
     if verdict is None:
         raise ConflictError(
@@ -192,28 +194,21 @@ def _contest(
     raise ConflictError(f"this controller does not beat {repo_id} at {parent}: {verdict}; {otherwise}.")
 
 
-def _against(repo_id: str, parent: str, there: Sequence[str], ours: Mapping[str, Any] | None) -> Verdict | None:
-    if ours is None or SUMMARY not in there:
-        return None
-    return compare(ours, published_evaluation(repo_id, parent))
-
-
-def _same(repo_id: str, parent: str, ours: Mapping[str, Any] | None) -> bool:
-    """Whether what is there is this very controller: then a page measured anew may replace the old one."""
-    return ours is not None and published_evaluation(repo_id, parent).get("controller") == ours["controller"]
-
-
-def published_evaluation(repo_id: str, commit: str) -> dict[str, Any]:
-    """What a repo says was measured; data, of which nothing runs.
+def published_evaluation(repo_id: str, revision: str, source: Source | None = None) -> dict[str, Any] | None:
+    """What a repo says was measured, data of which nothing runs; None if it says nothing.
 
     Raises:
-        HubError: it says nothing.
-        ControllerError: it is damaged, or too large.
+        ControllerError: it is damaged, too large, or of another controller than `source`.
+        HubError: the repo cannot be asked.
     """
-    path = client.download(repo_id, commit, SUMMARY)
+    path = client.cached(repo_id, revision, SUMMARY)
+    if path is None and not client.offline() and SUMMARY in client.paths(repo_id, revision):
+        path = client.download(repo_id, revision, SUMMARY)
+    if path is None:
+        return None
     if path.stat().st_size > _MAX_SUMMARY:
         raise ControllerError(f"{SUMMARY} of {repo_id} has {path.stat().st_size:,} bytes; at most {_MAX_SUMMARY:,}.")
-    return read_evaluation(path.read_bytes(), f"{repo_id}/{SUMMARY}")
+    return read_evaluation(path.read_bytes(), f"{repo_id}/{SUMMARY}", source)
 
 
 def _next_tag(tags: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError, StoreError
-from tts_generate.hub import client
+from tts_generate.hub import client, commit
 from tts_generate.hub.front import store_front_matter
 from tts_generate.hub.listed import Content, Listed
 from tts_generate.hub.names import is_repo_id
@@ -97,8 +97,8 @@ def publish_store(
     repo = f"datasets/{repo_id}"
     with tempfile.TemporaryDirectory(prefix="tts-push-") as folder:
         contents = _contents(store, Path(folder))
-        client.check_login(repo)
-        parent = client.create(repo, private=private)
+        commit.check_login(repo)
+        parent = commit.create(repo, private=private)
         there = client.listing(repo, parent)
         _check_follows(repo, parent, there, contents, replace)
         words = description if description is not None else _own_words(repo, parent, there)
@@ -206,17 +206,17 @@ def _push(
     """One commit, read back, then tagged."""
     stale = [name for name in there if name not in files and STORE_FILE.fullmatch(name)]
     changed = bool(stale) or any(name not in there or not there[name].holds(content) for name, content in files.items())
-    tagged = tag is not None and tag in client.tags(repo)
+    tagged = tag is not None and tag in commit.tags(repo)
     if tag is not None and tagged and (changed or client.resolve(repo, tag) != parent):
         raise InputError(f"{repo} has a tag {tag!r} already, of another commit; choose another.")
     made = parent
     if changed:
-        made = client.commit(repo, files, stale, parent, message or f"{branches} branches, with tts-generate")
+        made = commit.commit(repo, files, stale, parent, message or f"{branches} branches, with tts-generate")
         wrong = client.differing(repo, made, files)
         if wrong:
             raise HubError(f"{repo} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
     if tag is not None and not tagged:
-        client.tag(repo, tag, made)
+        commit.tag(repo, tag, made)
     return PublishedStore(repo.removeprefix("datasets/"), made, branches, changed, tag, client.page(repo, made))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import TTSError
@@ -30,7 +29,7 @@ def controller_page(
     except ImportError as error:
         raise TTSError("the page of a controller needs jinja2: pip install 'tts-generate[report]'.") from error
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown
-    environment.filters |= {"model": _model, "cell": _cell, "percent": _percent, "points": _points}
+    environment.filters |= {"cell": _cell, "percent": _percent, "points": _points}
     template = (files("tts_generate.report") / "templates" / "controller.md").read_text("utf-8")
     return environment.from_string(template).render(
         card=card,
@@ -40,11 +39,6 @@ def controller_page(
         own_words=own_words,
         provenance=card.get("provenance", {}),
     )
-
-
-def _model(model: Mapping[str, Any]) -> str:
-    name = str(model.get("name_or_path") or "unknown")
-    return _cell(Path(name).name if name.startswith(("/", ".", "~")) else name)
 
 
 def _cell(text: object) -> str:

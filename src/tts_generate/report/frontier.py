@@ -31,6 +31,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
         TTSError: matplotlib is not installed.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -70,7 +71,10 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    if isinstance(path, (str, Path)):
-        figure.savefig(Path(path))
-    else:
-        figure.savefig(path, format="svg")
+    with rc_context({"svg.hashsalt": "tts-generate"}):  # the same numbers, the same file
+        if not isinstance(path, (str, Path)):
+            figure.savefig(path, format="svg", metadata={"Date": None})
+        elif str(path).endswith(".svg"):
+            figure.savefig(Path(path), metadata={"Date": None})
+        else:
+            figure.savefig(Path(path))

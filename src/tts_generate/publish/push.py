@@ -10,7 +10,7 @@ from typing import Any
 
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import client, commit
-from tts_generate.hub.card import CARD
+from tts_generate.hub.card import CARD, Card, parse_card
 from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source, read_folder
@@ -18,7 +18,7 @@ from tts_generate.hub.trust import Trust
 from tts_generate.publish.contest import Verdict, compare
 from tts_generate.publish.files import SUMMARY, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.measure import BETAS, SHUFFLES, measure
+from tts_generate.publish.measure import BETAS, SHUFFLES, identity, measure
 
 _OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")
 """Paths that a controller's repo may hold, and a later commit may take away."""
@@ -99,7 +99,7 @@ def publish(
     check_leaks(files)
     parent = commit.head_of(repo_id)
     there = client.paths(repo_id, parent) if parent is not None else []
-    verdict = _contest(repo_id, parent, there, evaluation, replace)
+    verdict = _contest(repo_id, parent, there, source.card, evaluation, replace)
     if parent is None:
         parent = commit.create(repo_id, private=private)
         there = client.paths(repo_id, parent)
@@ -161,7 +161,7 @@ def _evaluated(
 
 
 def _contest(
-    repo_id: str, parent: str | None, there: Sequence[str], ours: Mapping[str, Any] | None, replace: bool
+    repo_id: str, parent: str | None, there: Sequence[str], card: Card, ours: Mapping[str, Any] | None, replace: bool
 ) -> Verdict | None:
     """Whether ours may take the place of what is there.
 
@@ -179,12 +179,12 @@ def _contest(
     try:
         theirs = published_evaluation(repo_id, parent)
         verdict = None if ours is None or theirs is None else compare(ours, theirs)
+        same = _published_identity(repo_id, parent) == identity(card) and (theirs is None or ours is not None)
     except ControllerError as error:
         if not replace:
             raise ConflictError(f"{repo_id} cannot be compared with: {error} {otherwise.capitalize()}.") from error
         return None
-    same = ours is not None and theirs is not None and theirs.get("controller") == ours["controller"]
-    if replace or (verdict is not None and (verdict.better or same)):  # of the same one, a page may be measured anew
+    if replace or same or (verdict is not None and verdict.better):  # the page of the same one may be made anew
         return verdict
     if verdict is None:
         raise ConflictError(
@@ -192,6 +192,12 @@ def _contest(
             f"this one is better; measure it on the stores of that one's {SUMMARY} (--store), {otherwise}."
         )
     raise ConflictError(f"this controller does not beat {repo_id} at {parent}: {verdict}; {otherwise}.")
+
+
+def _published_identity(repo_id: str, revision: str) -> str:
+    """Which controller a repo holds, as far as its card says; its code is not looked at."""
+    path = client.download(repo_id, revision, CARD)
+    return identity(parse_card(path.read_bytes(), f"{repo_id}/{CARD}"))
 
 
 def published_evaluation(repo_id: str, revision: str, source: Source | None = None) -> dict[str, Any] | None:

@@ -383,6 +383,12 @@ def test_what_is_no_store_or_not_there(hub: HubServer, tmp_path: Path) -> None:
         TrajectoryStore.from_hub("user/other")
     with pytest.raises(HubError, match="there is no repo datasets/user/none"):
         TrajectoryStore.open("user/none")
+    hub.create("user/controller")
+    with pytest.raises(HubError, match="there is a model of that name, which may be a controller"):
+        TrajectoryStore.open("user/controller")
+    assert "which may be a store: tts-generate store pull" in invoke(
+        "pull", "user/other", "--out", tmp_path / "x", code=1
+    )
     with pytest.raises(HubError, match="no revision 'v9'"):
         pull("user/other", tmp_path / "x", revision="v9")
     assert not (tmp_path / "x").exists()

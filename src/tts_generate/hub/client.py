@@ -205,7 +205,9 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     elif isinstance(error, GatedRepoError):
         text = f"{repo_id} is gated: ask for access at {constants.ENDPOINT}/{repo_id} ({_token()})"
     elif isinstance(error, RepositoryNotFoundError):
-        text = f"there is no repo {repo_id} at {constants.ENDPOINT}, or none that you may see ({_token()})"
+        text = (
+            f"there is no repo {repo_id} at {constants.ENDPOINT}, or none that you may see ({_token()}){_twin(repo_id)}"
+        )
     elif isinstance(error, (LocalEntryNotFoundError, RevisionResolutionError, OfflineModeIsEnabled)):
         commits = ", ".join(cached_commits(repo_id)) or "nothing"
         why = "HF_HUB_OFFLINE is set" if offline() else f"the Hub at {constants.ENDPOINT} cannot be reached"
@@ -221,6 +223,21 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     else:
         text = f"{where}: the Hub answers {status or 'nothing of use'} ({in_one_line(error)})"
     raise HubError(f"{text}.") from error
+
+
+def _twin(repo_id: str) -> str:
+    """What to do where a controller was asked for and there is a store of its name, or the other way round."""
+    known = named(repo_id)
+    model = known["repo_type"] == "model"
+    with contextlib.suppress(HfHubHTTPError, httpx2.HTTPError):
+        if HfApi().repo_exists(known["repo_id"], repo_type="dataset" if model else "model"):
+            what, other = (
+                ("dataset", "a store: tts-generate store pull")
+                if model
+                else ("model", "a controller: tts-generate pull")
+            )
+            return f"; there is a {what} of that name, which may be {other}"
+    return ""
 
 
 def named(repo_id: str) -> dict[str, Any]:

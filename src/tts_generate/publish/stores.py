@@ -127,7 +127,7 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
         "questions.jsonl": (store.path / "questions.jsonl").read_bytes(),
         **{part.name: part for part in parts},
     }
-    files[INDEX] = Index({name: _sha256(content) for name, content in files.items()}, len(rows)).to_json().encode()
+    files[INDEX] = Index({name: _sha256(content) for name, content in files.items()}).to_json().encode()
     return _Contents(files, manifest, rows)
 
 

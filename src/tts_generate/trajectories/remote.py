@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -34,11 +34,10 @@ class Index:
 
     files: Mapping[str, str]
     """SHA-256 by name."""
-    trajectories: int
 
     def to_json(self) -> str:
         """Indented JSON."""
-        row = {"format": INDEX_FORMAT, "trajectories": self.trajectories, "files": dict(sorted(self.files.items()))}
+        row = {"format": INDEX_FORMAT, "files": dict(sorted(self.files.items()))}
         return json.dumps(row, indent=2) + "\n"
 
     @classmethod
@@ -59,10 +58,9 @@ class Index:
         found = row.get("format") if isinstance(row, dict) else type(row).__name__
         if found != INDEX_FORMAT:
             raise StoreFormatError(f"{where} has format {found!r}; expected is {INDEX_FORMAT!r}.")
-        files, count = row.get("files"), row.get("trajectories")
-        if set(row) != {"format", "files", "trajectories"} or not _is_index(files) or not isinstance(count, int):
-            raise StoreFormatError(f"{where} must hold the SHA-256 of every file of a store by name, and its rows.")
-        return cls(files, count)
+        if set(row) != {"format", "files"} or not _is_index(row["files"]):
+            raise StoreFormatError(f"{where} must hold the SHA-256 of every file of a store by name, and no more.")
+        return cls(row["files"])
 
 
 def _is_index(files: Any) -> bool:
@@ -99,6 +97,7 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     if lacking:
         client.cache(repo, commit, lacking)
     folder: Path = client.snapshot_folder(repo, commit)
+    _check_strays(index, (path.name for path in folder.glob("part-*.parquet")), f"{repo} at commit {commit}")
     for name, sha256 in index.files.items():
         if sha256_of(folder / name) != sha256:
             client.download(repo, commit, name, again=True)
@@ -124,7 +123,16 @@ def _index(client: Any, repo: str, commit: str) -> Index:
                 f"{INDEX} of {repo} has {there[INDEX].size:,} bytes; at most {_MAX_INDEX:,} are read."
             )
         path = client.download(repo, commit, INDEX)
+        index = Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+        _check_strays(index, there, f"{repo} at commit {commit}")
+        return index
     return Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+
+
+def _check_strays(index: Index, names: Iterable[str], where: str) -> None:
+    strays = [name for name in names if re.fullmatch(r"part-.*\.parquet", name) and name not in index.files]
+    if strays:
+        raise StoreFormatError(f"{where} has shards that its {INDEX} does not name: {', '.join(strays[:3])}.")
 
 
 def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> TrajectoryStore:

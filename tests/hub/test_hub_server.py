@@ -469,6 +469,31 @@ print(json.dumps({{"weights": sum(p.numel() for p in model.parameters()), "token
     assert found["tokens"] == AutoTokenizer.from_pretrained(tiny.path())("Q: a = 6 ; a ? <think>")["input_ids"]
 
 
+def test_the_fixture(tmp_path: Path) -> None:
+    """In a test suite of somebody else."""
+    (tmp_path / "test_it.py").write_text(
+        """
+from huggingface_hub import HfApi
+
+def test_it(hub):
+    HfApi().create_repo("user/model")
+    assert [request.status for request in hub.requests()] == [200]
+"""
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tts_generate.testing.hub.fixtures",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run([*command, "test_it.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_server_as_a_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tts_generate.testing.hub", "--user", "me", "--token", "hf_mine"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -31,7 +31,7 @@ from tts_generate.loading import builtin_folder
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
 from tts_generate.replay import Recording, replay
 from tts_generate.testing import random_trajectories, recording_of
-from tts_generate.testing.hub import HubServer
+from tts_generate.testing.hub import File, HubServer
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
 QUICK: dict[str, Any] = {"shuffles": 3, "betas": (0.0, 0.5, 1.0)}
@@ -313,11 +313,17 @@ class TestFaults:
         assert repo.read("README.md") == b"x"
         assert publish(folder, "user/few").tag == "v1"
 
-    def test_what_was_sent_is_read_back(self, hub: HubServer, folder: Path) -> None:
-        hub.fault("*/resolve/*/controller.py", method="GET", times=None, corrupt=True)
-        with pytest.raises(HubError, match=r"does not hold what was sent \(.*controller\.py\)"):
+    def test_what_was_sent_is_looked_at_again(self, hub: HubServer, folder: Path) -> None:
+        repo = hub.create("user/few", files={"README.md": b"x"})
+
+        def spoil() -> None:
+            if "controller.py" in repo.commits[repo.head].files:
+                repo.commits[repo.head].files["controller.py"] = File.of(b"something else")
+
+        hub.fault("*/tree/*", times=None, before=spoil)
+        with pytest.raises(HubError, match=r"does not hold what was sent \(controller\.py\)"):
             publish(folder, "user/few")
-        assert not [ref for ref in hub.repo("user/few").refs if "tags" in ref]
+        assert not [ref for ref in repo.refs if "tags" in ref]
 
 
 class TestSearch:

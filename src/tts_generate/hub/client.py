@@ -1,9 +1,12 @@
-"""Reads the Hub and its cache through `huggingface_hub`, with every failure told in one line."""
+"""Reads the Hub and its cache through `huggingface_hub`, with every failure told in one line.
+
+A repo of a dataset is named `datasets/user/name`, one of a model `user/name`, as in the Hub's addresses.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +27,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from tts_generate.errors import HubError
+from tts_generate.hub.listed import Content, Listed
 
 
 def resolve(repo_id: str, revision: str) -> str:
@@ -33,13 +37,15 @@ def resolve(repo_id: str, revision: str) -> str:
         HubError: no such repo or revision, or nobody there to ask.
     """
     with told(repo_id, revision):
-        found = HfApi().resolve_revision(repo_id, revision=revision).resolved
+        found = HfApi().resolve_revision(**named(repo_id), revision=revision).resolved
     return found
 
 
 def snapshot_folder(repo_id: str, commit: str = "") -> Path:
     """Where the cache keeps the files of a commit; of all commits, if none is given."""
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "snapshots" / commit
+    known = named(repo_id)
+    folder = f"{known['repo_type']}s--{known['repo_id'].replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / commit
 
 
 def cached(repo_id: str, commit: str, name: str) -> Path | None:
@@ -61,7 +67,7 @@ def sizes(repo_id: str, commit: str) -> dict[str, int]:
         HubError: it cannot be listed.
     """
     with told(repo_id, commit):
-        listed = HfApi().list_repo_tree(repo_id, revision=commit)
+        listed = HfApi().list_repo_tree(**named(repo_id), revision=commit)
         found = {entry.path: entry.size for entry in listed if isinstance(entry, huggingface_hub.hf_api.RepoFile)}
     return found
 
@@ -79,7 +85,9 @@ def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Pa
         HubError: it cannot be had, or what came is of another commit.
     """
     with told(repo_id, commit):
-        found = Path(huggingface_hub.hf_hub_download(repo_id, name, revision=commit, force_download=again))
+        found = Path(
+            huggingface_hub.hf_hub_download(**named(repo_id), filename=name, revision=commit, force_download=again)
+        )
         snapshot = found.parents[name.count("/")].name
         if snapshot != commit:
             raise HubError(
@@ -97,7 +105,7 @@ def snapshot(repo_id: str, commit: str, into: Path, patterns: Sequence[str]) -> 
     """
     with told(repo_id, commit):
         huggingface_hub.snapshot_download(
-            repo_id, revision=commit, local_dir=into, allow_patterns=list(patterns), tqdm_class=_Silent
+            **named(repo_id), revision=commit, local_dir=into, allow_patterns=list(patterns), tqdm_class=_Silent
         )
 
 
@@ -118,20 +126,41 @@ def page(repo_id: str, commit: str, name: str = "") -> str:
     return f"{constants.ENDPOINT}/{repo_id}/{'blob' if name else 'tree'}/{commit}{f'/{name}' if name else ''}"
 
 
-def differing(repo_id: str, revision: str, files: Mapping[str, bytes]) -> list[str]:
-    """Paths of `files` that the commit does not hold, or holds otherwise; read back from the Hub.
+def differing(repo_id: str, revision: str, files: Mapping[str, Content]) -> list[str]:
+    """Paths of `files` that the commit does not hold, or holds otherwise, by the hashes that the Hub lists.
 
     Raises:
-        HubError: it cannot be read.
+        HubError: it cannot be listed.
     """
-    with tempfile.TemporaryDirectory(prefix="tts-read-back-") as folder:
-        found = Path(folder)
-        snapshot(repo_id, revision, found, list(files))
-        return [
-            path
-            for path, content in files.items()
-            if not (found / path).is_file() or (found / path).read_bytes() != content
-        ]
+    there = listing(repo_id, revision)
+    return [path for path, content in files.items() if path not in there or not there[path].holds(content)]
+
+
+def listing(repo_id: str, revision: str) -> dict[str, Listed]:
+    """Every file of a commit.
+
+    Raises:
+        HubError: it cannot be listed.
+    """
+    with told(repo_id, revision):
+        found = {
+            entry.path: Listed(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
+            for entry in HfApi().list_repo_tree(**named(repo_id), revision=revision, recursive=True)
+            if isinstance(entry, huggingface_hub.hf_api.RepoFile)
+        }
+    return found
+
+
+def cache(repo_id: str, commit: str, names: Sequence[str]) -> Path:
+    """The cached files of a commit, those named there and whole; nothing is fetched that the cache has.
+
+    Raises:
+        HubError: they cannot be had.
+    """
+    patterns = [glob.escape(name) for name in names]
+    with told(repo_id, commit):
+        found = Path(huggingface_hub.snapshot_download(**named(repo_id), revision=commit, allow_patterns=patterns))
+    return found
 
 
 def paths(repo_id: str, revision: str) -> list[str]:
@@ -141,7 +170,7 @@ def paths(repo_id: str, revision: str) -> list[str]:
         HubError: it cannot be listed.
     """
     with told(repo_id, revision):
-        found = list(HfApi().list_repo_files(repo_id, revision=revision))
+        found = list(HfApi().list_repo_files(**named(repo_id), revision=revision))
     return found
 
 
@@ -176,7 +205,9 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     elif isinstance(error, GatedRepoError):
         text = f"{repo_id} is gated: ask for access at {constants.ENDPOINT}/{repo_id} ({_token()})"
     elif isinstance(error, RepositoryNotFoundError):
-        text = f"there is no repo {repo_id} at {constants.ENDPOINT}, or none that you may see ({_token()})"
+        text = (
+            f"there is no repo {repo_id} at {constants.ENDPOINT}, or none that you may see ({_token()}){_twin(repo_id)}"
+        )
     elif isinstance(error, (LocalEntryNotFoundError, RevisionResolutionError, OfflineModeIsEnabled)):
         commits = ", ".join(cached_commits(repo_id)) or "nothing"
         why = "HF_HUB_OFFLINE is set" if offline() else f"the Hub at {constants.ENDPOINT} cannot be reached"
@@ -194,12 +225,33 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     raise HubError(f"{text}.") from error
 
 
+def _twin(repo_id: str) -> str:
+    """What to do where a controller was asked for and there is a store of its name, or the other way round."""
+    known = named(repo_id)
+    model = known["repo_type"] == "model"
+    with contextlib.suppress(HfHubHTTPError, httpx2.HTTPError):
+        if HfApi().repo_exists(known["repo_id"], repo_type="dataset" if model else "model"):
+            what, other = (
+                ("dataset", "a store: tts-generate store pull")
+                if model
+                else ("model", "a controller: tts-generate pull")
+            )
+            return f"; there is a {what} of that name, which may be {other}"
+    return ""
+
+
+def named(repo_id: str) -> dict[str, Any]:
+    """The id and the type of a repo, as `huggingface_hub` takes them."""
+    bare = repo_id.removeprefix("datasets/")
+    return {"repo_id": bare, "repo_type": "model" if bare == repo_id else "dataset"}
+
+
 def _token() -> str:
     """Whether a token was sent; never the token."""
     return "with a token" if huggingface_hub.get_token() else "without a token: HF_TOKEN is not set"
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """The kind of an error, and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}".rstrip(".")

@@ -12,7 +12,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tts_generate.errors import ConflictError, HubError
-from tts_generate.hub.client import differing, explain, in_one_line, page, told
+from tts_generate.hub.client import differing, explain, in_one_line, named, page, told
+from tts_generate.hub.listed import Content
 
 _TRIES = 5
 _PATIENCE = 300.0
@@ -40,7 +41,7 @@ def head_of(repo_id: str) -> str | None:
     """
     with told(repo_id, "main"):
         try:
-            found = HfApi().repo_info(repo_id).sha
+            found = HfApi().repo_info(**named(repo_id)).sha
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
@@ -55,19 +56,19 @@ def create(repo_id: str, *, private: bool | None) -> str:
         HubError: it may not be made.
     """
     with told(repo_id, "main"):
-        HfApi().create_repo(repo_id, private=private, exist_ok=True)
-        found = str(HfApi().repo_info(repo_id).sha)
+        HfApi().create_repo(**named(repo_id), private=private, exist_ok=True)
+        found = str(HfApi().repo_info(**named(repo_id)).sha)
     return found
 
 
-def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], parent: str, message: str) -> str:
+def commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], parent: str, message: str) -> str:
     """Make one commit of all `files` on top of `parent`, or none; its hash.
 
     A try whose outcome is unclear is repeated only once the head shows that it did not land.
 
     Args:
         repo_id: the repo.
-        files: contents by path.
+        files: contents by path, or the local files that have them.
         stale: paths to delete.
         parent: the head that was looked at; if `main` is elsewhere by now, nothing is written.
         message: of the commit.
@@ -82,7 +83,10 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
         operations: list[Any] = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
         operations += [CommitOperationDelete(path) for path in stale]
         try:
-            return str(HfApi().create_commit(repo_id, operations, commit_message=message, parent_commit=parent).oid)
+            made = HfApi().create_commit(
+                **named(repo_id), operations=operations, commit_message=message, parent_commit=parent
+            )
+            return str(made.oid)
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status != 412 and status not in _UNCLEAR:
@@ -91,6 +95,12 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
             asked = _retry_after(error)
         except httpx2.HTTPError as error:
             failed, asked, status = error, 0.0, 0
+        except RuntimeError as error:  # how huggingface_hub tells that the upload of a file failed, tries and all
+            why = in_one_line(error.__cause__ or error)
+            raise HubError(
+                f"nothing was published: {in_one_line(error)} ({why}). The main of {repo_id} is still at {parent}; "
+                "publish again to go on."
+            ) from error
         landed = _landed(repo_id, files, parent)
         if landed is not None:
             return landed
@@ -104,14 +114,14 @@ def commit(repo_id: str, files: Mapping[str, bytes], stale: Sequence[str], paren
         waited, wait = waited + wait, wait * 2
 
 
-def _landed(repo_id: str, files: Mapping[str, bytes], parent: str) -> str | None:
+def _landed(repo_id: str, files: Mapping[str, Content], parent: str) -> str | None:
     """The head, if it is our commit after all; None if `parent` still is.
 
     Raises:
         ConflictError: it is somebody else's.
     """
     with told(repo_id, "main"):
-        head = str(HfApi().repo_info(repo_id).sha)
+        head = str(HfApi().repo_info(**named(repo_id)).sha)
     if head == parent:
         return None
     if differing(repo_id, head, files):
@@ -129,7 +139,7 @@ def tags(repo_id: str) -> list[str]:
         HubError: it cannot be listed.
     """
     with told(repo_id, "main"):
-        found = [ref.name for ref in HfApi().list_repo_refs(repo_id).tags]
+        found = [ref.name for ref in HfApi().list_repo_refs(**named(repo_id)).tags]
     return found
 
 
@@ -140,7 +150,7 @@ def tag(repo_id: str, name: str, revision: str) -> None:
         HubError: it may not be, or the tag is there already.
     """
     with told(repo_id, revision):
-        HfApi().create_tag(repo_id, tag=name, revision=revision)
+        HfApi().create_tag(**named(repo_id), tag=name, revision=revision)
 
 
 def _retry_after(error: HfHubHTTPError) -> float:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
-from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import DatasetCardData, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 TAGS = ("tts-controller", "test-time-scaling", "custom_generate")
+STORE_TAGS = ("tts-trajectories", "test-time-scaling", "tts_generate")
+_SIZES = (
+    (1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"), (math.inf, "n>10M"),
+)  # fmt: skip
+"""The Hub's words for numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,14 @@ def front_matter(*, licence: str, base_models: Sequence[str] = (), datasets: Seq
 
     >>> print(front_matter(licence="mit", datasets=["me/aime24"]))
     ---
-    license: mit
+    datasets:
+    - me/aime24
     library_name: tts_generate
+    license: mit
     tags:
     - tts-controller
     - test-time-scaling
     - custom_generate
-    datasets:
-    - me/aime24
     ---
     """
     data = ModelCardData(
@@ -51,6 +57,32 @@ def front_matter(*, licence: str, base_models: Sequence[str] = (), datasets: Seq
         tags=list(TAGS),
         base_model=list(base_models) or None,
         datasets=list(datasets) or None,
+    )
+    return f"---\n{data.to_yaml().strip()}\n---"
+
+
+def store_front_matter(*, branches: int, licence: str | None = None) -> str:
+    """The head of a store's README: what the Hub's viewer and `load_dataset` take for its data.
+
+    >>> print(store_front_matter(branches=640))
+    ---
+    size_categories:
+    - n<1K
+    tags:
+    - tts-trajectories
+    - test-time-scaling
+    - tts_generate
+    configs:
+    - config_name: trajectories
+      data_files: part-*.parquet
+      default: true
+    ---
+    """
+    data = DatasetCardData(
+        license=licence,
+        tags=list(STORE_TAGS),
+        size_categories=[next(name for limit, name in _SIZES if branches < limit)],
+        configs=[{"config_name": "trajectories", "data_files": "part-*.parquet", "default": True}],
     )
     return f"---\n{data.to_yaml().strip()}\n---"
 

@@ -7,8 +7,9 @@ from tts_generate.publish.live import measure_live
 from tts_generate.publish.measure import measure
 from tts_generate.publish.push import Published, publish
 from tts_generate.publish.run import is_run, publish_run, push_controller
+from tts_generate.publish.stores import PublishedStore, publish_store
 
 __all__ = [
-    "Benchmark", "Published", "Verdict", "evaluation_of", "is_run", "measure", "measure_live", "publish", "publish_run",
-    "push_controller", "verify",
+    "Benchmark", "Published", "PublishedStore", "Verdict", "evaluation_of", "is_run", "measure", "measure_live",
+    "publish", "publish_run", "publish_store", "push_controller", "verify",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,11 +172,19 @@ class Manifest:
         Versions may change between two sittings; settings may not.
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "versions"]
+        here, there = self.published(), other.published()
         return "; ".join(
             f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} asked for"
             for name in names
-            if getattr(self, name) != getattr(other, name)
+            if getattr(here, name) != getattr(there, name)
         )
+
+    def published(self) -> Manifest:
+        """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""
+        name = str(self.model.get("name_or_path") or "")
+        if not name.startswith(("/", "~", ".")) and "\\" not in name:
+            return self
+        return dataclasses.replace(self, model={**self.model, "name_or_path": re.split(r"[/\\]", name.rstrip("/"))[-1]})
 
 
 def to_table(trajectories: Iterable[Trajectory]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""A pytest plugin with the fixture `hub`: `pytest_plugins = ["tts_generate.testing.hub.fixtures"]` in conftest.py."""
+"""A pytest plugin with the fixture `hub`: `-p tts_generate.testing.hub.fixtures`, or `pytest_plugins` in a conftest."""
 
 from __future__ import annotations
 

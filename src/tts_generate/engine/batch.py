@@ -69,7 +69,12 @@ class Batch:
         self.decoder.cache.admit(prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)
-        self.passes.begin(np.array(slots), logits)
+        try:
+            self.passes.begin(np.array(slots), logits)
+        except BaseException:  # a row without a first token is no row
+            for branch in branches:
+                self.rows.release(branch)
+            raise
 
     def start(self, job: Job) -> None:
         """Set a job to work in its branch's row; it may be complete at once, from tokens drawn ahead."""

@@ -204,7 +204,7 @@ def _own_class(source: Source, code: bytes) -> type[Controller]:
     sys.modules[module.__name__] = module
     try:
         exec(compile(code, module.__file__, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ControllerError(f"{module.__file__} does not load: {type(error).__name__}: {error}.") from error
     kind = getattr(module, class_name, None)

@@ -56,7 +56,7 @@ def _resolve(repo_id: str, revision: str) -> str:
                 f"{repo_id} at {revision!r} is commit {commit} now and may be another tomorrow; pass revision="
                 f"'{commit}', or run 'tts-generate lock {repo_id}@{revision}'.",
                 MovingRevisionWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return _resolved[repo_id, revision]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import ControllerError
-from tts_generate.publish.measure import FORMAT
+from tts_generate.publish.measuring import FORMAT
 from tts_generate.search.objective import Curve, gain_over
 
 

@@ -12,7 +12,7 @@ from tts_generate.engine import enable
 from tts_generate.engine.cards import model_card
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
-from tts_generate.publish.measure import public_model
+from tts_generate.publish.measuring import public_model
 from tts_generate.trajectories import Question
 
 

@@ -18,7 +18,7 @@ from tts_generate.hub.trust import Trust
 from tts_generate.publish.contest import Verdict, compare
 from tts_generate.publish.files import SUMMARY, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.measure import BETAS, SHUFFLES, identity, measure
+from tts_generate.publish.measuring import BETAS, SHUFFLES, identity, measure
 
 _OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")
 """Paths that a controller's repo may hold, and a later commit may take away."""

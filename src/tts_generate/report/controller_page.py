@@ -43,6 +43,8 @@ def controller_page(
 
 def _cell(text: object) -> str:
     """Text that stays within its cell of a table, and is no markup."""
+    if isinstance(text, Mapping):
+        text = ", ".join(f"{name} {value}" for name, value in text.items())
     return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())
 
 

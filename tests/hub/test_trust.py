@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
-from hub_checks import CODE, forget, good, put
+from hub_checks import CODE, card, forget, good, put
 from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+from test_publish import FORMATS
 from typer.testing import CliRunner
 
-from tts_generate import load_controller
+from tts_generate import ServerModel, load_controller
 from tts_generate.cli import app
-from tts_generate.errors import ControllerError, HubError, InputError, UntrustedCodeError
+from tts_generate.errors import ControllerError, HubError, InputError, UnknownNameError, UntrustedCodeError
+from tts_generate.hub.card import check_code, parse_card
 from tts_generate.hub.fetch import lock
 from tts_generate.hub.pin import MovingRevisionWarning
 from tts_generate.loading import builtin_folder
@@ -261,3 +266,63 @@ def test_load_time_from_the_cache_without_torch(hub: HubServer, tmp_path: Path) 
         best = min(best, float(done.stdout.split()[-1]))
     assert best < 0.05
     assert not hub.requests()
+
+
+class TestDoors:
+    """Whatever loads a controller by its name takes a repo's."""
+
+    def test_replay_from_the_command_line(self, hub: HubServer, tmp_path: Path) -> None:
+        commit = put(hub, "user/x", good())
+        store = str(shutil.copytree(FORMATS / "store", tmp_path / "store"))
+        command = ["replay", store, "--controller", f"user/x@{commit}", "--shuffles", "2"]
+        refused = CliRunner().invoke(app, command)
+        assert refused.exit_code == 1
+        outputs = []
+        for how in ("--sandbox", "--trust-remote-code"):
+            done = CliRunner().invoke(app, [*command, how, "--json", str(tmp_path / "r.json")])
+            assert done.exit_code == 0, done.output
+            outputs.append(json.loads((tmp_path / "r.json").read_text()))
+        assert outputs[0] == outputs[1]
+        traced = CliRunner().invoke(app, ["trace", store, "--controller", f"user/x@{commit}", "--sandbox"])
+        assert traced.exit_code == 0, traced.output
+
+    def test_servers(self) -> None:
+        model = ServerModel("http://127.0.0.1:9/v1")
+        for how in ({"revision": "main"}, {"revision": "main", "sandbox": True}):
+            with pytest.raises(InputError, match="is for a repo of the Hub"):
+                model.generate("1 + 1", controller="cmc", **how)  # type: ignore[arg-type]
+
+    def test_a_controller_object_is_loaded_already(self) -> None:
+        for how in ({"revision": "main"}, {"sandbox": True}):
+            with pytest.raises(InputError, match="this one is a Controller object"):
+                load_controller(load_controller("asc"), **how)  # type: ignore[arg-type]
+
+    def test_code_that_ends_the_process_is_an_error(self, tmp_path: Path) -> None:
+        for name, content in good(CODE.replace(b'print("RAN")', b"raise SystemExit(3)")).items():
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ControllerError, match="does not load: SystemExit: 3"):
+            load_controller(tmp_path, trust_remote_code=True)
+
+
+class TestAnyBytes:
+    @given(st.binary(max_size=400))
+    def test_no_bytes_are_a_card_by_chance(self, text: bytes) -> None:
+        with pytest.raises((ControllerError, UnknownNameError)):
+            parse_card(text, "controller.json")
+
+    @given(st.data())
+    def test_a_field_of_anything_is_taken_or_refused(self, data: st.DataObject) -> None:
+        value = st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=8,
+        )
+        field = data.draw(st.sampled_from(sorted(card())))
+        text = json.dumps({**card(), field: data.draw(value)}).encode()
+        try:
+            taken = parse_card(text, "controller.json")
+            check_code(taken, CODE, "controller.py")
+        except (ControllerError, UnknownNameError) as error:
+            assert "controller." in str(error)  # noqa: PT017
+            return
+        assert taken["format"] == "tts-controller/1"

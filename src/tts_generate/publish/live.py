@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from tts_generate.controller import Controller
-from tts_generate.engine import enable
-from tts_generate.engine.cards import model_card
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
-from tts_generate.publish.measuring import public_model
 from tts_generate.trajectories import Question
+from tts_generate.trajectories.schema import public_model
 
 
 def measure_live(
@@ -40,6 +38,9 @@ def measure_live(
     Raises:
         InputError: a question without a right answer.
     """
+    from tts_generate.engine import enable
+    from tts_generate.engine.cards import model_card
+
     for question in questions:
         if question.gold_answer is None:
             raise InputError(f"question {question.question_id!r} has no gold_answer; accuracy needs one of each.")

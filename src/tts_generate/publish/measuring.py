@@ -22,6 +22,7 @@ from tts_generate.replay import Recording
 from tts_generate.search.narrow import BRANCHES
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories.schema import public_model
 
 FORMAT = "tts-evaluation/1"
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -75,7 +76,7 @@ def measure(
         {
             "name": recording.name,
             "fingerprint": print_,
-            "model": public_model(store.manifest.model),
+            "model": {"name_or_path": "unknown", **public_model(store.manifest.model)},
             "source": store.manifest.source,
             "seed": store.manifest.seed,
             "questions": len(recording.questions),
@@ -98,17 +99,6 @@ def measure(
         "average": [_row(row, source.path, name) for row in map(as_dict, found_all.average)],
         "live": [],
     }
-
-
-def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says of a model, without the folders of this machine.
-
-    >>> public_model({"name_or_path": "/home/me/models/tiny"}), public_model({"name_or_path": "Qwen/Qwen3-0.6B"})
-    ({'name_or_path': 'tiny'}, {'name_or_path': 'Qwen/Qwen3-0.6B'})
-    """
-    name = str(model.get("name_or_path") or "unknown")
-    local = name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
-    return {**model, "name_or_path": Path(name).name if local else name}
 
 
 def identity(card: Card) -> str:

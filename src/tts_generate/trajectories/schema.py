@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -181,10 +181,18 @@ class Manifest:
 
     def published(self) -> Manifest:
         """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""
-        name = str(self.model.get("name_or_path") or "")
-        if not name.startswith(("/", "~", ".")) and "\\" not in name:
-            return self
-        return dataclasses.replace(self, model={**self.model, "name_or_path": re.split(r"[/\\]", name.rstrip("/"))[-1]})
+        return dataclasses.replace(self, model=public_model(self.model))
+
+
+def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of a model, without the folders of this machine.
+
+    >>> public_model({"name_or_path": "/home/me/models/tiny"}), public_model({"name_or_path": "Qwen/Qwen3-0.6B"})
+    ({'name_or_path': 'tiny'}, {'name_or_path': 'Qwen/Qwen3-0.6B'})
+    """
+    name = str(model.get("name_or_path") or "")
+    local = name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
+    return {**model, "name_or_path": Path(name).name} if local else dict(model)
 
 
 def to_table(trajectories: Iterable[Trajectory]) -> pa.Table:

@@ -395,6 +395,80 @@ def test_slow_answers(hub: HubServer, api: HfApi) -> None:
     assert time.monotonic() - start > 0.35
 
 
+def post(hub: HubServer, path: str, content: bytes) -> Any:
+    """A request that no client library would make."""
+    return httpx.post(hub.url + path, content=content, headers={"Authorization": f"Bearer {hub.token}"})
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ([], "the first line of a commit is its header"),
+        ([{"key": "file", "value": {"path": "a", "content": ""}}], "the first line of a commit is its header"),
+        ([{"key": "rename", "value": {}}], "unknown line of a commit: 'rename'"),
+        ([{"key": "file", "value": {"path": "a", "content": "?", "encoding": "base64"}}], "not base64"),
+        ([{"key": "file", "value": {"path": "../a", "content": ""}}], "invalid path in a commit: '../a'"),
+        ([{"key": "file", "value": {"path": ".git/config", "content": ""}}], "invalid path"),
+        ([{"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": "0" * 64}}], "was not uploaded"),
+    ],
+)
+def test_commits_that_no_client_makes(hub: HubServer, api: HfApi, lines: list[dict[str, Any]], text: str) -> None:
+    head = hub.repo("user/model").head
+    header = [{"key": "header", "value": {"summary": "x"}}] if "header" not in text else []
+    body = "\n".join(json.dumps(line) for line in header + lines).encode()
+    got = post(hub, "/api/models/user/model/commit/main", body)
+    assert got.status_code == 400
+    assert text in got.json()["error"]
+    assert hub.repo("user/model").head == head
+
+
+def test_an_upload_of_other_bytes_than_announced(hub: HubServer, api: HfApi) -> None:
+    sha256 = hashlib.sha256(b"right").hexdigest()
+    asked = {"operation": "upload", "objects": [{"oid": sha256, "size": 5}, {"oid": "short", "size": 1}]}
+    told, wrong = post(hub, "/user/model.git/info/lfs/objects/batch", json.dumps(asked).encode()).json()["objects"]
+    assert "not a sha256" in wrong["error"]["message"]
+    upload, verify = (told["actions"][name]["href"] for name in ("upload", "verify"))
+    assert httpx.put(upload, content=b"wrong").status_code == 400
+    checked = json.dumps({"oid": sha256, "size": 5}).encode()
+    assert post(hub, verify.removeprefix(hub.url), checked).status_code == 404
+    assert httpx.put(upload, content=b"right").status_code == 200
+    assert post(hub, verify.removeprefix(hub.url), checked).status_code == 200
+    assert httpx.put(upload.replace("signature=", "signature=x"), content=b"right").status_code == 403
+
+
+def test_what_this_hub_has_not(hub: HubServer, api: HfApi) -> None:
+    assert "this Hub has no POST /api/spaces" in post(hub, "/api/spaces/semantic-search", b"").json()["error"]
+    assert "this Hub has no POST" in post(hub, "/api/models/user/model/super-squash/main", b"").json()["error"]
+    got = httpx.get(hub.url + "/api/models/user/model/xet-read-token/main")
+    assert "HF_HUB_DISABLE_XET=1" in got.headers["x-error-message"]
+
+
+def test_many_clients_at_once(hub: HubServer, api: HfApi) -> None:
+    """Without `parent_commit` all commits land, in a line."""
+    repo = hub.repo("user/model")
+
+    def publish(n: int) -> None:
+        api.create_commit(
+            "user/model", [add(f"{n}.txt", bytes([n])), add(f"{n}.bin", bytes([n]))], commit_message=f"{n}"
+        )
+
+    threads = [threading.Thread(target=publish, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {commit.title for _, commit in repo.history()} == {*map(str, range(8)), "first", "initial commit"}
+    assert all(repo.read(f"{n}.{ending}") == bytes([n]) for n in range(8) for ending in ("txt", "bin"))
+
+
+def test_a_mistake_of_the_server_is_not_kept_quiet() -> None:
+    hub = HubServer()
+    hub.create("user/model").commits.clear()  # now it is broken
+    assert httpx.get(f"{hub.url}/api/models/user/model").status_code == 500
+    with pytest.raises(KeyError):
+        hub.close()
+
+
 def test_faults_that_make_no_sense(hub: HubServer) -> None:
     for what in (
         {},

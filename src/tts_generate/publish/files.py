@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tts_generate.errors import ControllerError
 from tts_generate.hub.card import CARD, entry_of
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
@@ -135,11 +137,34 @@ def read_evaluation(text: bytes, where: object, source: Source | None = None) ->
     return told
 
 
+def licence_of(readme: str, where: object) -> str | None:
+    r"""The licence that the head of a README names; None if it names none.
+
+    Raises:
+        ControllerError: the head is no YAML.
+
+    >>> licence_of("---\nlicense: mit\n---\nText.", "README.md")
+    'mit'
+    """
+    try:
+        head = yaml.safe_load(_parts(readme)[0])
+    except yaml.YAMLError as error:
+        raise ControllerError(f"{where}: its head is no YAML ({str(error).splitlines()[0]}).") from error
+    found = head.get("license") if isinstance(head, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _parts(readme: str) -> tuple[str, str]:
+    """The head of a README, without its marks, and its text."""
+    if not readme.startswith("---\n") or "\n---" not in readme[4:]:
+        return "", readme
+    end = readme.index("\n---", 4)
+    return readme[4:end], readme[end + 4 :]
+
+
 def own_words_of(readme: str) -> str:
     """What an author wrote into a README, its head left out; nothing where tts-generate wrote it."""
-    body = readme
-    if readme.startswith("---\n") and "\n---" in readme[4:]:
-        body = readme[readme.index("\n---", 4) + 4 :]
+    body = _parts(readme)[1]
     written = GENERATED in body or "Not measured yet: `tts-generate publish" in body
     return "" if written else body.strip()
 

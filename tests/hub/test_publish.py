@@ -32,6 +32,7 @@ from tts_generate.publish import Benchmark, Published, measure_live, publish, pu
 from tts_generate.replay import Recording, replay
 from tts_generate.testing import random_trajectories, recording_of
 from tts_generate.testing.hub import File, HubServer
+from tts_generate.trajectories import TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
 QUICK: dict[str, Any] = {"shuffles": 3, "betas": (0.0, 0.5, 1.0)}
@@ -116,6 +117,15 @@ class TestRepo:
         assert "### Live" in page
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
+
+    def test_stores_of_the_hub_are_cited_by_their_commit(self, hub: HubServer, folder: Path, store: Path) -> None:
+        sent = TrajectoryStore.open(store).push_to_hub("user/sums", tag="v1")
+        publish(folder, "user/few", stores=["user/sums@v1"], **QUICK)
+        (told,) = json.loads(hub.repo("user/few").read("evaluation/summary.json"))["stores"]
+        assert (told["name"], told["origin"]) == ("sums", f"user/sums@{sent.commit}")
+        page = hub.repo("user/few").read("README.md").decode()
+        assert yaml.safe_load(page.split("---")[1])["datasets"] == ["user/sums"]
+        assert f"/datasets/user/sums/tree/{sent.commit}" in page
 
     def test_the_same_again_is_no_commit(self, hub: HubServer, folder: Path, store: Path) -> None:
         first = publish(folder, "user/few", stores=[store], **QUICK)

@@ -22,7 +22,7 @@ def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of a controller, or of a search.")],
     repo: Annotated[str, typer.Argument(help="The repo, user/name; made where it does not exist.")],
     store: Annotated[
-        list[Path] | None, typer.Option(help="A store to measure it on; may be given again. Of a search: its own.")
+        list[str] | None, typer.Option(help="A store to measure it on; may be given again. Of a search: its own.")
     ] = None,
     benchmark: Annotated[
         list[str] | None,

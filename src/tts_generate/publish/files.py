@@ -56,12 +56,14 @@ def repo_files(
     files = {CARD: source.card_text, **recipe_files(source.card, source.code)}
     if source.code is not None:
         files[entry_of(source.card)[0]] = source.code
-    datasets = sorted({benchmark.dataset_id for benchmark in benchmarks.values()})
+    datasets = {benchmark.dataset_id for benchmark in benchmarks.values()}
+    origins = [store.get("origin") for store in evaluation["stores"]] if evaluation is not None else []
+    datasets |= {origin.partition("@")[0] for origin in origins if origin}
     if evaluation is not None:
         files |= evaluation_files(evaluation)
         for name, benchmark in benchmarks.items():
             files[f".eval_results/{name}.yaml"] = results_yaml(_results(evaluation, name, benchmark)).encode()
-    front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=datasets)
+    front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=sorted(datasets))
     page = controller_page(
         source.card, evaluation, repo_id=repo_id, knobs="\n".join(knob_table(source.card)), own_words=own_words
     )

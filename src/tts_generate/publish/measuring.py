@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ SHUFFLES = 100
 
 def measure(
     source: Source,
-    stores: Sequence[Path],
+    stores: Sequence[str | Path],
     *,
     betas: Sequence[float] = BETAS,
     shuffles: int = SHUFFLES,
@@ -42,7 +43,7 @@ def measure(
 
     Args:
         source: the controller; code that nobody vouches for runs in the sandbox, a step at a time.
-        stores: folders of trajectory stores, of one `interval_tokens`.
+        stores: trajectory stores, folders or datasets of the Hub, of one `interval_tokens`.
         betas: its budgets; those outside its range are left out.
         shuffles: orders of the branches.
         trust_remote_code: run its code in this process, where it may compile.
@@ -57,7 +58,7 @@ def measure(
         ControllerError: the controller fails.
     """
     opened = [TrajectoryStore.open(store) for store in stores]
-    recordings = [Recording.from_store(store) for store in opened]
+    recordings = [replace(Recording.from_store(store), name=_name(store)) for store in opened]
     prints = [fingerprint(recording) for recording in recordings]
     for number, found in enumerate(prints):
         if found in prints[:number]:
@@ -75,6 +76,7 @@ def measure(
         {
             "name": recording.name,
             "fingerprint": print_,
+            "origin": store.origin,
             "model": public_model(store.manifest.model),
             "source": store.manifest.source,
             "seed": store.manifest.seed,
@@ -109,6 +111,11 @@ def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
     name = str(model.get("name_or_path") or "unknown")
     local = name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
     return {**model, "name_or_path": Path(name).name if local else name}
+
+
+def _name(store: TrajectoryStore) -> str:
+    """What a store is called: its folder, or its dataset on the Hub."""
+    return store.path.name if store.origin is None else store.origin.partition("@")[0].rpartition("/")[2]
 
 
 def identity(card: Card) -> str:

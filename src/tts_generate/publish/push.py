@@ -62,7 +62,8 @@ def publish(
     Args:
         folder: with `controller.json`, as `save_pretrained` and a search write it.
         repo_id: `user/name`; made where it does not exist.
-        stores: trajectory stores to measure it on; what `evaluation/` in the folder holds is taken if left out.
+        stores: trajectory stores to measure it on, folders or datasets of the Hub; what `evaluation/` in the folder
+            holds is taken if left out.
         live: rows of `measure_live`.
         benchmarks: of the Hub, by the name of the store with their questions; they get `.eval_results/`.
         betas: budgets to measure.
@@ -174,8 +175,7 @@ def _evaluated(
     """What is measured now, else what the folder says was."""
     kept = source.path / SUMMARY
     if stores:
-        paths = [Path(store) for store in stores]
-        told = measure(source, paths, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
+        told = measure(source, stores, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
     elif kept.is_file():
         told = read_evaluation(kept.read_bytes(), kept, source)
     elif live:

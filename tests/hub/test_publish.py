@@ -32,6 +32,7 @@ from tts_generate.publish import Benchmark, Published, measure_live, publish, pu
 from tts_generate.replay import Recording, replay
 from tts_generate.testing import random_trajectories, recording_of
 from tts_generate.testing.hub import File, HubServer
+from tts_generate.trajectories import TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
 QUICK: dict[str, Any] = {"shuffles": 3, "betas": (0.0, 0.5, 1.0)}
@@ -88,6 +89,7 @@ class TestRepo:
         publish(folder, "user/few", stores=[store, make_store(tmp_path / "more", seed=3)], **QUICK)
         page = hub.repo("user/few").read("README.md").decode()
         head = yaml.safe_load(page.split("---")[1])
+        assert head["license"] == "mit"
         assert head["library_name"] == "tts_generate"
         assert head["tags"] == ["tts-controller", "test-time-scaling", "custom_generate"]
         for words in ("What I think of it.", "SC@24", "ASC@24", "CMC β=0.5", "few β=1", "against SC@24", "## Limits",
@@ -115,6 +117,15 @@ class TestRepo:
         assert "### Live" in page
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
+
+    def test_stores_of_the_hub_are_cited_by_their_commit(self, hub: HubServer, folder: Path, store: Path) -> None:
+        sent = TrajectoryStore.open(store).push_to_hub("user/sums", tag="v1")
+        publish(folder, "user/few", stores=["user/sums@v1"], **QUICK)
+        (told,) = json.loads(hub.repo("user/few").read("evaluation/summary.json"))["stores"]
+        assert (told["name"], told["origin"]) == ("sums", f"user/sums@{sent.commit}")
+        page = hub.repo("user/few").read("README.md").decode()
+        assert yaml.safe_load(page.split("---")[1])["datasets"] == ["user/sums"]
+        assert f"/datasets/user/sums/tree/{sent.commit}" in page
 
     def test_the_same_again_is_no_commit(self, hub: HubServer, folder: Path, store: Path) -> None:
         first = publish(folder, "user/few", stores=[store], **QUICK)
@@ -158,6 +169,9 @@ class TestRefused:
             ("model.safetensors", b"x", r"few/model\.safetensors: a controller's repo holds no weights"),
             ("old/state.pkl", b"x", r"few/old/state\.pkl: a controller's repo holds no weights"),
             ("fast.so", b"x", r"few/fast\.so"),
+            ("notes.txt", b"x", r"few/notes\.txt is no part of a controller's repo"),
+            ("helper.py", b"x = 1", r"few/helper\.py is no part of a controller's repo"),
+            ("README.md", b"---\na: [\n---\n", r"README\.md: its head is no YAML"),
             ("README.md", b"my token is hf_" + b"a" * 32, r"README\.md, line \d+: looks like a Hugging Face token"),
             ("README.md", b"sk-ant-" + b"a" * 32, r"README\.md, line \d+: looks like an API key"),
             ("README.md", b"see /home/alice/notes", r"README\.md, line \d+: looks like the path of a home folder"),
@@ -290,6 +304,11 @@ class TestFaults:
             publish(folder, "user/few")
         assert repo.head == head
         assert len(hub.requests("*/commit/*")) == 5
+
+    def test_a_tag_that_is_refused(self, hub: HubServer, folder: Path) -> None:
+        hub.fault("*/tag/*", status=403)
+        with pytest.raises(HubError, match=r"user/few is published at commit .* could not be tagged"):
+            publish(folder, "user/few")
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_a_commit_that_is_refused(self, hub: HubServer, folder: Path, status: int) -> None:

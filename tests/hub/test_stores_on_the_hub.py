@@ -102,7 +102,8 @@ def test_push_and_back(hub: HubServer, store: TrajectoryStore, tmp_path: Path) -
     assert found.questions == tuple(QUESTIONS)
     assert found.origin == f"user/store@{made.commit}"
     assert TrajectoryStore.open(Path("user/store@v1")).trajectories() == ROWS[:20]
-    assert Recording.from_store(f"user/store@{made.commit}").questions[0].branches == BRANCHES
+    recording = Recording.from_store(f"user/store@{made.commit}")
+    assert (recording.name, recording.questions[0].branches) == ("store", BRANCHES)
     copy = pull("user/store", tmp_path / "copy")
     assert copy.trajectories() == ROWS[:20]
     assert sorted(path.name for path in copy.path.iterdir()) == sorted(

@@ -22,7 +22,7 @@ def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of a controller, or of a search.")],
     repo: Annotated[str, typer.Argument(help="The repo, user/name; made where it does not exist.")],
     store: Annotated[
-        list[Path] | None, typer.Option(help="A store to measure it on; may be given again. Of a search: its own.")
+        list[str] | None, typer.Option(help="A store to measure it on; may be given again. Of a search: its own.")
     ] = None,
     benchmark: Annotated[
         list[str] | None,
@@ -38,7 +38,9 @@ def publish(
         bool, typer.Option("--replace", help="Even if it does not beat what is published there.")
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
-    licence: Annotated[str, typer.Option("--license", help="Its licence.")] = "apache-2.0",
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Its licence; what its README says, else apache-2.0.")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Publish a controller, measured, in one commit; or what a search found. Nothing newer is ever overwritten."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tts_generate.errors import ControllerError
 from tts_generate.hub.card import CARD, entry_of
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
@@ -54,12 +56,14 @@ def repo_files(
     files = {CARD: source.card_text, **recipe_files(source.card, source.code)}
     if source.code is not None:
         files[entry_of(source.card)[0]] = source.code
-    datasets = sorted({benchmark.dataset_id for benchmark in benchmarks.values()})
+    datasets = {benchmark.dataset_id for benchmark in benchmarks.values()}
+    origins = [store.get("origin") for store in evaluation["stores"]] if evaluation is not None else []
+    datasets |= {origin.partition("@")[0] for origin in origins if origin}
     if evaluation is not None:
         files |= evaluation_files(evaluation)
         for name, benchmark in benchmarks.items():
             files[f".eval_results/{name}.yaml"] = results_yaml(_results(evaluation, name, benchmark)).encode()
-    front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=datasets)
+    front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=sorted(datasets))
     page = controller_page(
         source.card, evaluation, repo_id=repo_id, knobs="\n".join(knob_table(source.card)), own_words=own_words
     )
@@ -135,11 +139,34 @@ def read_evaluation(text: bytes, where: object, source: Source | None = None) ->
     return told
 
 
+def licence_of(readme: str, where: object) -> str | None:
+    r"""The licence that the head of a README names; None if it names none.
+
+    Raises:
+        ControllerError: the head is no YAML.
+
+    >>> licence_of("---\nlicense: mit\n---\nText.", "README.md")
+    'mit'
+    """
+    try:
+        head = yaml.safe_load(_parts(readme)[0])
+    except yaml.YAMLError as error:
+        raise ControllerError(f"{where}: its head is no YAML ({str(error).splitlines()[0]}).") from error
+    found = head.get("license") if isinstance(head, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _parts(readme: str) -> tuple[str, str]:
+    """The head of a README, without its marks, and its text."""
+    if not readme.startswith("---\n") or "\n---" not in readme[4:]:
+        return "", readme
+    end = readme.index("\n---", 4)
+    return readme[4:end], readme[end + 4 :]
+
+
 def own_words_of(readme: str) -> str:
     """What an author wrote into a README, its head left out; nothing where tts-generate wrote it."""
-    body = readme
-    if readme.startswith("---\n") and "\n---" in readme[4:]:
-        body = readme[readme.index("\n---", 4) + 4 :]
+    body = _parts(readme)[1]
     written = GENERATED in body or "Not measured yet: `tts-generate publish" in body
     return "" if written else body.strip()
 

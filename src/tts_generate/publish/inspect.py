@@ -13,7 +13,8 @@ from tts_generate.hub.source import Source
 from tts_generate.loading import find_source, is_shipped
 from tts_generate.publish.files import SUMMARY, read_evaluation
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.push import files_in, published_evaluation
+from tts_generate.publish.push import files_in
+from tts_generate.publish.standing import published_evaluation
 from tts_generate.saving import RECIPE, check_recipe
 
 

@@ -32,7 +32,7 @@ SHUFFLES = 100
 
 def measure(
     source: Source,
-    stores: Sequence[Path],
+    stores: Sequence[str | Path],
     *,
     betas: Sequence[float] = BETAS,
     shuffles: int = SHUFFLES,
@@ -43,7 +43,7 @@ def measure(
 
     Args:
         source: the controller; code that nobody vouches for runs in the sandbox, a step at a time.
-        stores: folders of trajectory stores, of one `interval_tokens`.
+        stores: trajectory stores, folders or datasets of the Hub, of one `interval_tokens`.
         betas: its budgets; those outside its range are left out.
         shuffles: orders of the branches.
         trust_remote_code: run its code in this process, where it may compile.
@@ -76,6 +76,7 @@ def measure(
         {
             "name": recording.name,
             "fingerprint": print_,
+            "origin": store.origin,
             "model": {"name_or_path": "unknown", **public_model(store.manifest.model)},
             "source": store.manifest.source,
             "seed": store.manifest.seed,

@@ -8,22 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
+from tts_generate.errors import ControllerError, HubError, InputError
 from tts_generate.hub import client, commit
-from tts_generate.hub.card import CARD, Card, parse_card
+from tts_generate.hub.card import entry_of
 from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.hub.trust import Trust
-from tts_generate.publish.contest import Verdict, compare
-from tts_generate.publish.files import SUMMARY, own_words_of, read_evaluation, repo_files
+from tts_generate.publish.contest import Verdict
+from tts_generate.publish.files import SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.measuring import BETAS, SHUFFLES, identity, measure
-
-_OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")
-"""Paths that a controller's repo may hold, and a later commit may take away."""
-_LEFT = {".gitattributes", "LICENSE", "LICENSE.txt", ".gitignore"}
-_MAX_SUMMARY = 32 << 20
+from tts_generate.publish.measuring import BETAS, SHUFFLES, measure
+from tts_generate.publish.standing import LEFT, LICENCES, OURS, check_standing
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def publish(
     trust_remote_code: Trust = False,
     replace: bool = False,
     private: bool | None = None,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     message: str | None = None,
 ) -> Published:
     """Publish a controller's folder as a repo of the Hub.
@@ -66,7 +62,8 @@ def publish(
     Args:
         folder: with `controller.json`, as `save_pretrained` and a search write it.
         repo_id: `user/name`; made where it does not exist.
-        stores: trajectory stores to measure it on; what `evaluation/` in the folder holds is taken if left out.
+        stores: trajectory stores to measure it on, folders or datasets of the Hub; what `evaluation/` in the folder
+            holds is taken if left out.
         live: rows of `measure_live`.
         benchmarks: of the Hub, by the name of the store with their questions; they get `.eval_results/`.
         betas: budgets to measure.
@@ -75,7 +72,7 @@ def publish(
         trust_remote_code: measure its code in this process; else it runs in the sandbox.
         replace: publish it even if it is no better than what is there, or cannot be compared with it.
         private: make a new repo private.
-        licence: an identifier such as `apache-2.0`.
+        licence: an identifier such as `mit`; what the folder's README says, else `apache-2.0`.
         message: of the commit.
 
     Raises:
@@ -86,7 +83,7 @@ def publish(
     if not is_repo_id(repo_id):
         raise InputError(f"{repo_id!r} is no repo of the Hub; expected is 'user/name'.")
     source = read_folder(Path(folder))
-    check_kinds(files_in(source.path), source.path)
+    _check_files(source)
     commit.check_login(repo_id)
     evaluation = _evaluated(source, stores, live, betas, shuffles, threads, trust_remote_code)
     chosen = dict(benchmarks or {})
@@ -94,12 +91,20 @@ def publish(
         if evaluation is None or name not in {store["name"] for store in evaluation["stores"]}:
             raise InputError(f"benchmarks names {name!r}, and no store of that name was measured.")
     readme = source.path / "README.md"
-    words = own_words_of(readme.read_text("utf-8")) if readme.is_file() else ""
-    files = repo_files(source, evaluation, repo_id, benchmarks=chosen, licence=licence, own_words=words)
+    text = readme.read_text("utf-8") if readme.is_file() else ""
+    files = repo_files(
+        source,
+        evaluation,
+        repo_id,
+        benchmarks=chosen,
+        licence=licence or licence_of(text, readme) or "apache-2.0",
+        own_words=own_words_of(text),
+    )
+    files |= {name: (source.path / name).read_bytes() for name in LICENCES if (source.path / name).is_file()}
     check_leaks(files)
     parent = commit.head_of(repo_id)
     there = client.paths(repo_id, parent) if parent is not None else []
-    verdict = _contest(repo_id, parent, there, source.card, evaluation, replace)
+    verdict = check_standing(repo_id, parent, there, source.card, evaluation, replace)
     if parent is None:
         parent = commit.create(repo_id, private=private)
         there = client.paths(repo_id, parent)
@@ -110,16 +115,37 @@ def _push(
     repo_id: str, parent: str, there: Sequence[str], files: Mapping[str, bytes], message: str, verdict: Verdict | None
 ) -> Published:
     """One commit, read back, then tagged."""
-    stale = [path for path in there if path not in files and _OURS.fullmatch(path)]
+    stale = [path for path in there if path not in files and OURS.fullmatch(path)]
     if not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files):
         return Published(repo_id, parent, None, client.page(repo_id, parent), verdict)
     made = commit.commit(repo_id, files, stale, parent, message)
     wrong = client.differing(repo_id, made, files)
     if wrong:
         raise HubError(f"{repo_id} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
-    tag = _next_tag(commit.tags(repo_id))
-    commit.tag(repo_id, tag, made)
+    try:
+        tag = _next_tag(commit.tags(repo_id))
+        commit.tag(repo_id, tag, made)
+    except HubError as error:
+        raise HubError(f"{repo_id} is published at commit {made}, but that could not be tagged: {error}") from error
     return Published(repo_id, made, tag, client.page(repo_id, made), verdict)
+
+
+def _check_files(source: Source) -> None:
+    """Refuse a folder with files that would have to be left out, or must not go up.
+
+    Raises:
+        ControllerError: naming the file.
+    """
+    paths = [path for path in files_in(source.path) if not any(p.startswith((".", "__")) for p in path.split("/"))]
+    check_kinds(paths, source.path)
+    code = {entry_of(source.card)[0]} if "entry" in source.card else set()
+    for path in paths:
+        foreign_code = path.endswith(".py") and "/" not in path and path not in code
+        if foreign_code or not (OURS.fullmatch(path) or path in LEFT):
+            raise ControllerError(
+                f"{source.path / path} is no part of a controller's repo, which is one file of code, its card and what "
+                "was measured; take it out."
+            )
 
 
 def files_in(folder: Path) -> list[str]:
@@ -149,8 +175,7 @@ def _evaluated(
     """What is measured now, else what the folder says was."""
     kept = source.path / SUMMARY
     if stores:
-        paths = [Path(store) for store in stores]
-        told = measure(source, paths, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
+        told = measure(source, stores, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
     elif kept.is_file():
         told = read_evaluation(kept.read_bytes(), kept, source)
     elif live:
@@ -158,63 +183,6 @@ def _evaluated(
     else:
         return None
     return {**told, "live": [*told["live"], *map(dict, live)]}
-
-
-def _contest(
-    repo_id: str, parent: str | None, there: Sequence[str], card: Card, ours: Mapping[str, Any] | None, replace: bool
-) -> Verdict | None:
-    """Whether ours may take the place of what is there.
-
-    Raises:
-        ConflictError: it may not, or that cannot be told.
-    """
-    foreign = [path for path in there if not (_OURS.fullmatch(path) or path in _LEFT)]
-    if parent is None or (CARD not in there and not foreign):
-        return None
-    otherwise = "publish elsewhere, or say replace=True (--replace)"
-    if CARD not in there:
-        if not replace:
-            raise ConflictError(f"{repo_id} is something else than a controller (it holds {foreign[0]}); {otherwise}.")
-        return None
-    try:
-        theirs = published_evaluation(repo_id, parent)
-        verdict = None if ours is None or theirs is None else compare(ours, theirs)
-        same = _published_identity(repo_id, parent) == identity(card) and (theirs is None or ours is not None)
-    except ControllerError as error:
-        if not replace:
-            raise ConflictError(f"{repo_id} cannot be compared with: {error} {otherwise.capitalize()}.") from error
-        return None
-    if replace or same or (verdict is not None and verdict.better):  # the page of the same one may be made anew
-        return verdict
-    if verdict is None:
-        raise ConflictError(
-            f"{repo_id} at {parent} and this controller were not measured on a common store, so it cannot be said that "
-            f"this one is better; measure it on the stores of that one's {SUMMARY} (--store), {otherwise}."
-        )
-    raise ConflictError(f"this controller does not beat {repo_id} at {parent}: {verdict}; {otherwise}.")
-
-
-def _published_identity(repo_id: str, revision: str) -> str:
-    """Which controller a repo holds, as far as its card says; its code is not looked at."""
-    path = client.download(repo_id, revision, CARD)
-    return identity(parse_card(path.read_bytes(), f"{repo_id}/{CARD}"))
-
-
-def published_evaluation(repo_id: str, revision: str, source: Source | None = None) -> dict[str, Any] | None:
-    """What a repo says was measured, data of which nothing runs; None if it says nothing.
-
-    Raises:
-        ControllerError: it is damaged, too large, or of another controller than `source`.
-        HubError: the repo cannot be asked.
-    """
-    path = client.cached(repo_id, revision, SUMMARY)
-    if path is None and not client.offline() and SUMMARY in client.paths(repo_id, revision):
-        path = client.download(repo_id, revision, SUMMARY)
-    if path is None:
-        return None
-    if path.stat().st_size > _MAX_SUMMARY:
-        raise ControllerError(f"{SUMMARY} of {repo_id} has {path.stat().st_size:,} bytes; at most {_MAX_SUMMARY:,}.")
-    return read_evaluation(path.read_bytes(), f"{repo_id}/{SUMMARY}", source)
 
 
 def _next_tag(tags: Sequence[str]) -> str:

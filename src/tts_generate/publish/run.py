@@ -45,7 +45,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
     if result is None:
         read_settings(run)
         raise InputError(f"{run} has no {RESULT} yet; let the search end first.")
-    chosen = [Path(store) for store in stores] or [Path(path) for path in result.get("paths", ())]
+    chosen = list(stores) or list(result.get("paths", ()))
     if not chosen:
         raise InputError(f"{run / RESULT} does not say where its stores are; name them (--store).")
     _check_stores(chosen, result["settings"]["stores"], run)
@@ -63,7 +63,7 @@ def is_run(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
-def _check_stores(stores: Sequence[Path], searched: dict[str, str], run: Path) -> None:
+def _check_stores(stores: Sequence[str | Path], searched: dict[str, str], run: Path) -> None:
     there = {fingerprint(Recording.from_store(store)) for store in stores}
     for name, expected in searched.items():
         if expected not in there:

@@ -56,6 +56,11 @@ class TrajectoryStore:
     origin: str | None = None
     """Where on the Hub it is from, as `user/name@commit`; None for a folder of yours."""
 
+    @property
+    def name(self) -> str:
+        """What it is called: its folder, or its dataset on the Hub."""
+        return self.path.name if self.origin is None else self.origin.partition("@")[0].rpartition("/")[2]
+
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Read manifest and questions.

@@ -27,17 +27,19 @@ LAYERS = [
     {"runner", "published", "loading"},
     {"saving"},
     {"trajectories"},
+    {"tracking"},
     {"replay", "engine", "server", "tiny"},
     {"recipe"},
-    {"evaluate", "report", "testing"},
+    {"evaluate", "report", "testing", "metrics"},
+    {"harness"},
     {"search"},
     {"publish"},
     {"demo"},
     {"cli"},
 ]
 ONLY_IN = {
-    "torch": {"engine", "tiny", "demo", "cli"},
-    "transformers": {"engine", "recipe", "tiny", "demo", "cli"},
+    "torch": {"engine", "tiny", "demo", "cli", "harness"},
+    "transformers": {"engine", "recipe", "tiny", "demo", "cli", "harness", "tracking"},
     "accelerate": {"engine"},
     "psutil": {"engine"},
     "scipy": {"statistics"},
@@ -49,6 +51,9 @@ ONLY_IN = {
     "httpx2": {"server", "hub"},
     "anthropic": {"search"},
     "optuna": {"search"},
+    "lm_eval": {"harness"},
+    "inspect_ai": {"harness"},
+    "trackio": {"tracking"},
 }
 
 

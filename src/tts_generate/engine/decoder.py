@@ -45,6 +45,11 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, static: bool = False) -> None:
         check_model(model)
+        if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            raise UnsupportedError(
+                "transformers keeps no key-value cache while a model trains with gradient checkpointing; call "
+                "model.eval() or model.gradient_checkpointing_disable() around generate."
+            )
         self.model = model
         config = model.config.get_text_config(decoder=True)
         self.config = config
@@ -217,6 +222,8 @@ def check_model(model: PreTrainedModel) -> None:
             f"{name} takes no past_key_values: its state is all it keeps, in a cache of its own. strategy='autotts' "
             "needs attention in some layers; hybrids are fine."
         )
+    if getattr(config, "num_kv_shared_layers", 0):
+        raise UnsupportedError(f"{name} shares keys and values between layers, which strategy='autotts' does not know.")
     unknown = {type(layer).__name__ for layer in layers_of(config) if type(layer) not in SLOTTED}
     if unknown:
         raise UnsupportedError(

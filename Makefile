@@ -35,6 +35,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/hub.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -52,6 +51,8 @@ class Evaluation:
     """Episodes that tell what to change; of candidates that are code."""
     confirmed: Mapping[str, int] | None = None
     """How many `episodes` were run in strict mode too, and the `seed` of their choice; all came out the same."""
+    warned: tuple[str, ...] = ()
+    """What its process warned of, such as hooks that do not compile. Untrusted text."""
     problem: str | None = None
     """Why it has no curve: its code failed, or it was disqualified. Untrusted text."""
 
@@ -98,7 +99,7 @@ class Evaluation:
             "gains": list(self.gains),
             "score": self.score,
         }
-        for name in ("interval", "telling", "confirmed", "problem"):
+        for name in ("interval", "confirmed", "warned", "problem"):
             if getattr(self, name) not in (None, ()):
                 row[name] = getattr(self, name)
         return {**row, "telling": [asdict(one) for one in self.telling]} if self.telling else row
@@ -107,13 +108,17 @@ class Evaluation:
     def from_dict(cls, row: Mapping[str, Any], written: Mapping[str, Written]) -> Evaluation:
         """The evaluation that `to_dict` wrote; `written` are the archive's candidates that are code."""
         candidate = Candidate.from_dict(row) if "knobs" in row else written[row["name"]]
-        numbers = (tuple(row[name]) for name in ("tokens", "accuracy", "gains"))
-        found = cls(candidate, row["rung"], *numbers, row["score"])
-        return dataclasses.replace(
-            found,
-            interval=tuple(row["interval"]) if "interval" in row else None,
+        return cls(
+            candidate,
+            row["rung"],
+            tuple(row["tokens"]),
+            tuple(row["accuracy"]),
+            tuple(row["gains"]),
+            row["score"],
+            interval=(row["interval"][0], row["interval"][1]) if "interval" in row else None,
             telling=tuple(Telling(**one) for one in row.get("telling", ())),
             confirmed=row.get("confirmed"),
+            warned=tuple(row.get("warned", ())),
             problem=row.get("problem"),
         )
 

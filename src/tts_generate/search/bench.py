@@ -20,6 +20,8 @@ class Look:
 
     curve: Curve
     telling: Sequence[Telling] = ()
+    warned: Sequence[str] = ()
+    """What its process warned of. Untrusted text."""
 
 
 class Bench(Protocol):
@@ -37,6 +39,7 @@ class Bench(Protocol):
         cost: Cost = "tokens",
         threads: int | None = 1,
         confirm: int | None = None,
+        tell: bool = False,
     ) -> Look:
         """What a candidate does on `part`.
 
@@ -47,6 +50,7 @@ class Bench(Protocol):
             cost: what its budgets are counted in.
             threads: of its replay.
             confirm: seed of the choice of episodes that are to come out the same in strict mode.
+            tell: look for telling episodes too.
 
         Raises:
             CandidateError: code that failed, or that does not come out the same.
@@ -69,8 +73,9 @@ class Families:
         cost: Cost = "tokens",
         threads: int | None = 1,
         confirm: int | None = None,
+        tell: bool = False,
     ) -> Look:
-        """See `Bench.look`; there is nothing to confirm."""
+        """See `Bench.look`; there is nothing to confirm, and nobody to tell."""
         assert isinstance(candidate, Candidate)
         family = narrowed(candidate.family(self.kind), fewest_branches(part.recordings))
         return Look(curve_of(part, family, fidelity, cost=cost, threads=threads))

@@ -19,7 +19,7 @@ from tts_generate.search.choice import Contest, Measured, ablation
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
 from tts_generate.search.narrow import narrowed, narrowed_ranges
-from tts_generate.search.objective import Fidelity, gain_over
+from tts_generate.search.objective import Fidelity, Gains, gain_over
 from tts_generate.search.parameters import ParametersProposer
 from tts_generate.search.questions import fewest_branches
 
@@ -40,8 +40,6 @@ class Knobs:
         StoreError: it reads what the recordings do not hold.
     """
 
-    gain = staticmethod(gain_over)
-
     def __init__(
         self,
         kind: type[Controller],
@@ -58,6 +56,7 @@ class Knobs:
                 raise UnknownNameError.of(f"knob of {name} to search", knob, ranges)
         self.ranges = {knob: room for knob, room in ranges.items() if knobs is None or knob in knobs}
         self.bench = Families(self.kind)
+        self.gain: Gains = gain_over
         self._knobs = knobs
         for recording in recordings:
             recording.check(self.kind.from_beta(0.5))

@@ -55,7 +55,7 @@ class Judge:
         fidelity, confirms = self.rungs[rung], self.bench.confirms
         seed = secrets.randbits(32) if confirms and rung == len(self.rungs) - 1 else None
         try:
-            look = self.bench.look(self.part, candidate, fidelity, cost=self.cost, confirm=seed)
+            look = self.bench.look(self.part, candidate, fidelity, cost=self.cost, confirm=seed, tell=confirms > 0)
         except CandidateError as error:
             what = "disqualified: " if error.reason == "different" else ""
             return Evaluation.failed(candidate, rung, f"{what}{error}")
@@ -64,8 +64,9 @@ class Judge:
             return Evaluation.of(candidate, rung, look.curve, gain)
         sure = None if seed is None else {"episodes": confirms, "seed": seed}
         low, high = gain.interval()
-        more = {"interval": (round(low, 4), round(high, 4)), "telling": tuple(look.telling), "confirmed": sure}
-        return Evaluation.of(candidate, rung, look.curve, gain, **more)
+        more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure}
+        told = {"telling": tuple(look.telling), "warned": tuple(look.warned)}
+        return Evaluation.of(candidate, rung, look.curve, gain, **more, **told)
 
     def evaluate_all(self, candidates: Sequence[Proposal], rung: int, history: History) -> list[Evaluation]:
         """Each candidate's evaluation, from the history or new; new ones over all cores, kept at once."""

@@ -6,9 +6,9 @@ at its own budgets, and the gain is the difference at equal cost, question by qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +89,8 @@ class Gain:
         return {"mean": self.mean, "worst": self.worst, "at_costs": list(self.at_costs), "interval": self.interval()}
 
 
-class Gains(Protocol):
-    """How a candidate's gain over the reference is read off their curves: `gain_over` or `gain_at_own_cost`."""
-
-    def __call__(self, reference: Curve, candidate: Curve, weights: NDArray[np.float64], /) -> Gain:
-        """The candidate's gain."""
+Gains = Callable[[Curve, Curve, NDArray[np.float64]], Gain]
+"""How a gain is read off the reference's curve and a candidate's: `gain_over` or `gain_at_own_cost`."""
 
 
 def curve_of(

@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 class Way(Protocol):
     """What one kind of search does its own way: who proposes, how candidates run, how the best is written."""
 
-    bench: Bench
-    gain: Gains
+    @property
+    def bench(self) -> Bench:
+        """What runs the candidates."""
+
+    @property
+    def gain(self) -> Gains:
+        """How their gains are read off."""
 
     def settings(self) -> dict[str, Any]:
         """What two searches of one folder must agree in, plain JSON values."""
@@ -124,7 +129,7 @@ class Search:
             kind = self._class(self.setup.controller)
             self._knobs = Knobs(kind, self.setup.controller, self.setup.knobs, recordings, self.setup.seed)
         elif not self.agent.beta:
-            looks = {name: _one_budget(getattr(self.setup, name)) for name in ("select", "fresh")}
+            looks: dict[str, Any] = {name: _one_budget(getattr(self.setup, name)) for name in ("select", "fresh")}
             self.setup = dataclasses.replace(self.setup, rungs=tuple(map(_one_budget, self.setup.rungs)), **looks)
 
     def _way(self, out: Path) -> Way:

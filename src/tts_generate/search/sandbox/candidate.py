@@ -34,8 +34,9 @@ class Candidate:
         warnings: what its process warned of, such as code that does not compile. Untrusted text.
     """
 
-    def __init__(self, channel: Channel, mode: Mode, seed: int) -> None:
+    def __init__(self, channel: Channel, mode: Mode, seed: int, quiet: bool = False) -> None:
         self.mode = mode
+        self._quiet = quiet
         self.name = ""
         self.warnings: list[str] = []
         self.keeper: Keeper | None = None
@@ -185,7 +186,8 @@ class Candidate:
             self._channel.refuse("warnings that are no texts")
         for text in warned:
             self.warnings.append(clean(text)[:2000])
-            warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
+            if not self._quiet:
+                warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
 
 
 def order_of(recording: Recording, question: int, shuffle: int, shuffles: int, first: int) -> list[int]:

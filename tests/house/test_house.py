@@ -42,7 +42,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "huggingface_hub": {"hub"},
-    "httpx2": {"server"},
+    "httpx2": {"server", "search"},
     "anthropic": {"search"},
     "optuna": {"search"},
 }

@@ -128,6 +128,8 @@ class Entry:
     """A candidate that is code, as the archive keeps it."""
 
     candidate: Written
+    kind: str
+    """The name of its class."""
     round: int
     seed: int
     """Of the search."""
@@ -138,13 +140,13 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        told = {"round": self.round, "seed": self.seed, "usd": self.usd, "knobs_at": self.knobs}
+        told = {"class": self.kind, "round": self.round, "seed": self.seed, "usd": self.usd, "knobs_at": self.knobs}
         return {"kind": "written", **self.candidate.to_dict(), **told}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Entry:
         """The entry that `to_dict` wrote."""
-        return cls(Written.from_dict(row), row["round"], row["seed"], row["usd"], row["knobs_at"])
+        return cls(Written.from_dict(row), row["class"], row["round"], row["seed"], row["usd"], row["knobs_at"])
 
 
 @dataclass(frozen=True)

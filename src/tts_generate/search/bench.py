@@ -27,8 +27,9 @@ class Look:
 class Bench(Protocol):
     """Runs candidates of one kind."""
 
-    confirms: int
-    """Episodes that `look` runs again to confirm the others; 0 where nothing has to be confirmed."""
+    @property
+    def confirms(self) -> int:
+        """Episodes that `look` runs again to confirm the others; 0 where nothing has to be confirmed."""
 
     def look(
         self,

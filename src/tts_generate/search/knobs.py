@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,11 +80,11 @@ class Knobs:
         lost = ablation(candidate.schedule, self.ranges, measured, contest, fidelity)
         return {"candidate": candidate.to_dict(), "ablation": lost}
 
-    def write_best(self, folder: Path, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
-        """Write the controller with the candidate's schedules as a folder."""
+    def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
+        """Write the controller with the candidate's schedules."""
         assert isinstance(candidate, Candidate)
         write_controller(
-            folder,
+            history.folder / "best",
             self.name,
             candidate.schedule,
             name=f"found_{candidate.name}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tts_generate.controller import Controller
-from tts_generate.errors import CandidateError, InputError
+from tts_generate.errors import CandidateError, InputError, TTSError
 from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
@@ -61,8 +61,8 @@ class Way(Protocol):
     ) -> dict[str, Any]:
         """What the result says of the candidate chosen: `candidate`, `ablation`, and more."""
 
-    def write_best(self, folder: Path, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
-        """Write the candidate as a controller folder."""
+    def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
+        """Write the candidate as the controller folder `best` of the search."""
 
     def close(self) -> None:
         """End what it holds open."""
@@ -132,14 +132,14 @@ class Search:
             looks: dict[str, Any] = {name: _one_budget(getattr(self.setup, name)) for name in ("select", "fresh")}
             self.setup = dataclasses.replace(self.setup, rungs=tuple(map(_one_budget, self.setup.rungs)), **looks)
 
-    def _way(self, out: Path) -> Way:
+    def _way(self, say: Callable[[str], None]) -> Way:
         """What this search does its own way; the caller closes it."""
         if self._knobs is not None:
             return self._knobs
         from tts_generate.search.agent.way import AgentWay
 
         assert self.agent is not None
-        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, out)
+        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say)
 
     def _class(self, name: str) -> type[Controller]:
         load_controller(name, trust_remote_code=self.setup.trust_remote_code)  # says what is wrong with it, if anything
@@ -156,6 +156,7 @@ class Search:
         held_out: Sequence[Path] = (),
         command: str = "",
         watch: Callable[[Progress], None] = lambda progress: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
         """Search for `minutes`, those of earlier sittings counted; then choose, measure and write `out`.
 
@@ -167,6 +168,7 @@ class Search:
             held_out: stores that are opened after the choice, once; a folder that has its held-out result keeps it.
             command: noted in the result.
             watch: told after every round.
+            say: of an agent's search: told which locks are in force, what the budget affords, what ends it.
 
         Returns:
             What `result.json` holds.
@@ -183,9 +185,13 @@ class Search:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
         setup = self.setup
         propose, select = split(self.whole, setup.seed)
-        way = self._way(out)
+        way = self._way(say)
         contest = choosing.Contest(way.bench, self.reference, setup.cost, threads, way.gain)
-        history = History(out, self._settings(way))
+        try:
+            history = History(out, self._settings(way))
+        except TTSError:
+            way.close()
+            raise
         try:
             judge = Judge(propose, way.bench, self.reference, setup.rungs, setup.cost, threads, way.gain)
             proposer = way.proposer(judge, history)
@@ -203,7 +209,7 @@ class Search:
                 **about,
             }
             history.write(RESULT, result)
-            self._write_best(way, out, chosen.candidate, result)
+            self._write_best(way, history, chosen.candidate, result)
             if held_out and history.read(HELD_OUT) is None:
                 history.write(HELD_OUT, self._held_out(chosen.candidate, held_out, contest))
         finally:
@@ -268,7 +274,7 @@ class Search:
             "at_accuracy": choosing.at_accuracy(measured, rows[0]),
         }
 
-    def _write_best(self, way: Way, out: Path, candidate: Proposal, result: dict[str, Any]) -> None:
+    def _write_best(self, way: Way, history: History, candidate: Proposal, result: dict[str, Any]) -> None:
         gain = result["fresh"]["gain"]["mean"]
         gained = f"{gain:+.2f} points over {self.setup.reference} at equal {self.setup.cost} on its own search set."
         provenance = {
@@ -278,7 +284,7 @@ class Search:
             "stores": result["settings"]["stores"],
             "gain": gain,
         }
-        way.write_best(out / "best", candidate, gained, provenance)
+        way.write_best(history, candidate, gained, provenance)
 
 
 def write_report(out: Path) -> Path:

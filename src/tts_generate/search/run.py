@@ -29,6 +29,7 @@ from tts_generate.search.questions import Part, check, fewest_branches, split
 
 if TYPE_CHECKING:
     from tts_generate.search.agent import Agent
+    from tts_generate.search.sandbox import Sandbox
 
 
 class Way(Protocol):
@@ -107,6 +108,7 @@ class Search:
     Args:
         setup: what is searched.
         agent: has a language model write the candidates; the knobs of `setup.controller` are searched if left out.
+        box: the sandbox that the agent's candidates run in; one with every lock if left out.
 
     Raises:
         StoreError: a store that cannot be read.
@@ -116,6 +118,7 @@ class Search:
 
     setup: Setup
     agent: Agent | None = None
+    box: Sandbox | None = None
     whole: Part = field(init=False)
     reference: type[Controller] = field(init=False)
 
@@ -139,7 +142,7 @@ class Search:
         from tts_generate.search.agent.way import AgentWay
 
         assert self.agent is not None
-        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say)
+        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box)
 
     def _class(self, name: str) -> type[Controller]:
         load_controller(name, trust_remote_code=self.setup.trust_remote_code)  # says what is wrong with it, if anything

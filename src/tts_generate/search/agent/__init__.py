@@ -39,10 +39,6 @@ class Agent:
     """Whether it writes families over beta, or single controllers (off: an ablation of the paper)."""
     retries: int = 8
     """Of a request that the API did not take, each after a longer pause or as long as it says."""
-    without_locks: tuple[str, ...] = ()
-    """Locks of the sandbox to leave off, by name."""
-    sandbox_prefix: tuple[str, ...] = ()
-    """A command that starts a container around the sandbox; see `Sandbox`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_cost_usd < float("inf"):

@@ -8,12 +8,10 @@ every error of a tool to the model.
 from __future__ import annotations
 
 import difflib
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
-from anthropic import beta_tool
 from anthropic.lib.tools import BetaFunctionTool, ToolError
 
 from tts_generate.errors import CandidateError, InputError, UnknownNameError
@@ -73,7 +71,7 @@ class Desk:
         found = [self.read_history, self.read_controller, self.write_controller, self.replay, self.compare]
         if self._traces:
             found.append(self.read_trace)
-        return [beta_tool(_answering(self, tool)) for tool in found]
+        return [_Tool(self, tool) for tool in found]
 
     def failed(self, problem: str, code: str | None = None) -> None:
         """Keep that a proposal, or the round, came to nothing; once, however often the round is gone through."""
@@ -234,21 +232,25 @@ class Desk:
         return told
 
 
-def _answering(desk: Desk, tool: Callable[..., str]) -> Callable[..., str]:
+class _Tool(BetaFunctionTool[Any]):
     """A tool whose errors are answers, where they are the model's."""
 
-    @functools.wraps(tool)
-    def answer(*args: Any, **kwargs: Any) -> str:
+    def __init__(self, desk: Desk, tool: Callable[..., str]) -> None:
+        super().__init__(tool)
+        self._desk = desk
+
+    def call(self, input: object) -> Any:
+        """Run it."""
         try:
-            return tool(*args, **kwargs)
+            return super().call(input)
         except (CandidateError, InputError) as error:
             printed = f"\nIt printed: {error.output}" if isinstance(error, CandidateError) and error.output else ""
             raise ToolError(shortened(f"{error}{printed}")) from error
         except Exception as error:
-            desk.fault = error
+            if str(error).startswith("Invalid arguments") and error.__cause__ is not None:  # by the tool's schema
+                raise ToolError(f"{error}: {error.__cause__}") from error
+            self._desk.fault = error
             raise
-
-    return answer
 
 
 def _text(code: str) -> str:

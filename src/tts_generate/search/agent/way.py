@@ -39,6 +39,7 @@ class AgentWay:
         reference: the controller to beat.
         reference_name: as users name it.
         say: told what is in force, what is affordable, and what ends the search.
+        box: where candidates run; one of its own if left out.
 
     Raises:
         InputError: no key, no price, or a budget below one round.
@@ -52,6 +53,7 @@ class AgentWay:
         reference: type[Controller],
         reference_name: str,
         say: Callable[[str], None],
+        box: Sandbox | None = None,
     ) -> None:
         self._agent, self._seed, self._reference_name, self._say = agent, seed, reference_name, say
         self._price = price_of(agent.model, agent.prices)
@@ -66,11 +68,11 @@ class AgentWay:
             raise InputError(
                 "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters."
             )
-        box = Sandbox(without=agent.without_locks, prefix=agent.sandbox_prefix)
-        self.bench = Workbench(box, reference)
+        self._own = Sandbox() if box is None else None
+        self.bench = Workbench(box or self._own, reference)  # type: ignore[arg-type]
         self.gain: Gains = gain_over if agent.beta else gain_at_own_cost
         self._ledger: Ledger | None = None
-        say(box.line)
+        say(self.bench.box.line)
 
     def settings(self) -> dict[str, Any]:
         """What two searches of one folder must agree in; the budget may be raised."""
@@ -130,7 +132,8 @@ class AgentWay:
 
     def close(self) -> None:
         """End the candidates' processes, the connections and the journal."""
-        self.bench.box.close()
+        if self._own is not None:
+            self._own.close()
         self._client.close()
         if self._ledger is not None:
             self._ledger.close()

@@ -15,15 +15,16 @@ def climb(judge: Judge, candidate: Written, history: History) -> tuple[Evaluatio
 
     It goes on where its score is at least the median of all that were looked at before at this rung, its own included.
     """
-    for rung in range(len(judge.rungs)):
+    last = len(judge.rungs) - 1
+    for rung in range(last + 1):
         (found,) = judge.evaluate_all([candidate], rung, history)
         if found.problem is not None:
             return found, "It failed."
         bar = _bar(history, found)
-        if found.score < bar:
+        if found.score < bar and rung < last:
             return found, (
                 f"It was not looked at closer: its score {found.score:+.2f} is below the median {bar:+.2f} of those at "
-                f"rung {rung + 1} of {len(judge.rungs)}."
+                f"rung {rung + 1} of {last + 1}."
             )
     episodes = (found.confirmed or {}).get("episodes", 0)
     return found, f"It went through all rungs; {episodes} random episodes came out the same in strict mode."

@@ -47,6 +47,19 @@ def script(*turns: Turn) -> Script:
     return lambda body, number: rest.pop(0) if rest else Reply("I am done.")
 
 
+def by_place(*rounds: Sequence[Turn], end: Turn | None = None) -> Script:
+    """What is said depends on the round and on how far its conversation is, so that it can be gone on with anywhere."""
+
+    def turn(body: dict[str, Any], number: int) -> Turn:
+        opened = body["messages"][0]["content"]
+        place = int(opened.partition("round ")[2].partition(".")[0]) - 1
+        call = len(body["messages"]) // 2
+        turns = rounds[place] if place < len(rounds) else ()
+        return turns[call] if call < len(turns) else end or Reply("I am done.")
+
+    return turn
+
+
 class MessagesServer:
     """`with MessagesServer(script) as server:`; its address is `server.url`."""
 

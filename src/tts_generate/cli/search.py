@@ -66,10 +66,11 @@ def search(
     """
     from tts_generate.search import Progress, Search, Setup, write_report
 
-    given: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
-    given |= {"calls": calls, "max_tokens": max_tokens, "without": without}
-    locks = {"without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
-    agent = _agent(proposer, given | locks, {"controller": controller, "knobs": knobs})
+    spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
+    spends |= {"calls": calls, "max_tokens": max_tokens}
+    others = {"without": without, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
+    _refuse(proposer, {**spends, **others}, {"controller": controller, "knobs": knobs})
+    agent = _agent(spends, without) if proposer == "anthropic" else None
     setup = Setup(
         tuple(stores),
         controller=controller or "composed",
@@ -99,30 +100,34 @@ def search(
     _conclude(result, reference, cost, write_report(out), out / "best")
 
 
-def _agent(proposer: str, given: dict[str, Any], others: dict[str, Any]) -> Any:
-    """The agent that the options ask for; None for the parameters proposer.
+def _refuse(proposer: str, agents: dict[str, Any], others: dict[str, Any]) -> None:
+    """Refuse options of the proposer that was not chosen.
 
     Raises:
-        InputError: an option of the other proposer, or no budget.
+        InputError: naming the first.
     """
-    foreign = given if proposer == "parameters" else others
+    foreign, owner = (agents, "anthropic") if proposer == "parameters" else (others, "parameters")
     for name, value in foreign.items():
-        if value:
-            other = "anthropic" if proposer == "parameters" else "parameters"
-            raise InputError(f"--{name.replace('_', '-')} is for --proposer {other}; this is {proposer}.")
-    if proposer == "parameters":
-        return None
-    if given["max_cost_usd"] is None:
-        raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
+        if value not in (None, "", []):
+            raise InputError(f"--{name.replace('_', '-')} is for --proposer {owner}; this is {proposer}.")
+
+
+def _agent(spends: dict[str, Any], without: str) -> Any:
+    """The agent that the options ask for.
+
+    Raises:
+        InputError: no budget, or an ablation that there is not.
+    """
     from tts_generate.search.agent import Agent
 
-    off = [name.strip() for name in given.pop("without").split(",") if name.strip()]
+    if spends["max_cost_usd"] is None:
+        raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
+    off = [name.strip() for name in without.split(",") if name.strip()]
     for name in off:
         if name not in ("traces", "beta"):
             raise UnknownNameError.of("ablation", name, ("traces", "beta"))
-    kept = {name: value for name, value in given.items() if value is not None and "lock" not in name}
-    kept.pop("sandbox_prefix", None)
-    return Agent(**kept, traces="traces" not in off, beta="beta" not in off)
+    given = {name: value for name, value in spends.items() if value is not None}
+    return Agent(**given, traces="traces" not in off, beta="beta" not in off)
 
 
 def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:

@@ -43,7 +43,7 @@ class Agent:
     def __post_init__(self) -> None:
         if not 0 < self.max_cost_usd < float("inf"):
             raise InputError(f"--max-cost-usd must be a number above 0, got {self.max_cost_usd}.")
-        for name, least, most in (("max_tokens", 1024, 21_000), ("calls", 1, 1000), ("retries", 0, 100)):
+        for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, 1000), ("retries", 0, 100)):
             if not least <= getattr(self, name) <= most:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} must be from {least} to {most}, got {getattr(self, name)}.")

@@ -166,7 +166,7 @@ class Ledger(anthropic.Middleware):
             self._price.of(reply["usage"])
             if not isinstance(reply["content"], list):
                 raise TypeError("content is no list")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._keep("none", usd=most, why=f"no message: {text[:200]}")
             raise ServerError(f"the API answered something that is no message ({error}): {text[:200]!r}.") from error
         return dict(reply)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anthropic
+import httpx2
 
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
@@ -26,6 +27,8 @@ from tts_generate.search.written.workbench import Workbench
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
 """Of a usual round: requests; tokens of a reply, of a tool's result, of the tools' definitions, of the opening."""
+_PATIENCE = httpx2.Timeout(900.0, connect=10.0)
+"""For one reply; long enough for the longest that an agent may ask for, so that none has to be streamed."""
 _BYTES = 3.5
 """Of a token of the system prompt, about."""
 
@@ -63,7 +66,7 @@ class AgentWay:
                 f"--max-cost-usd {agent.max_cost_usd:g} is below one round, which is expected to cost about "
                 f"${self._estimate:.2f} with {agent.model}: give more, or a cheaper --model, or fewer --calls."
             )
-        self._client = anthropic.Anthropic(max_retries=agent.retries)
+        self._client = anthropic.Anthropic(max_retries=agent.retries, timeout=_PATIENCE)
         if self._client.api_key is None and self._client.auth_token is None and self._client.credentials is None:
             raise InputError(
                 "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters."

@@ -19,6 +19,8 @@ _REPLAYED = (0.0, 0.5, 1.0)
 _BRANCHES = (64, 2)
 """Of the random recordings: as many as usual, and as few as there may be."""
 _EPISODES = 24
+_MOST = 1e15
+"""Of a knob that is a number."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,22 @@ def examine(box: Sandbox, code: str, *, families: bool = True) -> Examined:
 
 
 def _check_knobs(opened: Candidate, rows: Sequence[dict[str, Knob]], families: bool) -> None:
-    """Refuse a schedule that is no budget."""
-    if any(row.keys() != rows[0].keys() for row in rows):
-        raise CandidateError("knobs", f"{opened.name}.schedule names other knobs at other betas; name all, always.")
+    """Refuse a schedule that is no budget; its values may be forged, so nothing is taken for granted."""
+    for beta, row in zip(_BETAS, rows, strict=True):
+        if row.keys() != rows[0].keys():
+            raise CandidateError(
+                "knobs", f"{opened.name} has other knobs at beta {beta:g} than at 0; name all, always."
+            )
+        for knob, value in row.items():
+            is_name = isinstance(value, str)
+            if is_name != isinstance(rows[0][knob], str) or not (is_name or abs(float(value)) < _MOST):
+                raise CandidateError("knobs", f"{opened.name}: {knob} is {value!r:.40} at beta {beta:g}.")
     try:
         check_monotone(opened.name, _BETAS, rows)
-    except (ConformanceError, ValueError, TypeError) as error:
+    except ConformanceError as error:
         raise CandidateError("knobs", str(error)) from None
     if not families and any(row != rows[0] for row in rows):
-        raise CandidateError(
-            "knobs", f"{opened.name}.schedule depends on beta; in this search every knob is a constant."
-        )
+        raise CandidateError("knobs", f"{opened.name}.schedule depends on beta; here every knob is a constant.")
     middle: dict[str, Any] = rows[50]
     (again,) = opened.knobs([0.5], **middle)
     if again != middle:

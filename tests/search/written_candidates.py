@@ -38,7 +38,7 @@ REMEMBERS = GOOD.replace("OneByOne", "Remembers").replace(
 ) + "\n\nseen = []\n"  # fmt: skip
 """Honest on random recordings of 64 and 2 branches; on those of 24 it counts the episodes of others."""
 
-FORGED = GOOD + "\n    @property\n    def knobs(self):\n        return {}\n"
+FORGED = GOOD + "\n    @property\n    def knobs(self):\n        return FORGED\n"
 
 BROKEN = {
     "syntax": (GOOD.replace("def begin(self", "def begin(self,,"), "not Python"),
@@ -47,9 +47,9 @@ BROKEN = {
     "a file": (GOOD.replace("do.open, do", "open('/etc/passwd')\n        do.open, do", 1), "may not use 'open'"),
     "no budget": (GOOD.replace("0.5 + 0.4 * beta", "0.5 + abs(beta - 0.5)"), "rises and falls with beta"),
     "no knobs": (GOOD.replace("return {", "return {} if beta > 0.9 else {"), "needs every knob"),
-    "forged knobs": (FORGED.format("{'a': 1} if self.beta > 0.5 else {'b': 1}"), "has other knobs at beta 0.51"),
-    "endless knobs": (FORGED.format("{'a': 10 ** 80}"), "a is 1000000"),
-    "names and numbers": (FORGED.format("{'a': 1 if self.beta < 0.5 else 'b'}"), "a is 'b' at beta 0.5"),
+    "forged knobs": (FORGED.replace("FORGED", "{'a': 1} if self.beta > 0.5 else {'b': 1}"), "has other knobs at beta 0.51"),
+    "endless knobs": (FORGED.replace("FORGED", "{'a': 10 ** 80}"), "a is 1000000"),
+    "names and numbers": (FORGED.replace("FORGED", "{'a': 1 if self.beta < 0.5 else 'b'}"), "a is 'b' at beta 0.5"),
     "it raises": (GOOD.replace("if state.pooled >= 2", "if 1 // 0"), "ZeroDivisionError"),
     "too many branches": (GOOD.replace("min(2, self.width, state.max_branches)", "3"), "branches"),
     "it stalls": (GOOD.replace("elif state.opened", "elif False and state.opened").replace(", TO_END\n\n", ", 1\n\n"), ""),

@@ -135,6 +135,7 @@ class AgentWay:
 
     def close(self) -> None:
         """End the candidates' processes, the connections and the journal."""
+        self.bench.close()
         if self._own is not None:
             self._own.close()
         self._client.close()

@@ -44,7 +44,7 @@ class Candidate:
         self._seed = seed
         self._rng = np.random.default_rng()
         self._kind: type[StrictController] = StrictController
-        self._sent: dict[int, tuple[int, Relabelled]] = {}
+        self._sent: dict[int, tuple[int, Relabelled, Recording]] = {}  # the recording too, so that its id stays its own
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +57,10 @@ class Candidate:
         self._channel.close()
         if self.keeper is not None:
             self.keeper.close()
+
+    def renew(self) -> None:
+        """Give it the whole wall time of its limits again; of CPU time it has what is left."""
+        self._channel.renew()
 
     @property
     def output(self) -> str:
@@ -178,8 +182,8 @@ class Candidate:
         if id(recording) not in self._sent:
             relabelled = Relabelled.of(recording, self._rng)
             self._channel.ask("recording", relabelled.message, relabelled.raw)
-            self._sent[id(recording)] = len(self._sent), relabelled
-        return self._sent[id(recording)]
+            self._sent[id(recording)] = len(self._sent), relabelled, recording
+        return self._sent[id(recording)][:2]
 
     def _warn(self, warned: object) -> None:
         if type(warned) is not list or len(warned) > 8 or not all(type(text) is str for text in warned):

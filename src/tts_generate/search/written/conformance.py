@@ -9,7 +9,7 @@ from typing import Any
 
 from tts_generate.controller import Knob
 from tts_generate.errors import CandidateError
-from tts_generate.replay import Recording
+from tts_generate.replay import Recording, ReplayResult
 from tts_generate.search.sandbox import Candidate, Sandbox
 from tts_generate.testing import ConformanceError, check_monotone, random_trajectories, recording_of
 
@@ -51,10 +51,7 @@ def examine(box: Sandbox, code: str, *, families: bool = True) -> Examined:
     with box.candidate(code, quiet=True) as opened:
         rows = opened.knobs(_BETAS)
         _check_knobs(opened, rows, families)
-        results = [
-            [opened.replay(recording, beta=beta, shuffles=2, compiled=False) for beta in _REPLAYED]
-            for recording in _recordings()
-        ]
+        results = [_replayed(opened, recording) for recording in _recordings()]
         name = opened.name
     for found in results:
         box.confirm(code, found, shuffles=2, episodes=_EPISODES).require()
@@ -66,7 +63,7 @@ def _check_knobs(opened: Candidate, rows: Sequence[dict[str, Knob]], families: b
     for beta, row in zip(_BETAS, rows, strict=True):
         if row.keys() != rows[0].keys():
             raise CandidateError(
-                "knobs", f"{opened.name} has other knobs at beta {beta:g} than at 0; name all, always."
+                "knobs", f"{opened.name} has other knobs at beta {beta:g} than at 0; name all of them."
             )
         for knob, value in row.items():
             is_name = isinstance(value, str)
@@ -82,6 +79,15 @@ def _check_knobs(opened: Candidate, rows: Sequence[dict[str, Knob]], families: b
     (again,) = opened.knobs([0.5], **middle)
     if again != middle:
         raise CandidateError("knobs", f"{opened.name}: knobs set by hand to {middle} come out as {again}.")
+
+
+def _replayed(opened: Candidate, recording: Recording) -> list[ReplayResult]:
+    """A candidate's replays of a random recording."""
+    try:
+        return [opened.replay(recording, beta=beta, shuffles=2, compiled=False) for beta in _REPLAYED]
+    except CandidateError as error:
+        here = f"in an episode that has {recording.max_branches} branches (never open more than state.max_branches)"
+        raise CandidateError(error.reason, f"{error} This was {here}.", line=error.line, output=error.output) from error
 
 
 def _recordings() -> list[Recording]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,11 +16,14 @@ from tts_generate.search.bench import Look
 from tts_generate.search.candidate import Proposal, Written
 from tts_generate.search.objective import Cost, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
-from tts_generate.search.sandbox import Sandbox
+from tts_generate.search.sandbox import Candidate, Sandbox
 from tts_generate.search.sandbox.candidate import order_of
 from tts_generate.search.written.telling import telling_episodes
 from tts_generate.search.written.traces import compact
 from tts_generate.trace import Event
+
+_Replays = list[list[ReplayResult]]
+"""By recording, then by budget."""
 
 
 class Workbench:
@@ -34,7 +39,9 @@ class Workbench:
     def __init__(self, box: Sandbox, reference: type[Controller]) -> None:
         self.box = box
         self._reference = reference
-        self._replays: dict[tuple[int, Fidelity], tuple[Part, list[list[ReplayResult]]]] = {}
+        self._lock = threading.Lock()
+        self._kept: tuple[str, Candidate] | None = None
+        self._replays: dict[tuple[int, Fidelity], tuple[Part, _Replays]] = {}
 
     def look(
         self,
@@ -76,25 +83,55 @@ class Workbench:
             f"{compact(theirs, gold, lines=16)}"
         )
 
-    def _replay(
-        self, part: Part, candidate: Written, fidelity: Fidelity
-    ) -> tuple[list[list[ReplayResult]], tuple[str, ...]]:
-        """Every replay of a curve, compiled where that is worth while; by recording, then by budget."""
+    def close(self) -> None:
+        """End the process that is kept."""
+        self._keep(None)
+
+    def _replay(self, part: Part, candidate: Written, fidelity: Fidelity) -> tuple[_Replays, tuple[str, ...]]:
+        """Every replay of a curve, compiled where that is worth while.
+
+        The process of the last candidate is kept, because what it has compiled serves the next look at it too.
+        """
         compiled = len(fidelity.betas) * fidelity.shuffles * part.count >= WORTH_COMPILING and _has_numba()
         if compiled:
             self.box.prepare(part.recordings)
-        how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
-        with self.box.candidate(candidate.code, quiet=True) as opened:
-            try:
-                results = [
-                    [opened.replay(recording, beta=beta, compiled=compiled, **how) for beta in fidelity.betas]
-                    for recording in part.recordings
-                ]
-            except StoreError as error:  # it wants to read what this search set does not hold
-                raise CandidateError("decision", str(error)) from error
-            return results, tuple(dict.fromkeys(opened.warnings))
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is not None and kept[0] == candidate.name:
+            with contextlib.suppress(CandidateError):  # it may have come to its limits by the looks before
+                return self._replayed(kept[1], part, candidate, fidelity, compiled)
+        elif kept is not None:
+            kept[1].close()
+        opened = self.box.candidate(candidate.code, quiet=True)
+        return self._replayed(opened, part, candidate, fidelity, compiled)
 
-    def _beside(self, part: Part, fidelity: Fidelity) -> list[list[ReplayResult]]:
+    def _replayed(
+        self, opened: Candidate, part: Part, candidate: Written, fidelity: Fidelity, compiled: bool
+    ) -> tuple[_Replays, tuple[str, ...]]:
+        """The replays and what the process warned of; it is ended if it fails, and kept if not."""
+        how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
+        opened.renew()
+        try:
+            results = [
+                [opened.replay(recording, beta=beta, compiled=compiled, **how) for beta in fidelity.betas]
+                for recording in part.recordings
+            ]
+        except StoreError as error:  # it wants to read what this search set does not hold
+            opened.close()
+            raise CandidateError("decision", str(error)) from error
+        except BaseException:
+            opened.close()
+            raise
+        self._keep((candidate.name, opened))
+        return results, tuple(dict.fromkeys(opened.warnings))
+
+    def _keep(self, opened: tuple[str, Candidate] | None) -> None:
+        with self._lock:
+            before, self._kept = self._kept, opened
+        if before is not None:
+            before[1].close()
+
+    def _beside(self, part: Part, fidelity: Fidelity) -> _Replays:
         """The reference's replays at the same fidelity; the part is kept with them, so that its id stays its own."""
         key = id(part), fidelity
         if key not in self._replays:

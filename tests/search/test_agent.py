@@ -255,9 +255,18 @@ def test_a_call_never_costs_more_than_its_most(
     fresh: int, read: int, written: int, output: int, model: str, more: int
 ) -> None:
     usage = {"input_tokens": fresh, "output_tokens": output}
-    usage |= {"cache_read_input_tokens": read, "cache_creation_input_tokens": written}
+    usage |= {"cache_read_input_tokens": read, "cache_creation_input_tokens": written, "inference_geo": "us"}
     price = price_of(model)
     assert price.of(usage) <= price.at_most(fresh + read + written + more, output) + 1e-12
+
+
+def test_the_page_says_what_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search-agent.md").read_text("utf-8")
+    (table,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "prices.json").write_text(table)
+    assert price_of("claude-sonnet-5-5", tmp_path / "prices.json").date == "2026-11-25"
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, {})
 
 
 def test_a_long_prompt_is_in_the_dearer_tier() -> None:
@@ -396,6 +405,8 @@ class TestBudget:
         assert result["usd"] == spent
         assert result["candidate"]["name"] in (name(GOOD), name(BETTER))
         assert "affords 1 more" in told[1]
+        assert told[2].startswith("round 1, $0.1")
+        assert "read_history: (nothing was measured yet)" in told[2]
         assert "prices of" in told[1]
 
     def test_every_request_fits_into_what_is_left(self, run: Run, tmp_path: Path) -> None:

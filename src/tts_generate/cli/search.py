@@ -95,7 +95,7 @@ def search(
             held_out=held_out or (),
             command=shlex.join(["tts-generate", *sys.argv[1:]]),
             watch=watch,
-            say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
     _conclude(result, reference, cost, write_report(out), out / "best")
 

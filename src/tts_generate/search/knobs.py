@@ -24,7 +24,7 @@ from tts_generate.search.questions import fewest_branches
 
 
 class Knobs:
-    """Searches the knobs of `kind`; see `run.Way`.
+    """Searches the knobs of `kind`; see `way.Way`.
 
     Args:
         kind: the controller.

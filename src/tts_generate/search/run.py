@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,55 +18,18 @@ from tts_generate.loading import builtin_controllers, builtin_folder, load_class
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
-from tts_generate.search.bench import Bench
-from tts_generate.search.candidate import Proposal, Proposer
+from tts_generate.search.candidate import Proposal
 from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
 from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, Progress, best_of, search
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Cost, Fidelity, Gains
+from tts_generate.search.objective import Cost, Fidelity
 from tts_generate.search.questions import Part, check, fewest_branches, split
+from tts_generate.search.way import Way
 
 if TYPE_CHECKING:
     from tts_generate.search.agent import Agent
     from tts_generate.search.sandbox import Sandbox
-
-
-class Way(Protocol):
-    """What one kind of search does its own way: who proposes, how candidates run, how the best is written."""
-
-    @property
-    def bench(self) -> Bench:
-        """What runs the candidates."""
-
-    @property
-    def gain(self) -> Gains:
-        """How their gains are read off."""
-
-    def settings(self) -> dict[str, Any]:
-        """What two searches of one folder must agree in, plain JSON values."""
-
-    def proposer(self, judge: Judge, history: History) -> Proposer:
-        """Who proposes."""
-
-    def usd(self) -> float:
-        """What the proposals have cost so far, US dollars."""
-
-    def about(
-        self,
-        candidate: Proposal,
-        measured: choosing.Measured,
-        contest: choosing.Contest,
-        fidelity: Fidelity,
-        history: History,
-    ) -> dict[str, Any]:
-        """What the result says of the candidate chosen: `candidate`, `ablation`, and more."""
-
-    def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
-        """Write the candidate as the controller folder `best` of the search."""
-
-    def close(self) -> None:
-        """End what it holds open."""
 
 
 @dataclass(frozen=True)

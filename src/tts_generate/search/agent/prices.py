@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Price:
     """Of the table."""
     tiers: tuple[Tier, ...]
     """By rising `prompt_up_to`."""
+    geo: Mapping[str, float] = field(default_factory=dict)
+    """How many times as much calls cost that were answered in a region of the user's choice, by `inference_geo`."""
 
     def of(self, usage: Mapping[str, Any]) -> float:
         """What a call cost, US dollars, from the `usage` of its reply.
@@ -51,7 +53,8 @@ class Price:
         read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
         tier = next(tier for tier in self.tiers if prompt_tokens(usage) <= tier.prompt_up_to)
         paid = usage["input_tokens"] * tier.input + usage["output_tokens"] * tier.output
-        return float((paid + read * tier.cache_read + written * tier.cache_write) / _MILLION)
+        paid += read * tier.cache_read + written * tier.cache_write
+        return float(paid * self.geo.get(usage.get("inference_geo") or "", 1.0) / _MILLION)
 
     def at_most(self, prompt: int, output: int) -> float:
         """The most that a call can cost whose prompt has at most `prompt` tokens and whose reply at most `output`."""
@@ -62,7 +65,7 @@ class Price:
                 length = min(prompt, tier.prompt_up_to)
                 most = max(most, (length * dearest + output * tier.output) / _MILLION)
             least = tier.prompt_up_to
-        return most
+        return most * max([1.0, *self.geo.values()])
 
     def of_round(self, prompt: int, calls: int, output: int, result: int) -> float:
         """What a conversation costs that finds in the cache all that was sent before.
@@ -108,7 +111,7 @@ def price_of(model: str, table: Path | None = None) -> Price:
         if row["format"] != FORMAT:
             raise ValueError(f"format {row['format']!r}, {FORMAT!r} is expected")
         models = {name: _tiers(tiers) for name, tiers in row["models"].items()}
-        date = str(row["date"])
+        date, geo = str(row["date"]), {name: float(times) for name, times in row.get("inference_geo", {}).items()}
     except OSError as error:
         raise InputError(f"cannot read the prices in {table}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,7 +119,7 @@ def price_of(model: str, table: Path | None = None) -> Price:
     if model not in models:
         hint = f"A budget cannot be kept without its price: pass --prices FILE ({where} is of {date})."
         raise UnknownNameError.of("model", model, models, hint)
-    return Price(model, date, models[model])
+    return Price(model, date, models[model], geo)
 
 
 def _tiers(rows: Any) -> tuple[Tier, ...]:

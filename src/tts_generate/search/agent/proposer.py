@@ -40,7 +40,7 @@ class AgentProposer:
         reference: name of the controller to beat.
         seed: of the search.
         estimate: US dollars that a round is expected to cost while none has been run.
-        say: told what ends the search.
+        say: told of every call of a tool, and what ends the search.
     """
 
     name = "anthropic"
@@ -122,6 +122,7 @@ class AgentProposer:
         desk = Desk(
             self._judge, self._bench, self._history, number, lambda: self._ledger.so_far,
             origin=self._agent.model, seed=self._seed, beta=self._agent.beta, traces=self._agent.traces,
+            say=self._say,
         )  # fmt: skip
         last: BetaMessage | None = None
         try:

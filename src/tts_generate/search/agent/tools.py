@@ -43,6 +43,7 @@ class Desk:
         seed: of the search.
         beta: whether candidates are families.
         traces: whether it sees executions.
+        say: told of every call of a tool, in a line.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Desk:
         seed: int,
         beta: bool,
         traces: bool,
+        say: Callable[[str], None],
     ) -> None:
         self._judge, self._bench, self._history, self._number = judge, bench, history, number
         self._usd, self._accounted = usd, usd()
         self._origin, self._seed, self._beta, self._traces = origin, seed, beta, traces
+        self._say = say
         self.candidates: list[Written] = []
         """Those of this round that passed, in the order in which they were written."""
         self.fault: Exception | None = None
@@ -72,6 +75,11 @@ class Desk:
         if self._traces:
             found.append(self.read_trace)
         return [_Tool(self, tool) for tool in found]
+
+    def tell(self, tool: str, answer: str) -> None:
+        """Say what a tool answered, in a line."""
+        first = answer.strip().partition("\n")[0]
+        self._say(f"round {self._number + 1}, ${self._usd():.2f}, {tool}: {first[:140]}")
 
     def failed(self, problem: str, code: str | None = None) -> None:
         """Keep that a proposal, or the round, came to nothing; once, however often the round is gone through."""
@@ -242,9 +250,12 @@ class _Tool(BetaFunctionTool[Any]):
     def call(self, input: object) -> Any:
         """Run it."""
         try:
-            return super().call(input)
+            answer = str(super().call(input))
+            self._desk.tell(self.name, answer)
+            return answer
         except (CandidateError, InputError) as error:
             printed = f"\nIt printed: {error.output}" if isinstance(error, CandidateError) and error.output else ""
+            self._desk.tell(self.name, str(error))
             raise ToolError(shortened(f"{error}{printed}")) from error
         except Exception as error:
             if str(error).startswith("Invalid arguments") and error.__cause__ is not None:  # by the tool's schema

@@ -1,4 +1,4 @@
-"""The search whose candidates a language model writes: what it does its own way (`run.Way`)."""
+"""The search whose candidates a language model writes: what it does its own way (`way.Way`)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AgentWay:
         seed: of the search.
         reference: the controller to beat.
         reference_name: as users name it.
-        say: told what is in force, what is affordable, and what ends the search.
+        say: told what is in force, what is affordable, every call of a tool, and what ends the search.
         box: where candidates run; one of its own if left out.
 
     Raises:

@@ -158,6 +158,18 @@ def test_a_recording_is_not_gone_on_with_by_another_model(tmp_path: Path) -> Non
         record(live.model, live.tokenizer, questions, tmp_path / "s", branches=2, **options)
 
 
+def test_a_time_limit_ends_a_recording_and_loses_nothing(tmp_path: Path) -> None:
+    """`max_time` is the same in record() as in generate(): it ends questions, and cuts no branch short."""
+    live = make_live("llama")
+    questions = [Question(f"q{n}", text) for n, text in enumerate(QUESTIONS)]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 40, "progress": False, "branches": 8}
+    whole = record(live.model, live.tokenizer, questions, tmp_path / "whole", **options).trajectories()
+    limited = record(live.model, live.tokenizer, questions, tmp_path / "s", max_time=0.08, **options).trajectories()
+    assert len(limited) < len(whole)
+    assert all(row in whole for row in limited)
+    assert record(live.model, live.tokenizer, questions, tmp_path / "s", **options).trajectories() == whole
+
+
 def test_nothing_to_record() -> None:
     live = make_live("llama")
     with pytest.raises(InputError, match="no question"):

@@ -28,7 +28,7 @@ _AT_ONCE = 512
 """Columns up to which it begins with all that the call's longest branch may need: growing costs more than it saves."""
 
 Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
-"""Episode number -> keys and values of its prompt, and the logits (V,) after it."""
+"""Episode number -> what the layers hold of its prompt, and the logits (V,) after it."""
 
 
 class Admission:
@@ -63,7 +63,7 @@ class Admission:
             if self.room.rows(self.most) < 1:
                 raise InputError(
                     f"a branch of this call may come to {self.most:,} columns of key-value cache, "
-                    f"{self.most * self.room.column_bytes.total():,} bytes, and {sum(self.room.bytes.values()):,} may "
+                    f"{self.room.row_bytes(self.most):,} bytes, and {sum(self.room.bytes.values()):,} may "
                     "be used; raise max_cache_bytes, or pass fewer max_new_tokens."
                 )
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
 from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import MIN_TOKENS, Decoder
+from tts_generate.engine.passes import Passes
 from tts_generate.engine.plan import Feed, feed
 from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
@@ -53,17 +53,14 @@ class Batch:
         settings: Settings,
         criteria: StoppingCriteriaList | None = None,
     ) -> None:
-        self.decoder, self.sampler, self.reader, self.settings = decoder, sampler, reader, settings
-        self.criteria = criteria or StoppingCriteriaList()
+        self.decoder, self.reader, self.settings = decoder, reader, settings
         self.rows = Rows()
+        self.passes = Passes(self.rows, decoder, sampler, settings, criteria or StoppingCriteriaList())
         self.probing: list[Job] = []
         self.completed: list[Job] = []
         self.broken: list[Job] = []
         self.discarded_tokens = 0
-        self._eos = np.array(settings.eos_token_ids, np.int64)
         self._gap = reader.max_probe_tokens + 1 if settings.decode_ahead else 0
-        free_running = not self.criteria and self.sampler.row_wise
-        self._unseen = settings.sync_every if free_running else 1
 
     # ---- rows
 
@@ -72,9 +69,12 @@ class Batch:
         self.decoder.cache.admit(prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)
-        rows = np.array(slots)
-        tokens, logprobs = self._draw(logits.expand(len(slots), -1), rows, np.zeros(len(slots), np.int64))
-        self._note(rows, np.zeros(len(slots), np.int64), tokens.cpu().numpy(), logprobs.cpu().numpy())
+        try:
+            self.passes.begin(np.array(slots), logits)
+        except BaseException:  # a row without a first token is no row
+            for branch in branches:
+                self.rows.release(branch)
+            raise
 
     def start(self, job: Job) -> None:
         """Set a job to work in its branch's row; it may be complete at once, from tokens drawn ahead."""
@@ -168,12 +168,12 @@ class Batch:
     @property
     def spread(self) -> int:
         """Columns that a row may take beyond its branch: a hole, a probe, what fills a pass, passes not looked at."""
-        return self._gap + self.reader.max_tokens + 1 + self._unseen + MIN_TOKENS
+        return self._gap + self.reader.max_tokens + 1 + self.passes.unseen + MIN_TOKENS
 
     @property
     def columns_needed(self) -> int:
         """Columns that the next call of `step` may write."""
-        return self.columns + self._unseen + MIN_TOKENS
+        return self.columns + self.passes.unseen + MIN_TOKENS
 
     # ---- passes
 
@@ -183,8 +183,11 @@ class Batch:
         Nothing is changed before the passes have been carried out: after an error it can be called again.
         """
         plan = self._plan()
-        tokens, logprobs, said, doubts = self._decode(plan, self._count(plan))
-        for slot in self._record(plan.slots, tokens, logprobs):
+        passes = self.passes.until_due(plan, self.reader.max_probe_tokens)
+        tokens, logprobs, said, doubts = self.passes.run(plan, passes)
+        due, discarded = self.passes.record(plan.slots, tokens, logprobs)
+        self.discarded_tokens += discarded
+        for slot in due:
             job = self.rows.jobs[slot]
             if job.probe is not None:
                 self.rows.feeding[slot] = False
@@ -201,72 +204,6 @@ class Batch:
         probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
         tokens = rows.ids[slots, rows.counts(slots)]
         return feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
-
-    def _count(self, plan: Feed) -> int:
-        """Passes until something is due that is known now, at most those that may run before the host looks."""
-        if self._unseen == 1 or any(not probe.said for _, probe in plan.probes):
-            return 1
-        due = [int((self.rows.stop[plan.slots] - self.rows.counts(plan.slots)).min())] if len(plan.slots) else []
-        due += [self.reader.max_probe_tokens - len(probe.said) for _, probe in plan.probes]
-        if len(plan.slots):
-            due.append(int(self.settings.max_new_tokens - 1 - self.rows.counts(plan.slots).max()))
-        return max(1, min(self._unseen, *due))
-
-    def _decode(self, plan: Feed, passes: int) -> tuple[np.ndarray, ...]:
-        """Run passes one after the other without looking at what they draw: each feeds the last one's tokens.
-
-        Returns:
-            Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
-        """
-        count, device = len(plan.slots), self.decoder.device
-        tokens = torch.from_numpy(plan.tokens).to(device)
-        rows, positions = plan.slots, self.rows.counts(plan.slots) + 1
-        found: list[tuple[Tensor, ...]] = []
-        for number in range(passes):
-            if number:
-                plan = plan.moved()
-                tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
-            logits = self.decoder.run(tokens, plan.plan)
-            drawn, logprobs = self._draw(logits[:count], rows, positions + number)
-            said = logits[count:].argmax(-1)
-            found.append((drawn, logprobs, said, _logprob(logits[count:], said)))
-        return tuple(torch.stack(column).cpu().numpy() for column in zip(*found, strict=True))
-
-    def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """A token for each row (B,), and its log-probability under the raw logits (B, V)."""
-        device = logits.device
-        keys = torch.from_numpy(self.rows.key[slots]).to(device)
-        places = torch.from_numpy(positions).to(device)
-        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row]).to(device))
-        return drawn, _logprob(logits, drawn)
-
-    def _ids(self, slot: int, count: int) -> Tensor:
-        """(1, length) the prompt and the first `count` tokens of a row, as processors and criteria see them."""
-        return torch.tensor([[*self.rows.branches[slot].prompt_ids, *self.rows.ids[slot, :count].tolist()]])
-
-    def _record(self, slots: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> list[int]:
-        """Write down what was drawn; the rows whose branch has ended or reached its stop."""
-        rows, alive = self.rows, np.ones(len(slots), np.bool_)
-        for drawn, doubts in zip(tokens, logprobs, strict=True):
-            at = slots[alive]
-            self.discarded_tokens += len(slots) - len(at)
-            self._note(at, rows.counts(at) + 1, drawn[alive], doubts[alive])
-            rows.length[at] += 1  # last: whoever interrupts finds every counted token written
-            alive &= ~rows.ended[slots]
-        due = rows.ended[slots] | (rows.counts(slots) >= rows.stop[slots])
-        return [int(slot) for slot in slots[due]]
-
-    def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
-        rows = self.rows
-        rows.widen(int(counts.max(initial=0)) + 1)
-        rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
-        ended = np.isin(tokens, self._eos) | np.isnan(logprobs)
-        if self.criteria:
-            for row in np.flatnonzero(~ended):
-                met = bool(self.criteria(self._ids(slots[row], counts[row] + 1), None)[0])
-                rows.criterion[slots[row]] = ended[row] = met
-        rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
 
     # ---- what becomes of a job
 
@@ -356,8 +293,3 @@ class Batch:
         self.rows.jobs[slot] = None
         self.rows.working[slot] = self.rows.feeding[slot] = False
         self.completed.append(job)
-
-
-def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(B,) log-probability of a token of each row under (B, V) logits."""
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

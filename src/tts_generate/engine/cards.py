@@ -39,11 +39,15 @@ def _weights_sample(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+_NO_TOKEN = {"transformers_version", "max_time"}
+"""Fields of a generation config that change no token of a finished branch."""
+
+
 def sampling_card(config: GenerationConfig, max_new_tokens: int) -> dict[str, Any]:
     """The settings that shape the distribution of the tokens, defaults left out."""
     given = {
         name: value
         for name, value in config.to_diff_dict().items()
-        if not name.startswith("_") and name != "transformers_version" and isinstance(value, (int, float, str, list))
+        if not name.startswith("_") and name not in _NO_TOKEN and isinstance(value, (int, float, str, list))
     }
     return {**given, "max_new_tokens": max_new_tokens}

@@ -30,16 +30,26 @@ from tts_generate.votes import NO_ANSWER
 
 
 class Loop:
-    """Decodes tasks until each has its answer; made for one call."""
+    """Decodes tasks until each has its answer; made for one call.
+
+    Args:
+        batch: the rows.
+        tasks: what to answer.
+        settings: numbers of the call.
+        on_branch: told of every branch that has come to its end, as it does.
+        before_step: called before the model is run; what it raises ends the call.
+    """
 
     def __init__(
         self,
         batch: Batch,
         tasks: Sequence[Task],
         settings: Settings,
-        on_branch: Callable[[Task, Branch], None] | None = None,
+        on_branch: Callable[[Task, Branch], None] = lambda task, branch: None,
+        before_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self.batch, self.settings, self.on_branch = batch, settings, on_branch
+        self.batch, self.settings = batch, settings
+        self.on_branch, self.before_step = on_branch, before_step
         self.waiting = deque(enumerate(tasks))
         self.running: dict[int, Running] = {}
         self.ended: list[Running] = []
@@ -91,6 +101,7 @@ class Loop:
         self.admission.place(self._prefilled)
         self._collect()
         if self.batch.rows.live:
+            self.before_step()
             self.admission.widen()
             self.batch.arrange()
             self.batch.step()
@@ -163,7 +174,7 @@ class Loop:
             job = batch.completed.pop(0)
             running = self.running[job.episode]
             running.outcomes.append(self._outcome(running, job))
-            if job.branch.finished and self.on_branch is not None:
+            if job.branch.finished:
                 self.on_branch(running.task, job.branch)
             if len(running.outcomes) == running.expected:
                 self._decide(running)

@@ -31,9 +31,9 @@ from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
+from tts_generate.processors import BranchProcessorList
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
-from tts_generate.trajectories.writers import Watch
 
 _FLUSH_SECONDS = 1.0
 
@@ -70,17 +70,17 @@ class Recorder(AutoTTS):
             ),
             self._bar(processes, len(missing)) as bar,
             _flushing(writer) as rows,
-            _before_each_pass(model, watch),
         ):
-            tasks = self._tasks(prompts, missing)
+            limits, criteria = request.deadline(BranchProcessorList(), stopping_criteria or StoppingCriteriaList())
+            tasks = self._tasks(prompts, missing, limits)
 
             def keep(task: Task, branch: Branch) -> None:
                 rows.add(branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids)))
                 bar.update()
 
             if tasks:
-                hooks = {"on_branch": keep}
-                loop = self.loop(model, config, settings, tasks, logits_processor, stopping_criteria, **hooks)
+                hooks = {"on_branch": keep, "before_step": watch}
+                loop = self.loop(model, config, settings, tasks, logits_processor, criteria, **hooks)
                 for _ in loop.run():
                     pass
         return input_ids
@@ -114,8 +114,11 @@ class Recorder(AutoTTS):
             disable=not (self.progress and processes.main),
         )
 
-    def _tasks(self, prompts: list[list[int]], missing: Sequence[Key]) -> list[Task]:
-        """One task a question, for the branches that this process has to record."""
+    def _tasks(self, prompts: list[list[int]], missing: Sequence[Key], limits: BranchProcessorList) -> list[Task]:
+        """One task a question, for the branches that this process has to record.
+
+        A time limit ends a question's task: what has come to its end is recorded, the rest stays missing.
+        """
         wanted: dict[str, list[int]] = {}
         for question_id, branch in missing:
             wanted.setdefault(question_id, []).append(branch)
@@ -124,7 +127,8 @@ class Recorder(AutoTTS):
             order = wanted.get(question.question_id)
             if order:
                 controller = load_controller("self_consistency", max_samples=len(order))
-                tasks.append(Task(question.question_id, ids, controller, order=order))
+                processors = limits.begin(question.question_id)
+                tasks.append(Task(question.question_id, ids, controller, order=order, processors=processors))
         return tasks
 
 
@@ -146,16 +150,6 @@ class _Rows:
         if rows:
             self.writer.append(rows)
         self.flushed = time.monotonic()
-
-
-@contextmanager
-def _before_each_pass(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
-    """Look after the other processes before every forward pass, so that this one stops soon after one of them did."""
-    hook = model.register_forward_pre_hook(lambda module, arguments: watch())
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 @contextmanager

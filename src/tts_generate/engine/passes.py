@@ -1,0 +1,128 @@
+"""Forward passes, one after the other, and what they drew written into the rows; who asked for it is not known here."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.plan import Feed
+from tts_generate.engine.rows import Rows
+from tts_generate.engine.sample import Sampler
+from tts_generate.engine.settings import Settings
+
+
+class Passes:
+    """Runs what was planned: feeds, draws each branch's next token, and says which rows have come to something.
+
+    Args:
+        rows: where tokens are written down.
+        decoder: the model.
+        sampler: draws.
+        settings: when a branch ends, and how many passes may run before the host looks.
+        criteria: stopping criteria that look at a branch's tokens.
+    """
+
+    def __init__(
+        self, rows: Rows, decoder: Decoder, sampler: Sampler, settings: Settings, criteria: StoppingCriteriaList
+    ) -> None:
+        self.rows, self.decoder, self.sampler = rows, decoder, sampler
+        self.settings, self.criteria = settings, criteria
+        self.unseen = settings.sync_every if not criteria and sampler.row_wise else 1
+        """Passes at most before the host looks: 1 where something must look at every token."""
+        self._eos = np.array(settings.eos_token_ids, np.int64)
+
+    def begin(self, slots: np.ndarray, logits: Tensor) -> None:
+        """Draw the first token of each branch from its prompt's logits (V,)."""
+        nothing = np.zeros(len(slots), np.int64)
+        tokens, logprobs = self._draw(logits.expand(len(slots), -1), slots, nothing)
+        self._note(slots, nothing, tokens.cpu().numpy(), logprobs.cpu().numpy())
+
+    def until_due(self, plan: Feed, probe_tokens: int) -> int:
+        """Passes until something is due that is known now, at most those that may run before the host looks.
+
+        Args:
+            plan: what the first of them feeds.
+            probe_tokens: tokens of a probe's answer at most.
+        """
+        if self.unseen == 1 or any(not probe.said for _, probe in plan.probes):
+            return 1
+        due = [probe_tokens - len(probe.said) for _, probe in plan.probes]
+        if len(plan.slots):
+            counts = self.rows.counts(plan.slots)
+            due.append(int((self.rows.stop[plan.slots] - counts).min()))
+            due.append(int(self.settings.max_new_tokens - 1 - counts.max()))
+        return max(1, min(self.unseen, *due))
+
+    def run(self, plan: Feed, passes: int) -> tuple[np.ndarray, ...]:
+        """Run passes one after the other without looking at what they draw: each feeds the last one's tokens.
+
+        Returns:
+            Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
+        """
+        count, device = len(plan.slots), self.decoder.device
+        tokens = torch.from_numpy(plan.tokens).to(device)
+        slots, positions = plan.slots, self.rows.counts(plan.slots) + 1
+        found: list[tuple[Tensor, ...]] = []
+        done = False
+        try:
+            for number in range(passes):
+                if number:
+                    plan = plan.moved()
+                    tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
+                logits = self.decoder.run(tokens, plan.plan)
+                drawn, logprobs = self._draw(logits[:count], slots, positions + number)
+                said = logits[count:].argmax(-1)
+                found.append((drawn, logprobs, said, _logprob(logits[count:], said)))
+            seen = tuple(torch.stack(column).cpu().numpy() for column in zip(*found, strict=True))
+            done = True
+        finally:
+            self.decoder.settle(done)
+        return seen
+
+    def record(self, slots: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> tuple[list[int], int]:
+        """Write down what was drawn (passes, B) in the rows `slots`.
+
+        Returns:
+            The rows whose branch has ended or reached its stop, and how many tokens came after an end.
+        """
+        rows, alive, discarded = self.rows, np.ones(len(slots), np.bool_), 0
+        for drawn, doubts in zip(tokens, logprobs, strict=True):
+            at = slots[alive]
+            discarded += len(slots) - len(at)
+            self._note(at, rows.counts(at) + 1, drawn[alive], doubts[alive])
+            rows.length[at] += 1  # last: whoever interrupts finds every counted token written
+            alive &= ~rows.ended[slots]
+        due = rows.ended[slots] | (rows.counts(slots) >= rows.stop[slots])
+        return slots[due].tolist(), discarded
+
+    def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """A token for each row (B,), and its log-probability under the raw logits (B, V)."""
+        device = logits.device
+        keys = torch.from_numpy(self.rows.key[slots]).to(device)
+        places = torch.from_numpy(positions).to(device)
+        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row]).to(device))
+        return drawn, _logprob(logits, drawn)
+
+    def _ids(self, slot: int, count: int) -> Tensor:
+        """(1, length) the prompt and the first `count` tokens of a row, as processors and criteria see them."""
+        return torch.tensor([[*self.rows.branches[slot].prompt_ids, *self.rows.ids[slot, :count].tolist()]])
+
+    def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
+        """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
+        rows = self.rows
+        rows.widen(int(counts.max(initial=0)) + 1)
+        rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
+        ended = np.isin(tokens, self._eos) | np.isnan(logprobs)
+        if self.criteria:
+            for row in np.flatnonzero(~ended):
+                met = bool(self.criteria(self._ids(slots[row], counts[row] + 1), None)[0])
+                rows.criterion[slots[row]] = ended[row] = met
+        rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
+
+
+def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(B,) log-probability of a token of each row under (B, V) logits."""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

@@ -31,6 +31,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/search_agent.py
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.

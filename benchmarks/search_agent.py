@@ -75,7 +75,7 @@ def main(out: Path) -> None:
         box.prepare(part.recordings)
         prepared = time.perf_counter() - started
         for rung in RUNGS:
-            bench._beside(part, rung)
+            bench.reference_replays(part, rung)
         codes = {name: (ROOT / "controllers" / name / "controller.py").read_text("utf-8") for name in CANDIDATES}
         codes["example"] = re.findall(r"```python\n(.*?)```", prompts.read("interface"), re.DOTALL)[0]
         started = time.perf_counter()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from messages_server import KEY, Fault, MessagesServer, Reply, Script, by_place, said, script
 from search_stores import make_store, setup
 from typer.testing import CliRunner
-from written_candidates import BETTER, BROKEN, CONSTANT, GOOD, HOSTILE, REMEMBERS, name
+from written_candidates import BETTER, BROKEN, CONSTANT, GOOD, HOSTILE, LATE, REMEMBERS, name
 
 from tts_generate.cli import app
 from tts_generate.errors import InputError, ServerError, StoreError, UnknownNameError, UntrustedCodeError
@@ -216,6 +216,25 @@ def test_a_cheat_is_disqualified_and_the_history_says_so(run: Run, tmp_path: Pat
     assert "0 telling episodes" in traced
     assert result["candidate"]["name"] == name(GOOD)
     assert f"{name(REMEMBERS)}: disqualified" in CliRunner().invoke(app, ["history", str(out)]).output
+
+
+def test_who_cheats_in_the_last_look_is_not_chosen(run: Run, tmp_path: Path) -> None:
+    """It is honest as long as it is confirmed on the rungs, which are fewer episodes than the last look."""
+    out = tmp_path / "run"
+    late = [
+        Reply("", [("write_controller", {"code": LATE, "idea": "late"})]),
+        Reply("", [("replay", {"candidate": name(LATE)})]),
+    ]
+    with MessagesServer(by_place(late)) as server, pytest.raises(InputError, match="none of the 1 candidates left"):
+        run(server, out)
+    assert "came out the same in strict mode" in said(server.requests[-1])
+    evaluation = read_archive(out).last(name(LATE))
+    assert evaluation is not None
+    assert evaluation.problem is not None
+    assert evaluation.problem.startswith("disqualified at the end: in ")
+    assert not (out / "best").exists()
+    result = run(by_place(late, FIRST[1:3]), out, 2)
+    assert result["candidate"]["name"] == name(GOOD)
 
 
 def test_bad_code_is_answered_and_what_is_hostile_is_contained(
@@ -469,6 +488,21 @@ class TestCutOff:
             assert result["candidate"] == before["candidate"]
             assert result["fresh"] == before["fresh"]
 
+    def test_damage_costs_what_it_hits_only(self, finished: Any, run: Run, tmp_path: Path) -> None:
+        whole, _ = finished
+        places = [(start, rows[0]["kind"]) for rows, start, _ in read_journal(whole / JOURNAL)]
+        for number, (start, kind) in enumerate(places[4:8]):
+            out = tmp_path / f"run{number}"
+            out.mkdir()
+            shutil.copy(whole / "search.json", out)
+            data = bytearray((whole / JOURNAL).read_bytes())
+            data[start + 40] ^= 0xFF
+            (out / JOURNAL).write_bytes(bytes(data))
+            with MessagesServer(TALK) as server:
+                run(server, out, 2)
+            assert server.replies == (kind == "reply")
+            assert server.problems == []
+
     def test_killed(self, stores: list[Path], box: Sandbox, tmp_path: Path) -> None:
         """A process that is killed while it uses a reply has it on the disk."""
         out = tmp_path / "run"
@@ -528,6 +562,7 @@ class TestAblations:
         assert "every knob is a constant" in said(server.requests[1])
         assert "same knobs whatever `beta` is" in server.requests[0]["system"]
         assert len(result["fresh"]["gain"]["at_costs"]) == 1
+        assert "class Fixed" in write_report(tmp_path / "run").read_text()
         assert load_controller(tmp_path / "run" / "best", beta=0.1, trust_remote_code=True).knobs["width"] == 9
 
     def test_effort_is_sent(self, run: Run, tmp_path: Path) -> None:
@@ -560,6 +595,12 @@ class TestRefused:
                     Search(setup(*stores), Agent(5.0)).run(out, minutes=10)
             assert server.requests == []
         assert not out.exists()
+
+    def test_what_is_for_the_other_proposer(self, stores: list[Path], box: Sandbox) -> None:
+        with pytest.raises(InputError, match="an agent writes controllers"):
+            Search(setup(*stores, knobs=("n_init",)), Agent(5.0))
+        with pytest.raises(InputError, match="a sandbox is for an agent"):
+            Search(setup(*stores), box=box)
 
     def test_prices_that_are_none(self, tmp_path: Path) -> None:
         for text in ("{", "[]", '{"format": "x"}', '{"format": "tts-prices/1", "date": "d", "models": {"m": []}}'):

@@ -6,7 +6,7 @@ once more with fresh orders of the branches, beside the baselines; held-out stor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,12 +102,17 @@ class Choice:
 
 
 def choose(
-    finalists: Sequence[Evaluation], propose: Part, select: Part, contest: Contest, fidelity: Fidelity = SELECT
+    finalists: Sequence[Evaluation],
+    propose: Part,
+    select: Part,
+    contest: Contest,
+    fidelity: Fidelity = SELECT,
+    failed: Callable[[Proposal, CandidateError], None] = lambda candidate, error: None,
 ) -> list[Choice]:
     """Compare the finalists on both parts, each counting the same, with orders that none of them has met; best first.
 
     The part set aside alone would be fair but small; together they reject what gains on one part only. A finalist
-    whose code fails there is left out.
+    whose code fails there is left out, and `failed` is told.
 
     Raises:
         InputError: nobody is left.
@@ -118,7 +123,8 @@ def choose(
             proposed, selected = (
                 contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select)
             )
-        except CandidateError:
+        except CandidateError as error:
+            failed(evaluation.candidate, error)
             continue
         choices.append(Choice(evaluation.candidate, proposed, selected, len(finalists)))
     if not choices:

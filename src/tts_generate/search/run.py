@@ -18,6 +18,7 @@ from tts_generate.loading import builtin_controllers, builtin_folder, load_class
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
+from tts_generate.search.archive import Evaluation
 from tts_generate.search.candidate import Proposal
 from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
 from tts_generate.search.knobs import Knobs
@@ -91,6 +92,10 @@ class Search:
         self.whole = Part.of(recordings, self.setup.weights)
         self.reference = narrowed(self._class(self.setup.reference), fewest_branches(recordings))
         self._knobs: Knobs | None = None
+        if self.agent is None and self.box is not None:
+            raise InputError("a sandbox is for an agent's candidates; knobs are searched without one.")
+        if self.agent is not None and (self.setup.knobs is not None or self.setup.controller != Setup.controller):
+            raise InputError("an agent writes controllers; it does not search the knobs of one. Leave those out.")
         if self.agent is None:
             kind = self._class(self.setup.controller)
             self._knobs = Knobs(kind, self.setup.controller, self.setup.knobs, recordings, self.setup.seed)
@@ -164,8 +169,12 @@ class Search:
             how: dict[str, Any] = {"seconds": 60 * minutes, "max_rounds": max_rounds, "watch": watch, "usd": way.usd}
             done = search(judge, proposer, history, **how)
             finalists = best_of(history.evaluations, choosing.FINALISTS)
-            choices = choosing.choose(finalists, propose, select, contest, setup.select)
-            chosen, measured = self._measured(choices, contest)
+
+            def failed(candidate: Proposal, error: CandidateError) -> None:
+                history.add(Evaluation.failed(candidate, len(setup.rungs) - 1, f"disqualified at the end: {error}"))
+
+            choices = choosing.choose(finalists, propose, select, contest, setup.select, failed)
+            chosen, measured = self._measured(choices, contest, failed)
             about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
             result = {
                 "format": "tts-search-result/1",
@@ -187,7 +196,10 @@ class Search:
         return {**way.settings(), **self.setup.to_dict(self.whole)}
 
     def _measured(
-        self, choices: Sequence[choosing.Choice], contest: choosing.Contest
+        self,
+        choices: Sequence[choosing.Choice],
+        contest: choosing.Contest,
+        failed: Callable[[Proposal, CandidateError], None],
     ) -> tuple[choosing.Choice, choosing.Measured]:
         """The best choice that stands up to a last look, and that look."""
         for chosen in choices:
@@ -195,8 +207,11 @@ class Search:
             try:
                 return chosen, contest.measure(self.whole, chosen.candidate, self.setup.fresh, confirm=seed)
             except CandidateError as error:
-                last = error
-        raise InputError(f"none of the {len(choices)} candidates left stands up to a last look: {last}")
+                failed(chosen.candidate, error)
+        raise InputError(
+            f"none of the {len(choices)} candidates left stands up to a last look, and the history says why. Give the "
+            "search more rounds."
+        )
 
     def _numbers(
         self,

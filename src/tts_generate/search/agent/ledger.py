@@ -100,7 +100,8 @@ class Ledger(anthropic.Middleware):
         body: dict[str, Any] = dict(request.json)  # type: ignore[call-overload]
         asked = [row for row in self._journal.rows if (row["round"], row["call"]) == (self._round, self._call)]
         if asked and asked[-1]["kind"] == "reply":
-            self._turn(asked[0]["sent"]["messages"], asked[-1]["reply"])
+            sent = [row["sent"]["messages"] for row in asked if row["kind"] == "asked"]
+            self._turn(sent[0] if sent else _plain(body["messages"][len(self._said) :]), asked[-1]["reply"])
             return self._again(asked[-1]["reply"], request)
         new: dict[str, Any]
         new = {name: _plain(body[name]) for name in ("system", "tools") if name in body and not self._said}
@@ -133,8 +134,8 @@ class Ledger(anthropic.Middleware):
         turns = []
         for row in rows:
             if row["kind"] == "reply":
-                asked = next(r for r in rows if r["kind"] == "asked" and r["call"] == row["call"])
-                turns.append({"sent": asked["sent"]["messages"], "usd": row["usd"], "reply": row["reply"]})
+                sent = [r["sent"]["messages"] for r in rows if r["kind"] == "asked" and r["call"] == row["call"]]
+                turns.append({"sent": sent[0] if sent else None, "usd": row["usd"], "reply": row["reply"]})
         told = {"format": "tts-transcript/1", "round": number, "model": self._price.model, "usd": self.of_round(number)}
         opened = {name: head[name] for name in ("system", "tools") if name in head}
         text = json.dumps({**told, **opened, "turns": turns}, indent=1, ensure_ascii=False)

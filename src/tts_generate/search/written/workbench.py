@@ -61,7 +61,7 @@ class Workbench:
             flat = [row for rows in results for row in rows]
             orders: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
             self.box.confirm(candidate.code, flat, **orders, episodes=self.confirms, seed=confirm).require()
-        telling = telling_episodes(results, self._beside(part, fidelity)) if tell else []
+        telling = telling_episodes(results, self.reference_replays(part, fidelity)) if tell else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
 
     def trace(self, part: Part, candidate: Written, fidelity: Fidelity, telling: Telling) -> str:
@@ -131,7 +131,7 @@ class Workbench:
         if before is not None:
             before[1].close()
 
-    def _beside(self, part: Part, fidelity: Fidelity) -> _Replays:
+    def reference_replays(self, part: Part, fidelity: Fidelity) -> _Replays:
         """The reference's replays at the same fidelity; the part is kept with them, so that its id stays its own."""
         key = id(part), fidelity
         if key not in self._replays:

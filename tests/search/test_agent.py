@@ -668,3 +668,13 @@ def test_options_of_the_command_line(stores: list[Path], tmp_path: Path) -> None
         assert done.exit_code == 1
         assert text in done.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.paid
+def test_the_real_api(stores: list[Path], box: Sandbox, tmp_path: Path) -> None:
+    """A round of the cheapest model, some cents: what is sent is what the API takes."""
+    if not os.environ.get("ANTHROPIC_API_KEY"):
+        pytest.skip("set ANTHROPIC_API_KEY; this spends some cents")
+    agent = Agent(max_cost_usd=0.25, model="claude-haiku-5-5", calls=8)
+    result = Search(setup(*stores), agent, box).run(tmp_path / "run", minutes=10, max_rounds=1, threads=1)
+    assert 0 < result["usd"] <= 0.25

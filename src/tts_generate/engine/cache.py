@@ -128,6 +128,8 @@ class SlotCache(Cache):
 
     def __init__(self, layers: Sequence[Callable[[SlotCache], Any]]) -> None:
         self.rows = self.capacity = 0
+        self.version = 0
+        """Counts how often the buffers have moved."""
         self.slots = self.columns = torch.zeros(0, dtype=torch.long)
         self.width = 0
         self.packed = False
@@ -142,6 +144,7 @@ class SlotCache(Cache):
         Out of memory on the way, the sizes stay what they were and nothing that was held is lost.
         """
         before = self.rows, self.capacity
+        self.version += 1
         self.rows, self.capacity = rows, capacity
         try:
             for layer in self.layers:
@@ -153,6 +156,7 @@ class SlotCache(Cache):
     def drop(self) -> None:
         """Give all memory back; there are no rows and columns then."""
         self.rows = self.capacity = 0
+        self.version += 1
         for layer in self.layers:
             layer.drop()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from tts_generate.engine.attention import Span, attending, knows_spans
+from tts_generate.engine.attention import attending, knows_spans
 from tts_generate.engine.cache import Prefix
+from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
 from tts_generate.engine.processes import input_device
 from tts_generate.engine.states import (
     NOW,
@@ -31,62 +31,19 @@ from tts_generate.engine.states import (
     sequence_layers,
     slot_layers,
 )
+from tts_generate.engine.static import Inputs, StaticShapes
 from tts_generate.errors import UnsupportedError
-
-BUCKET = 32
-"""Widths are multiples of this: on CPU, float32 results are then the same at every width."""
-MIN_TOKENS = 4
-"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
-BLOCK = 32
-"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
-
-
-@dataclass(slots=True)
-class Pass:
-    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
-
-    slots: np.ndarray
-    """(N,) the row of each token; the tokens of one row stand together."""
-    columns: np.ndarray
-    """(N,) the column each token is written to."""
-    hole: np.ndarray
-    """(N,) the first column of the hole that each token does not see; behind its own column where there is none."""
-    gap: int
-    """Columns of a hole."""
-    state: np.ndarray
-    """(N,) the place whose recurrent state each token goes on from, see `states.py`."""
-    spans: list[Span]
-    last: np.ndarray
-    """(K,) the tokens whose logits are wanted."""
-
-    def part(self, tokens: np.ndarray) -> Pass:
-        """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
-        columns = self.columns[tokens]
-        every = Span(0, len(tokens), 1, 0, bucketed(int(columns.max()) + 1))
-        last = np.arange(len(tokens))
-        return Pass(self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last)
-
-    @property
-    def probing(self) -> np.ndarray:
-        """(N,) whether each token is a probe's."""
-        probing: np.ndarray = self.hole <= self.columns
-        return probing
-
-    @property
-    def positions(self) -> np.ndarray:
-        """(N,) the place of each token in its sequence."""
-        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
-
-
-def bucketed(columns: int) -> int:
-    """The width that reads `columns` columns."""
-    return -(-columns // BUCKET) * BUCKET
 
 
 class Decoder:
-    """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions."""
+    """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: decodes.
+        static: run passes in a few fixed shapes, captured as graphs on a CUDA device; see `static.py`.
+    """
+
+    def __init__(self, model: PreTrainedModel, static: bool = False) -> None:
         check_model(model)
         self.model = model
         config = model.config.get_text_config(decoder=True)
@@ -101,6 +58,18 @@ class Decoder:
         self.mixed = kinds is not None and self.window is not None
         self.device = input_device(model)
         self.block = BLOCK if self.device.type == "cpu" else 1 << 30
+        self.static: StaticShapes | None = None
+        if static:
+            self._check_static()
+            self.static = StaticShapes(self.cache, self._run_grid, self.device)
+
+    def _check_static(self) -> None:
+        devices = set((getattr(self.model, "hf_device_map", None) or {"": self.device}).values())
+        if not self.packed or len(devices) > 1:
+            why = "is spread over several devices" if self.packed else "cannot run all rows as one sequence"
+            raise UnsupportedError(
+                f"cache_implementation='static' cannot be had: {type(self.model).__name__} {why}; leave it out."
+            )
 
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
@@ -127,6 +96,8 @@ class Decoder:
         """
         if self.states:
             return self._run_in_turns(tokens, plan)
+        if self.static is not None and (cells := self.static.cells(plan)) is not None:
+            return self.static.run(tokens, plan, cells)
         last = torch.from_numpy(plan.last).to(tokens.device)
         if not self.packed:
             return self._run_apart(tokens, plan).index_select(0, last)
@@ -150,7 +121,7 @@ class Decoder:
         What only fills a pass would change a state; instead, a turn with few tokens repeats its first one.
         """
         count = int(plan.last[-1]) + 1
-        turns, logits = _turns(plan.slots[:count], plan.probing[:count]), []
+        turns, logits = plan.turns[:count], []
         for number in range(int(turns.max()) + 1):
             chosen = np.flatnonzero(turns == number)
             slots, probing = plan.slots[chosen], plan.probing[chosen]
@@ -174,22 +145,40 @@ class Decoder:
         cache.dense = bool((plan.slots == np.arange(len(plan.slots))).all())
         cache.slots = torch.from_numpy(plan.slots).to(device)
         cache.columns = torch.from_numpy(plan.columns).to(device)
-        return self._mask(plan, device), torch.from_numpy(plan.positions).to(device)
-
-    def _mask(self, plan: Pass, device: torch.device) -> Any:
-        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two."""
-        width = self.cache.width
-        places = torch.arange(width, device=device)
-        own, hole = self.cache.columns[:, None], torch.from_numpy(plan.hole).to(device)[:, None]
-        full = places <= own
+        hole = torch.from_numpy(plan.hole).to(device)
         holed = bool((plan.hole < plan.columns).any())
-        if holed:
-            full &= (places < hole) | (places >= hole + plan.gap)
+        mask = self._mask(cache.columns, hole, plan.gap if holed else 0)
+        return mask, torch.from_numpy(plan.positions).to(device)
+
+    def _run_grid(self, inputs: Inputs) -> Tensor:
+        """(N, V) float32 logits of a pass of a fixed shape; nothing is looked at on the host."""
+        cache = self.cache
+        cache.width, cache.packed = inputs.span.width, True
+        cache.slots, cache.columns = inputs.slots, inputs.columns
+        mask = self._mask(inputs.columns, inputs.hole, inputs.gap)
+        holed = inputs.hole < inputs.columns
+        positions = torch.where(holed, inputs.columns - inputs.gap, inputs.columns)
+        with attending(self.model, [inputs.span]):
+            return self._forward(inputs.ids[None], cache, mask, positions[None], 0)[0]
+
+    def _mask(self, columns: Tensor, hole: Tensor, gap: int) -> Any:
+        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two.
+
+        Args:
+            columns: (N,) of each token.
+            hole: (N,) as in `Pass`.
+            gap: columns of a hole; 0 where no token of the pass has one.
+        """
+        places = torch.arange(self.cache.width, device=columns.device)
+        own, hole = columns[:, None], hole[:, None]
+        full = places <= own
+        if gap:
+            full &= (places < hole) | (places >= hole + gap)
         if self.window is None:
             return self._additive(full)
-        positions = torch.from_numpy(plan.positions).to(device)[:, None]
-        place = torch.where(places < hole, places, places - plan.gap) if holed else places
-        near = full & (torch.where(hole < own, place, places) > positions - self.window)
+        holed = hole < own
+        place = torch.where(holed & (places >= hole), places - gap, places)
+        near = full & (place > torch.where(holed, own - gap, own) - self.window)
         if not self.mixed:
             return self._additive(near)
         return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
@@ -210,14 +199,6 @@ class Decoder:
         )
         logits: Tensor = output.logits.float()
         return logits
-
-
-def _turns(slots: np.ndarray, probing: np.ndarray) -> np.ndarray:
-    """(N,) how many tokens of the same branch, or the same probe, come before each; they stand together."""
-    begins = np.flatnonzero(np.append(True, (np.diff(slots) != 0) | (np.diff(probing) != 0)))
-    lengths = np.diff(np.append(begins, len(slots)))
-    turns: np.ndarray = np.arange(len(slots)) - begins.repeat(lengths)
-    return turns
 
 
 def check_model(model: PreTrainedModel) -> None:

@@ -10,8 +10,64 @@ import numpy as np
 
 from tts_generate.engine.attention import Span
 from tts_generate.engine.branch import Probe
-from tts_generate.engine.decoder import MIN_TOKENS, Pass, bucketed
 from tts_generate.engine.states import BEFORE, NOW, PROBE
+
+BUCKET = 32
+"""Widths are multiples of this: on CPU, float32 results are then the same at every width."""
+MIN_TOKENS = 4
+"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
+BLOCK = 32
+"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
+
+    slots: np.ndarray
+    """(N,) the row of each token; the tokens of one row stand together."""
+    columns: np.ndarray
+    """(N,) the column each token is written to."""
+    hole: np.ndarray
+    """(N,) the first column of the hole that each token does not see; behind its own column where there is none."""
+    gap: int
+    """Columns of a hole."""
+    state: np.ndarray
+    """(N,) the place whose recurrent state each token goes on from, see `states.py`."""
+    spans: list[Span]
+    last: np.ndarray
+    """(K,) the tokens whose logits are wanted."""
+
+    def part(self, tokens: np.ndarray) -> Pass:
+        """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
+        columns = self.columns[tokens]
+        every = Span(0, len(tokens), 1, 0, bucketed(int(columns.max()) + 1))
+        last = np.arange(len(tokens))
+        return Pass(self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last)
+
+    @property
+    def turns(self) -> np.ndarray:
+        """(N,) how many tokens of the same branch, or the same probe, come before each; they stand together."""
+        others = (np.diff(self.slots) != 0) | (np.diff(self.probing) != 0)
+        begins = np.flatnonzero(np.append(True, others))
+        turns: np.ndarray = np.arange(len(self.slots)) - begins.repeat(np.diff(np.append(begins, len(self.slots))))
+        return turns
+
+    @property
+    def probing(self) -> np.ndarray:
+        """(N,) whether each token is a probe's."""
+        probing: np.ndarray = self.hole <= self.columns
+        return probing
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N,) the place of each token in its sequence."""
+        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
+
+
+def bucketed(columns: int) -> int:
+    """The width that reads `columns` columns."""
+    return -(-columns // BUCKET) * BUCKET
 
 
 @dataclass(slots=True)

@@ -63,7 +63,7 @@ TALK: Script = by_place(FIRST, SECOND)
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
-    with Sandbox(Limits(seconds=20)) as opened:
+    with Sandbox(Limits(seconds=60, cpu_seconds=5)) as opened:
         yield opened
 
 
@@ -237,16 +237,12 @@ def test_who_cheats_in_the_last_look_is_not_chosen(run: Run, tmp_path: Path) -> 
     assert result["candidate"]["name"] == name(GOOD)
 
 
-def test_bad_code_is_answered_and_what_is_hostile_is_contained(
-    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_code_is_answered_and_what_is_hostile_is_contained(run: Run, tmp_path: Path) -> None:
     tried = [*BROKEN.items(), *HOSTILE.items()]
     turns = [Reply("", [("write_controller", {"code": code, "idea": what})]) for what, (code, _) in tried]
     good = Reply("", [("write_controller", {"code": GOOD, "idea": "At last."})])
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with Sandbox(Limits(seconds=3)) as box, MessagesServer(by_place([*turns, good])) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        Search(setup(*stores), Agent(5.0, calls=40), box).run(tmp_path / "run", minutes=10, max_rounds=1)
+    with MessagesServer(by_place([*turns, good])) as server:
+        run(server, tmp_path / "run", calls=40)
     for (what, (_, text)), body in zip(tried, server.requests[1:], strict=False):
         block = body["messages"][-1]["content"][0]
         if what != "it stalls":
@@ -491,7 +487,7 @@ class TestCutOff:
     def test_damage_costs_what_it_hits_only(self, finished: Any, run: Run, tmp_path: Path) -> None:
         whole, _ = finished
         places = [(start, rows[0]["kind"]) for rows, start, _ in read_journal(whole / JOURNAL)]
-        for number, (start, kind) in enumerate(places[4:8]):
+        for number, (start, kind) in enumerate(places[4:6]):
             out = tmp_path / f"run{number}"
             out.mkdir()
             shutil.copy(whole / "search.json", out)

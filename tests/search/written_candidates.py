@@ -68,7 +68,7 @@ BROKEN = {
 """Code and a part of what the model must be told; "" where it is no failure after all."""
 
 HOSTILE = {
-    "spins": ("while True:\n    pass\n" + GOOD, "was not done in"),
+    "spins": ("while True:\n    pass\n" + GOOD, "used up its CPU time"),
     "escapes to the host": (
         GOOD + "\n[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == 'Popen']\n",
         "may not use the attribute",

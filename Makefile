@@ -32,6 +32,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/search_agent.py
+	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.
@@ -39,7 +40,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math,lm-eval,inspect,peft,trackio]"
 	touch $@
 
 clean:

@@ -39,7 +39,7 @@ RowIds = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Nucleus:
-    """top-p and min-p without top-k: what they leave is nearly always among a few likely tokens, which alone are sorted.
+    """top-p and min-p without top-k: what they leave is nearly always among a few likely tokens; those are sorted.
 
     Whether it is must be looked at, so this is for the CPU, where looking costs nothing.
     """

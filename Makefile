@@ -36,6 +36,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/hub.py
+	$(BIN)/python benchmarks/search_agent.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 

@@ -48,7 +48,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "huggingface_hub": {"hub", "testing"},
-    "httpx2": {"server", "hub"},
+    "httpx2": {"server", "hub", "search"},
     "anthropic": {"search"},
     "optuna": {"search"},
     "lm_eval": {"harness"},
@@ -190,6 +190,8 @@ def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
     for name in ("self_consistency", "asc", "esc", "parallel_probe", "cmc"):
         for file in ("controller.py", "controller.json", "README.md"):
             assert f"tts_generate/controllers/{name}/{file}" in names
+    agent = "tts_generate/search/agent"
+    assert {f"{agent}/prices.json", f"{agent}/prompts/system.md", f"{agent}/prompts/interface.md"} <= names
     assert {"tts_generate/py.typed", "tts_generate/tiny/model.safetensors", "tts_generate/tiny/test.jsonl"} <= names
 
 

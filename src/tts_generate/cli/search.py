@@ -1,7 +1,9 @@
-"""`tts-generate search | history`: controllers found on recorded branches."""
+"""`tts-generate search`: controllers found on recorded branches."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -15,17 +17,19 @@ from rich.table import Table
 from tts_generate.cli.base import Trust, app, console, guarded, numbers_of
 from tts_generate.errors import InputError, UnknownNameError
 
-_SHOWN = 12
-
 
 @app.command()
 @guarded
 def search(
     stores: Annotated[list[Path], typer.Argument(help="Folders of the trajectory stores to search on.")],
     out: Annotated[Path, typer.Option(help="Folder of the search; an unfinished one is gone on with.")],
-    minutes: Annotated[float, typer.Option(help="Time for trying candidates, earlier sittings counted.")] = 10.0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time for trying candidates, earlier sittings counted: 10; an agent: no end.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, the same candidates.")] = 0,
-    controller: Annotated[str, typer.Option(help="Whose knobs to search: a name, or a folder.")] = "composed",
+    controller: Annotated[
+        str | None, typer.Option(help="Whose knobs to search: a name, or a folder; composed if left out.")
+    ] = None,
     knobs: Annotated[str, typer.Option(help="Which of its knobs, separated by commas; all if left out.")] = "",
     reference: Annotated[str, typer.Option(help="The controller to beat at equal cost.")] = "cmc",
     held_out: Annotated[
@@ -39,13 +43,40 @@ def search(
         str | None, typer.Option(help="Publish what is found as this repo, user/name, unless what is there is as good.")
     ] = None,
     trust_remote_code: Trust = False,
+    proposer: Annotated[
+        Literal["parameters", "anthropic"], typer.Option(help="Who proposes: Optuna, or a model that writes code.")
+    ] = "parameters",
+    max_cost_usd: Annotated[
+        float | None, typer.Option(help="Agent: what it may spend, earlier sittings counted.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Agent: the model, claude-sonnet-5-5 if left out.")] = None,
+    effort: Annotated[str | None, typer.Option(help="Agent: how much it thinks, low to max.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Agent: a price table, instead of the one that ships.")] = None,
+    calls: Annotated[int | None, typer.Option(help="Agent: requests of a round at most, 16 if left out.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Agent: tokens of a reply at most, 16000 if left out.")] = None,
+    without: Annotated[str, typer.Option(help="Agent: an ablation: traces, beta, or both separated by a comma.")] = "",
+    without_lock: Annotated[
+        list[str] | None, typer.Option(help="Agent: a lock of the sandbox to leave off; may be given again.")
+    ] = None,
+    sandbox_prefix: Annotated[
+        str | None, typer.Option(help="Agent: a command that starts a container around it.")
+    ] = None,
 ) -> None:
-    """Search for a controller that beats a reference at equal cost, by replay alone: no model, no charge."""
+    """Search for a controller that beats a reference at equal cost, by replay: no model runs on the questions.
+
+    By default nothing is charged. `--proposer anthropic` has a language model write controllers; it needs
+    ANTHROPIC_API_KEY and --max-cost-usd.
+    """
     from tts_generate.search import Progress, Search, Setup, write_report
 
+    spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
+    spends |= {"calls": calls, "max_tokens": max_tokens}
+    others = {"without": without, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
+    _refuse(proposer, {**spends, **others}, {"controller": controller, "knobs": knobs})
+    agent = _agent(spends, without) if proposer == "anthropic" else None
     setup = Setup(
         tuple(stores),
-        controller=controller,
+        controller=controller or "composed",
         knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,
@@ -57,30 +88,23 @@ def search(
         from tts_generate.hub.commit import check_login
 
         check_login(push_to)  # now, not after the search
-    found = Search(setup)
-    with Live(console=console, transient=True, refresh_per_second=2) as live:
+    found = Search(setup, agent, box := _box(without_lock, sandbox_prefix))
+    with box or contextlib.nullcontext(), Live(console=console, transient=True, refresh_per_second=2) as live:
 
         def watch(progress: Progress) -> None:
             live.update(_standing(progress))
 
         result = found.run(
             out,
-            minutes=minutes,
+            minutes=minutes if minutes is not None else 10.0 if agent is None else math.inf,
             max_rounds=rounds,
             threads=threads,
             held_out=held_out or (),
             command=shlex.join(["tts-generate", *sys.argv[1:]]),
             watch=watch,
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
-    report = write_report(out)
-    gain = result["fresh"]["gain"]
-    console.print(
-        f"{result['tried']} candidates, {result['candidates_per_minute']:.0f} a minute; chosen "
-        f"{result['candidate']['name']}: {gain['mean']:+.2f} points over {reference} at equal {cost} "
-        f"(95 % interval {gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f}, worst cost {gain['worst']:+.2f}) "
-        f"on the search set, fresh orders.\n{report}\n{out / 'best'}",
-        highlight=False,
-    )
+    _conclude(result, reference, cost, write_report(out), out / "best")
     if push_to is not None:
         from tts_generate.cli.hub import tell
         from tts_generate.publish import publish_run
@@ -88,12 +112,63 @@ def search(
         tell(publish_run(out, push_to, threads=threads, trust_remote_code=trust_remote_code))
 
 
+def _refuse(proposer: str, agents: dict[str, Any], others: dict[str, Any]) -> None:
+    """Refuse options of the proposer that was not chosen.
+
+    Raises:
+        InputError: naming the first.
+    """
+    foreign, owner = (agents, "anthropic") if proposer == "parameters" else (others, "parameters")
+    for name, value in foreign.items():
+        if value not in (None, "", []):
+            raise InputError(f"--{name.replace('_', '-')} is for --proposer {owner}; this is {proposer}.")
+
+
+def _agent(spends: dict[str, Any], without: str) -> Any:
+    """The agent that the options ask for.
+
+    Raises:
+        InputError: no budget, or an ablation that there is not.
+    """
+    from tts_generate.search.agent import Agent
+
+    if spends["max_cost_usd"] is None:
+        raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
+    off = [name.strip() for name in without.split(",") if name.strip()]
+    for name in off:
+        if name not in ("traces", "beta"):
+            raise UnknownNameError.of("ablation", name, ("traces", "beta"))
+    given = {name: value for name, value in spends.items() if value is not None}
+    return Agent(**given, traces="traces" not in off, beta="beta" not in off)
+
+
+def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
+    """The sandbox that was asked for; None for one with every lock."""
+    if not without_lock and not sandbox_prefix:
+        return None
+    from tts_generate.search.sandbox import Sandbox
+
+    return Sandbox(without=without_lock or (), prefix=shlex.split(sandbox_prefix or ""))
+
+
+def _conclude(result: dict[str, Any], reference: str, cost: str, report: Path, best: Path) -> None:
+    """What was found, and where it is."""
+    gain = result["fresh"]["gain"]
+    paid = f", ${result['usd']:.2f}" if result["usd"] else ""
+    console.print(
+        f"{result['tried']} candidates, {result['candidates_per_minute']:.0f} a minute{paid}; chosen "
+        f"{result['candidate']['name']}: {gain['mean']:+.2f} points over {reference} at equal {cost} "
+        f"(95 % interval {gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f}, worst cost {gain['worst']:+.2f}) "
+        f"on the search set, fresh orders.\n{report}\n{best}",
+        highlight=False,
+    )
+
+
 def _standing(progress: Any) -> Table:
     """The best frontier so far, as a live table."""
-    title = (
-        f"round {progress.round} · {progress.tried} candidates · {progress.seconds:.0f} s spent, $0 · "
-        f"{progress.seconds_left:.0f} s left"
-    )
+    left = f" · {progress.seconds_left:.0f} s left" if math.isfinite(progress.seconds_left) else ""
+    spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
+    title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("best frontier so far", "tokens", "accuracy %"):
         table.add_column(name, justify="right")
@@ -103,69 +178,3 @@ def _standing(progress: Any) -> Table:
             first = f"{best.candidate.name}: {best.mean:+.2f} points" if number == 0 else ""
             table.add_row(first, f"{tokens:,.0f}", f"{accuracy:.2f}")
     return table
-
-
-@app.command()
-@guarded
-def history(
-    run: Annotated[Path, typer.Argument(help="Folder of a search.")],
-    top: Annotated[int, typer.Option(help="Candidates to list, best first.")] = _SHOWN,
-    diff: Annotated[str | None, typer.Option(help="Two candidates by name, separated by a comma: their knobs.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the frontiers of the listed ones as PNG or SVG.")] = None,
-) -> None:
-    """List what a search tried, compare two candidates, or plot the best."""
-    from tts_generate.search import best_of, read_history
-
-    evaluations = read_history(run)
-    if not evaluations:
-        raise InputError(f"{run} holds no evaluated candidate yet.")
-    if diff is not None:
-        console.print(_difference(evaluations, diff))
-        return
-    best = best_of(evaluations, top)
-    console.print(_listed(best, len({evaluation.candidate.name for evaluation in evaluations})))
-    if plot is not None:
-        from tts_generate.report.frontier import Point, plot_frontier
-
-        points = [
-            Point(e.candidate.name, tokens, accuracy, (accuracy, accuracy))
-            for e in best
-            for tokens, accuracy in zip(e.tokens, e.accuracy, strict=True)
-        ]
-        plot_frontier(points, plot, title=f"The best candidates of {run}")
-
-
-def _listed(best: list[Any], tried: int) -> Table:
-    title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %"):
-        table.add_column(name, justify="left" if name in ("candidate", "from") else "right")
-    for e in best:
-        spans = (f"{min(e.tokens):,.0f} - {max(e.tokens):,.0f}", f"{e.accuracy[0]:.1f} - {e.accuracy[-1]:.1f}")
-        numbers = (str(e.rung), f"{e.mean:+.2f}", f"{min(e.gains):+.2f}")
-        table.add_row(e.candidate.name, e.candidate.origin, *numbers, *spans)
-    return table
-
-
-def _difference(evaluations: list[Any], names: str) -> Table:
-    from tts_generate.schedule import to_json
-
-    known = {e.candidate.name: e.candidate for e in evaluations}
-    pair = [name.strip() for name in names.split(",")]
-    if len(pair) != 2:
-        raise InputError(f"--diff takes two names separated by a comma, got {names!r}.")
-    for name in pair:
-        if name not in known:
-            raise UnknownNameError.of("candidate", name, known)
-    ours, theirs = (to_json(known[name].schedule) for name in pair)
-    table = Table(title="knobs that differ", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("knob", *pair):
-        table.add_column(name)
-    for knob in ours:
-        if ours[knob] != theirs.get(knob):
-            table.add_row(knob, _told(ours[knob]), _told(theirs.get(knob)))
-    return table
-
-
-def _told(knob: Any) -> str:
-    return f"{knob['start']} to {knob['end']}" if isinstance(knob, dict) else str(knob)

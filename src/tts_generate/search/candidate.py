@@ -47,10 +47,46 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A family of controllers as code that somebody else wrote; it runs in the sandbox and nowhere else."""
+
+    code: str
+    origin: str
+    """Who wrote it, and when."""
+    parent: str | None = None
+    """Name of the candidate it was made from, if it was from one."""
+    idea: str = ""
+    """What its writer says of it. Untrusted text."""
+
+    @property
+    def name(self) -> str:
+        """A name that says what is in it: the same code, the same name.
+
+        >>> Written("pass", "one").name == Written("pass", "another").name
+        True
+        """
+        return hashlib.sha256(self.code.encode()).hexdigest()[:10]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        told = {"name": self.name, "origin": self.origin, "parent": self.parent}
+        return {**told, "idea": self.idea, "code": self.code}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Written:
+        """The candidate that `to_dict` wrote."""
+        return cls(row["code"], row["origin"], row["parent"], row["idea"])
+
+
+Proposal = Candidate | Written
+"""What proposers propose: knobs of a controller that is known, or a controller."""
+
+
+@dataclass(frozen=True)
 class Scored:
     """A candidate with what became of it."""
 
-    candidate: Candidate
+    candidate: Proposal
     rung: int
     """The fidelity it was promoted to, from 0."""
     values: tuple[float, float]
@@ -67,8 +103,8 @@ class Proposer(Protocol):
 
     name: str
 
-    def propose(self, count: int) -> list[Candidate]:
-        """Up to `count` candidates for the next round; none ends the search."""
+    def propose(self, count: int) -> Sequence[Proposal] | None:
+        """Up to `count` candidates for the next round, none where it came to nothing; None ends the search."""
 
     def learn(self, scored: Sequence[Scored]) -> None:
         """What became of the candidates of the last round, in their order."""

@@ -6,19 +6,21 @@ once more with fresh orders of the branches, beside the baselines; held-out stor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.controller import Controller
+from tts_generate.errors import CandidateError, InputError
 from tts_generate.evaluate import Method, as_dict, baselines, sweep
 from tts_generate.loading import load_controller
 from tts_generate.schedule import Range, Schedule
-from tts_generate.search.candidate import Candidate
-from tts_generate.search.history import Evaluation
+from tts_generate.search.archive import Evaluation
+from tts_generate.search.bench import Bench
+from tts_generate.search.candidate import Candidate, Proposal
 from tts_generate.search.loop import ELEVEN
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, curve_of, gain_over
+from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, Gains, curve_of, gain_over
 from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import saving, tokens_at
 
@@ -31,23 +33,25 @@ _CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class Contest:
-    """Whose schedules are compared, with whom, and how."""
+    """How candidates are run, with whom they are compared, and how."""
 
-    kind: type[Controller]
+    bench: Bench
     reference: type[Controller]
     cost: Cost = "tokens"
     threads: int | None = None
+    gain: Gains = gain_over
     _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
 
-    def curve(self, part: Part, family: type[Controller], fidelity: Fidelity) -> Curve:
-        """What a family does on `part`."""
-        return curve_of(part, family, fidelity, cost=self.cost, threads=self.threads)
+    def measure(self, part: Part, candidate: Proposal, fidelity: Fidelity, *, confirm: int | None = None) -> Measured:
+        """A candidate beside the reference, both asking for no more branches than `part` holds.
 
-    def measure(self, part: Part, candidate: Candidate, fidelity: Fidelity) -> Measured:
-        """A candidate beside the reference, both asking for no more branches than `part` holds."""
+        Raises:
+            CandidateError: code that fails, or is not confirmed.
+        """
         theirs = self._reference(part, fidelity)
-        ours = self.curve(part, narrowed(candidate.family(self.kind), fewest_branches(part.recordings)), fidelity)
-        return Measured(part, theirs, ours, gain_over(theirs, ours, part.weights))
+        how: dict[str, Any] = {"cost": self.cost, "threads": self.threads, "confirm": confirm}
+        ours = self.bench.look(part, candidate, fidelity, **how).curve
+        return Measured(part, theirs, ours, self.gain(theirs, ours, part.weights), self.gain)
 
     def _reference(self, part: Part, fidelity: Fidelity) -> Curve:
         """The reference on `part`, replayed once; the part is kept with it, so that its id stays its own."""
@@ -55,7 +59,8 @@ class Contest:
         if key not in self._references:
             reference = narrowed(self.reference, fewest_branches(part.recordings))
             everywhere = Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle)
-            self._references[key] = part, self.curve(part, reference, everywhere)
+            curve = curve_of(part, reference, everywhere, cost=self.cost, threads=self.threads)
+            self._references[key] = part, curve
         return self._references[key][1]
 
 
@@ -67,6 +72,7 @@ class Measured:
     reference: Curve
     curve: Curve
     gain: Gain
+    how: Gains = gain_over
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: its curve, its reference's, and the gain over it, on all recordings and on each."""
@@ -75,7 +81,7 @@ class Measured:
             tokens, accuracy = curve.points(self.part.weights)
             told[name] = {"betas": list(curve.betas), "tokens": tokens.tolist(), "accuracy": accuracy.tolist()}
         told["recordings"] = {
-            recording.name: gain_over(
+            recording.name: self.how(
                 self.reference.alone(number), self.curve.alone(number), self.part.alone(number).weights
             ).to_dict()
             for number, recording in enumerate(self.part.recordings)
@@ -87,7 +93,7 @@ class Measured:
 class Choice:
     """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside."""
 
-    candidate: Candidate
+    candidate: Proposal
     proposed: Gain
     """On the questions it was proposed by, with fresh orders."""
     selected: Gain
@@ -96,17 +102,37 @@ class Choice:
 
 
 def choose(
-    finalists: Sequence[Evaluation], propose: Part, select: Part, contest: Contest, fidelity: Fidelity = SELECT
-) -> Choice:
-    """Compare the finalists on both parts, each counting the same, with orders that none of them has met.
+    finalists: Sequence[Evaluation],
+    propose: Part,
+    select: Part,
+    contest: Contest,
+    fidelity: Fidelity = SELECT,
+    failed: Callable[[Proposal, CandidateError], None] = lambda candidate, error: None,
+) -> list[Choice]:
+    """Compare the finalists on both parts, each counting the same, with orders that none of them has met; best first.
 
-    The part set aside alone would be fair but small; together they reject what gains on one part only.
+    The part set aside alone would be fair but small; together they reject what gains on one part only. A finalist
+    whose code fails there is left out, and `failed` is told.
+
+    Raises:
+        InputError: nobody is left.
     """
     choices = []
     for evaluation in finalists:
-        proposed, selected = (contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select))
+        try:
+            proposed, selected = (
+                contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select)
+            )
+        except CandidateError as error:
+            failed(evaluation.candidate, error)
+            continue
         choices.append(Choice(evaluation.candidate, proposed, selected, len(finalists)))
-    return max(choices, key=lambda choice: choice.proposed.score + choice.selected.score)
+    if not choices:
+        raise InputError(
+            f"the search found no candidate to choose: {len(finalists)} came through the rounds, and none of them ran "
+            "on the questions set aside. Give it more rounds; its history is kept."
+        )
+    return sorted(choices, key=lambda choice: -(choice.proposed.score + choice.selected.score))
 
 
 def ablation(

@@ -1,7 +1,8 @@
 """A search's folder: what it searches, every evaluation it made, and nothing that a crash can take back.
 
 RUN/search.json        what is searched, written once
-RUN/history.journal    every evaluation and every finished round, in order (`trajectories.journal`)
+RUN/history.journal    every evaluation and every finished round, in order (`trajectories.journal`); of a search whose
+                       candidates are code also their code, and every proposal that failed
 RUN/result.json        the choice and its estimates; RUN/report.html and RUN/best/ are made from it
 RUN/held_out.json      the held-out stores, opened once
 """
@@ -11,75 +12,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tts_generate.errors import InputError
-from tts_generate.search.candidate import Candidate
-from tts_generate.search.objective import Curve, Gain
+from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
+from tts_generate.search.candidate import Proposal
 from tts_generate.trajectories.journal import Journal, full, read_journal
 
 FORMAT = "tts-search/1"
 SETTINGS, JOURNAL, RESULT, HELD_OUT = "search.json", "history.journal", "result.json", "held_out.json"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One look at one candidate."""
-
-    candidate: Candidate
-    rung: int
-    tokens: tuple[float, ...]
-    """Of each budget."""
-    accuracy: tuple[float, ...]
-    gains: tuple[float, ...]
-    """Over the reference at each of its costs."""
-    score: float
-
-    @classmethod
-    def of(cls, candidate: Candidate, rung: int, curve: Curve, gain: Gain) -> Evaluation:
-        """What is kept of an evaluation, rounded to what it can be trusted for."""
-        tokens, accuracy = curve.points(gain.weights)
-        return cls(
-            candidate,
-            rung,
-            tuple(round(float(value), 1) for value in tokens),
-            tuple(round(float(value), 4) for value in accuracy),
-            tuple(round(value, 4) for value in gain.at_costs),
-            round(gain.score, 4),
-        )
-
-    @property
-    def mean(self) -> float:
-        """Mean gain over the costs."""
-        return float(np.mean(self.gains))
-
-    @property
-    def values(self) -> tuple[float, float]:
-        """Mean gain at the lower and at the upper half of the costs."""
-        half = max(1, len(self.gains) // 2)
-        return float(np.mean(self.gains[:half])), float(np.mean(self.gains[-half:]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "kind": "evaluation",
-            **self.candidate.to_dict(),
-            "rung": self.rung,
-            "tokens": list(self.tokens),
-            "accuracy": list(self.accuracy),
-            "gains": list(self.gains),
-            "score": self.score,
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that `to_dict` wrote."""
-        tokens, accuracy, gains = (tuple(row[name]) for name in ("tokens", "accuracy", "gains"))
-        return cls(Candidate.from_dict(row), row["rung"], tokens, accuracy, gains, row["score"])
 
 
 class History:
@@ -101,39 +43,39 @@ class History:
             self._journal = Journal(folder / JOURNAL)
         except OSError as error:
             raise full(folder / JOURNAL, error) from error
-        self._found = {(e.candidate.name, e.rung): e for e in _evaluations(self._journal.rows)}
-        self._rounds = [row for row in self._journal.rows if row["kind"] == "round"]
+        self.archive = Archive.of(self._journal.rows)
 
-    def find(self, candidate: Candidate, rung: int) -> Evaluation | None:
+    def find(self, candidate: Proposal, rung: int) -> Evaluation | None:
         """An evaluation made before; None if there is none."""
-        return self._found.get((candidate.name, rung))
+        return self.archive.found.get((candidate.name, rung))
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Keep an evaluation; it is on the disk when this returns."""
-        self._journal.append([evaluation.to_dict()])
-        self._found[evaluation.candidate.name, evaluation.rung] = evaluation
+    def add(self, new: Evaluation | Entry | Failure) -> None:
+        """Keep an evaluation, a candidate or a failure; it is on the disk when this returns."""
+        self._keep(new.to_dict())
 
     def finish_round(self, number: int, seconds: float) -> None:
         """Keep that a round is over, and the seconds it took altogether."""
-        if number >= len(self._rounds):
-            row = {"kind": "round", "round": number, "seconds": round(seconds, 3)}
-            self._journal.append([row])
-            self._rounds.append(row)
+        if number >= self.rounds:
+            self._keep({"kind": "round", "round": number, "seconds": round(seconds, 3)})
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        self._journal.append([row])
+        self.archive.take(row)
 
     @property
     def rounds(self) -> int:
         """Rounds finished in this sitting and before."""
-        return len(self._rounds)
+        return len(self.archive.rounds)
 
     @property
     def seconds(self) -> float:
         """Seconds that those rounds took."""
-        return float(sum(row["seconds"] for row in self._rounds))
+        return float(sum(row["seconds"] for row in self.archive.rounds))
 
     @property
     def evaluations(self) -> list[Evaluation]:
         """Every evaluation, in the order in which they were made."""
-        return list(self._found.values())
+        return self.archive.evaluations
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file of the folder, whole or not at all."""
@@ -190,19 +132,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return dict(row)
 
 
-def read_history(folder: Path) -> list[Evaluation]:
-    """Every evaluation of a search folder, whether or not the search is still running.
+def read_archive(folder: Path) -> Archive:
+    """Everything that a search folder holds of what was tried, whether or not the search is still running.
 
     Raises:
         InputError: it is no search folder.
     """
     read_settings(folder)
-    rows = [row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows]
-    return list(_evaluations(rows))
+    return Archive.of(row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows)
 
 
-def _evaluations(rows: list[dict[str, Any]]) -> list[Evaluation]:
-    return [Evaluation.from_dict(row) for row in rows if row["kind"] == "evaluation"]
+def read_history(folder: Path) -> list[Evaluation]:
+    """Every evaluation of a search folder; see `read_archive`."""
+    return read_archive(folder).evaluations
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

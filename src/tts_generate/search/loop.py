@@ -8,6 +8,7 @@ luck with the next. Source: ASHA (Li et al., arXiv 1810.05934).
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tts_generate.controller import Controller
-from tts_generate.search.candidate import Candidate, Proposer, Scored
-from tts_generate.search.history import Evaluation, History
-from tts_generate.search.objective import Cost, Curve, Fidelity, curve_of, gain_over
+from tts_generate.errors import CandidateError
+from tts_generate.search.archive import Evaluation
+from tts_generate.search.bench import Bench
+from tts_generate.search.candidate import Proposal, Proposer, Scored
+from tts_generate.search.history import History
+from tts_generate.search.objective import Cost, Curve, Fidelity, Gains, curve_of, gain_over
 from tts_generate.search.questions import Part
 
 ELEVEN = tuple(k / 10 for k in range(11))
@@ -38,30 +42,44 @@ class Judge:
     """Evaluates candidates on the questions that may be learnt from, against the reference at the same fidelity."""
 
     part: Part
-    kind: type[Controller]
+    bench: Bench
     reference: type[Controller]
     rungs: Sequence[Fidelity] = RUNGS
     cost: Cost = "tokens"
     threads: int | None = None
+    gain: Gains = gain_over
     _curves: dict[int, Curve] = field(default_factory=dict)
 
-    def evaluate(self, candidate: Candidate, rung: int) -> Evaluation:
-        """One look at one candidate."""
-        curve = curve_of(self.part, candidate.family(self.kind), self.rungs[rung], cost=self.cost)
-        gain = gain_over(self._reference(rung), curve, self.part.weights)
-        return Evaluation.of(candidate, rung, curve, gain)
+    def evaluate(self, candidate: Proposal, rung: int) -> Evaluation:
+        """One look at one candidate; at the highest rung what is not ours to trust is confirmed, or disqualified."""
+        fidelity, confirms = self.rungs[rung], self.bench.confirms
+        seed = secrets.randbits(32) if confirms and rung == len(self.rungs) - 1 else None
+        try:
+            look = self.bench.look(self.part, candidate, fidelity, cost=self.cost, confirm=seed, tell=confirms > 0)
+        except CandidateError as error:
+            what = "disqualified: " if error.reason == "different" else ""
+            return Evaluation.failed(candidate, rung, f"{what}{error}")
+        gain = self.gain(self.reference_curve(rung), look.curve, self.part.weights)
+        if not confirms:
+            return Evaluation.of(candidate, rung, look.curve, gain)
+        sure = None if seed is None else {"episodes": confirms, "seed": seed}
+        low, high = gain.interval()
+        more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure}
+        told = {"telling": tuple(look.telling), "warned": tuple(look.warned)}
+        return Evaluation.of(candidate, rung, look.curve, gain, **more, **told)
 
-    def evaluate_all(self, candidates: Sequence[Candidate], rung: int, history: History) -> list[Evaluation]:
+    def evaluate_all(self, candidates: Sequence[Proposal], rung: int, history: History) -> list[Evaluation]:
         """Each candidate's evaluation, from the history or new; new ones over all cores, kept at once."""
         new = {c.name: c for c in candidates if history.find(c, rung) is None}
         if new:
-            self._reference(rung)
+            self.reference_curve(rung)
         with ThreadPoolExecutor(self.threads or os.cpu_count() or 1) as pool:
             for evaluation in pool.map(lambda candidate: self.evaluate(candidate, rung), new.values()):
                 history.add(evaluation)
         return [found for c in candidates if (found := history.find(c, rung)) is not None]
 
-    def _reference(self, rung: int) -> Curve:
+    def reference_curve(self, rung: int) -> Curve:
+        """What the reference does at a rung, at eleven budgets."""
         if rung not in self._curves:
             fidelity = Fidelity(ELEVEN, self.rungs[rung].shuffles, self.rungs[rung].first_shuffle)
             self._curves[rung] = curve_of(self.part, self.reference, fidelity, cost=self.cost, threads=self.threads)
@@ -79,6 +97,8 @@ class Progress:
     seconds_left: float
     best: Evaluation | None
     """The best at the highest rung reached."""
+    usd: float = 0.0
+    """What its proposals have cost."""
 
 
 def search(
@@ -89,8 +109,11 @@ def search(
     seconds: float,
     max_rounds: int | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
+    usd: Callable[[], float] = lambda: 0.0,
 ) -> Progress:
     """Run rounds until `seconds` are spent, those of earlier sittings counted, or `max_rounds` are done.
+
+    `usd` says what the proposals have cost so far.
 
     Rounds that the history holds are gone through again without replaying anything, so that the proposer stands where
     it stood; at least one round is run.
@@ -100,11 +123,11 @@ def search(
     for number in _numbers(max_rounds):
         started = time.perf_counter()
         candidates = proposer.propose(CANDIDATES)
-        if not candidates:
+        if candidates is None:
             break
         proposer.learn(_round(judge, candidates, history, seen))
         history.finish_round(number, time.perf_counter() - started)
-        progress = _progress(history, number + 1, history.seconds, seconds)
+        progress = _progress(history, number + 1, history.seconds, seconds, usd())
         watch(progress)
         if number + 1 >= history.rounds and history.seconds >= seconds:
             break
@@ -118,9 +141,7 @@ def _numbers(max_rounds: int | None) -> Iterator[int]:
         number += 1
 
 
-def _round(
-    judge: Judge, candidates: Sequence[Candidate], history: History, seen: Sequence[list[float]]
-) -> list[Scored]:
+def _round(judge: Judge, candidates: Sequence[Proposal], history: History, seen: Sequence[list[float]]) -> list[Scored]:
     """Evaluate one round's candidates up to where each gets; `seen` are the scores of rounds before, by rung."""
     reached: dict[str, Evaluation] = {}
     going = list(candidates)
@@ -137,23 +158,24 @@ def _round(
     ]
 
 
-def _promoted(found: Sequence[Evaluation], seen: Sequence[float]) -> list[Candidate]:
+def _promoted(found: Sequence[Evaluation], seen: Sequence[float]) -> list[Proposal]:
     """The upper third of a round, as far as it is in the upper third of all that was seen at this rung."""
     scores = [evaluation.score for evaluation in found]
     bar = max(float(np.quantile(scores, 1 - KEPT)), float(np.quantile([*scores, *seen], 1 - KEPT)))
-    better = [evaluation for evaluation in found if evaluation.score >= bar]
+    better = [evaluation for evaluation in found if evaluation.score >= bar and evaluation.problem is None]
     return list({evaluation.candidate.name: evaluation.candidate for evaluation in better}.values())
 
 
 def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """The best candidates at the highest rung that any of them reached, best first."""
-    highest = max((evaluation.rung for evaluation in evaluations), default=0)
-    top = [evaluation for evaluation in evaluations if evaluation.rung == highest]
+    """The best candidates at the highest rung that any of them came through, best first."""
+    whole = [evaluation for evaluation in evaluations if evaluation.problem is None]
+    highest = max((evaluation.rung for evaluation in whole), default=0)
+    top = [evaluation for evaluation in whole if evaluation.rung == highest]
     return sorted(top, key=lambda evaluation: (-evaluation.score, evaluation.candidate.name))[:count]
 
 
-def _progress(history: History, number: int, spent: float, seconds: float) -> Progress:
+def _progress(history: History, number: int, spent: float, seconds: float, usd: float = 0.0) -> Progress:
     evaluations = history.evaluations
     best = best_of(evaluations, 1)
     tried = len({evaluation.candidate.name for evaluation in evaluations})
-    return Progress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None)
+    return Progress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None, usd)

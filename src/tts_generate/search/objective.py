@@ -6,6 +6,7 @@ at its own budgets, and the gain is the difference at equal cost, question by qu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
-from tts_generate.replay import replay
+from tts_generate.replay import ReplayResult, replay
 from tts_generate.search.questions import Part
 from tts_generate.statistics import mean_of_samples_interval
 
@@ -88,23 +89,32 @@ class Gain:
         return {"mean": self.mean, "worst": self.worst, "at_costs": list(self.at_costs), "interval": self.interval()}
 
 
+Gains = Callable[[Curve, Curve, NDArray[np.float64]], Gain]
+"""How a gain is read off the reference's curve and a candidate's: `gain_over` or `gain_at_own_cost`."""
+
+
 def curve_of(
     part: Part, kind: type[Controller], fidelity: Fidelity, *, cost: Cost = "tokens", threads: int | None = 1
 ) -> Curve:
     """Replay the family `kind` at every budget of `fidelity` on every question of `part`."""
+    return curve_from(replays_of(part, kind, fidelity, threads=threads), fidelity, cost)
+
+
+def replays_of(
+    part: Part, kind: type[Controller], fidelity: Fidelity, *, threads: int | None = 1
+) -> list[list[ReplayResult]]:
+    """The replays of a curve: by recording, then by budget."""
+    how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
+    return [
+        [replay(recording, kind.from_beta(beta), **how, compiled=True, threads=threads) for beta in fidelity.betas]
+        for recording in part.recordings
+    ]
+
+
+def curve_from(results: Sequence[Sequence[ReplayResult]], fidelity: Fidelity, cost: Cost) -> Curve:
+    """The curve that replays make, given by recording, then by budget."""
     accuracy, spent = [], []
-    for recording in part.recordings:
-        rows = [
-            replay(
-                recording,
-                kind.from_beta(beta),
-                shuffles=fidelity.shuffles,
-                first_shuffle=fidelity.first_shuffle,
-                compiled=True,
-                threads=threads,
-            )
-            for beta in fidelity.betas
-        ]
+    for rows in results:
         accuracy.append(np.stack([100.0 * row.correct.mean(axis=0) for row in rows]))
         tokens = [row.cost if cost == "tokens" else row.sequential_tokens for row in rows]
         spent.append(np.stack([np.asarray(values.mean(axis=0), np.float64) for values in tokens]))
@@ -131,6 +141,23 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     means = weights @ np.stack([values.mean(axis=1) for values in gains]) - _UNREACHED * unreached
     by_question = tuple(values.mean(axis=0) - _UNREACHED * float(unreached.mean()) for values in gains)
     return Gain(tuple(float(value) for value in means), by_question, weights)
+
+
+def gain_at_own_cost(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) -> Gain:
+    """The gain of a candidate without a budget: over what the reference has, mixing its budgets, at each of its costs.
+
+    Outside the reference's costs it is compared with the nearest of them.
+
+    >>> one = Curve((0.0, 1.0), (np.array([[40.0], [60.0]]),), (np.array([[1000.0], [3000.0]]),))
+    >>> other = Curve((0.5,), (np.array([[55.0]]),), (np.array([[2000.0]]),))
+    >>> gain_at_own_cost(one, other, np.ones(1)).at_costs
+    (5.0,)
+    """
+    costs, _ = candidate.points(weights)
+    mixture, _ = _mixture(reference.points(weights)[0], costs)
+    gains = [ours - mixture @ theirs for ours, theirs in zip(candidate.accuracy, reference.accuracy, strict=True)]
+    means = weights @ np.stack([values.mean(axis=1) for values in gains])
+    return Gain(tuple(float(value) for value in means), tuple(values.mean(axis=0) for values in gains), weights)
 
 
 def _disorder(tokens: NDArray[np.float64]) -> float:

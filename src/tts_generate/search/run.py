@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.errors import CandidateError, InputError, TTSError
 from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
-from tts_generate.schedule import Ends, Range, Schedule, ranges_of
 from tts_generate.search import choice as choosing
-from tts_generate.search.best import write_controller
-from tts_generate.search.candidate import Candidate
+from tts_generate.search.archive import Evaluation
+from tts_generate.search.candidate import Proposal
 from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
+from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, Progress, best_of, search
-from tts_generate.search.narrow import narrowed, narrowed_ranges
+from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Fidelity
-from tts_generate.search.parameters import ParametersProposer
 from tts_generate.search.questions import Part, check, fewest_branches, split
+from tts_generate.search.way import Way
+
+if TYPE_CHECKING:
+    from tts_generate.search.agent import Agent
+    from tts_generate.search.sandbox import Sandbox
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,7 @@ class Setup:
     def to_dict(self, part: Part) -> dict[str, Any]:
         """Plain JSON values, with what the stores hold by its hash."""
         return {
-            "controller": self.controller,
-            "knobs": self.knobs,
             "reference": self.reference,
-            "proposer": ParametersProposer.name,
             "seed": self.seed,
             "cost": self.cost,
             "weights": part.weights.tolist(),
@@ -66,6 +69,11 @@ class Setup:
 class Search:
     """A search set up over its stores, ready to be run or gone on with.
 
+    Args:
+        setup: what is searched.
+        agent: has a language model write the candidates; the knobs of `setup.controller` are searched if left out.
+        box: the sandbox that the agent's candidates run in; one with every lock if left out.
+
     Raises:
         StoreError: a store that cannot be read.
         InputError: a search set on which nothing can be found out (`questions.check`).
@@ -73,28 +81,36 @@ class Search:
     """
 
     setup: Setup
+    agent: Agent | None = None
+    box: Sandbox | None = None
     whole: Part = field(init=False)
-    kind: type[Controller] = field(init=False)
     reference: type[Controller] = field(init=False)
-    ranges: dict[str, Range] = field(init=False)
 
     def __post_init__(self) -> None:
         recordings = [Recording.from_store(store) for store in self.setup.stores]
         check(recordings)
         self.whole = Part.of(recordings, self.setup.weights)
-        branches = fewest_branches(recordings)
-        self.kind = narrowed(self._class(self.setup.controller), branches)
-        self.reference = narrowed(self._class(self.setup.reference), branches)
-        self.ranges = self._searched(narrowed_ranges(ranges_of(self.kind), branches, _with_logprobs(recordings)))
-        for recording in recordings:
-            recording.check(self.kind.from_beta(0.5))
+        self.reference = narrowed(self._class(self.setup.reference), fewest_branches(recordings))
+        self._knobs: Knobs | None = None
+        if self.agent is None and self.box is not None:
+            raise InputError("a sandbox is for an agent's candidates; knobs are searched without one.")
+        if self.agent is not None and (self.setup.knobs is not None or self.setup.controller != Setup.controller):
+            raise InputError("an agent writes controllers; it does not search the knobs of one. Leave those out.")
+        if self.agent is None:
+            kind = self._class(self.setup.controller)
+            self._knobs = Knobs(kind, self.setup.controller, self.setup.knobs, recordings, self.setup.seed)
+        elif not self.agent.beta:
+            looks: dict[str, Any] = {name: _one_budget(getattr(self.setup, name)) for name in ("select", "fresh")}
+            self.setup = dataclasses.replace(self.setup, rungs=tuple(map(_one_budget, self.setup.rungs)), **looks)
 
-    def _searched(self, ranges: dict[str, Range]) -> dict[str, Range]:
-        """The ranges of the knobs that are asked for."""
-        for name in self.setup.knobs or ():
-            if name not in ranges:
-                raise UnknownNameError.of(f"knob of {self.setup.controller} to search", name, ranges)
-        return {name: room for name, room in ranges.items() if self.setup.knobs is None or name in self.setup.knobs}
+    def _way(self, say: Callable[[str], None]) -> Way:
+        """What this search does its own way; the caller closes it."""
+        if self._knobs is not None:
+            return self._knobs
+        from tts_generate.search.agent.way import AgentWay
+
+        assert self.agent is not None
+        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box)
 
     def _class(self, name: str) -> type[Controller]:
         load_controller(name, trust_remote_code=self.setup.trust_remote_code)  # says what is wrong with it, if anything
@@ -111,6 +127,7 @@ class Search:
         held_out: Sequence[Path] = (),
         command: str = "",
         watch: Callable[[Progress], None] = lambda progress: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
         """Search for `minutes`, those of earlier sittings counted; then choose, measure and write `out`.
 
@@ -122,6 +139,7 @@ class Search:
             held_out: stores that are opened after the choice, once; a folder that has its held-out result keeps it.
             command: noted in the result.
             watch: told after every round.
+            say: of an agent's search: told which locks are in force, what the budget affords, what ends it.
 
         Returns:
             What `result.json` holds.
@@ -138,54 +156,88 @@ class Search:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
         setup = self.setup
         propose, select = split(self.whole, setup.seed)
-        contest = choosing.Contest(self.kind, self.reference, setup.cost, threads)
-        history = History(out, setup.to_dict(self.whole))
+        way = self._way(say)
+        contest = choosing.Contest(way.bench, self.reference, setup.cost, threads, way.gain)
         try:
-            judge = Judge(propose, self.kind, self.reference, setup.rungs, setup.cost, threads)
-            proposer = ParametersProposer(self.ranges, starts(self.kind, self.ranges), setup.seed)
-            done = search(judge, proposer, history, seconds=60 * minutes, max_rounds=max_rounds, watch=watch)
+            history = History(out, self._settings(way))
+        except TTSError:
+            way.close()
+            raise
+        try:
+            judge = Judge(propose, way.bench, self.reference, setup.rungs, setup.cost, threads, way.gain)
+            proposer = way.proposer(judge, history)
+            how: dict[str, Any] = {"seconds": 60 * minutes, "max_rounds": max_rounds, "watch": watch, "usd": way.usd}
+            done = search(judge, proposer, history, **how)
             finalists = best_of(history.evaluations, choosing.FINALISTS)
-            chosen = choosing.choose(finalists, propose, select, contest, setup.select)
-            result = self._result(chosen, done, (propose.count, select.count), contest, command)
+
+            def failed(candidate: Proposal, error: CandidateError) -> None:
+                history.add(Evaluation.failed(candidate, len(setup.rungs) - 1, f"disqualified at the end: {error}"))
+
+            choices = choosing.choose(finalists, propose, select, contest, setup.select, failed)
+            chosen, measured = self._measured(choices, contest, failed)
+            about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
+            result = {
+                "format": "tts-search-result/1",
+                "command": command,
+                "settings": self._settings(way),
+                **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
+                **about,
+            }
             history.write(RESULT, result)
-            self._write_best(out, chosen.candidate, result)
+            self._write_best(way, history, chosen.candidate, result)
             if held_out and history.read(HELD_OUT) is None:
                 history.write(HELD_OUT, self._held_out(chosen.candidate, held_out, contest))
         finally:
             history.close()
+            way.close()
         return result
 
-    def _result(
+    def _settings(self, way: Way) -> dict[str, Any]:
+        return {**way.settings(), **self.setup.to_dict(self.whole)}
+
+    def _measured(
+        self,
+        choices: Sequence[choosing.Choice],
+        contest: choosing.Contest,
+        failed: Callable[[Proposal, CandidateError], None],
+    ) -> tuple[choosing.Choice, choosing.Measured]:
+        """The best choice that stands up to a last look, and that look."""
+        for chosen in choices:
+            seed = secrets.randbits(32) if contest.bench.confirms else None
+            try:
+                return chosen, contest.measure(self.whole, chosen.candidate, self.setup.fresh, confirm=seed)
+            except CandidateError as error:
+                failed(chosen.candidate, error)
+        raise InputError(
+            f"none of the {len(choices)} candidates left stands up to a last look, and the history says why. Give the "
+            "search more rounds."
+        )
+
+    def _numbers(
         self,
         chosen: choosing.Choice,
         done: Progress,
         questions: tuple[int, int],
+        measured: choosing.Measured,
         contest: choosing.Contest,
-        command: str,
     ) -> dict[str, Any]:
-        setup = self.setup
-        measured = contest.measure(self.whole, chosen.candidate, setup.fresh)
-        schedule = chosen.candidate.schedule
-        rows = choosing.beside_baselines(self.whole, setup.fresh, contest.threads)
+        fresh = self.setup.fresh
+        rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
-            "format": "tts-search-result/1",
-            "command": command,
-            "settings": setup.to_dict(self.whole),
-            "paths": [str(store.resolve() if store.exists() else store) for store in setup.stores],
+            "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.stores],
             "rounds": done.round,
             "tried": done.tried,
             "seconds": done.seconds,
+            "usd": done.usd,
             "candidates_per_minute": 60 * done.tried / max(done.seconds, 1e-9),
-            "candidate": chosen.candidate.to_dict(),
             "proposed": {"questions": questions[0], **chosen.proposed.to_dict()},
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
-            "fresh": {"questions": self.whole.count, "shuffles": setup.fresh.shuffles, **measured.to_dict()},
-            "ablation": choosing.ablation(schedule, self.ranges, measured, contest, setup.fresh),
+            "fresh": {"questions": self.whole.count, "shuffles": fresh.shuffles, **measured.to_dict()},
             "baselines": rows,
             "at_accuracy": choosing.at_accuracy(measured, rows[0]),
         }
 
-    def _held_out(self, candidate: Candidate, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
+    def _held_out(self, candidate: Proposal, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
         part = Part.of([Recording.from_store(store) for store in stores])
         prints = {recording.name: fingerprint(recording) for recording in part.recordings}
         known = {fingerprint(recording) for recording in self.whole.recordings}
@@ -204,27 +256,17 @@ class Search:
             "at_accuracy": choosing.at_accuracy(measured, rows[0]),
         }
 
-    def _write_best(self, out: Path, candidate: Candidate, result: dict[str, Any]) -> None:
+    def _write_best(self, way: Way, history: History, candidate: Proposal, result: dict[str, Any]) -> None:
         gain = result["fresh"]["gain"]["mean"]
-        description = (
-            f"{self.setup.controller} with schedules found by search: {gain:+.2f} points over {self.setup.reference} "
-            f"at equal {self.setup.cost} on its own search set."
-        )
-        write_controller(
-            out / "best",
-            self.setup.controller,
-            candidate.schedule,
-            name=f"found_{candidate.name}",
-            description=description,
-            provenance={
-                "source": "tts-generate search",
-                "command": result["command"],
-                "candidate": candidate.name,
-                "tried": result["tried"],
-                "stores": result["settings"]["stores"],
-                "gain": gain,
-            },
-        )
+        gained = f"{gain:+.2f} points over {self.setup.reference} at equal {self.setup.cost} on its own search set."
+        provenance = {
+            "command": result["command"],
+            "candidate": candidate.name,
+            "tried": result["tried"],
+            "stores": result["settings"]["stores"],
+            "gain": gain,
+        }
+        way.write_best(history, candidate, gained, provenance)
 
 
 def write_report(out: Path) -> Path:
@@ -247,14 +289,6 @@ def read_report(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     return result, held_out, search_page(result, held_out, out / "best")
 
 
-def starts(kind: type[Controller], ranges: dict[str, Range]) -> list[Schedule]:
-    """What to try first: the controller's own schedule, from its ends, and those that it lists in `starts`."""
-    low, high = kind.schedule(0.0), kind.schedule(1.0)
-    own: dict[str, Any] = {name: Ends(low[name], high[name], room.scale) for name, room in ranges.items()}  # type: ignore[arg-type]
-    listed: Sequence[Schedule] = getattr(kind, "starts", ())
-    return [own, *({**own, **{name: knob for name, knob in start.items() if name in ranges}} for start in listed)]
-
-
 def fingerprint(recording: Recording) -> str:
     """A hash of everything in a recording that a replay can depend on."""
     found = hashlib.sha256()
@@ -265,6 +299,6 @@ def fingerprint(recording: Recording) -> str:
     return found.hexdigest()[:16]
 
 
-def _with_logprobs(recordings: Sequence[Recording]) -> bool:
-    """Whether every step of every branch has its mean log-probability."""
-    return all(len(r.table.logprobs) > 0 and not np.isnan(r.table.logprobs).any() for r in recordings)
+def _one_budget(fidelity: Fidelity) -> Fidelity:
+    """The same look at candidates that have one budget."""
+    return dataclasses.replace(fidelity, betas=(0.5,))

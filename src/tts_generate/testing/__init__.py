@@ -14,6 +14,7 @@ from tts_generate.testing.conformance import (
     check_controller,
     check_independent,
     check_knobs,
+    check_monotone,
     check_no_future,
     random_trajectories,
     recording_of,
@@ -21,5 +22,5 @@ from tts_generate.testing.conformance import (
 
 __all__ = [
     "INTERVAL", "MAX_DEPTH", "ConformanceError", "check_compiled", "check_controller", "check_independent",
-    "check_knobs", "check_no_future", "random_trajectories", "recording_of",
+    "check_knobs", "check_monotone", "check_no_future", "random_trajectories", "recording_of",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tts_generate.controller import Controller
+from tts_generate.controller import Controller, Knob
 from tts_generate.errors import TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
@@ -60,20 +60,24 @@ def check_controller(
 def check_knobs(kind: type[Controller]) -> None:
     """Every number among the knobs must be monotone in beta, and survive being set by hand."""
     betas = np.linspace(0, 1, 101)
-    rows = [kind.from_beta(float(beta)).knobs for beta in betas]
-    for name, value in rows[0].items():
-        if isinstance(value, str):
-            continue
-        steps = np.diff([float(row[name]) for row in rows])
-        if not ((steps >= 0).all() or (steps <= 0).all()):
-            turn = betas[1 + int(np.flatnonzero(np.diff(np.sign(steps[steps != 0])))[0])]
-            raise ConformanceError(
-                f"{kind.__name__}.schedule: {name} rises and falls with beta (first near {turn:.2f}); a budget knob "
-                "must move every other knob one way."
-            )
+    check_monotone(kind.__name__, betas, [kind.from_beta(float(beta)).knobs for beta in betas])
     again = kind(**kind.from_beta(0.5).knobs).knobs
     if again != kind.from_beta(0.5).knobs:
         raise ConformanceError(f"{kind.__name__}: knobs set by hand to what beta=0.5 gives come out as {again}.")
+
+
+def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequence[Mapping[str, Knob]]) -> None:
+    """Every number among the knobs `rows` at `betas`, of a controller called `name`, must move one way."""
+    for knob, value in rows[0].items():
+        if isinstance(value, str):
+            continue
+        steps = np.diff([float(row[knob]) for row in rows])
+        if not ((steps >= 0).all() or (steps <= 0).all()):
+            turn = betas[1 + int(np.flatnonzero(np.diff(np.sign(steps[steps != 0])))[0])]
+            raise ConformanceError(
+                f"{name}.schedule: {knob} rises and falls with beta (first near {turn:.2f}); a budget knob "
+                "must move every other knob one way."
+            )
 
 
 def check_no_future(controller: Controller, rows: Sequence[Trajectory], rng: random.Random) -> None:

@@ -120,6 +120,7 @@ class Sandbox:
         check: bool = True,
         seed: int = 0,
         limits: Limits | None = None,
+        quiet: bool = False,
     ) -> Candidate:
         """Run a candidate's module in a locked process of its own.
 
@@ -131,6 +132,7 @@ class Sandbox:
             check: apply the import rules first, which give a clearer error earlier. They protect nothing.
             seed: of Python's random numbers in its process. How recordings are relabelled nobody can foresee.
             limits: of this candidate alone.
+            quiet: keep what its process warns of in `Candidate.warnings`, and do not warn.
 
         Raises:
             CandidateError: the code breaks the import rules, or does not load.
@@ -142,7 +144,7 @@ class Sandbox:
         limits = limits or self.limits
         keeper, child = self._child(mode, limits)
         channel = Channel(child.stream, child.errors, limits, lambda patience: keeper.end(child.pid, patience))
-        opened = Candidate(channel, mode, seed)
+        opened = Candidate(channel, mode, seed, quiet)
         try:
             opened.load(text, entry)
         except BaseException:

@@ -34,8 +34,9 @@ class Candidate:
         warnings: what its process warned of, such as code that does not compile. Untrusted text.
     """
 
-    def __init__(self, channel: Channel, mode: Mode, seed: int) -> None:
+    def __init__(self, channel: Channel, mode: Mode, seed: int, quiet: bool = False) -> None:
         self.mode = mode
+        self._quiet = quiet
         self.name = ""
         self.warnings: list[str] = []
         self.keeper: Keeper | None = None
@@ -43,7 +44,7 @@ class Candidate:
         self._seed = seed
         self._rng = np.random.default_rng()
         self._kind: type[StrictController] = StrictController
-        self._sent: dict[int, tuple[int, Relabelled]] = {}
+        self._sent: dict[int, tuple[int, Relabelled, Recording]] = {}  # the recording too, so that its id stays its own
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +57,10 @@ class Candidate:
         self._channel.close()
         if self.keeper is not None:
             self.keeper.close()
+
+    def renew(self) -> None:
+        """Give it the whole wall time of its limits again; of CPU time it has what is left."""
+        self._channel.renew()
 
     @property
     def output(self) -> str:
@@ -177,15 +182,16 @@ class Candidate:
         if id(recording) not in self._sent:
             relabelled = Relabelled.of(recording, self._rng)
             self._channel.ask("recording", relabelled.message, relabelled.raw)
-            self._sent[id(recording)] = len(self._sent), relabelled
-        return self._sent[id(recording)]
+            self._sent[id(recording)] = len(self._sent), relabelled, recording
+        return self._sent[id(recording)][:2]
 
     def _warn(self, warned: object) -> None:
         if type(warned) is not list or len(warned) > 8 or not all(type(text) is str for text in warned):
             self._channel.refuse("warnings that are no texts")
         for text in warned:
             self.warnings.append(clean(text)[:2000])
-            warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
+            if not self._quiet:
+                warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
 
 
 def order_of(recording: Recording, question: int, shuffle: int, shuffles: int, first: int) -> list[int]:

@@ -100,6 +100,10 @@ class Channel:
             self._report(do, reply["error"])
         return reply, out
 
+    def renew(self) -> None:
+        """Wait for later replies as long as for the first ones."""
+        self._left = self._limits.seconds
+
     def close(self) -> None:
         """End the process; nothing it sends any more counts."""
         if self.open:

@@ -1,0 +1,125 @@
+"""`tts-generate history`: what a search tried, as a table, as differences, as a picture."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from tts_generate.cli.base import app, console, guarded
+from tts_generate.errors import InputError, UnknownNameError
+
+_SHOWN = 12
+
+
+@app.command()
+@guarded
+def history(
+    run: Annotated[Path, typer.Argument(help="Folder of a search.")],
+    top: Annotated[int, typer.Option(help="Candidates to list, best first.")] = _SHOWN,
+    diff: Annotated[
+        str | None, typer.Option(help="Two candidates by name, separated by a comma: their knobs, or their code.")
+    ] = None,
+    show: Annotated[str | None, typer.Option(help="A candidate that a model wrote: its lineage and its code.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the frontiers of the listed ones as PNG or SVG.")] = None,
+) -> None:
+    """List what a search tried, compare two candidates, or plot the best."""
+    from tts_generate.search import best_of
+    from tts_generate.search.history import read_archive
+
+    archive = read_archive(run)
+    evaluations = archive.evaluations
+    if show is not None:
+        _show(archive, show)
+        return
+    if diff is not None:
+        _print_difference(archive, diff)
+        return
+    if not evaluations and not archive.failures:
+        raise InputError(f"{run} holds no evaluated candidate yet.")
+    best = best_of(evaluations, top)
+    console.print(_listed(best, len({evaluation.candidate.name for evaluation in evaluations})))
+    _print_failures(archive, top)
+    if plot is not None:
+        from tts_generate.report.frontier import Point, plot_frontier
+
+        points = [
+            Point(e.candidate.name, tokens, accuracy, (accuracy, accuracy))
+            for e in best
+            for tokens, accuracy in zip(e.tokens, e.accuracy, strict=True)
+        ]
+        plot_frontier(points, plot, title=f"The best candidates of {run}")
+
+
+def _listed(best: list[Any], tried: int) -> Table:
+    title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %"):
+        table.add_column(name, justify="left" if name in ("candidate", "from") else "right")
+    for e in best:
+        spans = (f"{min(e.tokens):,.0f} - {max(e.tokens):,.0f}", f"{e.accuracy[0]:.1f} - {e.accuracy[-1]:.1f}")
+        numbers = (str(e.rung), f"{e.mean:+.2f}", f"{min(e.gains):+.2f}")
+        table.add_row(e.candidate.name, e.candidate.origin, *numbers, *spans)
+    return table
+
+
+def _print_failures(archive: Any, top: int) -> None:
+    """Candidates that failed or were disqualified, and proposals that came to nothing, the last ones."""
+    out = [f"{e.candidate.name}: {e.problem}" for e in archive.evaluations if e.problem is not None]
+    lost = [f"round {failure.round + 1}: {failure.problem}" for failure in archive.failures]
+    for title, lines in (("candidates that failed", out), ("proposals that failed", lost)):
+        if lines:
+            console.print(f"{len(lines)} {title}, the last ones:", highlight=False)
+            for line in lines[-top:]:
+                console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _show(archive: Any, name: str) -> None:
+    """A candidate's ancestors with their ideas, and its code."""
+    if name not in archive.written:
+        raise UnknownNameError.of("candidate that a model wrote", name, archive.written)
+    for entry in archive.lineage(name):
+        last = archive.last(entry.candidate.name)
+        gained = "not measured" if last is None else last.problem or f"{last.mean:+.2f} points"
+        told = f"{entry.candidate.name}  {entry.candidate.origin}, ${entry.usd:.2f}, {gained}\n  {entry.candidate.idea}"
+        console.print(told, highlight=False, markup=False)
+    console.print(archive.written[name].candidate.code, highlight=False, markup=False)
+
+
+def _print_difference(archive: Any, names: str) -> None:
+    """Two candidates: the knobs that differ, or the lines."""
+    known = {name: entry.candidate for name, entry in archive.written.items()}
+    known |= {e.candidate.name: e.candidate for e in archive.evaluations}
+    pair = [name.strip() for name in names.split(",")]
+    if len(pair) != 2:
+        raise InputError(f"--diff takes two names separated by a comma, got {names!r}.")
+    for name in pair:
+        if name not in known:
+            raise UnknownNameError.of("candidate", name, known)
+    one, other = (known[name] for name in pair)
+    if pair[0] in archive.written:
+        lines = difflib.unified_diff(one.code.splitlines(), other.code.splitlines(), one.name, other.name, lineterm="")
+        console.print("\n".join(lines), highlight=False, markup=False)
+    else:
+        console.print(_difference(one, other))
+
+
+def _difference(one: Any, other: Any) -> Table:
+    from tts_generate.schedule import to_json
+
+    ours, theirs = to_json(one.schedule), to_json(other.schedule)
+    table = Table(title="knobs that differ", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("knob", one.name, other.name):
+        table.add_column(name)
+    for knob in ours:
+        if ours[knob] != theirs.get(knob):
+            table.add_row(knob, _told(ours[knob]), _told(theirs.get(knob)))
+    return table
+
+
+def _told(knob: Any) -> str:
+    return f"{knob['start']} to {knob['end']}" if isinstance(knob, dict) else str(knob)

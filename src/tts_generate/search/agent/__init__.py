@@ -1,0 +1,52 @@
+"""The agent proposer: a language model writes controllers, sees what became of them, and writes better ones.
+
+It costs money, and keeps to a budget: see `ledger`. What it writes runs in the sandbox: see `search.written`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tts_generate.errors import InputError
+
+MODEL = "claude-sonnet-5-5"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """How the agent works, and what it may spend.
+
+    Raises:
+        InputError: a number that cannot be.
+    """
+
+    max_cost_usd: float
+    """Of the whole search, sittings before counted."""
+    model: str = MODEL
+    """As the Messages API names it."""
+    prices: Path | None = None
+    """A price table instead of the one that ships."""
+    effort: str | None = None
+    """How much the model thinks, if it can be told: low, medium, high, xhigh or max."""
+    max_tokens: int = 16_000
+    """Of one reply, thinking included."""
+    calls: int = 16
+    """Requests of one round at most."""
+    traces: bool = True
+    """Whether it sees executions (off: an ablation of the paper)."""
+    beta: bool = True
+    """Whether it writes families over beta, or single controllers (off: an ablation of the paper)."""
+    retries: int = 8
+    """Of a request that the API did not take, each after a longer pause or as long as it says."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_cost_usd < float("inf"):
+            raise InputError(f"--max-cost-usd must be a number above 0, got {self.max_cost_usd}.")
+        for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, 1000), ("retries", 0, 100)):
+            if not least <= getattr(self, name) <= most:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} must be from {least} to {most}, got {getattr(self, name)}.")
+        efforts = ("low", "medium", "high", "xhigh", "max")
+        if self.effort is not None and self.effort not in efforts:
+            raise InputError(f"--effort is one of {', '.join(efforts)}, got {self.effort!r}.")

@@ -1,0 +1,211 @@
+"""What was asked of the API, what it answered and what that cost: on the disk before it is used.
+
+The ledger stands between the client and the wire. Before a request goes out it is sure that the most it can cost is
+left of the budget, and writes that down; a reply is written down before anybody reads it. A search that was killed
+asks the same again and is answered from here. A request without an outcome may have been paid for, so it counts as
+the most that it can have cost.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+
+from tts_generate.errors import ServerError, TTSError
+from tts_generate.search.agent.prices import Price, prompt_tokens
+from tts_generate.search.history import write_whole
+from tts_generate.trajectories.journal import Journal, full, read_journal
+
+if TYPE_CHECKING:
+    from anthropic import APIRequest, APIResponse
+    from anthropic._middleware import CallNext
+
+JOURNAL = "paid.journal"
+_OVERHEAD = 2000
+"""Tokens that the API may add to a prompt by itself, beyond those of what is sent; a byte is a token at most."""
+
+
+class BudgetReached(TTSError):
+    """The next request could cost more than what is left."""
+
+
+class Ledger(anthropic.Middleware):
+    """Accounts for every request of a search, and answers those that were answered before.
+
+    Args:
+        folder: of the search.
+        price: of its model.
+        budget: US dollars that may be spent in all, sittings before counted.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+
+    client: anthropic.Anthropic
+    """Whose requests these are; set by whoever makes it."""
+
+    def __init__(self, folder: Path, price: Price, budget: float) -> None:
+        self._folder, self._price, self._budget = folder, price, budget
+        try:
+            self._journal = Journal(folder / JOURNAL)
+        except OSError as error:
+            raise full(folder / JOURNAL, error) from error
+        self._round = self._call = 0
+        self._so_far = 0.0
+        self._said: list[dict[str, Any]] = []  # messages of this round, as they were sent
+        self._before = 0  # tokens of the last prompt and its reply
+
+    @property
+    def spent(self) -> float:
+        """US dollars: every reply, and the most that a request without an outcome can have cost."""
+        return sum(_costs(self._journal.rows).values())
+
+    @property
+    def left(self) -> float:
+        """US dollars of the budget."""
+        return self._budget - self.spent
+
+    @property
+    def so_far(self) -> float:
+        """US dollars spent up to the last reply handed out, now or when it was first asked for."""
+        return self._so_far
+
+    @property
+    def calls(self) -> int:
+        """Replies paid for."""
+        return sum(row["kind"] == "reply" for row in self._journal.rows)
+
+    def of_round(self, number: int) -> float:
+        """US dollars that a round has cost."""
+        return sum(usd for (of, _, _), usd in _costs(self._journal.rows).items() if of == number)
+
+    def opening(self, number: int) -> str | None:
+        """The first message of a round that was begun before."""
+        for row in self._journal.rows:
+            if row["kind"] == "asked" and row["round"] == number:
+                return str(row["sent"]["messages"][0]["content"])
+        return None
+
+    def begin(self, number: int) -> None:
+        """The next requests are those of round `number`."""
+        self._round, self._call, self._said, self._before = number, 0, [], 0
+        self._so_far = sum(usd for (of, _, _), usd in _costs(self._journal.rows).items() if of < number)
+
+    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
+        """Answer from the journal, or send the request, with what it repeats as it was sent before; keep the reply."""
+        body: dict[str, Any] = dict(request.json)  # type: ignore[call-overload]
+        asked = [row for row in self._journal.rows if (row["round"], row["call"]) == (self._round, self._call)]
+        if asked and asked[-1]["kind"] == "reply":
+            sent = [row["sent"]["messages"] for row in asked if row["kind"] == "asked"]
+            self._turn(sent[0] if sent else _plain(body["messages"][len(self._said) :]), asked[-1]["reply"])
+            return self._again(asked[-1]["reply"], request)
+        new: dict[str, Any]
+        new = {name: _plain(body[name]) for name in ("system", "tools") if name in body and not self._said}
+        new["messages"] = _plain(body["messages"][len(self._said) :])
+        most = self._price.at_most(self._longest(new), body["max_tokens"])
+        if most > self.left:
+            raise BudgetReached(
+                f"the next request can cost ${most:.4f}, and ${self.left:.4f} of ${self._budget:.2f} is left."
+            )
+        self._keep("asked", sent=new, most=most)
+        try:
+            response = call_next(request.copy(body={**body, "messages": [*self._said, *new["messages"]]}))
+        except anthropic.APIConnectionError as error:
+            cause = error.__cause__
+            unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
+            self._keep("none", usd=0.0 if unsent else most, why=f"{type(cause).__name__}: {cause}")
+            raise
+        if not response.http_response.is_success:
+            self._keep("none", usd=0.0, why=f"HTTP {response.status_code}: {_text(response)}")
+            return response
+        reply = self._reply(response, most)
+        self._keep("reply", usd=self._price.of(reply["usage"]), reply=reply)
+        self._turn(new["messages"], reply)
+        return response
+
+    def write_transcript(self, number: int) -> None:
+        """Write a round's conversation as one JSON file, with what each reply cost."""
+        rows = [row for row in self._journal.rows if row["round"] == number]
+        head: dict[str, Any] = next((row["sent"] for row in rows if row["kind"] == "asked"), {})
+        turns = []
+        for row in rows:
+            if row["kind"] == "reply":
+                sent = [r["sent"]["messages"] for r in rows if r["kind"] == "asked" and r["call"] == row["call"]]
+                turns.append({"sent": sent[0] if sent else None, "usd": row["usd"], "reply": row["reply"]})
+        told = {"format": "tts-transcript/1", "round": number, "model": self._price.model, "usd": self.of_round(number)}
+        opened = {name: head[name] for name in ("system", "tools") if name in head}
+        text = json.dumps({**told, **opened, "turns": turns}, indent=1, ensure_ascii=False)
+        write_whole(self._folder / "transcripts" / f"round-{number:03d}.json", text + "\n")
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _keep(self, kind: str, **more: Any) -> None:
+        self._journal.append([{"kind": kind, "round": self._round, "call": self._call, **more}])
+
+    def _turn(self, messages: list[dict[str, Any]], reply: dict[str, Any]) -> None:
+        """A reply is handed out: the next request is the next call."""
+        self._so_far += self._price.of(reply["usage"])
+        self._before = prompt_tokens(reply["usage"]) + reply["usage"]["output_tokens"]
+        self._said = [*self._said, *messages]
+        self._call += 1
+
+    def _longest(self, new: dict[str, Any]) -> int:
+        """The most tokens that a prompt can have: what was counted before, and one for each byte of what is new."""
+        return self._before + len(json.dumps(new, ensure_ascii=False).encode()) + _OVERHEAD
+
+    def _reply(self, response: APIResponse[Any], most: float) -> dict[str, Any]:
+        """The reply as JSON; what is none was paid for all the same, for all anybody knows."""
+        text = _text(response, None)
+        try:
+            reply = _plain(json.loads(text))
+            self._price.of(reply["usage"])
+            if not isinstance(reply["content"], list):
+                raise TypeError("content is no list")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._keep("none", usd=most, why=f"no message: {text[:200]}")
+            raise ServerError(f"the API answered something that is no message ({error}): {text[:200]!r}.") from error
+        return dict(reply)
+
+    def _again(self, reply: dict[str, Any], request: APIRequest) -> APIResponse[Any]:
+        """A reply of before, as it would come off the wire."""
+        raw = httpx2.Response(200, json=reply, request=httpx2.Request("POST", self.client.base_url))
+        return anthropic.APIResponse(
+            raw=raw, cast_to=request.cast_to, client=self.client, stream=False, stream_cls=None, options=request.options
+        )
+
+
+def read_paid(folder: Path) -> tuple[int, float]:
+    """Replies and US dollars of a search folder, whether or not the search is still running."""
+    rows = [row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows]
+    return sum(row["kind"] == "reply" for row in rows), sum(_costs(rows).values())
+
+
+def _costs(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], float]:
+    """US dollars by (round, call, attempt); an attempt without an outcome counts as the most that it can have cost."""
+    costs: dict[tuple[int, int, int], float] = {}
+    attempt = 0
+    for row in rows:
+        attempt += row["kind"] == "asked"
+        costs[row["round"], row["call"], attempt] = row["most"] if row["kind"] == "asked" else row["usd"]
+    return costs
+
+
+def _text(response: APIResponse[Any], most: int | None = 300) -> str:
+    return response.http_response.read().decode("utf-8", "replace")[:most]
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON values that a file can hold: no objects among a request's messages, no halves of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value.to_dict() if hasattr(value, "to_dict") else value

@@ -1,0 +1,173 @@
+"""The search whose candidates a language model writes: what it does its own way (`way.Way`)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anthropic
+import httpx2
+
+from tts_generate.controller import Controller
+from tts_generate.errors import InputError
+from tts_generate.search.agent import Agent, prompts
+from tts_generate.search.agent.ledger import Ledger
+from tts_generate.search.agent.prices import price_of
+from tts_generate.search.agent.proposer import AgentProposer
+from tts_generate.search.archive import Archive, Entry
+from tts_generate.search.candidate import Proposal
+from tts_generate.search.choice import Contest, Measured
+from tts_generate.search.history import History
+from tts_generate.search.loop import Judge
+from tts_generate.search.objective import Fidelity, Gains, gain_at_own_cost, gain_over
+from tts_generate.search.sandbox import Sandbox
+from tts_generate.search.written.best import write_written
+from tts_generate.search.written.workbench import Workbench
+
+_CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
+"""Of a usual round: requests; tokens of a reply, of a tool's result, of the tools' definitions, of the opening."""
+_PATIENCE = httpx2.Timeout(900.0, connect=10.0)
+"""For one reply; long enough for the longest that an agent may ask for, so that none has to be streamed."""
+_BYTES = 3.5
+"""Of a token of the system prompt, about."""
+
+
+class AgentWay:
+    """A search by `agent`; nothing is asked of the API before `proposer` is.
+
+    Args:
+        agent: how it works, and what it may spend.
+        seed: of the search.
+        reference: the controller to beat.
+        reference_name: as users name it.
+        say: told what is in force, what is affordable, every call of a tool, and what ends the search.
+        box: where candidates run; one of its own if left out.
+
+    Raises:
+        InputError: no key, no price, or a budget below one round.
+        SandboxUnavailable: this machine cannot lock candidates up.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        seed: int,
+        reference: type[Controller],
+        reference_name: str,
+        say: Callable[[str], None],
+        box: Sandbox | None = None,
+    ) -> None:
+        self._agent, self._seed, self._reference_name, self._say = agent, seed, reference_name, say
+        self._price = price_of(agent.model, agent.prices)
+        self._estimate = self._usual_round()
+        if agent.max_cost_usd < self._estimate:
+            raise InputError(
+                f"--max-cost-usd {agent.max_cost_usd:g} is below one round, which is expected to cost about "
+                f"${self._estimate:.2f} with {agent.model}: give more, or a cheaper --model, or fewer --calls."
+            )
+        self._client = anthropic.Anthropic(max_retries=agent.retries, timeout=_PATIENCE)
+        if self._client.api_key is None and self._client.auth_token is None and self._client.credentials is None:
+            raise InputError(
+                "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters."
+            )
+        self._own = Sandbox() if box is None else None
+        self.bench = Workbench(box or self._own, reference)  # type: ignore[arg-type]
+        self.gain: Gains = gain_over if agent.beta else gain_at_own_cost
+        self._ledger: Ledger | None = None
+        say(self.bench.box.line)
+
+    def settings(self) -> dict[str, Any]:
+        """What two searches of one folder must agree in; the budget may be raised."""
+        off = [name for name, on in (("traces", self._agent.traces), ("beta", self._agent.beta)) if not on]
+        told = {"controller": f"code by {self._agent.model}", "proposer": AgentProposer.name, "without": off}
+        return {**told, "model": self._agent.model, "effort": self._agent.effort}
+
+    def proposer(self, judge: Judge, history: History) -> AgentProposer:
+        """Who proposes; says what the budget affords."""
+        self._ledger = ledger = Ledger(history.folder, self._price, self._agent.max_cost_usd)
+        ledger.client = client = self._client.with_options(middleware=[ledger])
+        proposer = AgentProposer(
+            self._agent, client, ledger, judge, self.bench, history,
+            reference=self._reference_name, seed=self._seed, estimate=self._estimate, say=self._say,
+        )  # fmt: skip
+        source = "expected" if history.rounds == 0 else f"the mean of {history.rounds}"
+        self._say(
+            f"${ledger.spent:.2f} of ${self._agent.max_cost_usd:.2f} spent; a round of {self._agent.model} costs about "
+            f"${proposer.expected:.2f} ({source}, prices of {self._price.date}): that affords {proposer.affords} more."
+        )
+        return proposer
+
+    def usd(self) -> float:
+        """What the model has cost so far."""
+        return 0.0 if self._ledger is None else self._ledger.spent
+
+    def about(
+        self, candidate: Proposal, measured: Measured, contest: Contest, fidelity: Fidelity, history: History
+    ) -> dict[str, Any]:
+        """The candidate with its knobs, its lineage, what changed from its parent, and what the search has cost."""
+        entry = history.archive.written[candidate.name]
+        assert self._ledger is not None
+        written = {
+            "model": self._agent.model,
+            "calls": self._ledger.calls,
+            "failures": len(history.archive.failures),
+            "confirmed": self.bench.confirms,
+            "lineage": [_ancestor(one, history.archive) for one in history.archive.lineage(candidate.name)],
+            "diff": difference(history.archive, entry),
+        }
+        told = {**candidate.to_dict(), "class": entry.kind, "round": entry.round, "usd": entry.usd}
+        return {"candidate": {**told, "knobs": _ends(entry)}, "ablation": {}, "written": written}
+
+    def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
+        """Write the code as a controller folder."""
+        entry = history.archive.written[candidate.name]
+        more = {"source": "tts-generate search", "proposer": "anthropic", "model": self._agent.model}
+        write_written(
+            history.folder / "best",
+            entry.candidate.code,
+            entry.kind,
+            name=f"found_{candidate.name}",
+            description=f"Written by {self._agent.model} and chosen by search: {gained}",
+            idea=entry.candidate.idea,
+            provenance={**more, "parent": candidate.parent, "round": entry.round, **provenance},
+        )
+
+    def close(self) -> None:
+        """End the candidates' processes, the connections and the journal."""
+        self.bench.close()
+        if self._own is not None:
+            self._own.close()
+        self._client.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _usual_round(self) -> float:
+        """US dollars that a round is expected to cost."""
+        system = prompts.system(self._reference_name, beta=self._agent.beta, traces=self._agent.traces)
+        prompt = round(len(system.encode()) / _BYTES) + _TOOLS + _OPENING
+        return self._price.of_round(
+            prompt, min(_CALLS, self._agent.calls), min(_OUTPUT, self._agent.max_tokens), _RESULT
+        )
+
+
+def difference(archive: Archive, entry: Entry) -> str:
+    """What changed from a candidate's parent, as a unified diff; "" if it has none in the archive."""
+    parent = archive.written.get(entry.candidate.parent or "")
+    if parent is None:
+        return ""
+    old, new = parent.candidate, entry.candidate
+    differs = difflib.unified_diff(old.code.splitlines(), new.code.splitlines(), old.name, new.name, lineterm="")
+    return "\n".join(differs)
+
+
+def _ancestor(entry: Entry, archive: Archive) -> dict[str, Any]:
+    last = archive.last(entry.candidate.name)
+    told = {"name": entry.candidate.name, "round": entry.round, "idea": entry.candidate.idea, "usd": entry.usd}
+    return {**told, "gain": last.mean if last is not None and last.problem is None else None}
+
+
+def _ends(entry: Entry) -> dict[str, Any]:
+    """Its knobs at beta 0 and 1, as a schedule's are told."""
+    low, high = entry.knobs["0"], entry.knobs["1"]
+    return {name: value if value == high[name] else {"start": value, "end": high[name]} for name, value in low.items()}

@@ -7,19 +7,23 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint docs bench clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
-test: $(VENV)/installed
+test: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q
 
 check: lint test
 
-lint: $(VENV)/installed
+lint: $(VENV)/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/installed demo
 	cp build/demo/demo.json benchmarks/results/demo.json
@@ -40,6 +44,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,search,math]"
+	touch $@
+
+$(VENV)/developing: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math,lm-eval,inspect,peft,trackio]"
 	touch $@
 

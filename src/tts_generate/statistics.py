@@ -216,3 +216,24 @@ def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[fl
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def compare_samples(
+    ours: Sequence[NDArray[np.float64]], baseline: Sequence[NDArray[np.float64]]
+) -> tuple[float, tuple[float, float]]:
+    """`compare` over several recordings, each counting the same: the mean of their differences, with its interval.
+
+    Where every question differs by as much there is nothing to resample, and the interval has no width.
+
+    >>> same = [np.array([0.0, 1.0]), np.array([1.0, 1.0])]
+    >>> compare_samples(same, same)
+    (0.0, (0.0, 0.0))
+    """
+    if len(ours) == 1:
+        return compare(ours[0], baseline[0])
+    differences = [np.asarray(a - b) for a, b in zip(ours, baseline, strict=True)]
+    mean = float(np.mean([difference.mean() for difference in differences]))
+    alike = len({len(difference) for difference in differences}) == 1
+    if np.ptp(np.mean(differences, axis=0) if alike else np.concatenate(differences)) == 0:
+        return mean, (mean, mean)
+    return mean, mean_of_samples_interval(differences)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tts_generate.controller import Controller
 from tts_generate.evaluate import Method, as_dict, baselines, sweep
 from tts_generate.loading import load_controller
@@ -68,6 +70,20 @@ class Measured:
     curve: Curve
     gain: Gain
 
+    def without(self) -> dict[str, Gain]:
+        """By recording: the gain over all the others; nothing where there is one only."""
+        found = {}
+        for number, recording in enumerate(self.part.recordings):
+            weights = self.part.weights * (np.arange(len(self.part.weights)) != number)
+            if weights.any():
+                found[recording.name] = gain_over(self.reference, self.curve, weights / weights.sum())
+        return found
+
+    @property
+    def steady(self) -> float:
+        """The least score, of all recordings and with each left out: a gain that one model makes alone is luck."""
+        return min(gain.score for gain in (self.gain, *self.without().values()))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: its curve, its reference's, and the gain over it, on all recordings and on each."""
         told: dict[str, Any] = {"gain": self.gain.to_dict()}
@@ -80,12 +96,16 @@ class Measured:
             ).to_dict()
             for number, recording in enumerate(self.part.recordings)
         }
+        told["without"] = {name: gain.to_dict() for name, gain in self.without().items()}
         return told
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside."""
+    """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside.
+
+    Either score is the least of those with one recording (one model) left out.
+    """
 
     candidate: Candidate
     proposed: Gain
@@ -93,6 +113,8 @@ class Choice:
     selected: Gain
     """On those that no proposal has seen."""
     finalists: int
+    steady: float
+    """The mean of the two scores by which it was chosen, points."""
 
 
 def choose(
@@ -100,13 +122,15 @@ def choose(
 ) -> Choice:
     """Compare the finalists on both parts, each counting the same, with orders that none of them has met.
 
-    The part set aside alone would be fair but small; together they reject what gains on one part only.
+    The part set aside alone would be fair but small; together they reject what gains on one part only, and leaving out
+    one recording at a time rejects what gains on one model only.
     """
     choices = []
     for evaluation in finalists:
-        proposed, selected = (contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select))
-        choices.append(Choice(evaluation.candidate, proposed, selected, len(finalists)))
-    return max(choices, key=lambda choice: choice.proposed.score + choice.selected.score)
+        ours, set_aside = (contest.measure(part, evaluation.candidate, fidelity) for part in (propose, select))
+        steady = (ours.steady + set_aside.steady) / 2
+        choices.append(Choice(evaluation.candidate, ours.gain, set_aside.gain, len(finalists), steady))
+    return max(choices, key=lambda choice: choice.steady)
 
 
 def ablation(

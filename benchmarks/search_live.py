@@ -1,0 +1,85 @@
+"""Whether controllers beat CMC live, with probes counted: one found in the demo's minute, and the shipped `waves`.
+
+    python benchmarks/search_live.py [OUT.json]      # about 20 minutes on one core
+
+The tiny model records the demo's questions, the demo's search runs on that recording alone, and every kept-aside
+question is answered live at five budgets. The gain is in points at CMC's costs, generated and probe tokens together;
+its interval resamples questions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tts_generate import tiny
+from tts_generate.demo import find
+from tts_generate.engine import enable, record
+from tts_generate.loading import load_controller
+from tts_generate.search.objective import Curve, gain_over
+from tts_generate.trajectories import Question
+
+ROOT = Path(__file__).resolve().parent.parent
+BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RECORDED, BRANCHES, SEED, MINUTES = 32, 64, 1, 0.6
+
+
+def main(out: Path) -> None:
+    """Record, search, answer, write."""
+    folder = ROOT / "build" / "search_live"
+    model, tokenizer = tiny.load()
+    enable(model, tokenizer=tokenizer)
+    asked = tiny.questions("record")[:RECORDED]
+    record(model, tokenizer, asked, folder / "store", branches=BRANCHES, seed=SEED)
+    found = find(folder / "store", folder / "search", MINUTES)
+    kept_aside = tiny.questions("test")
+    controllers = {"cmc": "cmc", "found": folder / "search" / "best", "waves": "waves"}
+    curves = {name: answered(model, tokenizer, kept_aside, which) for name, which in controllers.items()}
+    told: dict[str, Any] = {}
+    for name, curve in curves.items():
+        tokens, accuracy = curve.points(np.ones(1))
+        told[name] = {"betas": BETAS, "tokens": tokens.tolist(), "accuracy": accuracy.tolist()}
+        if name != "cmc":
+            told[name]["gain"] = gain_over(curves["cmc"], curve, np.ones(1)).to_dict()
+    search = {name: found[name] for name in ("tried", "seconds", "candidates_per_minute", "candidate")}
+    result = {
+        "format": "tts-search-live/1",
+        "questions": {"recorded": RECORDED, "live": len(kept_aside), "branches": BRANCHES},
+        "seed": SEED,
+        "search": {**search, "gain": found["fresh"]["gain"]},
+        "live": told,
+    }
+    out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def answered(model: Any, tokenizer: Any, questions: list[Question], which: str | Path) -> Curve:
+    """Accuracy and tokens of every question at every budget, live."""
+    inputs = tokenizer([q.question for q in questions], return_tensors="pt", padding=True)
+    right, tokens = [], []
+    for beta in BETAS:
+        start = time.perf_counter()
+        output = model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            strategy="autotts",
+            controller=load_controller(which, beta=beta),
+            seed=SEED,
+            return_dict_in_generate=True,
+        )
+        right.append([100.0 * (a == q.gold_answer) for a, q in zip(output.answers, questions, strict=True)])
+        tokens.append([float(cost.generated_tokens + cost.probe_tokens) for cost in output.cost])
+        seconds = time.perf_counter() - start
+        print(
+            f"{which} β={beta:g}: {np.mean(right[-1]):.2f} % {np.mean(tokens[-1]):.0f} tokens {seconds:.0f} s",
+            flush=True,
+        )
+    return Curve(BETAS, (np.array(right),), (np.array(tokens),))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "search_live.json")

@@ -1,4 +1,4 @@
-"""The main job, end to end, with the tiny model that ships here: record, replay, search, answer live, say what it saves."""
+"""The main job, end to end, with the tiny model that ships here: record, replay, search, answer live, compare."""
 
 from __future__ import annotations
 
@@ -270,9 +270,9 @@ def _search_line(result: Mapping[str, Any]) -> str:
     """What was tried, and what it gained on the search set."""
     gain = result["fresh"]["gain"]
     return (
-        f"{result['tried']} candidates in {result['seconds']:.0f} s; the one chosen gains {gain['mean']:+.2f} points over "
-        f"CMC at equal tokens on the recorded questions\n(95 % interval {gain['interval'][0]:+.2f} to "
-        f"{gain['interval'][1]:+.2f}); β={result['beta']:g} costs what CMC's β=0.5 does."
+        f"{result['tried']} candidates in {result['seconds']:.0f} s. The one chosen gains {gain['mean']:+.2f} points "
+        f"over CMC at equal tokens on the\nrecorded questions (95 % interval {gain['interval'][0]:+.2f} to "
+        f"{gain['interval'][1]:+.2f}); its β={result['beta']:g} costs no more there than CMC's β=0.5."
     )
 
 

@@ -163,13 +163,13 @@ class TestParameters:
                 )
             told.append(names)
         assert told[0] == told[1]
-        assert {candidate.origin for candidate in found} == {"nudge", "nsga2"}
+        assert {candidate.origin for candidate in found} == {"nudge", "centre", "nsga2"}
         assert any(candidate.parent for candidate in found)
 
     def test_starts_come_first(self) -> None:
         first = ParametersProposer(self.ranges, [candidate_schedule()], 5).propose(3)[0]
         assert first.origin == "start"
-        assert first.schedule["n_init"] == Ends(4, 40, "log")
+        assert first.schedule["n_init"] == Ends(2, 8, "log")
 
 
 def candidate_schedule() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_stores import make_store
 
-from tts_generate.errors import ControllerError, UnknownNameError
+from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
@@ -22,7 +22,7 @@ from tts_generate.search import Candidate, Fidelity, Scored, write_controller
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Curve, gain_over
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
-from tts_generate.search.questions import Part, split
+from tts_generate.search.questions import Part, folds, split
 from tts_generate.trajectories import Question, Trajectory
 
 pytest.importorskip("optuna")
@@ -243,3 +243,21 @@ class TestPartsOfComposed:
         waves = {"n_init": 2, "max_branches": 4, "widen_threshold": 0.3, "widen": 2}
         cheap, dear = (self.trace(list("1211"), [tokens] * 4, price=1.0, **waves) for tokens in (20, 400))
         assert (cheap.opened[0, 0], dear.opened[0, 0]) == (4, 2)
+
+
+def test_every_question_is_left_out_once(tmp_path: Path) -> None:
+    whole = Part.of([Recording.from_store(make_store(tmp_path / f"s{n}", questions=7)) for n in range(2)])
+    pairs = folds(whole, 3, seed=0)
+    left = [q.question.question_id for _, fold in pairs for q in fold.recordings[0].questions]
+    assert sorted(left) == [f"q{n}" for n in range(7)]
+    assert all(rest.count + fold.count == whole.count == 14 for rest, fold in pairs)
+    with pytest.raises(InputError, match="holds 7 questions, fewer than the 8 folds"):
+        folds(whole, 8, seed=0)
+
+
+def test_all_questions_may_propose_and_choose(tmp_path: Path) -> None:
+    whole = Part.of([Recording.from_store(make_store(tmp_path / "s"))])
+    propose, select = split(whole, 0, share=0)
+    assert propose.count == select.count == whole.count
+    with pytest.raises(InputError, match="from 0 to below 1, got 1"):
+        split(whole, 0, share=1)

@@ -72,6 +72,19 @@ def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     return _part(whole, set(keys) - chosen), _part(whole, chosen)
 
 
+def folds(whole: Part, count: int, seed: int) -> list[tuple[Part, Part]]:
+    """(the rest, the fold) for each of `count` folds of the questions, every question in one fold.
+
+    Raises:
+        InputError: there are fewer questions than folds.
+    """
+    keys = sorted({_key(recorded) for recording in whole.recordings for recorded in recording.questions})
+    if len(keys) < count:
+        raise InputError(f"the search set holds {len(keys)} questions, fewer than the {count} folds asked for.")
+    random.Random(seed).shuffle(keys)
+    return [(_part(whole, set(keys) - set(keys[k::count])), _part(whole, set(keys[k::count]))) for k in range(count)]
+
+
 def check(recordings: Sequence[Recording]) -> None:
     """Refuse a search set on which no controller can be told from another.
 

@@ -53,6 +53,15 @@ class TestFolders:
         write_controller(folder, "composed", {"n_init": Ends(3, 9)}, name="mine", description="Mine.", provenance={})
         return folder
 
+    def test_schedules_of_schedules_are_one_folder(self, tmp_path: Path) -> None:
+        first = self.write(tmp_path / "first")
+        for base in (str(first), "waves"):
+            folder = tmp_path / f"on_{Path(base).name}"
+            write_controller(folder, base, {"widen": 7}, name="other", description="Other.", provenance={})
+            card, below = json.loads((folder / "controller.json").read_text()), load_controller(base, beta=0.25)
+            assert card["builtin"] == "composed"
+            assert load_controller(folder, beta=0.25).knobs == {**below.knobs, "widen": 7}
+
     def test_data_needs_no_trust_and_can_be_copied(self, tmp_path: Path) -> None:
         controller = load_controller(self.write(tmp_path / "mine"), beta=0.5)
         assert controller.knobs["n_init"] == 6

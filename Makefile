@@ -31,6 +31,9 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/search_aime24.py
+	$(BIN)/python benchmarks/search_folds.py
+	$(BIN)/python benchmarks/search_live.py
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.

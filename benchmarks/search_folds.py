@@ -1,9 +1,9 @@
 """What a search's gain is worth on questions that it has not seen: three searches, each without a third of AIME24.
 
-    python benchmarks/search_folds.py [OUT.json] [ROUNDS]      # about 10 minutes on one core
+    python benchmarks/search_folds.py [OUT.json] [ROUNDS]      # about 4 minutes on one core
 
 Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others by the settings of
-`search_aime24.py`, and measures its choice on those left out. Needs the stores that `search_aime24.py` imports.
+`search_aime24.py` with a price and votes by length, and measures its choice on those left out. Needs the stores that `search_aime24.py` imports.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from tts_generate.search.questions import Part, folds
 from tts_generate.search.run import starts
 
 FRESH = Fidelity(ELEVEN, 40, 700_000)
-FINALISTS, ROUNDS = 10, 10
+FINALISTS, ROUNDS = 10, 3
 
 
 def main(out: Path, rounds: int) -> None:
     """Search on each fold's complement, measure on the fold, write."""
     whole = Part.of([Recording.from_store(store) for store in imported()])
     kind, reference = (type(load_controller(name)) for name in ("composed", "cmc"))
-    ranges = {name: room for name, room in ranges_of(kind).items() if name in KNOBS.split(",")}
+    ranges = {
+        name: room for name, room in ranges_of(kind).items() if name in (*KNOBS.split(","), "price", "length_power")
+    }
     contest = Contest(kind, reference, threads=1)
     told = []
     for number, (rest, fold) in enumerate(folds(whole, 3, seed=0)):

@@ -3,7 +3,8 @@
     python benchmarks/search_folds.py [OUT.json] [ROUNDS]      # about 4 minutes on one core
 
 Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others by the settings of
-`search_aime24.py` with a price and votes by length, and measures its choice on those left out. Needs the stores that `search_aime24.py` imports.
+`search_aime24.py` with a price and votes by length, and measures its choice on those left out. Needs the stores that
+`search_aime24.py` imports.
 """
 
 from __future__ import annotations

@@ -397,3 +397,23 @@ def test_two_models_attentions_do_not_meet() -> None:
     one, other = first.run(QUESTIONS[0], stream=True), second.run(QUESTIONS[1], stream=True)
     assert next(one).branches == first.run(QUESTIONS[0]).branches
     assert next(other).branches == second.run(QUESTIONS[1]).branches
+
+
+def test_out_of_memory_while_first_tokens_are_drawn(qwen: Live) -> None:
+    """A row that never got its first token is emptied, not put aside with whatever stood there."""
+    calls = 0
+
+    class Failing(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise torch.OutOfMemoryError("no more of it")
+            return scores
+
+    usual = qwen.run(*QUESTIONS, beta=0.3)
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        output = qwen.run(*QUESTIONS, beta=0.3, logits_processor=LogitsProcessorList([Failing()]))
+    assert calls > 3
+    for mine, theirs in zip(output.branches, usual.branches, strict=True):
+        assert [(a.token_ids, a.probe_answers) for a in mine] == [(b.token_ids, b.probe_answers) for b in theirs]

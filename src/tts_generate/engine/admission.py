@@ -16,8 +16,8 @@ import torch
 from tts_generate.engine.batch import Batch, Saved
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
-from tts_generate.engine.decoder import bucketed
 from tts_generate.engine.memory import Room
+from tts_generate.engine.plan import bucketed
 from tts_generate.engine.rows import Job
 from tts_generate.errors import InputError, TTSError
 
@@ -28,7 +28,7 @@ _AT_ONCE = 512
 """Columns up to which it begins with all that the call's longest branch may need: growing costs more than it saves."""
 
 Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
-"""Episode number -> keys and values of its prompt, and the logits (V,) after it."""
+"""Episode number -> what the layers hold of its prompt, and the logits (V,) after it."""
 
 
 class Admission:
@@ -47,7 +47,8 @@ class Admission:
     ) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, max_rows, max_cache_bytes
         self.most = bucketed(longest)
-        self.first = self.most if longest <= _AT_ONCE else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
+        at_once = longest <= _AT_ONCE or batch.settings.static
+        self.first = self.most if at_once else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
         self.queue: list[tuple[tuple[int, int], Job]] = []
         self.saved: dict[Branch, Saved] = {}
@@ -63,7 +64,7 @@ class Admission:
             if self.room.rows(self.most) < 1:
                 raise InputError(
                     f"a branch of this call may come to {self.most:,} columns of key-value cache, "
-                    f"{self.most * self.room.column_bytes.total():,} bytes, and {sum(self.room.bytes.values()):,} may "
+                    f"{self.room.row_bytes(self.most):,} bytes, and {sum(self.room.bytes.values()):,} may "
                     "be used; raise max_cache_bytes, or pass fewer max_new_tokens."
                 )
 
@@ -132,7 +133,8 @@ class Admission:
             assert self.room is not None
             cache = self.batch.decoder.cache
             allowed = min(2 * self.max_rows, self.room.rows(cache.capacity))
-            wanted = min(allowed, max(rows.slots + short, min(self.max_rows, rows.held + len(self.queue))))
+            soon = self.max_rows if self.batch.settings.static else rows.held + len(self.queue)
+            wanted = min(allowed, max(rows.slots + short, min(self.max_rows, soon)))
             if wanted > rows.slots:
                 cache.resize(wanted, cache.capacity, self.batch.columns)
                 rows.resize(wanted)

@@ -16,9 +16,9 @@ from transformers import StoppingCriteriaList
 
 from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.cache import Prefix
-from tts_generate.engine.decoder import MIN_TOKENS, Decoder
+from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.passes import Passes
-from tts_generate.engine.plan import Feed, feed
+from tts_generate.engine.plan import MIN_TOKENS, Feed, feed
 from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
@@ -69,7 +69,12 @@ class Batch:
         self.decoder.cache.admit(prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)
-        self.passes.begin(np.array(slots), logits)
+        try:
+            self.passes.begin(np.array(slots), logits)
+        except BaseException:  # a row without a first token is no row
+            for branch in branches:
+                self.rows.release(branch)
+            raise
 
     def start(self, job: Job) -> None:
         """Set a job to work in its branch's row; it may be complete at once, from tokens drawn ahead."""
@@ -162,13 +167,16 @@ class Batch:
 
     @property
     def spread(self) -> int:
-        """Columns that a row may take beyond its branch: a hole, a probe, what fills a pass, passes not looked at."""
-        return self._gap + self.reader.max_tokens + 1 + self.passes.unseen + MIN_TOKENS
+        """Columns that a row may take beyond its branch: a hole, a probe, what fills a pass, passes not looked at.
+
+        Where passes have fixed shapes, also one that nobody reads.
+        """
+        return self._gap + self.reader.max_tokens + 1 + self.passes.unseen + MIN_TOKENS + self.settings.static
 
     @property
     def columns_needed(self) -> int:
         """Columns that the next call of `step` may write."""
-        return self.columns + self.passes.unseen + MIN_TOKENS
+        return self.columns + self.passes.unseen + MIN_TOKENS + self.settings.static
 
     # ---- passes
 

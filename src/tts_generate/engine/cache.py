@@ -1,20 +1,33 @@
 """A KV cache of slots: one row a branch, written at its own length, read as a view; nothing is ever re-padded.
 
 The model sees an ordinary transformers `Cache`. Before a forward pass the decoder says into which slot and column each
-token writes (`slots`, `columns`) and how many columns are read (`width`).
+token writes (`slots`, `columns`) and how many columns are read (`width`). Layers with a recurrent state are in
+`states.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-Prefix = list[tuple[Tensor, Tensor]]
-"""Keys and values of a prompt, or of a branch that left its row: per layer, each (H, columns, D)."""
+
+@dataclass(frozen=True, slots=True)
+class LayerPrefix:
+    """What one layer holds of a prompt, or of a branch that left its row."""
+
+    columns: tuple[Tensor, ...] = ()
+    """Keys and values, each (H, columns, D)."""
+    states: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    """Recurrent states, each (places, ...); see `states.py`."""
+
+
+Prefix = list[LayerPrefix]
+"""Of every layer."""
 
 
 class SlotLayer(CacheLayerMixin):
@@ -38,12 +51,37 @@ class SlotLayer(CacheLayerMixin):
     def resize(self, length: int) -> None:
         """Take the cache's rows and capacity, keeping the first `length` columns of the rows that stay."""
         shape = (self.cache.rows, self.cache.capacity)
-        for name in ("keys", "values"):
+        for name in ("keys", "values") if self.is_initialized else ():
             old = getattr(self, name)
             if (old.shape[0], old.shape[2]) != shape:
                 new, rows = self._buffer(old), min(old.shape[0], self.cache.rows)
                 new[:rows, :, :length] = old[:rows, :, :length]
                 setattr(self, name, new)
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self.is_initialized = False
+        self.keys = self.values = torch.empty(0)
+
+    def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
+        """Write a prefix into the first columns of each slot."""
+        keys, values = prefix.columns
+        if not self.is_initialized:
+            self.lazy_initialization(keys[None], values[None])
+        where = slots[0] if len(slots) == 1 else torch.tensor(slots, device=self.device)
+        self.keys[where, :, : keys.shape[1]] = keys.to(self.device)
+        self.values[where, :, : values.shape[1]] = values.to(self.device)
+
+    def save(self, slot: int, length: int) -> LayerPrefix:
+        """The first `length` columns of a slot, copied to the host's memory."""
+        columns = (buffer[slot, :, :length].to("cpu", copy=True) for buffer in (self.keys, self.values))
+        return LayerPrefix(tuple(columns))
+
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Copy the first `length` columns of each source slot to its target, all at once."""
+        read, write = torch.tensor(sources, device=self.device), torch.tensor(targets, device=self.device)
+        self.keys[write, :, :length] = self.keys[read, :, :length]
+        self.values[write, :, :length] = self.values[read, :, :length]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write one new column per token, each at its own place; return what the pass may read.
@@ -82,27 +120,23 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`rows` slots of `capacity` columns for each of `num_layers` layers."""
+    """`rows` slots of `capacity` columns; layers that hold something else beside columns, or instead, come ready made.
 
-    def __init__(self, num_layers: int, rows: int, capacity: int) -> None:
-        self.rows, self.capacity = rows, capacity
+    Args:
+        layers: of each layer, a function that makes it for this cache.
+    """
+
+    def __init__(self, layers: Sequence[Callable[[SlotCache], Any]]) -> None:
+        self.rows = self.capacity = 0
+        self.version = 0
+        """Counts how often the buffers have moved."""
         self.slots = self.columns = torch.zeros(0, dtype=torch.long)
         self.width = 0
         self.packed = False
         """Whether the tokens of a pass come as one sequence, or as a batch of sequences of one."""
         self.dense = False
         """Whether token i of a pass writes into slot i."""
-        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
-
-    @property
-    def column_bytes(self) -> int:
-        """Bytes of one column of one row over all layers; 0 before the first prompt is in."""
-        return sum(
-            buffer.shape[1] * buffer.shape[3] * buffer.element_size()
-            for layer in self.layers
-            if layer.is_initialized
-            for buffer in (layer.keys, layer.values)
-        )
+        super().__init__(layers=[layer(self) for layer in layers])
 
     def resize(self, rows: int, capacity: int, length: int) -> None:
         """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.
@@ -110,11 +144,11 @@ class SlotCache(Cache):
         Out of memory on the way, the sizes stay what they were and nothing that was held is lost.
         """
         before = self.rows, self.capacity
+        self.version += 1
         self.rows, self.capacity = rows, capacity
         try:
             for layer in self.layers:
-                if layer.is_initialized:
-                    layer.resize(length)
+                layer.resize(length)
         except RuntimeError:
             self.rows, self.capacity = min(rows, before[0]), min(capacity, before[1])
             raise
@@ -122,31 +156,20 @@ class SlotCache(Cache):
     def drop(self) -> None:
         """Give all memory back; there are no rows and columns then."""
         self.rows = self.capacity = 0
+        self.version += 1
         for layer in self.layers:
-            layer.is_initialized = False
-            layer.keys = layer.values = None
+            layer.drop()
 
     def admit(self, prefix: Prefix, slots: Sequence[int]) -> None:
-        """Write a prompt's, or a branch's own, keys and values into the first columns of each slot."""
-        for layer, (keys, values) in zip(self.layers, prefix, strict=True):
-            if not layer.is_initialized:
-                layer.lazy_initialization(keys[None], values[None])
-            length = keys.shape[1]
-            where = slots[0] if len(slots) == 1 else torch.tensor(slots, device=layer.device)
-            layer.keys[where, :, :length] = keys.to(layer.device)
-            layer.values[where, :, :length] = values.to(layer.device)
+        """Write what was held of a prompt, or of a branch, into each slot."""
+        for layer, part in zip(self.layers, prefix, strict=True):
+            layer.admit(part, slots)
 
     def save(self, slot: int, length: int) -> Prefix:
-        """The first `length` columns of a slot, copied to the host's memory; `admit` takes them back."""
-        return [
-            (layer.keys[slot, :, :length].to("cpu", copy=True), layer.values[slot, :, :length].to("cpu", copy=True))
-            for layer in self.layers
-        ]
+        """What a slot holds in its first `length` columns, copied to the host's memory; `admit` takes it back."""
+        return [layer.save(slot, length) for layer in self.layers]
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of each source row to its target, all at once (swaps are safe)."""
         for layer in self.layers:
-            read = torch.tensor(sources, device=layer.keys.device)
-            write = torch.tensor(targets, device=layer.keys.device)
-            layer.keys[write, :, :length] = layer.keys[read, :, :length]
-            layer.values[write, :, :length] = layer.values[read, :, :length]
+            layer.move(sources, targets, length)

@@ -7,65 +7,50 @@ a token sees are the columns up to its own, the hole left out. So neither sees t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
-from tts_generate.engine.attention import Span, attending, knows_spans
-from tts_generate.engine.cache import Prefix, SlotCache
+from tts_generate.engine.attention import attending, knows_spans
+from tts_generate.engine.cache import Prefix
+from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
 from tts_generate.engine.processes import input_device
+from tts_generate.engine.states import (
+    NOW,
+    PROBE,
+    SLOTTED,
+    StateLayer,
+    held,
+    layers_of,
+    sequence_layers,
+    slot_layers,
+)
+from tts_generate.engine.static import Inputs, StaticShapes
 from tts_generate.errors import UnsupportedError
-
-BUCKET = 32
-"""Widths are multiples of this: on CPU, float32 results are then the same at every width."""
-MIN_TOKENS = 4
-"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
-BLOCK = 32
-"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
-_ATTENTION = {"full_attention", "sliding_attention"}
-
-
-@dataclass(slots=True)
-class Pass:
-    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
-
-    slots: np.ndarray
-    """(N,) the row of each token; the tokens of one row stand together."""
-    columns: np.ndarray
-    """(N,) the column each token is written to."""
-    hole: np.ndarray
-    """(N,) the first column of the hole that each token does not see; behind its own column where there is none."""
-    gap: int
-    """Columns of a hole."""
-    spans: list[Span]
-    last: np.ndarray
-    """(K,) the tokens whose logits are wanted."""
-
-    @property
-    def positions(self) -> np.ndarray:
-        """(N,) the place of each token in its sequence."""
-        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
-
-
-def bucketed(columns: int) -> int:
-    """The width that reads `columns` columns."""
-    return -(-columns // BUCKET) * BUCKET
 
 
 class Decoder:
-    """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions."""
+    """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: decodes.
+        static: run passes in a few fixed shapes, captured as graphs on a CUDA device; see `static.py`.
+    """
+
+    def __init__(self, model: PreTrainedModel, static: bool = False) -> None:
         check_model(model)
         self.model = model
         config = model.config.get_text_config(decoder=True)
-        self.cache = SlotCache(config.num_hidden_layers, 0, 0)
-        self.packed = knows_spans(model)
+        self.config = config
+        self.cache = slot_layers(config)
+        self.states = [layer for layer in self.cache.layers if isinstance(layer, StateLayer)]
+        self.packed = knows_spans(model) and not self.states
         kinds = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         uses_window = kinds is None or "sliding_attention" in kinds
@@ -73,6 +58,18 @@ class Decoder:
         self.mixed = kinds is not None and self.window is not None
         self.device = input_device(model)
         self.block = BLOCK if self.device.type == "cpu" else 1 << 30
+        self.static: StaticShapes | None = None
+        if static:
+            self._check_static()
+            self.static = StaticShapes(self.cache, self._run_grid, self.device)
+
+    def _check_static(self) -> None:
+        devices = set((getattr(self.model, "hf_device_map", None) or {"": self.device}).values())
+        if not self.packed or len(devices) > 1:
+            why = "is spread over several devices" if self.packed else "cannot run all rows as one sequence"
+            raise UnsupportedError(
+                f"cache_implementation='static' cannot be had: {type(self.model).__name__} {why}; leave it out."
+            )
 
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
@@ -81,11 +78,10 @@ class Decoder:
         Each prompt is run alone, so that its numbers do not depend on the other questions of the call.
         """
         ids = torch.tensor([list(prompt_ids)], device=self.device)
-        cache = DynamicCache()  # without a config every layer keeps all columns, also where attention is windowed
+        cache = Cache(layers=sequence_layers(self.config))
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         logits = self._forward(ids, cache, None, places, 1)
-        prefix = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-        return prefix, logits[0, -1]
+        return [held(layer) for layer in cache.layers], logits[0, -1]
 
     @torch.no_grad()
     def run(self, tokens: Tensor, plan: Pass) -> Tensor:
@@ -98,34 +94,91 @@ class Decoder:
         Returns:
             (K, V) float32 logits of the tokens after `plan.last`.
         """
-        device, cache, count = tokens.device, self.cache, len(plan.slots)
+        if self.states:
+            return self._run_in_turns(tokens, plan)
+        if self.static is not None and (cells := self.static.cells(plan)) is not None:
+            return self.static.run(tokens, plan, cells)
+        last = torch.from_numpy(plan.last).to(tokens.device)
+        if not self.packed:
+            return self._run_apart(tokens, plan).index_select(0, last)
+        mask, positions = self._prepare(plan, tokens.device)
+        with attending(self.model, plan.spans):
+            return self._forward(tokens[None], self.cache, mask, positions[None], last)[0]
+
+    def settle(self, done: bool) -> None:
+        """The passes since the last call count; or, if not `done`, never were: they can be run again."""
+        for layer in self.states:
+            layer.settle(done)
+
+    def _run_apart(self, tokens: Tensor, plan: Pass) -> Tensor:
+        """(N, V) float32 logits: each token as a sequence of its own, its row gathered."""
+        mask, positions = self._prepare(plan, tokens.device)
+        return self._forward(tokens[:, None], self.cache, mask, positions[:, None], 1)[:, 0]
+
+    def _run_in_turns(self, tokens: Tensor, plan: Pass) -> Tensor:
+        """A pass of a model with recurrent states: one token of each branch and of each probe after the other.
+
+        What only fills a pass would change a state; instead, a turn with few tokens repeats its first one.
+        """
+        count = int(plan.last[-1]) + 1
+        turns, logits = plan.turns[:count], []
+        for number in range(int(turns.max()) + 1):
+            chosen = np.flatnonzero(turns == number)
+            slots, probing = plan.slots[chosen], plan.probing[chosen]
+            places = np.where(probing, PROBE, NOW)
+            filled = np.concatenate([chosen, np.repeat(chosen[:1], max(0, MIN_TOKENS - len(chosen)))])
+            for layer in self.states:
+                layer.load(np.where(number == 0, plan.state, PROBE * plan.probing)[filled], plan.slots[filled])
+            found = self._run_apart(tokens[torch.from_numpy(filled).to(tokens.device)], plan.part(filled))
+            for layer in self.states:
+                layer.keep(slots[~probing])
+                layer.store(places, slots)
+            logits.append(found[: len(chosen)])
+        order = np.argsort(np.argsort(turns, kind="stable"), kind="stable")
+        return torch.cat(logits)[torch.from_numpy(order[plan.last]).to(tokens.device)]
+
+    def _prepare(self, plan: Pass, device: torch.device) -> tuple[Any, Tensor]:
+        """Tell the cache where a pass writes; the mask, and the tokens' positions (N,)."""
+        cache = self.cache
         cache.width = max(span.width for span in plan.spans)
         cache.packed = self.packed
-        cache.dense = bool((plan.slots == np.arange(count)).all())
+        cache.dense = bool((plan.slots == np.arange(len(plan.slots))).all())
         cache.slots = torch.from_numpy(plan.slots).to(device)
         cache.columns = torch.from_numpy(plan.columns).to(device)
-        mask = self._mask(plan, device)
-        positions = torch.from_numpy(plan.positions).to(device)
-        last = torch.from_numpy(plan.last).to(device)
-        if self.packed:
-            with attending(self.model, plan.spans):
-                return self._forward(tokens[None], cache, mask, positions[None], last)[0]
-        return self._forward(tokens[:, None], cache, mask, positions[:, None], 1)[:, 0].index_select(0, last)
-
-    def _mask(self, plan: Pass, device: torch.device) -> Any:
-        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two."""
-        width = self.cache.width
-        places = torch.arange(width, device=device)
-        own, hole = self.cache.columns[:, None], torch.from_numpy(plan.hole).to(device)[:, None]
-        full = places <= own
+        hole = torch.from_numpy(plan.hole).to(device)
         holed = bool((plan.hole < plan.columns).any())
-        if holed:
-            full &= (places < hole) | (places >= hole + plan.gap)
+        mask = self._mask(cache.columns, hole, plan.gap if holed else 0)
+        return mask, torch.from_numpy(plan.positions).to(device)
+
+    def _run_grid(self, inputs: Inputs) -> Tensor:
+        """(N, V) float32 logits of a pass of a fixed shape; nothing is looked at on the host."""
+        cache = self.cache
+        cache.width, cache.packed = inputs.span.width, True
+        cache.slots, cache.columns = inputs.slots, inputs.columns
+        mask = self._mask(inputs.columns, inputs.hole, inputs.gap)
+        holed = inputs.hole < inputs.columns
+        positions = torch.where(holed, inputs.columns - inputs.gap, inputs.columns)
+        with attending(self.model, [inputs.span]):
+            return self._forward(inputs.ids[None], cache, mask, positions[None], 0)[0]
+
+    def _mask(self, columns: Tensor, hole: Tensor, gap: int) -> Any:
+        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two.
+
+        Args:
+            columns: (N,) of each token.
+            hole: (N,) as in `Pass`.
+            gap: columns of a hole; 0 where no token of the pass has one.
+        """
+        places = torch.arange(self.cache.width, device=columns.device)
+        own, hole = columns[:, None], hole[:, None]
+        full = places <= own
+        if gap:
+            full &= (places < hole) | (places >= hole + gap)
         if self.window is None:
             return self._additive(full)
-        positions = torch.from_numpy(plan.positions).to(device)[:, None]
-        place = torch.where(places < hole, places, places - plan.gap) if holed else places
-        near = full & (torch.where(hole < own, place, places) > positions - self.window)
+        holed = hole < own
+        place = torch.where(holed & (places >= hole), places - gap, places)
+        near = full & (place > torch.where(holed, own - gap, own) - self.window)
         if not self.mixed:
             return self._additive(near)
         return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
@@ -152,18 +205,23 @@ def check_model(model: PreTrainedModel) -> None:
     """Refuse a model whose cache cannot be kept in slots, before anything is decoded.
 
     Raises:
-        UnsupportedError: encoder-decoder, stateful, linear-attention or hybrid models; attention without masks.
+        UnsupportedError: encoder-decoder models, layers whose cache is not known, models that take no key-value cache
+            at all; attention without masks.
     """
     config = model.config.get_text_config(decoder=True)
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    unknown = set(getattr(config, "layer_types", None) or ()) - _ATTENTION
-    if unknown or getattr(model, "_is_stateful", False):
-        kinds = ", ".join(sorted(unknown)) or "a recurrent state"
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise UnsupportedError(
-            f"{name} has {kinds}: its branches cannot be kept apart in a key-value cache. "
-            "strategy='autotts' needs full or sliding-window attention in every layer."
+            f"{name} takes no past_key_values: its state is all it keeps, in a cache of its own. strategy='autotts' "
+            "needs attention in some layers; hybrids are fine."
+        )
+    unknown = {type(layer).__name__ for layer in layers_of(config) if type(layer) not in SLOTTED}
+    if unknown:
+        raise UnsupportedError(
+            f"{name} has layers with a {', '.join(sorted(unknown))}, whose branches cannot be kept apart. strategy="
+            "'autotts' knows full, sliding-window and linear attention, state-space and convolution layers."
         )
     attention = config._attn_implementation
     if attention not in ("sdpa", "eager"):

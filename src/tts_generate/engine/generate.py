@@ -63,6 +63,10 @@ class AutoTTS:
         progress: show a tqdm bar over the questions.
         trust_remote_code: needed for a controller folder that did not come with this package.
 
+    Of transformers' own arguments, `cache_implementation="static"` runs passes in a few fixed shapes over fixed
+    addresses, captured as CUDA graphs on a GPU: worth it where launching kernels takes longer than running them, that
+    is for small models and few rows. The whole cache is allocated at once then.
+
     Source: AutoTTS (arXiv 2605.08083) for the controllers; the seam is transformers' `custom_generate`.
     """
 
@@ -191,6 +195,7 @@ class AutoTTS:
             else 1
             if input_device(model).type == "cpu"
             else 8,
+            static=config.cache_implementation == "static",
         )
 
     def loop(
@@ -209,7 +214,9 @@ class AutoTTS:
         request.check_lengths(model, [list(task.prompt_ids) for task in tasks], settings, reader.max_tokens)
         sampler = request.sampler(logits_processor or LogitsProcessorList())
         criteria = request.criteria(stopping_criteria or StoppingCriteriaList())
-        return Loop(Batch(Decoder(model), sampler, reader, settings, criteria), tasks, settings, **hooks)
+        return Loop(
+            Batch(Decoder(model, settings.static), sampler, reader, settings, criteria), tasks, settings, **hooks
+        )
 
 
 _OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}

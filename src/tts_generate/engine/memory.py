@@ -17,29 +17,40 @@ class Room:
     """A budget of bytes for the cache, on every device that holds some of its layers.
 
     Args:
-        prefix: the keys and values of one prompt, which show what a column takes, and where.
+        prefix: what the layers hold of one prompt, which shows what a column and a state take, and where.
         max_bytes: bytes of all devices together at most; None: a share of what is free on each of them now.
     """
 
     def __init__(self, prefix: Prefix, max_bytes: int | None) -> None:
         self.column_bytes: Counter[torch.device] = Counter()
-        for keys, values in prefix:
-            for states in (keys, values):
+        self.state_bytes: Counter[torch.device] = Counter()
+        for layer in prefix:
+            for states in layer.columns:
                 self.column_bytes[states.device] += states.shape[0] * states.shape[2] * states.element_size()
-        total = self.column_bytes.total()
+            for states in layer.states.values():
+                self.state_bytes[states.device] += states.numel() * states.element_size()
+        whole = Counter(self._row(prefix[0].columns[0].shape[1] if prefix[0].columns else 1))
         self.bytes = {
-            device: free_bytes(device) if max_bytes is None else max_bytes * share // total
-            for device, share in self.column_bytes.items()
+            device: free_bytes(device) if max_bytes is None else max_bytes * share // whole.total()
+            for device, share in whole.items()
         }
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of a row of `columns` columns on all devices together."""
+        return sum(self._row(columns).values())
+
+    def _row(self, columns: int) -> dict[torch.device, int]:
+        devices = {*self.column_bytes, *self.state_bytes}
+        return {device: columns * self.column_bytes[device] + self.state_bytes[device] for device in devices}
 
     def rows(self, columns: int) -> int:
         """Rows of `columns` columns that fit."""
-        return min(self.bytes[device] // (columns * share) for device, share in self.column_bytes.items())
+        return min(self.bytes[device] // share for device, share in self._row(columns).items())
 
     def shrink(self, rows: int, columns: int) -> None:
         """Allow no more than this many rows of this many columns from now on."""
-        for device, share in self.column_bytes.items():
-            self.bytes[device] = min(self.bytes[device], rows * columns * share)
+        for device, share in self._row(columns).items():
+            self.bytes[device] = min(self.bytes[device], rows * share)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 

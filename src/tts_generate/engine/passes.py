@@ -66,15 +66,21 @@ class Passes:
         tokens = torch.from_numpy(plan.tokens).to(device)
         slots, positions = plan.slots, self.rows.counts(plan.slots) + 1
         found: list[tuple[Tensor, ...]] = []
-        for number in range(passes):
-            if number:
-                plan = plan.moved()
-                tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
-            logits = self.decoder.run(tokens, plan.plan)
-            drawn, logprobs = self._draw(logits[:count], slots, positions + number)
-            said = logits[count:].argmax(-1)
-            found.append((drawn, logprobs, said, _logprob(logits[count:], said)))
-        return tuple(torch.stack(column).cpu().numpy() for column in zip(*found, strict=True))
+        done = False
+        try:
+            for number in range(passes):
+                if number:
+                    plan = plan.moved()
+                    tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
+                logits = self.decoder.run(tokens, plan.plan)
+                drawn, logprobs = self._draw(logits[:count], slots, positions + number)
+                said = logits[count:].argmax(-1)
+                found.append((drawn, logprobs, said, _logprob(logits[count:], said)))
+            seen = tuple(torch.stack(column).cpu().numpy() for column in zip(*found, strict=True))
+            done = True
+        finally:
+            self.decoder.settle(done)
+        return seen
 
     def record(self, slots: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> tuple[list[int], int]:
         """Write down what was drawn (passes, B) in the rows `slots`.

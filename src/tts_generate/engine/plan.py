@@ -10,7 +10,64 @@ import numpy as np
 
 from tts_generate.engine.attention import Span
 from tts_generate.engine.branch import Probe
-from tts_generate.engine.decoder import MIN_TOKENS, Pass, bucketed
+from tts_generate.engine.states import BEFORE, NOW, PROBE
+
+BUCKET = 32
+"""Widths are multiples of this: on CPU, float32 results are then the same at every width."""
+MIN_TOKENS = 4
+"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
+BLOCK = 32
+"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
+
+    slots: np.ndarray
+    """(N,) the row of each token; the tokens of one row stand together."""
+    columns: np.ndarray
+    """(N,) the column each token is written to."""
+    hole: np.ndarray
+    """(N,) the first column of the hole that each token does not see; behind its own column where there is none."""
+    gap: int
+    """Columns of a hole."""
+    state: np.ndarray
+    """(N,) the place whose recurrent state each token goes on from, see `states.py`."""
+    spans: list[Span]
+    last: np.ndarray
+    """(K,) the tokens whose logits are wanted."""
+
+    def part(self, tokens: np.ndarray) -> Pass:
+        """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
+        columns = self.columns[tokens]
+        every = Span(0, len(tokens), 1, 0, bucketed(int(columns.max()) + 1))
+        last = np.arange(len(tokens))
+        return Pass(self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last)
+
+    @property
+    def turns(self) -> np.ndarray:
+        """(N,) how many tokens of the same branch, or the same probe, come before each; they stand together."""
+        others = (np.diff(self.slots) != 0) | (np.diff(self.probing) != 0)
+        begins = np.flatnonzero(np.append(True, others))
+        turns: np.ndarray = np.arange(len(self.slots)) - begins.repeat(np.diff(np.append(begins, len(self.slots))))
+        return turns
+
+    @property
+    def probing(self) -> np.ndarray:
+        """(N,) whether each token is a probe's."""
+        probing: np.ndarray = self.hole <= self.columns
+        return probing
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N,) the place of each token in its sequence."""
+        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
+
+
+def bucketed(columns: int) -> int:
+    """The width that reads `columns` columns."""
+    return -(-columns // BUCKET) * BUCKET
 
 
 @dataclass(slots=True)
@@ -29,9 +86,10 @@ class Feed:
         """The pass after this one, for what this one draws: every row's tokens one column on."""
         plan = self.plan
         columns = plan.columns + 1
-        hole = np.where(plan.hole > plan.columns, columns + 1, plan.hole)
+        hole = np.where(plan.probing, plan.hole, columns + 1)
+        state = np.where(plan.probing, PROBE, NOW)
         spans = [replace(span, width=bucketed(int(columns[span.tokens].max()) + 1)) for span in plan.spans]
-        return replace(self, plan=replace(plan, columns=columns, hole=hole, spans=spans))
+        return replace(self, plan=replace(plan, columns=columns, hole=hole, state=state, spans=spans))
 
     @property
     def filler(self) -> int:
@@ -58,7 +116,7 @@ def feed(
         block: rows that read the same number of columns at most.
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
-    parts: list[tuple[np.ndarray, ...]] = [(slots, tokens, columns, columns + 1)]
+    parts: list[tuple[np.ndarray, ...]] = [(slots, tokens, columns, columns + 1, np.full(len(slots), NOW))]
     spans = _spans(slots, columns, 1, 0, block)
     last = [np.arange(len(slots))]
     first = len(slots)
@@ -68,24 +126,33 @@ def feed(
         starts = np.array([probe.column(gap) for _, probe in group])
         spread = (starts[:, None] + np.arange(queries)).ravel()
         fed = np.array([probe.feeds() for _, probe in group]).ravel()
-        parts.append((rows.repeat(queries), fed, spread, np.array([p.base for _, p in group]).repeat(queries)))
+        holes, states = np.array([(probe.base, _state(probe)) for _, probe in group]).repeat(queries, 0).T
+        parts.append((rows.repeat(queries), fed, spread, holes, states))
         spans += _spans(rows, starts + queries - 1, queries, first, block)
         last.append(first + queries * np.arange(1, len(group) + 1) - 1)
         first += queries * len(group)
     if first < MIN_TOKENS:
         parts.append(_filler(parts, MIN_TOKENS - first))
         spans += [Span(first, 1, MIN_TOKENS - first, int(parts[-1][0][0]), bucketed(int(parts[-1][2].max()) + 1))]
-    all_slots, all_tokens, all_columns, holes = (
+    all_slots, all_tokens, all_columns, holes, states = (
         np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)
     )
-    return Feed(Pass(all_slots, all_columns, holes, gap, spans, np.concatenate(last)), all_tokens, slots, ordered)
+    plan = Pass(all_slots, all_columns, holes, gap, states, spans, np.concatenate(last))
+    return Feed(plan, all_tokens, slots, ordered)
+
+
+def _state(probe: Probe) -> int:
+    """The place whose recurrent state a probe goes on from."""
+    if probe.said:
+        return PROBE
+    return NOW if probe.again is None else BEFORE
 
 
 def _filler(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
     """Tokens that nobody reads, behind everything that a row at work holds."""
     slot = next(int(part[0][0]) for part in parts if len(part[0]))
     behind = 1 + max(int(part[2].max()) for part in parts if len(part[0])) + np.arange(count)
-    return np.full(count, slot), np.zeros(count, np.int64), behind, behind + 1
+    return np.full(count, slot), np.zeros(count, np.int64), behind, behind + 1, np.full(count, NOW)
 
 
 def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int) -> list[Span]:

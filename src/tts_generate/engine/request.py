@@ -69,16 +69,26 @@ def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> No
             raise UnsupportedError(
                 f"{name}=True is not offered by strategy='autotts': branches come and go in a batch."
             )
-    if config.use_cache is False or config.cache_implementation is not None:
+    _check_cache(config, model_kwargs)
+    for name, value in model_kwargs.items():
+        if name not in _PREPARED and value is not None:
+            raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
+
+
+def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
+    if config.use_cache is False or config.cache_implementation not in (None, "static"):
         raise UnsupportedError(
-            "strategy='autotts' keeps its own key-value cache; leave out use_cache and cache_implementation."
+            "strategy='autotts' keeps its own key-value cache; leave out use_cache, and cache_implementation unless it "
+            "is 'static' (passes of a few fixed shapes, captured as graphs on a CUDA device)."
+        )
+    if config.compile_config is not None:
+        raise UnsupportedError(
+            "strategy='autotts' does not compile the model; leave out compile_config (cache_implementation='static' "
+            "captures CUDA graphs)."
         )
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise UnsupportedError("strategy='autotts' prefills prompts itself; leave out past_key_values.")
-    for name, value in model_kwargs.items():
-        if name not in _PREPARED and value is not None:
-            raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
 
 
 def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:

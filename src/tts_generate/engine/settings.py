@@ -32,6 +32,9 @@ class Settings:
     sync_every: int = 1
     """Passes in a row before the host looks at what they drew; what came after a branch's end is discarded."""
 
+    static: bool = False
+    """Whether passes run in a few fixed shapes (`cache_implementation="static"`)."""
+
     def __post_init__(self) -> None:
         for name in ("interval_tokens", "max_new_tokens", "max_rows", "max_branches", "sync_every", "max_cache_bytes"):
             value = getattr(self, name)

@@ -133,7 +133,7 @@ def run(
 
     baseline, ours = runs["self_consistency"], runs["cmc"]
     report = {
-        "format": "tts-demo/2",
+        "format": "tts-demo/1",
         "live": {name: found.to_dict() for name, found in runs.items()},
         "token_saving": saving(ours.tokens, baseline.tokens),
         "time_saving": saving(ours.seconds, baseline.seconds),

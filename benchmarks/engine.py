@@ -56,22 +56,35 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
-def random_model(mean_tokens: int | None) -> Any:
-    """A random Qwen3 of 30 million parameters; its branches have `mean_tokens` on average, or never end."""
+SIZES_30M = {
+    "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 8192,
+}  # fmt: skip
+
+
+def random_model(
+    mean_tokens: int | None,
+    sizes: dict[str, int] = SIZES_30M,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    context: int = 2048,
+) -> Any:
+    """A random Qwen3; its branches have `mean_tokens` tokens on average, or never end."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
     config = Qwen3Config(
-        **sizes, num_key_value_heads=4, head_dim=64, vocab_size=8192, tie_word_embeddings=False, eos_token_id=END,
-        pad_token_id=0, bos_token_id=None, max_position_embeddings=2048,
+        **sizes, tie_word_embeddings=False, eos_token_id=END, pad_token_id=0, bos_token_id=None,
+        max_position_embeddings=context,
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    width, vocabulary = sizes["hidden_size"], sizes["vocab_size"]
     model.generation_config.update(eos_token_id=END, pad_token_id=0, do_sample=True, temperature=1.0, top_k=50)
     with torch.no_grad():
         model.lm_head.weight[END] = 0
         if mean_tokens is not None:
-            model.model.embed_tokens.weight += torch.randn(512) * 0.05
-            ids = torch.randint(2, 8192, (16, 32))
-            hidden = model.model(ids).last_hidden_state.reshape(-1, 512)
+            model.model.embed_tokens.weight += torch.randn(width).to(model.lm_head.weight) * 0.05
+            ids = torch.randint(2, vocabulary, (16, 32)).to(device)
+            hidden = model.model(ids).last_hidden_state.reshape(-1, width)
             direction = hidden.mean(0) / hidden.mean(0).norm()
             low, high = 0.0, 100.0
             for _ in range(40):  # how strong the direction must be in the head for the wanted share of ends
@@ -83,8 +96,11 @@ def random_model(mean_tokens: int | None) -> Any:
     return model
 
 
-def ours(model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: int, **options: Any) -> Any:
-    """Self-consistency through the engine."""
+def ours(
+    model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: int,
+    generation: dict[str, Any] | None = None, **options: Any,
+) -> Any:  # fmt: skip
+    """Self-consistency through the engine; `generation` are arguments of transformers' own."""
     recipe = AutoTTS(
         "self_consistency", controller_kwargs={"max_samples": branches}, max_branches=max(branches, 1),
         tokenizer=tokenizer, seed=0, interval_tokens=min(500, cap), **options,
@@ -92,7 +108,7 @@ def ours(model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: 
     mask = (prompts != 0).long()
     return type(model).generate(
         model, prompts, attention_mask=mask, custom_generate=recipe, do_sample=True, max_new_tokens=cap,
-        return_dict_in_generate=True,
+        return_dict_in_generate=True, **(generation or {}),
     )  # fmt: skip
 
 
@@ -184,7 +200,7 @@ def decode(model: Any, rows: int, tokens: int, interval: int, probe: bool) -> tu
     decoder, sampler = Decoder(model), Sampler(processors)
     decoder._forward = timed("forward", decoder._forward)  # type: ignore[method-assign]
     batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
-    batch._draw = timed("sample", batch._draw)  # type: ignore[method-assign]
+    batch.passes._draw = timed("sample", batch.passes._draw)  # type: ignore[method-assign]
     task = Task("0", list(range(3, 67)), load_controller("self_consistency", max_samples=rows))
     start = time.perf_counter()
     for _ in Loop(batch, [task], settings).run():
@@ -208,10 +224,12 @@ def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def sampling(rows: int = 64, vocabulary: int = 151_936) -> dict[str, float]:
-    """Seconds a step of the fused sampler and of transformers' warpers with multinomial."""
-    processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
+def sampling(top_k: int | None = 20, rows: int = 64, vocabulary: int = 151_936) -> dict[str, float]:
+    """Seconds a step of the fused sampler and of transformers' warpers with multinomial, with or without top-k."""
+    cut = [TopKLogitsWarper(top_k)] if top_k else []
+    processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), *cut, TopPLogitsWarper(0.95)])
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0)) * 2
+    logits[:, :20] += 8  # as of a model: most of the mass on few tokens
     keys = torch.tensor([branch_key(0, [1], branch) for branch in range(rows)])
     sampler, places = Sampler(processors), torch.zeros(rows, dtype=torch.long)
 
@@ -221,7 +239,7 @@ def sampling(rows: int = 64, vocabulary: int = 151_936) -> dict[str, float]:
     best = {}
     for name, run in (("fused", lambda: sampler(logits, keys, places, lambda row: torch.zeros(0))), ("warpers", plain)):
         times = []
-        for _ in range(3 if name == "fused" else 1):
+        for _ in range(2):
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
@@ -267,11 +285,12 @@ def growth(counts: tuple[int, ...], branches: int = 64) -> list[dict[str, float]
         )
         seconds = time.perf_counter() - start
         hook.remove()
-        cache = made[0].batch.decoder.cache
+        cache, room = made[0].batch.decoder.cache, made[0].admission.room
+        assert room is not None
         tokens = output.total_cost.generated_tokens
         rows.append({
             "prompts": count, "tokens": tokens, "seconds": seconds, "us_per_token": 1e6 * seconds / tokens,
-            "cache_bytes": cache.rows * cache.capacity * cache.column_bytes, "prefills": len(prefills),
+            "cache_bytes": cache.rows * room.row_bytes(cache.capacity), "prefills": len(prefills),
         })  # fmt: skip
     return rows
 
@@ -326,7 +345,7 @@ def measure(quick: bool) -> dict[str, Any]:
         "sc_speedup_8_prompts": eight["speedup"], "sc_speedup_1_prompt": one["speedup"], **parts,
         "time_saving_over_token_saving": saving["time_saving_over_token_saving"],
         "sampling_speedup": (drawn := sampling())["speedup"],
-        "details": {"tiny": [eight, one], "cmc": saving, "sampling": drawn},
+        "details": {"tiny": [eight, one], "cmc": saving, "sampling": drawn, "sampling_top_p_alone": sampling(None)},
     }  # fmt: skip
     if not quick:
         mid, prompts = random_model(30), torch.randint(2, 8192, (8, 64), generator=torch.Generator().manual_seed(1))

@@ -25,6 +25,20 @@ def test_live_run_replays_to_the_same_episode(family: str, dtype: torch.dtype, c
     assert_same(output, replay(written_down(output), controller, beta=0.3, shuffles=0, traces=True))
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_mixed"])
+@pytest.mark.parametrize("controller", ["self_consistency", "cmc"])
+def test_captured_graphs_decode_what_plain_passes_do(family: str, controller: str) -> None:
+    """Float32: the same tokens, also when rows run out and the cache is given back and captured anew."""
+    live = make_live(family, device="cuda")
+    options = {"controller": controller, "beta": 0.3}
+    plain = live.run(*QUESTIONS, **options)
+    for more in ({}, {"max_rows": 5}, {"sync_every": 1}):
+        static = live.run(*QUESTIONS, **options, **more, cache_implementation="static")
+        assert [[b.token_ids for b in rows] for rows in static.branches] == [
+            [b.token_ids for b in rows] for rows in plain.branches
+        ]
+
+
 def test_same_seed_same_call_same_tokens() -> None:
     live = make_live("qwen3", device="cuda")
     assert live.run(*QUESTIONS).branches == live.run(*QUESTIONS).branches

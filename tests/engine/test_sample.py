@@ -64,6 +64,41 @@ def test_the_fused_path_draws_the_same_tokens_as_the_whole_vocabulary(seed: int,
     assert fused(logits, keys, positions, no_ids).equal(whole(logits, keys, positions, no_ids))
 
 
+NUCLEI = {
+    "top_p": [TopPLogitsWarper(0.9)],
+    "temperature_top_p": [TemperatureLogitsWarper(0.6), TopPLogitsWarper(0.95)],
+    "min_p": [TemperatureLogitsWarper(1.2), MinPLogitsWarper(0.05)],
+    "all": [TemperatureLogitsWarper(0.8), TopPLogitsWarper(0.9), MinPLogitsWarper(0.02)],
+}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(sorted(NUCLEI)), st.floats(0.5, 12))
+def test_a_nucleus_among_few_tokens_is_that_of_the_whole_vocabulary(seed: int, name: str, spread: float) -> None:
+    """Flat rows, whose nucleus is larger, are left to transformers' processors; either way the draw is the same."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(8, 3000, generator=generator) * spread
+    keys, positions = torch.arange(8) * 7919 + seed, torch.arange(8)
+    quick, whole = Sampler(LogitsProcessorList(NUCLEI[name])), Sampler(LogitsProcessorList(NUCLEI[name]))
+    assert quick.nucleus is not None
+    whole.nucleus = None
+    assert quick(logits, keys, positions, no_ids).equal(whole(logits, keys, positions, no_ids))
+    few = quick.nucleus.few(logits)
+    if few is not None:
+        scores, tokens = few
+        for processor in NUCLEI[name]:
+            logits = processor(None, logits)
+        left = torch.zeros_like(logits, dtype=torch.bool).scatter(1, tokens, ~scores.isneginf())
+        assert left.equal(~logits.isneginf())
+
+
+def test_a_nucleus_is_not_taken_for_what_it_is_not() -> None:
+    for processors in ([MinPLogitsWarper(0.1), TopPLogitsWarper(0.9)], [TemperatureLogitsWarper(2.0)], []):
+        assert Sampler(LogitsProcessorList(processors)).nucleus is None
+    kept = TopPLogitsWarper(0.9, min_tokens_to_keep=3)
+    assert Sampler(LogitsProcessorList([TemperatureLogitsWarper(2.0), kept])).nucleus is None
+
+
 def test_noise_is_standard_gumbel_and_independent_of_the_batch() -> None:
     keys = torch.tensor([branch_key(3, [5], branch) for branch in range(400)])
     positions = torch.arange(400) % 7

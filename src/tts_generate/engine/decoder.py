@@ -217,6 +217,8 @@ def check_model(model: PreTrainedModel) -> None:
             f"{name} takes no past_key_values: its state is all it keeps, in a cache of its own. strategy='autotts' "
             "needs attention in some layers; hybrids are fine."
         )
+    if getattr(config, "num_kv_shared_layers", 0):
+        raise UnsupportedError(f"{name} shares keys and values between layers, which strategy='autotts' does not know.")
     unknown = {type(layer).__name__ for layer in layers_of(config) if type(layer) not in SLOTTED}
     if unknown:
         raise UnsupportedError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,8 +30,57 @@ _ROW_WISE = (
     EtaLogitsWarper,
 )
 
+_LIKELY = 256
+"""Tokens among which a nucleus is looked for first."""
+
 RowIds = Callable[[int], Tensor]
 """Row number -> the (1, length) token ids of that row's branch, prompt included."""
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """top-p and min-p without top-k: what they leave is nearly always among a few likely tokens; those are sorted.
+
+    Whether it is must be looked at, so this is for the CPU, where looking costs nothing.
+    """
+
+    temperature: float
+    top_p: float
+    min_p: float
+
+    @classmethod
+    def of(cls, processors: LogitsProcessorList) -> Nucleus | None:
+        """That of a list which holds a temperature, top-p and min-p at most, in this order; None for any other."""
+        kinds = [type(processor) for processor in processors]
+        order = [TemperatureLogitsWarper, TopPLogitsWarper, MinPLogitsWarper]
+        if kinds != [kind for kind in order if kind in kinds] or set(kinds) <= {TemperatureLogitsWarper}:
+            return None
+        usual = {"min_tokens_to_keep": 1, "filter_value": -torch.inf}
+        if any(getattr(p, name, value) != value for p in processors for name, value in usual.items()):
+            return None
+        of = {kind: processor for kind, processor in zip(kinds, processors, strict=True)}
+        return cls(
+            getattr(of.get(TemperatureLogitsWarper), "temperature", 1.0),
+            getattr(of.get(TopPLogitsWarper), "top_p", 1.0),
+            getattr(of.get(MinPLogitsWarper), "min_p", 0.0),
+        )
+
+    def few(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Scores and tokens (B, K) of the likeliest tokens, all others removed; None if any row leaves more."""
+        if logits.shape[-1] <= 2 * _LIKELY:
+            return None
+        scores = logits / self.temperature
+        whole = scores.logsumexp(-1, keepdim=True)
+        scores, tokens = torch.topk(scores, _LIKELY, dim=-1)
+        probability = (scores - whole).exp()
+        through = probability.cumsum(-1)
+        least = self.min_p * probability[:, :1]
+        inside = (through[:, -1:] >= self.top_p) | (probability[:, -1:] < least)
+        if not bool(inside.all()):
+            return None
+        left = (through - probability < self.top_p) & (probability >= least)
+        left[:, 0] = True
+        return scores.masked_fill(~left, -torch.inf), tokens
 
 
 class Sampler:
@@ -52,6 +102,7 @@ class Sampler:
         leading = kinds[: kinds.index(TopKLogitsWarper)] if top_k else []
         fused = self.row_wise and bool(top_k) and all(kind is TemperatureLogitsWarper for kind in leading)
         self.top_k = top_k[0] if fused else None
+        self.nucleus = Nucleus.of(processors)
 
     def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor, row_ids: RowIds) -> Tensor:
         """Draw one token a row.
@@ -71,18 +122,22 @@ class Sampler:
                 torch.arange(logits.shape[-1], device=logits.device), self.eos_token_ids.to(logits.device)
             )
             logits = logits.masked_fill(early[:, None] & ends, -torch.inf)
+        few = self.nucleus.few(logits) if self.nucleus is not None and logits.device.type == "cpu" else None
+        scores, tokens = few if few is not None else self._processed(logits, row_ids)
+        noisy = scores.double() + gumbel(keys, positions, tokens)
+        return tokens.expand_as(noisy).gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
+
+    def _processed(self, logits: Tensor, row_ids: RowIds) -> tuple[Tensor, Tensor]:
+        """Scores (B, K) that the processors leave, and the tokens (B or 1, K) that they are of."""
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, tokens = torch.topk(logits, self.top_k, dim=-1)
         else:
             tokens = torch.arange(logits.shape[-1], device=logits.device)[None]
-        if self.row_wise:
-            scores = logits
-            for processor in self.processors:
-                scores = processor(None, scores)
-        else:
-            scores = self._by_length(logits, row_ids)
-        noisy = scores.double() + gumbel(keys, positions, tokens)
-        return tokens.expand_as(noisy).gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
+        if not self.row_wise:
+            return self._by_length(logits, row_ids), tokens
+        for processor in self.processors:
+            logits = processor(None, logits)
+        return logits, tokens
 
     def _by_length(self, logits: Tensor, row_ids: RowIds) -> Tensor:
         """Processors that look at token ids, on the rows of each length at once: no row needs padding."""

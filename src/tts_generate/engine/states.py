@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, cache_utils
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -76,9 +75,10 @@ class StateLayer(LinearAttentionLayer):
     def load(self, places: np.ndarray, slots: np.ndarray) -> None:
         """Have the model go on from the states in (N,) places of (N,) slots, one a token."""
         where = torch.from_numpy(places), torch.from_numpy(slots)
+        self.has_previous_state.update(dict.fromkeys(range(self.number_of_states), True))
         for (kind, number), bank in self.banks.items():
             getattr(self, kind)[number] = bank[where]
-            getattr(self, f"is_{kind}_initialized")[number] = self.has_previous_state[number] = True
+            getattr(self, f"is_{kind}_initialized")[number] = True
             if kind == "conv_states":
                 self.conv_kernel_size[number] = bank.shape[-1]
 
@@ -143,37 +143,15 @@ class HybridLayer(StateLayer, SlotLayer):
         StateLayer.move(self, sources, targets, length)
 
 
-class EmptyLayer(DummyLayer):
-    """A layer that keeps nothing: its slots are all the same."""
-
-    def __init__(self, cache: SlotCache) -> None:
-        super().__init__()
-
-    def resize(self, length: int) -> None:
-        """Nothing to do."""
-
-    def drop(self) -> None:
-        """Nothing to do."""
-
-    def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
-        """Nothing to do."""
-
-    def save(self, slot: int, length: int) -> LayerPrefix:
-        """Nothing."""
-        return LayerPrefix()
-
-    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Nothing to do."""
-
-
 SLOTTED: dict[type, type] = {
     DynamicLayer: SlotLayer,
     DynamicSlidingWindowLayer: SlotLayer,
     LinearAttentionLayer: StateLayer,
     LinearAttentionAndFullAttentionLayer: HybridLayer,
-    DummyLayer: EmptyLayer,
 }
 """Of transformers' layers of one sequence, those that slots can hold, and how."""
+if hasattr(cache_utils, "DummyLayer"):  # of a layer that keeps nothing; a LinearAttentionLayer in transformers 5.17
+    SLOTTED[cache_utils.DummyLayer] = StateLayer
 
 
 def layers_of(config: PreTrainedConfig) -> list[Any]:
@@ -192,7 +170,7 @@ def slot_layers(config: PreTrainedConfig) -> SlotCache:
 
     def make(layer: Any, cache: SlotCache) -> Any:
         kind: Any = SLOTTED[type(layer)]
-        return kind(cache, layer.number_of_states) if issubclass(kind, StateLayer) else kind(cache)
+        return kind(cache, getattr(layer, "number_of_states", 1)) if issubclass(kind, StateLayer) else kind(cache)
 
     return SlotCache([partial(make, layer) for layer in layers_of(config)])
 

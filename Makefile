@@ -7,19 +7,23 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint docs bench clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
-test: $(VENV)/installed
+test: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q
 
 check: lint test
 
-lint: $(VENV)/installed
+lint: $(VENV)/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/installed demo
 	cp build/demo/demo.json benchmarks/results/demo.json
@@ -34,6 +38,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/search_aime24.py
 	$(BIN)/python benchmarks/search_folds.py
 	$(BIN)/python benchmarks/search_live.py
+	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.
@@ -41,7 +46,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,search,math]"
+	touch $@
+
+$(VENV)/developing: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,report,search,math,lm-eval,inspect,peft,trackio]"
 	touch $@
 
 clean:

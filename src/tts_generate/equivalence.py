@@ -7,12 +7,16 @@ then held to be different, and every verdict is kept.
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
-import multiprocessing
+import os
+import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from tts_generate.errors import TTSError, UnknownNameError
@@ -23,7 +27,7 @@ Votes = Literal["equal", "math"]
 logger = logging.getLogger(__name__)
 _SECONDS = 6
 _lock = threading.Lock()
-_child: tuple[Any, Connection] | None = None
+_child: _Child | None = None
 
 
 def same_answer(votes: str) -> Callable[[str, str], bool] | None:
@@ -56,39 +60,68 @@ def equivalent(one: str, other: str) -> bool:
         return _ask(one, other)
 
 
+class _Child:
+    """A process that compares answers, one line of JSON each way; `python -c`, so that no script is imported again."""
+
+    def __init__(self) -> None:
+        code = "from tts_generate.equivalence import serve; serve()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        self.replies: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.warm = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.replies.put(line)
+        self.replies.put("")  # the end
+
+    def ask(self, one: str, other: str) -> Any:
+        """True, False, or a text that says why they cannot be compared; None if no answer came."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps([one, other]) + "\n")
+            self.process.stdin.flush()
+            reply = self.replies.get(timeout=_SECONDS if self.warm else _SECONDS + 60)
+        except (OSError, queue.Empty):
+            reply = ""
+        if not reply and not self.warm:
+            self.process.kill()
+            raise TTSError(
+                f"math-verify could not be run in a process of {sys.executable}; its standard error says why. votes="
+                "'equal' does without it."
+            )
+        self.warm = True
+        return json.loads(reply) if reply else None
+
+
 def _ask(one: str, other: str) -> bool:
     global _child
     if _child is None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
-        theirs.close()
-        _child = process, ours
-    process, connection = _child
+        _child = _Child()
+        atexit.register(_child.process.kill)
     try:
-        connection.send((one, other))
-        if connection.poll(_SECONDS + 60 * (process.exitcode is None and not _warm.is_set())):
-            verdict = connection.recv()
-            _warm.set()
-            if verdict in (True, False):
-                return bool(verdict)
-            logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
-            return False
-    except (EOFError, OSError):
-        pass
-    process.kill()
-    process.join()
-    _child = None
-    _warm.clear()
-    return False
+        verdict = _child.ask(one, other)
+    except TTSError:
+        _child = None
+        raise
+    if verdict is None:  # it hangs, or brought the process down
+        _child.process.kill()
+        _child.process.wait()
+        _child = None
+    if verdict not in (True, False, None):
+        logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
+    return verdict is True
 
 
-_warm = threading.Event()
-
-
-def _serve(connection: Connection) -> None:
-    """The child: verdicts until the parent goes."""
+def serve() -> None:
+    """What the child does: verdicts until the parent goes."""
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -99,12 +132,11 @@ def _serve(connection: Connection) -> None:
             parsed[text] = parse(f"\\boxed{{{text}}}", parsing_timeout=2)
         return parsed[text]
 
-    while True:
+    for line in sys.stdin:
+        one, other = json.loads(line)
         try:
-            one, other = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            connection.send(bool(verify(expression(one), expression(other), timeout_seconds=2)))
+            verdict: bool | str = bool(verify(expression(one), expression(other), timeout_seconds=2))
         except Exception as error:  # sympy raises many kinds on what is not mathematics
-            connection.send(repr(error))
+            verdict = repr(error)
+        sys.stdout.write(json.dumps(verdict) + "\n")
+        sys.stdout.flush()

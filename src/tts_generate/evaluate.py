@@ -15,7 +15,7 @@ from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.statistics import (
     area_under,
-    compare,
+    compare_samples,
     frontier,
     mean_interval,
     mean_of_samples_interval,
@@ -239,10 +239,7 @@ def _compared(
     for row, mine in zip(rows, samples, strict=True):
         found = {}
         for reference, theirs in zip(rows[:references], samples[:references], strict=True):
-            points = compare(np.concatenate(mine), np.concatenate(theirs))
-            if len(mine) > 1:
-                gains = [a - b for a, b in zip(mine, theirs, strict=True)]
-                points = float(np.mean([gain.mean() for gain in gains])), mean_of_samples_interval(gains)
+            points = compare_samples(mine, theirs)
             found[reference.label] = {
                 "points": 100 * points[0],
                 "points_ci": [100 * points[1][0], 100 * points[1][1]],

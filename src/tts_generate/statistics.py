@@ -48,6 +48,36 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float
     return float(found.low), float(found.high)
 
 
+def ratio_interval(parts: ArrayLike, of: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
+    """A bootstrap interval of `sum(parts) / sum(of)`, pairs resampled whole (give one pair a question).
+
+    Args:
+        parts: (questions,) numerators.
+        of: (questions,) denominators, above 0.
+        confidence: of the interval.
+
+    >>> ratio_interval([1, 2, 3], [2, 4, 6])
+    (0.5, 0.5)
+    """
+    over, under = np.asarray(parts, np.float64), np.asarray(of, np.float64)
+    if over.ndim != 1 or over.size == 0 or over.shape != under.shape or not (under > 0).all():
+        raise InputError(
+            f"a ratio needs two lists of one length, the second above 0, got shapes {over.shape} and {under.shape}."
+        )
+    if over.size == 1:
+        return float(over[0] / under[0]), float(over[0] / under[0])
+    found = stats.bootstrap(
+        (over, under),
+        lambda parts, of, axis=-1: parts.sum(axis) / of.sum(axis),
+        n_resamples=_RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        paired=True,
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
 def compare(ours: ArrayLike, baseline: ArrayLike) -> tuple[float, tuple[float, float]]:
     """Mean difference `ours - baseline` over the same questions, with its paired bootstrap interval.
 
@@ -128,6 +158,46 @@ def pass_at_k(right: int, of: int, k: int) -> float:
     return 1.0 - math.comb(of - right, k) / math.comb(of, k)
 
 
+def maj_at_k(right: int, wrong: Sequence[int], blank: int, k: int) -> float:
+    """The chance that the majority of `k` branches is right, exact over every way to draw them from the recorded ones.
+
+    Several answers with the top count win equally often; branches without an answer cast no vote.
+
+    Args:
+        right: recorded branches with the right answer.
+        wrong: how many have each of the wrong answers.
+        blank: how many have none.
+        k: branches drawn, 1 to all.
+
+    >>> maj_at_k(2, [1], 0, 2), maj_at_k(2, [1], 0, 3)
+    (0.6666666666666666, 1.0)
+    >>> maj_at_k(3, [1, 1], 2, 1) == 3 / 7
+    True
+    """
+    of = right + sum(wrong) + blank
+    if not 1 <= k <= of:
+        raise InputError(f"maj@k needs 1 <= k <= {of} recorded branches, got k={k}.")
+    chance = 0.0
+    for most in range(1, min(right, k) + 1):
+        ways = math.comb(right, most)
+        for ties, others in enumerate(_below(wrong, blank, most, k - most)):
+            chance += ways * others / ((ties + 1) * math.comb(of, k))
+    return chance
+
+
+def _below(wrong: Sequence[int], blank: int, most: int, draw: int) -> list[int]:
+    """Ways to draw `draw` branches that are not right, no answer over `most` times, by how many are drawn so often."""
+    ways = [[1] + [0] * draw]  # by ties, by branches drawn
+    for count in wrong:
+        grown = [[0] * (draw + 1) for _ in range(len(ways) + 1)]
+        for ties, row in enumerate(ways):
+            for drawn, before in enumerate(row):
+                for more in range(min(count, most, draw - drawn) + 1 if before else 0):
+                    grown[ties + (more == most)][drawn + more] += before * math.comb(count, more)
+        ways = [row for row in grown if any(row)]
+    return [sum(row[draw - none] * math.comb(blank, none) for none in range(min(blank, draw) + 1)) for row in ways]
+
+
 def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """The interval of the mean of several recordings' means, each resampled by question.
 
@@ -146,3 +216,24 @@ def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[fl
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def compare_samples(
+    ours: Sequence[NDArray[np.float64]], baseline: Sequence[NDArray[np.float64]]
+) -> tuple[float, tuple[float, float]]:
+    """`compare` over several recordings, each counting the same: the mean of their differences, with its interval.
+
+    Where every question differs by as much there is nothing to resample, and the interval has no width.
+
+    >>> same = [np.array([0.0, 1.0]), np.array([1.0, 1.0])]
+    >>> compare_samples(same, same)
+    (0.0, (0.0, 0.0))
+    """
+    if len(ours) == 1:
+        return compare(ours[0], baseline[0])
+    differences = [np.asarray(a - b) for a, b in zip(ours, baseline, strict=True)]
+    mean = float(np.mean([difference.mean() for difference in differences]))
+    alike = len({len(difference) for difference in differences}) == 1
+    if np.ptp(np.mean(differences, axis=0) if alike else np.concatenate(differences)) == 0:
+        return mean, (mean, mean)
+    return mean, mean_of_samples_interval(differences)

@@ -220,7 +220,7 @@ REFUSED: list[tuple[dict[str, Any], type[TTSError], str]] = [
     ({"output_scores": True}, UnsupportedError, "output_scores"),
     ({"output_hidden_states": True}, UnsupportedError, "output_hidden_states"),
     ({"use_cache": False}, UnsupportedError, "use_cache"),
-    ({"cache_implementation": "static"}, UnsupportedError, "cache_implementation"),
+    ({"cache_implementation": "offloaded"}, UnsupportedError, "cache_implementation"),
     ({"guidance_scale": 2.0}, UnsupportedError, "guidance_scale"),
     ({"prefix_allowed_tokens_fn": lambda batch, ids: [1]}, UnsupportedError, "prefix_allowed_tokens_fn"),
     ({"prompt_lookup_num_tokens": 3}, UnsupportedError, "assisted"),

@@ -25,15 +25,17 @@ LAYERS = [
     {"schedule"},
     {"runner", "published", "loading"},
     {"trajectories"},
+    {"tracking"},
     {"replay", "engine", "server", "tiny"},
-    {"evaluate", "report", "testing"},
+    {"evaluate", "report", "testing", "metrics"},
+    {"harness"},
     {"search"},
     {"demo"},
     {"cli"},
 ]
 ONLY_IN = {
-    "torch": {"engine", "tiny", "demo", "cli"},
-    "transformers": {"engine", "tiny", "demo", "cli"},
+    "torch": {"engine", "tiny", "demo", "cli", "harness"},
+    "transformers": {"engine", "tiny", "demo", "cli", "harness", "tracking"},
     "accelerate": {"engine"},
     "psutil": {"engine"},
     "scipy": {"statistics"},
@@ -45,6 +47,9 @@ ONLY_IN = {
     "httpx2": {"server"},
     "anthropic": {"search"},
     "optuna": {"search"},
+    "lm_eval": {"harness"},
+    "inspect_ai": {"harness"},
+    "trackio": {"tracking"},
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tts_generate import equivalence
 from tts_generate.answers import AnswerBook
-from tts_generate.errors import UnknownNameError
+from tts_generate.errors import TTSError, UnknownNameError
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
 
@@ -41,6 +44,24 @@ def test_an_answer_that_hangs_is_different_and_the_next_one_works() -> None:
     assert not equivalence.equivalent("9" * 7 + "^{" + "9" * 7 + "^{9999}}", "1")
     assert time.monotonic() - start < 30
     assert equivalence.equivalent("0.25", r"\frac{1}{4}")
+
+
+def test_a_script_without_a_main_guard_gets_right_answers(tmp_path: Path) -> None:
+    """The child must not import the script that asks again."""
+    script = tmp_path / "grade.py"
+    script.write_text('from tts_generate.equivalence import equivalent\nprint(equivalent("1/2", "0.5"))\n')
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_child_that_cannot_run_is_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equivalence, "_child", None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(TTSError, match="math-verify could not be run"):
+        equivalence.equivalent("0.125", "1/8")
+    monkeypatch.undo()
+    equivalence._child = None
+    assert equivalence.equivalent("0.125", "1/8")
 
 
 def branch(number: int, final: str) -> Trajectory:

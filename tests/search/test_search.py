@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -68,6 +69,20 @@ def test_the_best_answers_live(run: Path, tiny: tuple[Any, Any]) -> None:
     output = model.generate(**inputs, **how, return_dict_in_generate=True)
     assert output.answers[0] is not None
     assert output.trace[0].controller["knobs"] == load_controller(run / "best", beta=0.0).knobs
+
+
+def test_the_report_command_shows_what_was_found(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    def report(*options: object, code: int = 0) -> str:
+        told = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "p.html"), *map(str, options)])
+        assert told.exit_code == code, told.output
+        return told.output.replace("\n", " ") if code else (tmp_path / "p.html").read_text("utf-8")
+
+    assert report() == (run / "report.html").read_text("utf-8")
+    watched = report("--store", stores[0], "--watch", "asc@0.5")
+    assert 'id="watch-data"' in watched
+    assert '"label": "found β=0.5"' in html.unescape(watched).replace("\\u03b2", "β")
+    other = make_store(tmp_path / "other", seed=77)
+    assert "other is none of the stores" in report("--store", other, code=1)
 
 
 def test_the_report_says_what_was_tried_and_held_out(run: Path) -> None:

@@ -1,6 +1,6 @@
-"""The command line: `tts-generate record | import | replay | sweep | trace | search | history | demo | sandbox`."""
+"""The command line: record, import, replay, sweep, trace, search, history, report, demo and sandbox."""
 
-from tts_generate.cli import record, replay, sandbox, search
+from tts_generate.cli import record, replay, report, sandbox, search
 from tts_generate.cli.base import app
 
-__all__ = ["app", "record", "replay", "sandbox", "search"]
+__all__ = ["app", "record", "replay", "report", "sandbox", "search"]

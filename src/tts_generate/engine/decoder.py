@@ -45,6 +45,11 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, static: bool = False) -> None:
         check_model(model)
+        if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            raise UnsupportedError(
+                "transformers keeps no key-value cache while a model trains with gradient checkpointing; call "
+                "model.eval() or model.gradient_checkpointing_disable() around generate."
+            )
         self.model = model
         config = model.config.get_text_config(decoder=True)
         self.config = config

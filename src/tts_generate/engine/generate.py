@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -26,13 +25,14 @@ from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
 from tts_generate.engine.loop import Loop
-from tts_generate.engine.output import AutoTTSOutput, collect
+from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
 from tts_generate.engine.processes import input_device
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
+from tts_generate.tracking import Progress
 
 
 class AutoTTS:
@@ -152,8 +152,12 @@ class AutoTTS:
             return self._stream(loop, input_ids, settings)
         # Tensors alone could not say that they are partial: only an output with `finish_reason` survives Ctrl-C.
         partial = bool(config.return_dict_in_generate)
-        bar = tqdm(loop.run(partial), total=len(tasks), desc="answering", unit="question", disable=not self.progress)
-        done = sorted(bar, key=lambda running: running.index)
+        done = []
+        with Progress(len(tasks), "answering", shown=self.progress) as bar:
+            for running in loop.run(partial):
+                done.append(running)
+                bar.add(running.cost, trajectories(running, settings.seed))
+        done.sort(key=lambda running: running.index)
         output = collect(input_ids, done, settings, loop.batch.discarded_tokens)
         if self.streamer is not None:
             self._put(output, input_ids)

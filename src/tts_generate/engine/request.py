@@ -206,5 +206,14 @@ def deadline(
 
 
 def criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:
-    """The criteria that need a branch's tokens; its length and its end are counted by the engine."""
+    """The criteria that need a branch's tokens; its length and its end are counted by the engine.
+
+    Raises:
+        UnsupportedError: lm-eval's own, which count the rows of the prompt batch.
+    """
+    if any(hasattr(criterion, "done_tracker") for criterion in prepared):
+        raise UnsupportedError(
+            "lm-eval's stopping criteria count rows of the prompt batch, and a branch has none there; enable the model "
+            "with tts_generate.harness.lm_eval.enable_hf(model, tokenizer=tokenizer)."
+        )
     return StoppingCriteriaList([c for c in prepared if not isinstance(c, (MaxLengthCriteria, EosTokenCriteria))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tts_generate.errors import TTSError
 
@@ -70,7 +70,17 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    if isinstance(path, (str, Path)):
-        figure.savefig(Path(path))
-    else:
-        figure.savefig(path, format="svg")
+    save(figure, path)
+
+
+def save(figure: Any, path: str | Path | TextIO) -> None:
+    """Write a figure as PNG or SVG by the ending of `path`, as SVG into a text file; the same figure, the same file."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "tts-generate"}):
+        if not isinstance(path, (str, Path)):
+            figure.savefig(path, format="svg", metadata={"Date": None})
+        elif Path(path).suffix == ".svg":
+            figure.savefig(Path(path), metadata={"Date": None})
+        else:
+            figure.savefig(Path(path))

@@ -236,12 +236,17 @@ def write_report(out: Path) -> Path:
         InputError: the search has no result yet.
         TTSError: jinja2 or matplotlib is not installed.
     """
-    result = read_json(out / RESULT)
+    path = out / "report.html"
+    write_whole(path, read_report(out)[2])
+    return path
+
+
+def read_report(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
+    """The result of a search folder, its held-out result if there is one, and the page of both; see `write_report`."""
+    result, held_out = read_json(out / RESULT), read_json(out / HELD_OUT)
     if result is None:
         raise InputError(f"{out} has no {RESULT} yet; let the search end first.")
-    path = out / "report.html"
-    write_whole(path, search_page(result, read_json(out / HELD_OUT), out / "best"))
-    return path
+    return result, held_out, search_page(result, held_out, out / "best")
 
 
 def starts(kind: type[Controller], ranges: dict[str, Range]) -> list[Schedule]:

@@ -1,0 +1,189 @@
+"""A model and how it is asked: what every harness does alike, with each question's account."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from tts_generate.controller import describe
+from tts_generate.engine import AutoTTS
+from tts_generate.engine.branch import Reader
+from tts_generate.engine.request import probing as request_probing
+from tts_generate.harness.stopping import StopTexts, cut
+from tts_generate.runner import Cost
+from tts_generate.trajectories import Trajectory
+
+_OURS = {"self", "tokenizer", "stream", "streamer", "progress", "seed"}
+OPTIONS = tuple(name for name in inspect.signature(AutoTTS.__init__).parameters if name not in _OURS)
+"""Arguments of `AutoTTS` that a harness hands on."""
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty")
+"""Arguments of `generate` that shape the distribution of the tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Prompts asked in one call, with the same settings."""
+
+    input_ids: Tensor
+    """(questions, length) int64, padded on the left."""
+    attention_mask: Tensor
+    """The same shape, 0 on padding."""
+    max_new_tokens: int
+    seed: int
+    stops: Sequence[str] = ()
+    """Text that ends a branch."""
+    options: Mapping[str, Any] | None = None
+    """Arguments of `AutoTTS` and of `generate`, over those of the `Asker`."""
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Token ids of each prompt, without padding."""
+        rows = zip(self.input_ids.tolist(), self.attention_mask.tolist(), strict=True)
+        return [[token for token, real in zip(ids, mask, strict=True) if real] for ids, mask in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question's answer and what it took."""
+
+    text: str
+    """What the harness grades: the winning branch, after its thinking if that was asked for, without a stop string."""
+    answer: str | None
+    """The answer decided on."""
+    votes: Mapping[str, int]
+    cost: Cost
+    branches: Sequence[Trajectory]
+    finish_reason: str
+    seconds: float
+    """From the beginning of its call to its answer; questions of one call share the machine."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "answer": self.answer,
+            **asdict(self.cost),
+            "tokens": self.cost.generated_tokens + self.cost.probe_tokens,
+            "branches": len(self.branches),
+            "finish_reason": self.finish_reason,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Asker:
+    """Asks a model with a controller.
+
+    Args:
+        model: a causal language model of transformers, enabled or not, also wrapped by PEFT.
+        tokenizer: its tokenizer.
+        think_end_token: text, or id of the token, that ends the thinking: only what follows is graded, and stop strings
+            count in it alone. None: everything is.
+        options: arguments of `AutoTTS` (`OPTIONS`) and of `generate` (`SAMPLING`).
+
+    Raises:
+        TTSError: an option is not usable; found out now, not after an hour of asking.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, think_end_token: str | int | None = None, **options: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.options = {name: value for name, value in options.items() if value is not None}
+        self.think_end, self.think_id = _think_end(tokenizer, think_end_token)
+        self.controller = describe(self._recipe(0, {}).controller)
+
+    def _recipe(self, seed: int, options: Mapping[str, Any]) -> AutoTTS:
+        own = {name: value for name, value in {**self.options, **options}.items() if name in OPTIONS}
+        return AutoTTS(tokenizer=self.tokenizer, seed=seed, stream=True, **own)
+
+    def probe_tokens(self, options: Mapping[str, Any]) -> int:
+        """The most tokens of a probe, which the model's context must hold behind a branch."""
+        recipe = self._recipe(0, {name: value for name, value in options.items() if name in OPTIONS})
+        probing = request_probing(recipe.probing, self.model.generation_config)
+        return Reader(self.tokenizer, probing.format, probing.max_probe_tokens).max_tokens
+
+    def ask(self, request: Request) -> Iterator[tuple[int, Answered]]:
+        """Answer the prompts of a request; each with its place, as it is answered."""
+        start = time.perf_counter()
+        options = request.options or {}
+        plain = {name: value for name, value in {**self.options, **options}.items() if name not in OPTIONS}
+        if request.stops:
+            stop = StopTexts(self.tokenizer, request.stops, request.prompts, self.think_end)
+            plain["stopping_criteria"] = StoppingCriteriaList([stop])
+        answers = self.model.generate(
+            input_ids=request.input_ids,
+            attention_mask=request.attention_mask,
+            custom_generate=self._recipe(request.seed, options),
+            max_new_tokens=request.max_new_tokens,
+            return_dict_in_generate=True,
+            **{"do_sample": True, **plain},
+        )
+        for output in answers:
+            (branches,), (winner,) = output.branches, output.winners
+            own = list(branches[winner].token_ids) if winner >= 0 else []
+            closing = output.sequences[0, request.input_ids.shape[1] + len(own) :].tolist()
+            yield (
+                output.questions[0],
+                Answered(
+                    text=self._text(own, closing, request.stops),
+                    answer=output.answers[0],
+                    votes=output.votes[0],
+                    cost=output.cost[0],
+                    branches=branches,
+                    finish_reason=output.finish_reason[0],
+                    seconds=time.perf_counter() - start,
+                ),
+            )
+
+    def _text(self, own: list[int], closing: list[int], stops: Sequence[str]) -> str:
+        """The text of a branch; one closed by its probe has met no stop, and the probe's suffix may look like one."""
+        ids = [*own, *closing]
+        if self.think_id in ids:
+            ids = ids[len(ids) - ids[::-1].index(self.think_id) :]
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        if self.think_end is not None:
+            text = text.rpartition(self.think_end)[2].lstrip()
+        return text if closing else cut(text, stops)
+
+
+def _think_end(tokenizer: Any, token: str | int | None) -> tuple[str | None, int | None]:
+    """The end of the thinking as text, and as a token id where it is a single token (which decoding may leave out)."""
+    if token is None:
+        return None, None
+    if isinstance(token, int) or token.isdigit():
+        return str(tokenizer.decode([int(token)], skip_special_tokens=False)), int(token)
+    ids = list(tokenizer(token, add_special_tokens=False)["input_ids"])
+    return token, ids[0] if len(ids) == 1 else None
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of prompts, (questions, length), padded on the left; no pad token is needed.
+
+    >>> padded([[5, 6], [7]], torch.device("cpu"))
+    (tensor([[5, 6],
+            [0, 7]]), tensor([[1, 1],
+            [0, 1]]))
+    """
+    width = max(map(len, prompts), default=0)
+    ids = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def repeat_seed(seed: int, repeat: int) -> int:
+    """The seed of a prompt's `repeat`-th asking: another for each, and the same wherever in the list the prompt stands.
+
+    >>> repeat_seed(7, 0), repeat_seed(7, 1) != repeat_seed(8, 0)
+    (7, True)
+    """
+    if repeat == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed} {repeat}".encode()).digest()[:7], "big")

@@ -1,0 +1,81 @@
+"""What the metrics share: how an answer is read from a prediction, and which answers are one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tts_generate.answers import BOXED, last_boxed, normalise
+from tts_generate.equivalence import same_answer
+from tts_generate.errors import InputError
+
+
+def answer_of(prediction: str | None) -> str | None:
+    r"""The answer that a prediction states: its last `\boxed{…}`, or all of it where there is no box; None if empty.
+
+    >>> answer_of(r"so \boxed{ 7 } ."), answer_of(" 7 "), answer_of(r"so \boxed{7"), answer_of("")
+    ('7', '7', None, None)
+    """
+    if prediction is None:
+        return None
+    found = last_boxed(prediction) if BOXED in prediction else prediction
+    return normalise(found) or None if found is not None else None
+
+
+class Grader:
+    r"""Says which predictions are right, by text (`votes="equal"`) or by mathematics (`votes="math"`).
+
+    >>> Grader("equal").right("7", r"\boxed{7}"), Grader("equal").right(None, "7")
+    (True, False)
+    """
+
+    def __init__(self, votes: str) -> None:
+        self.same = same_answer(votes)
+
+    def right(self, prediction: str | None, reference: str) -> bool:
+        """Whether a prediction is the reference's answer; without an answer it is not."""
+        answer, gold = answer_of(prediction), answer_of(reference)
+        if gold is None:
+            raise InputError(
+                f"reference {reference!r:.80} states no answer; give the answer, or text with a \\boxed{{}}."
+            )
+        return answer is not None and (answer == gold or (self.same is not None and self.same(answer, gold)))
+
+    def count(self, predictions: Sequence[str | None], reference: str) -> tuple[int, list[int], int]:
+        """Branches of one question that are right, those with each of the wrong answers, and those without one.
+
+        >>> Grader("equal").count(["7", "8", None, "8", "9"], "7")
+        (1, [2, 1], 1)
+        """
+        right = blank = 0
+        wrong: Counter[str] = Counter()
+        for prediction in predictions:
+            answer = answer_of(prediction)
+            if answer is None:
+                blank += 1
+            elif self.right(answer, reference):
+                right += 1
+            else:
+                wrong[self._first(answer, wrong)] += 1
+        return right, list(wrong.values()), blank
+
+    def _first(self, answer: str, seen: Counter[str]) -> str:
+        """The answer among those seen that this one is the same as; itself if it is new."""
+        if self.same is None or answer in seen:
+            return answer
+        return next((other for other in seen if self.same(other, answer)), answer)
+
+
+def budgets(k: int | Sequence[int], branches: int) -> list[int]:
+    """The k asked for, each from 1 to the fewest branches of a question.
+
+    >>> budgets([1, 4], 8)
+    [1, 4]
+    """
+    asked = list(k) if isinstance(k, Sequence) else [k]
+    for each in asked:
+        if isinstance(each, bool) or not isinstance(each, int) or not 1 <= each <= branches:
+            raise InputError(
+                f"k must be whole numbers from 1 to the {branches} predictions of a question, got {each!r}."
+            )
+    return asked

@@ -1,0 +1,1 @@
+"""The metric `maj_at_k`, to be imported; `evaluate.load` takes this folder."""

@@ -1,0 +1,1 @@
+"""The metric `tts_accuracy_cost`, to be imported; `evaluate.load` takes this folder."""

@@ -1,0 +1,195 @@
+"""What a page says of recorded stores, and of a sweep's JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tts_generate.equivalence import Votes
+from tts_generate.errors import InputError
+from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method, sweep
+from tts_generate.loading import load_controller
+from tts_generate.replay import Recording, ReplayResult
+from tts_generate.report.page import Asked, Measured, Page, Told
+from tts_generate.trajectories import TrajectoryStore
+
+SWEEP = "tts-sweep/2"
+Bar = Callable[[Iterable[Method], str], Iterable[Method]]
+
+
+def of_recordings(
+    stores: Sequence[Path],
+    recordings: Sequence[Recording],
+    chosen: Sequence[Method],
+    watched: Sequence[Method],
+    against: Sequence[Method],
+    *,
+    shuffles: int,
+    votes: Votes = "equal",
+    about: Mapping[str, str] | None = None,
+    bar: Bar = lambda methods, name: methods,
+) -> Page:
+    """Sweep `chosen`, and show `watched` and the first of the baselines `against` question by question.
+
+    Args:
+        stores: where the recordings are, as people will read it.
+        recordings: those of the stores, in their order.
+        chosen: what to sweep.
+        watched: methods whose results and traces are shown for every question.
+        against: the baselines; the first is the one that savings are counted against.
+        shuffles: orders of the branches, see `replay`.
+        votes: as the recordings were read.
+        about: what else to say of the stores, by name (`models_of`).
+        bar: see `evaluate.sweep`.
+
+    Raises:
+        StoreError: a recording does not hold what a controller reads.
+        InputError: recordings of different steps.
+    """
+    known = {method.label for method in (*against, *chosen)}
+    everything = [*chosen, *(method for method in watched if method.label not in known)]
+    found = sweep(recordings, everything, shuffles, against=against, bar=bar)
+    measured = [
+        Measured(str(store), [as_dict(row) for row in cell.rows])
+        for store, cell in zip(stores, found.cells, strict=True)
+    ]
+    if len(stores) > 1:
+        measured.insert(0, Measured(f"average of {len(stores)} stores", [as_dict(row) for row in found.average]))
+    shown = _distinct([*watched, against[0]])
+    labels = [row.label for row in found.average]
+    results = [[cell.results[labels.index(method.label)] for method in shown] for cell in found.cells]
+    return Page(
+        f"{', '.join(recording.name for recording in recordings)}: accuracy for tokens",
+        {**(about or {}), **_facts(stores, recordings, votes), "orders": _orders(shuffles)},
+        measured,
+        against[0].label,
+        [method.label for method in shown],
+        asked_of(recordings, shown, results),
+    )
+
+
+def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code: bool = False) -> Page:
+    """What `tts-generate sweep --json` wrote; questions and traces are replayed, if its stores are still there.
+
+    Args:
+        file: the JSON file.
+        watched: methods to trace; the sweep's baseline and each of its controllers at the budget next to 0.5 if None.
+        trust_remote_code: for controller folders that did not come with this package.
+
+    Raises:
+        InputError: not such a file.
+    """
+    result = read_sweep(file)
+    rows = result["average"]
+    baseline = rows[0]["label"]
+    names = list(dict.fromkeys(row["store"] for row in result["cells"]))
+    measured = [Measured(name, [row for row in result["cells"] if row["store"] == name]) for name in names]
+    if len(names) > 1:
+        measured.insert(0, Measured(f"average of {len(names)} stores", rows))
+    found = [_found(name, file.parent) for name in names]
+    stores = [store for store in found if store is not None]
+    facts = {"sweep": str(file), "orders": _orders(result["shuffles"])}
+    page = Page(f"Sweep of {', '.join(Path(name).name for name in names)}", facts, measured, baseline)
+    if len(stores) < len(names):
+        gone = ", ".join(name for name, store in zip(names, found, strict=True) if store is None)
+        note = f"No question and no trace is shown: {gone} is not where the sweep found it."
+        return Page(**{**page.__dict__, "notes": [note]})
+    votes = result["votes"]
+    recordings = [Recording.from_store(store, votes=votes) for store in stores]
+    shown = _distinct([*(watched or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
+    results = [
+        [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
+    ]
+    asked = asked_of(recordings, shown, results)
+    facts = {**facts, **models_of(stores), **_facts(stores, recordings, votes)}
+    return Page(**{**page.__dict__, "facts": facts, "methods": [m.label for m in shown], "asked": asked})
+
+
+def read_sweep(file: Path) -> dict[str, Any]:
+    """The object that `tts-generate sweep --json` wrote.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        result = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is no JSON file of a sweep: {error}.") from error
+    if not isinstance(result, dict) or result.get("format") != SWEEP:
+        found = result.get("format") if isinstance(result, dict) else type(result).__name__
+        raise InputError(f"{file} has format {found!r}, expected {SWEEP!r}; make it with tts-generate sweep --json.")
+    return result
+
+
+def asked_of(
+    recordings: Sequence[Recording], shown: Sequence[Method], results: Sequence[Sequence[ReplayResult]]
+) -> list[Asked]:
+    """Every question of every recording, with its `results` by recording and method, traced in recorded order."""
+    controllers = [
+        load_controller(m.controller, beta=m.beta, trust_remote_code=m.trust_remote_code, **m.knobs) for m in shown
+    ]
+    asked = []
+    for recording, mine in zip(recordings, results, strict=True):
+        accuracy = [100 * by_question(result) for result in mine]
+        tokens = [result.cost.mean(axis=0) for result in mine]
+        for number, recorded in enumerate(recording.questions):
+            question = recorded.question
+            known = question.gold_answer is not None
+            told = [
+                Told(float(a[number]) if known else None, float(t[number]))
+                for a, t in zip(accuracy, tokens, strict=True)
+            ]
+            name = question.question_id if len(recordings) == 1 else f"{recording.name}: {question.question_id}"
+            traces = [recording.trace(controller, number) for controller in controllers]
+            asked.append(Asked(name, question.question, question.gold_answer, told, traces))
+    return asked
+
+
+def _facts(stores: Sequence[Path], recordings: Sequence[Recording], votes: Votes) -> dict[str, str]:
+    questions = sum(len(recording.questions) for recording in recordings)
+    branches = sorted({recorded.branches for recording in recordings for recorded in recording.questions})
+    span = f"{branches[0]}" if len(branches) == 1 else f"{branches[0]} to {branches[-1]}"
+    return {
+        "recorded": ", ".join(map(str, stores)),
+        "questions": f"{questions}, {span} branches each",
+        "step": f"{recordings[0].interval_tokens} tokens",
+        "answers are one if": "their texts are" if votes == "equal" else "they are the same mathematics",
+    }
+
+
+def _orders(shuffles: int) -> str:
+    return f"{shuffles} of the branches, in which they are opened" if shuffles else "the recorded one"
+
+
+def models_of(stores: Sequence[Path]) -> dict[str, str]:
+    """Which models the branches of stores are of, as their manifests say; of a folder on a disk, its name."""
+    cards = [TrajectoryStore.open(store).manifest.model for store in stores]
+    paths = [Path(str(card["name_or_path"])) for card in cards if card.get("name_or_path")]
+    names = [path.name if path.is_absolute() else str(path) for path in paths]
+    return {"model": ", ".join(dict.fromkeys(names))} if names else {}
+
+
+def _distinct(methods: Iterable[Method]) -> list[Method]:
+    return list({method.label: method for method in methods}.values())
+
+
+def _again(row: Mapping[str, Any], trust_remote_code: bool) -> Method:
+    return Method(row["label"], row["controller"], row["beta"], row["knobs"], trust_remote_code)
+
+
+def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: bool) -> list[Method]:
+    """Each controller of a sweep at the budget next to 0.5, the default one first."""
+    nearest: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["beta"] is not None:
+            best = nearest.setdefault(row["controller"], row)
+            if abs(row["beta"] - 0.5) < abs(best["beta"] - 0.5):
+                nearest[row["controller"]] = row
+    return [_again(row, trust_remote_code) for row in nearest.values()]
+
+
+def _found(name: str, beside: Path) -> Path | None:
+    """The store of a sweep, from where we are or from where its JSON file lies."""
+    return next((path for path in (Path(name), beside / name) if (path / "manifest.json").is_file()), None)

@@ -1,0 +1,80 @@
+"""What a page says of live runs, from the traces they left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tts_generate.equivalence import Votes, same_answer
+from tts_generate.errors import InputError
+from tts_generate.report.lanes import spent
+from tts_generate.report.page import Asked, Measured, Page, Told
+from tts_generate.statistics import mean_interval
+from tts_generate.trace import Trace, read_traces
+from tts_generate.trajectories import Question
+
+_NOT_TRACED = dict.fromkeys(("accuracy", "accuracy_ci", "sequential_tokens"))
+
+
+def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Votes = "equal") -> Page:
+    """Traces of live runs (`write_traces(path, output.trace)`), those of one question side by side.
+
+    Args:
+        files: JSON lines of traces; each file and controller is a method.
+        golds: questions with their gold answers, by the ids of the traces; accuracy is shown if all have one.
+        votes: how an answer is compared with the gold one.
+
+    Raises:
+        InputError: files that hold no trace, or one controller's trace of a question twice.
+    """
+    runs: dict[str, dict[str, Trace]] = {}
+    for file in files:
+        for trace in read_traces(file):
+            label = _label(trace)
+            run = runs.setdefault(label, {})
+            if trace.question_id in run:
+                raise InputError(f"{file} traces {label} on question {trace.question_id!r} a second time.")
+            run[trace.question_id] = trace
+    if not runs:
+        raise InputError(f"{', '.join(map(str, files))} holds no trace; write some: write_traces(path, output.trace).")
+    known = {question.question_id: question for question in golds}
+    ids = list(dict.fromkeys(name for run in runs.values() for name in run))
+    equal = same_answer(votes) or (lambda answer, gold: answer == gold)
+    asked = [
+        _traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], equal) for name in ids
+    ]
+    rows = [_row(label, list(run.values()), [q.told[n] for q in asked]) for n, (label, run) in enumerate(runs.items())]
+    title = "Live run" if len(runs) == 1 else "Live runs"
+    facts = {"traces": ", ".join(map(str, files)), "questions": str(len(ids))}
+    return Page(title, facts, [Measured("live", rows)], None, list(runs), asked)
+
+
+def _traced(question: Question, traces: list[Trace | None], equal: Callable[[str, str], bool]) -> Asked:
+    told: list[Told | None] = []
+    for trace in traces:
+        if trace is None:
+            told.append(None)
+            continue
+        answer, gold = trace.events[-1].get("answer"), question.gold_answer
+        right = None if gold is None else 100.0 * (answer is not None and equal(answer, gold))
+        told.append(Told(right, trace.events[-1]["tokens"]))
+    return Asked(question.question_id, question.question, question.gold_answer, told, traces)
+
+
+def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> dict[str, Any]:
+    """A live run as a row of a sweep, as far as its traces tell."""
+    ledgers = [spent(trace) for trace in traces]
+    means = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
+    row: dict[str, Any] = {"label": label, "controller": label, "beta": None, "against": {}, **_NOT_TRACED, **means}
+    accuracy = [one.accuracy for one in told if one is not None and one.accuracy is not None]
+    if len(accuracy) == len(traces):
+        low, high = mean_interval([value / 100 for value in accuracy])
+        row |= {"accuracy": sum(accuracy) / len(accuracy), "accuracy_ci": [100 * low, 100 * high]}
+    return row
+
+
+def _label(trace: Trace) -> str:
+    beta = trace.controller["beta"]
+    knobs = ", ".join(f"{name}={value}" for name, value in trace.controller["knobs"].items())
+    return f"{trace.controller['controller']} " + (f"β={beta:g}" if beta is not None else f"({knobs})")

@@ -1,0 +1,143 @@
+"""One self-contained page of what was measured: frontiers, tokens by kind, every question, and a trace viewer.
+
+The page asks the network for nothing, and says so to the browser (its content security policy allows no request).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from tts_generate.errors import TTSError
+from tts_generate.report import chart
+from tts_generate.report.frontier import Point
+from tts_generate.report.lanes import parcel
+from tts_generate.trace import Trace
+
+_LONGEST = 4000
+"""Characters of a question that are shown."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of a sweep (`evaluate.as_dict`) on one store, or on the average of several.
+
+    Of a live run without gold answers, `accuracy` and `accuracy_ci` are None, and what a trace does not tell is too.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def points(self) -> list[Point]:
+        """The rows whose accuracy is known, one series a controller."""
+        return [
+            Point(
+                row["label"] if row["beta"] is None else row["controller"],
+                row["tokens"],
+                row["accuracy"],
+                (row["accuracy_ci"][0], row["accuracy_ci"][1]),
+                row["label"],
+            )
+            for row in self.rows
+            if row["accuracy"] is not None and row["tokens"] > 0
+        ]
+
+
+class Told(NamedTuple):
+    """What one method did on one question: accuracy in percent (None: no gold answer) and mean tokens."""
+
+    accuracy: float | None
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: what each of `Page.methods` did on it, and the traces of one episode each."""
+
+    name: str
+    text: str
+    gold: str | None
+    told: Sequence[Told | None]
+    traces: Sequence[Trace | None]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything a page says."""
+
+    title: str
+    facts: Mapping[str, str]
+    """What was asked of what, in a few words each, in order."""
+    measured: Sequence[Measured] = ()
+    """What is plotted and tabulated, the first in full; the viewer stands with it."""
+    baseline: str | None = None
+    """Label of the row that the others are compared with (their `against`)."""
+    methods: Sequence[str] = ()
+    """Labels of the methods of which every question's result and trace is shown."""
+    asked: Sequence[Asked] = ()
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def render(page: Page) -> str:
+    """The HTML of a page.
+
+    Raises:
+        TTSError: jinja2 is not installed.
+    """
+    parts = [
+        {
+            "title": measured.title,
+            "rows": measured.rows,
+            "frontier": chart.FrontierChart.of(points) if (points := measured.points()) else None,
+            "bars": chart.bars(measured.rows),
+        }
+        for measured in page.measured
+    ]
+    return _render("page.html", page=page, parts=parts, chart=chart, viewer=viewer(page))
+
+
+def viewer(page: Page) -> str:
+    """The trace viewer alone, with its style and script, to stand in any page; "" if nothing was traced."""
+    watched = []
+    for asked in page.asked:
+        kept = [(label, trace) for label, trace in zip(page.methods, asked.traces, strict=True) if trace is not None]
+        if kept:
+            answers, data = parcel([trace for _, trace in kept])
+            traces = [{"label": label, "knobs": _knobs(trace)} for label, trace in kept]
+            text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
+            row = {"name": asked.name, "text": text, "gold": asked.gold, "answers": answers, "traces": traces}
+            watched.append({**row, "data": data})
+    return _render("viewer.html", watched=watched) if watched else ""
+
+
+def _knobs(trace: Trace) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in trace.controller["knobs"].items()
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    try:
+        import jinja2
+        import markupsafe
+    except ImportError as error:
+        raise TTSError("the report needs jinja2: pip install 'tts-generate[report]'.") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tts_generate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ours = files("tts_generate.report") / "templates"
+
+    def text_of(name: str) -> markupsafe.Markup:
+        """A style sheet or script of ours, as it is."""
+        return markupsafe.Markup((ours / name).read_text("utf-8"))
+
+    if "viewer" in values:
+        values["viewer"] = markupsafe.Markup(values["viewer"])  # rendered, and escaped, by this very function
+    return environment.get_template(template).render(text_of=text_of, **values)

@@ -1,0 +1,119 @@
+"""What the documents say runs: every python and bash block of every page, in its order, in a folder of its own.
+
+A block that cannot run here says why in the line before it, in words that the reader sees: `*Not run here: …*`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tts_generate import tiny
+from tts_generate.trajectories.schema import questions_to_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```(?P<kind>python|bash)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"^\*Not run here: .{8,}\*$")
+SERVERS = "ServerModel(["  # the README's example of two servers; tests/server runs such code against real ones
+ELSEWHERE = {
+    "hub.md": "tests/hub/test_docs.py",
+    "stores-on-the-hub.md": "tests/hub/test_docs_of_stores.py",
+    "harnesses.md": "tests/harness/test_examples.py",
+    "search-agent.md": "tests/search/test_agent.py",
+}
+"""Pages whose blocks need more than an empty folder (a Hub, a provider, a harness), and the tests that run them."""
+AWAITED = {"search.md", "search-agent.md", "hub.md", "stores-on-the-hub.md", "harnesses.md"}
+"""Pages of other branches; when they are all there, this set and `not_found: info` in mkdocs.yml go."""
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Kind and code of each block that is to run."""
+    found = [match.groupdict() for match in BLOCK.finditer("\n" + text)]
+    return [(b["kind"], b["code"]) for b in found if not NOT_RUN.match(b["before"]) and SERVERS not in b["code"]]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
+def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one page run in order; names go from one python block to the next.
+
+    The folder of a page holds `questions.jsonl`, which a reader is told to have, and nothing else.
+    """
+    asked = tiny.questions("record")[:8]
+    (tmp_path / "questions.jsonl").write_text(questions_to_jsonl(asked), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    names: dict[str, object] = {"__name__": page.stem}
+    for kind, code in blocks(page.read_text("utf-8")):
+        if kind == "python":
+            exec(compile(code, str(page), "exec"), names)
+        else:
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+def test_blocks_are_found_and_the_marked_are_left_out() -> None:
+    text = "a\n\n```python\nx = 1\n```\n\n*Not run here: needs a GPU.*\n\n```bash\nfail\n```\n\nb\n```bash\ntrue\n```\n"
+    assert blocks(text) == [("python", "x = 1\n"), ("bash", "true\n")]
+
+
+def test_a_sentence_of_a_page_links_to_what_there_is() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s#]+)", page.read_text("utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_pages_that_are_run_elsewhere_are() -> None:
+    for page, test in ELSEWHERE.items():
+        if (ROOT / "docs" / page).exists():
+            assert page in (ROOT / test).read_text("utf-8"), f"{test} does not run {page}"
+
+
+def nav() -> list[str]:
+    return re.findall(r"^  - ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    there = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert there - set(nav()) == set()
+    assert set(nav()) - there <= AWAITED
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import tts_generate
+
+    named = set(
+        re.findall(
+            r"^::: tts_generate\.(?:[\w.]+\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE
+        )
+    )
+    raised = {"TTSError"}  # with the other errors
+    assert set(tts_generate.__all__) - {"__version__"} - raised <= named
+
+
+def test_every_result_says_how_it_was_made() -> None:
+    text = (ROOT / "docs" / "numbers.md").read_text("utf-8")
+    for result in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert f"`{result.name}`" in text, result.name
+    for script in re.findall(r"benchmarks/\w+\.py", text):
+        assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.skipif(
+    find_spec("mkdocs") is None, reason="needs mkdocs: pip install 'tts-generate[docs]'; CI has make docs"
+)
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "site" / "api.html").read_text("utf-8")
+    assert "from_beta" in reference
+    assert "Never lets an episode open more than" in reference

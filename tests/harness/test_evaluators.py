@@ -1,0 +1,111 @@
+"""evaluate's evaluators and suites with an enabled model: the numbers of our own evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import pytest
+from datasets import Dataset
+from harness_tasks import LENGTH, QUESTIONS, SEED
+from harness_tasks import expected as known
+from transformers import pipeline
+from transformers.utils import logging
+
+import tts_generate
+from tts_generate import metrics, tiny
+from tts_generate.errors import InputError
+from tts_generate.harness.evaluators import ControllerSuite, TTSEvaluator, controllers_by_budgets
+
+DATA = Dataset.from_dict(
+    {"question": [q.question for q in QUESTIONS], "gold_answer": [q.gold_answer for q in QUESTIONS]}
+)
+HOW: dict[str, Any] = {"beta": 0.2, "seed": SEED, "max_new_tokens": LENGTH}
+
+
+@pytest.fixture(scope="module")
+def enabled() -> tuple[Any, Any]:
+    model, tokenizer = tiny.load()
+    return tts_generate.enable(model, tokenizer=tokenizer), tokenizer
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
+
+
+def right(output: Any) -> float:
+    graded = [answer == question.gold_answer for answer, question in zip(output.answers, QUESTIONS, strict=True)]
+    return sum(graded) / len(graded)
+
+
+class Graded:
+    """A metric that is given texts only, as `evaluator("text-generation")` does."""
+
+    def compute(self, data: list[str]) -> dict[str, Any]:
+        maj = evaluate.load(metrics.path("maj_at_k"), keep_in_memory=True)
+        references = [question.gold_answer for question in QUESTIONS]
+        told: dict[str, Any] = maj.compute(predictions=[[text] for text in data], references=references, votes="equal")
+        return told
+
+
+def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any]) -> None:
+    """Its evaluator passes on no keywords of its own; they go where its pipeline keywords are kept."""
+    model, tokenizer = enabled
+    task = evaluate.evaluator("text-generation")
+    task.PIPELINE_KWARGS = {"strategy": "autotts", "controller": "cmc", **HOW}
+    found = task.compute(
+        model_or_pipeline=model, tokenizer=tokenizer, data=DATA, input_column="question", metric=Graded()
+    )
+    assert found["maj@1"] == pytest.approx(right(known()))
+
+
+def test_ours_counts_tokens_too(enabled: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    expected = known()
+    model, tokenizer = enabled
+    pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    found = [TTSEvaluator().compute(model, DATA, **HOW), TTSEvaluator().compute(pipe, DATA, progress=False, **HOW)]
+    stock = tiny.load()
+    found.append(TTSEvaluator().compute(stock[0], DATA, tokenizer=stock[1], **HOW, progress=False))
+    for told in found:
+        assert told["accuracy"] == pytest.approx(right(expected))
+        tokens = [cost.generated_tokens + cost.probe_tokens for cost in expected.cost or []]
+        assert told["by_question"]["tokens"] == tokens
+    bar = capsys.readouterr().err
+    assert bar.count("saved of SC@64") >= 1
+    assert "cmc β=0.2" in bar
+
+
+def test_bars_follow_the_switch_of_transformers(enabled: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    logging.disable_progress_bar()
+    try:
+        TTSEvaluator().compute(enabled[0], DATA, **HOW)
+    finally:
+        logging.enable_progress_bar()
+    assert capsys.readouterr().err == ""
+
+
+def test_controllers_by_budgets(enabled: tuple[Any, Any]) -> None:
+    suite = ControllerSuite("tiny")
+    suite.suite = controllers_by_budgets(
+        DATA, ["cmc", "asc"], [0.0], baseline_samples=8, seed=SEED, max_new_tokens=LENGTH, progress=False
+    )
+    results = suite.run(enabled[0])
+    assert [told["task_name"] for told in results] == ["self_consistency", "cmc β=0", "asc β=0"]
+    first = results[0]
+    assert "saving" not in first
+    for told in results[1:]:
+        assert told["saving"] == pytest.approx(1 - told["tokens"] / first["tokens"])
+        assert told["points"] == pytest.approx(100 * (told["accuracy"] - first["accuracy"]))
+
+
+def test_what_is_missing_is_named(enabled: tuple[Any, Any]) -> None:
+    with pytest.raises(InputError, match="tokenizer"):
+        TTSEvaluator().compute(tiny.load()[0], DATA, **HOW)
+    with pytest.raises(ValueError, match="no_such_column"):
+        TTSEvaluator().compute(enabled[0], DATA, input_column="no_such_column", **HOW)
+    empty = ControllerSuite("empty")
+    empty.suite = []
+    with pytest.raises(ValueError, match="No evaluation tasks"):
+        empty.run(enabled[0])

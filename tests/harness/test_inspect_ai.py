@@ -1,0 +1,154 @@
+"""Inspect: the provider gives the answers and tokens of our own evaluation, and its log tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_tasks import LENGTH, QUESTIONS, SEED
+from harness_tasks import expected as known
+
+pytest.importorskip("inspect_ai", reason="pip install 'tts-generate[inspect]'")
+
+from inspect_ai import Task
+from inspect_ai import eval as inspect_eval
+from inspect_ai.dataset import Sample
+from inspect_ai.log import EvalLog
+from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.scorer import pattern
+from inspect_ai.tool import ToolInfo
+
+from tts_generate.errors import InputError, UnsupportedError
+from tts_generate.harness.asking import repeat_seed
+from tts_generate.harness.inspect_ai import cost
+from tts_generate.harness.inspect_model import TTSAPI
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # streams Inspect leaves open
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """What Inspect leaves open is found here, not in somebody else's test."""
+    yield
+    gc.collect()
+
+
+def provider(tiny: tuple[Any, Any], **options: Any) -> Any:
+    model, tokenizer = tiny
+    given = {"controller": "cmc", "beta": 0.2, "seed": SEED, **options}
+    return get_model("tts/tiny", pretrained=model, tokenizer=tokenizer, memoize=False, **given)
+
+
+def run(model: Any, folder: Path, *, baseline: str | None = None, **config: Any) -> EvalLog:
+    samples = [Sample(input=q.question, target=q.gold_answer, id=q.question_id) for q in QUESTIONS]
+    task = Task(
+        dataset=samples,
+        scorer=[pattern(r"(?s).*boxed\{\s*(\d)"), cost(baseline)],
+        config=GenerateConfig(max_tokens=LENGTH, **config),
+    )
+    (log,) = inspect_eval(
+        task, model=model, log_dir=str(folder), display="none", log_level="warning", log_format="json"
+    )
+    assert log.status == "success", log.error
+    return log
+
+
+def wait(answer: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(answer)
+
+
+def told(log: EvalLog) -> list[dict[str, Any]]:
+    return [(sample.output.metadata or {})["tts"] for sample in log.samples or []]
+
+
+def metrics(log: EvalLog) -> dict[str, float]:
+    assert log.results is not None
+    return {name: found.value for score in log.results.scores for name, found in score.metrics.items()}
+
+
+def test_same_answers_and_tokens_as_our_own_evaluation(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    log, expected = run(provider(tiny), tmp_path / "logs"), known()
+    assert [row["answer"] for row in told(log)] == expected.answers
+    assert [row["generated_tokens"] for row in told(log)] == [c.generated_tokens for c in expected.cost or []]
+    assert [row["probe_tokens"] for row in told(log)] == [c.probe_tokens for c in expected.cost or []]
+    usage = log.stats.model_usage["tts/tiny"]
+    assert usage.input_tokens == expected.total_cost.prompt_tokens
+    assert usage.output_tokens == expected.total_cost.generated_tokens + expected.total_cost.probe_tokens
+    right = [answer == q.gold_answer for answer, q in zip(expected.answers or [], QUESTIONS, strict=True)]
+    assert metrics(log)["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert metrics(log)["tokens"] == pytest.approx(usage.output_tokens / len(QUESTIONS))
+
+    few = run(provider(tiny, beta=0.0), tmp_path / "few", baseline=log.location)
+    saved = 1 - metrics(few)["tokens"] / metrics(log)["tokens"]
+    assert metrics(few)["saving"] == pytest.approx(saved)
+
+
+def test_sequences_that_stop_and_epochs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """An epoch asks the same prompts again, with other seeds."""
+    log = run(provider(tiny, think_end_token="</think>"), tmp_path, stop_seqs=[";"])
+    assert [row["answer"] for row in told(log)] == known().answers
+    assert all(sample.output.completion.startswith("\\boxed{") for sample in log.samples or [])
+
+
+def test_asked_again_a_prompt_has_another_seed(tiny: tuple[Any, Any]) -> None:
+    model = provider(tiny)
+    config = GenerateConfig(max_tokens=LENGTH)
+    asked = [wait(model.generate(QUESTIONS[0].question, config=config)) for _ in range(2)]
+    expected = [known(seed=repeat_seed(SEED, n)).cost or [] for n in range(2)]
+    found = [output.metadata["tts"]["generated_tokens"] for output in asked]
+    assert found == [costs[0].generated_tokens for costs in expected]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [({"num_choices": 2}, "num_choices"), ({"logprobs": True}, "logprobs"), ({"frequency_penalty": 0.5}, "frequency")],
+)
+def test_what_cannot_be_honoured_is_refused(tiny: tuple[Any, Any], config: dict[str, Any], text: str) -> None:
+    with pytest.raises(UnsupportedError, match=text):
+        wait(provider(tiny).generate("Q: a = 3 ; a ? <think>", config=GenerateConfig(**config)))
+
+
+def test_wrong_input_is_refused(tiny: tuple[Any, Any]) -> None:
+    api = provider(tiny).api
+    chat = [ChatMessageSystem(content="Be brief."), ChatMessageUser(content="Q: a = 3 ; a ? <think>")]
+    with pytest.raises(InputError, match="no chat template for 2 messages"):
+        wait(api.generate(chat, [], "auto", GenerateConfig()))
+    with pytest.raises(UnsupportedError, match="no tools"):
+        wait(api.generate(chat[1:], [ToolInfo(name="add", description="Adds.")], "auto", GenerateConfig()))
+    with pytest.raises(InputError, match="context of 512"):
+        wait(api.generate(chat[1:], [], "auto", GenerateConfig(max_tokens=600)))
+    with pytest.raises(UnsupportedError, match="base_url"):
+        TTSAPI("tiny", base_url="http://localhost")
+    with pytest.raises(InputError, match="no file"):
+        cost("/nowhere.json")
+
+
+def test_chats_go_through_the_template(tiny: tuple[Any, Any]) -> None:
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}<think>{% endif %}"
+    chat = [ChatMessageSystem(content="Q:"), ChatMessageUser(content="a = 3 ; b = a + 1 ; b ?")]
+    config = GenerateConfig(max_tokens=LENGTH)
+    templated = wait(provider(tiny, chat_template=template).api.generate(chat, [], "auto", config))
+    plain = wait(provider(tiny).generate("Q: a = 3 ; b = a + 1 ; b ? <think>", config=config))
+    assert templated.completion == plain.completion
+    assert templated.metadata["tts"]["generated_tokens"] == plain.metadata["tts"]["generated_tokens"]
+
+
+def test_the_entry_point_is_light() -> None:
+    names = {point.name: point.value for point in entry_points(group="inspect_ai")}
+    assert names.get("tts_generate", "tts_generate.harness.inspect_ai") == "tts_generate.harness.inspect_ai"
+    code = (
+        "import sys, tts_generate.harness.inspect_ai; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,239 @@
+"""lm-eval: what it says of a controller is what our own evaluation of the same questions and seed says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_tasks import LENGTH, QUESTIONS, SEED, task
+from harness_tasks import expected as known
+
+pytest.importorskip("lm_eval", reason="pip install 'tts-generate[lm-eval]'")
+
+from lm_eval.api.registry import model_registry
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from tts_generate import tiny
+from tts_generate.errors import InputError, TTSError, UnknownNameError, UnsupportedError
+from tts_generate.harness import lm_eval as harness
+from tts_generate.harness.asking import repeat_seed
+
+TASKS = TaskManager(include_defaults=False)  # reading lm-eval's thousands of own tasks takes seconds
+KINDS = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    patch = pytest.MonkeyPatch()
+    patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+    patch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path_factory.mktemp("metrics")))
+    patch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "")  # seconds, for every result
+    yield
+    patch.undo()
+
+
+def lm(tiny: tuple[Any, Any], **options: Any) -> harness.TTSLM:
+    model, tokenizer = tiny
+    given = {"controller": "cmc", "beta": 0.2, "seed": SEED, "batch_size": "auto", **options}
+    return harness.TTSLM(model, tokenizer=tokenizer, **given)
+
+
+def run(model: Any, *tasks: dict[str, Any], **options: Any) -> dict[str, Any]:
+    given = {"limit": len(QUESTIONS), "bootstrap_iters": 0, "log_samples": True, "task_manager": TASKS, **options}
+    results = harness.simple_evaluate(model, tasks=list(tasks or [task()]), **given)
+    assert results is not None
+    return results
+
+
+def rows(results: dict[str, Any], name: str = "tiny_digits") -> list[dict[str, Any]]:
+    """Accounts of the questions in their order, without what differs between two runs."""
+    found = sorted(results["config"]["tts"]["tasks"][name]["by_question"], key=lambda row: row["doc_id"])
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def test_same_answers_and_same_tokens_as_our_own_evaluation(tiny: tuple[Any, Any]) -> None:
+    results, expected = run(lm(tiny)), known()
+    found = rows(results)
+    assert [row["answer"] for row in found] == expected.answers
+    assert [[row[kind] for kind in KINDS] for row in found] == [
+        [getattr(cost, kind) for kind in KINDS] for cost in expected.cost
+    ]
+    beside = results["results"]["tiny_digits"]
+    right = [answer == q.gold_answer for answer, q in zip(expected.answers, QUESTIONS, strict=True)]
+    assert beside["exact_match,boxed"] == pytest.approx(sum(right) / len(right))
+    assert sum(right) > 0
+    tokens = [cost.generated_tokens + cost.probe_tokens for cost in expected.cost]
+    assert beside["tts_tokens,none"] == pytest.approx(sum(tokens) / len(tokens))
+    assert beside["tts_seconds,none"] > 0
+    ends = [[b.tokens for b in branches if b.finish_reason is not None] for branches in expected.branches]
+    asked = [(spent, 64 * sum(found) / len(found)) for spent, found in zip(tokens, ends, strict=True) if found]
+    estimate = 1 - sum(spent for spent, _ in asked) / sum(reference for _, reference in asked)
+    assert beside["tts_saving_estimate,none"] == pytest.approx(estimate)
+    assert results["higher_is_better"]["tiny_digits"]["tts_tokens"] is False
+    samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
+    assert [sample["tts"][0]["answer"] for sample in samples] == expected.answers
+
+
+def test_batch_size_and_order_change_nothing(tiny: tuple[Any, Any]) -> None:
+    """Questions have different lengths: more than one at once means left padding."""
+    expected = rows(run(lm(tiny)))
+    assert len({row["prompt_tokens"] for row in expected}) > 1
+    assert rows(run(lm(tiny, batch_size=3))) == expected
+    backwards = run(lm(tiny, batch_size=1), limit=None, samples={"tiny_digits": list(range(len(QUESTIONS)))[::-1]})
+    by_answer = [(row["answer"], row["tokens"]) for row in rows(backwards)]
+    assert sorted(by_answer) == sorted((row["answer"], row["tokens"]) for row in expected)
+
+
+def test_saving_against_an_earlier_run(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    options = {"controller": "self_consistency", "beta": None, "controller_kwargs": {"max_samples": 8}}
+    baseline = run(lm(tiny, **options))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "results_1.json").write_text(json.dumps(baseline, default=str))
+    results = run(lm(tiny, beta=0.0, baseline=str(tmp_path)))
+    ours, theirs = (found["results"]["tiny_digits"]["tts_tokens,none"] for found in (results, baseline))
+    beside = results["results"]["tiny_digits"]
+    assert beside["tts_saving,none"] == pytest.approx(1 - ours / theirs)
+    assert beside["tts_time_saving,none"] < 1
+    low, high = results["config"]["tts"]["tasks"]["tiny_digits"]["saving_ci"]
+    assert low <= beside["tts_saving,none"] <= high
+    with pytest.raises(InputError, match=f"lacks 1 of these questions, first question {len(QUESTIONS)}"):
+        run(lm(tiny, baseline=str(tmp_path)), limit=len(QUESTIONS) + 1)
+
+
+def test_stop_strings_end_branches_alone_and_are_cut(tiny: tuple[Any, Any]) -> None:
+    stopping = task(generation_kwargs={"until": ["check", "Q:"]}, filter_list=None)
+    model = lm(tiny, controller="self_consistency", beta=0.0)
+    results = run(model, stopping)
+    free = known(controller="self_consistency", beta=0.0)
+    said = [sample["resps"][0][0] for sample in results["samples"]["tiny_digits"]]
+    assert not any("check" in text for text in said)
+    tokenizer = tiny[1]
+    expected = 0
+    for branches in free.branches or []:
+        for branch in branches:
+            text = [tokenizer.decode(list(branch.token_ids)[: n + 1]) for n in range(branch.tokens)]
+            expected += next((n + 1 for n, part in enumerate(text) if "check" in part), branch.tokens)
+    assert sum(row["generated_tokens"] for row in rows(results)) == expected
+    assert expected < free.total_cost.generated_tokens
+
+
+def test_stop_strings_do_not_count_in_the_thinking(tiny: tuple[Any, Any]) -> None:
+    """The model says ";" all the time while it thinks; told where the thinking ends, that stops nothing."""
+    stopping = task(generation_kwargs={"until": [";"]})
+    results = run(lm(tiny, think_end_token="</think>"), stopping)
+    assert [row["answer"] for row in rows(results)] == known().answers
+    said = [sample["resps"][0][0] for sample in results["samples"]["tiny_digits"]]
+    assert all(text.startswith("\\boxed{") for text in said)
+    cut_short = run(lm(tiny), stopping)
+    assert sum(row["tokens"] for row in rows(cut_short)) < sum(row["tokens"] for row in rows(results))
+
+
+def test_a_stop_that_begins_in_the_prompt_is_none(tiny: tuple[Any, Any]) -> None:
+    stop = harness.StopTexts(tiny[1], ["<think> a"], [[33, 3]])
+    import torch
+
+    assert not stop(torch.tensor([[33, 3, 17]]), None).any()
+    assert harness.StopTexts(tiny[1], ["a ="], [[33, 3]])(torch.tensor([[33, 3, 17, 27]]), None).all()
+
+
+def test_each_repeat_has_its_own_seed(tiny: tuple[Any, Any]) -> None:
+    results = run(lm(tiny), task(repeats=2), limit=2)
+    found = {(row["doc_id"], row["repeat"]): row["tokens"] for row in rows(results)}
+    assert len(found) == 4
+    once = known(seed=repeat_seed(SEED, 1))
+    assert [found[n, 1] for n in range(2)] == [c.generated_tokens + c.probe_tokens for c in (once.cost or [])[:2]]
+    assert found[0, 0] != found[0, 1]
+
+
+def test_gen_kwargs_go_over_model_args(tiny: tuple[Any, Any]) -> None:
+    results = run(lm(tiny, beta=1.0), gen_kwargs=f"strategy=autotts,beta=0.2,seed={SEED}")
+    assert rows(results) == rows(run(lm(tiny)))
+    assert rows(run(lm(tiny), task(generation_kwargs={"do_sample": True}))) == rows(results)
+    warmer = run(lm(tiny), gen_kwargs="temperature=0.5,do_sample=True")
+    expected = run(lm(tiny, temperature=0.5))
+    assert rows(warmer) == rows(expected) != rows(results)
+
+
+def test_greedy_tasks_are_sampled_and_told_so_once(tiny: tuple[Any, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "tts_generate"):
+        run(lm(tiny, batch_size=2))
+    (warning,) = [record for record in caplog.records if record.name.startswith("tts_generate")]
+    assert "tiny_digits asks for greedy decoding" in warning.getMessage()
+
+
+def test_plain_hf_with_an_enabled_model() -> None:
+    """lm-eval's own `hf`: its greedy default and its stopping criteria, which count rows of the prompt batch."""
+    model, tokenizer = tiny.load()
+    harness.enable_hf(model, tokenizer=tokenizer)
+    hf = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3)
+    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.2,seed={SEED},do_sample=True,temperature=1.0"
+    results = run(hf, gen_kwargs=gen_kwargs)
+    expected = known()
+    samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
+    assert [sample["filtered_resps"][0] for sample in samples] == [answer or "[invalid]" for answer in expected.answers]
+    assert "tts" not in results["config"]
+    plain = run(hf, limit=1)
+    assert "exact_match,boxed" in plain["results"]["tiny_digits"]
+
+
+def test_likelihoods_are_those_of_hf(tiny: tuple[Any, Any]) -> None:
+    config = task(output_type="multiple_choice", doc_to_choice=list("0123456789"), filter_list=None)
+    config.pop("generation_kwargs")
+    config["metric_list"] = [{"metric": "acc"}]
+    results = run(lm(tiny), config, limit=3)
+    plain = run(HFLM(pretrained=tiny[0], tokenizer=tiny[1]), config, limit=3)
+    assert results["results"]["tiny_digits"]["acc,none"] == plain["results"]["tiny_digits"]["acc,none"]
+    assert results["config"]["tts"]["tasks"] == {}
+
+
+REFUSED: list[tuple[dict[str, Any], type[TTSError], str]] = [
+    ({"controller": "cmcc"}, UnknownNameError, "did you mean 'cmc'"),
+    ({"beta": 2}, InputError, "from 0"),
+    ({"seed": 1.5}, InputError, "seed"),
+    ({"baseline": "/nowhere"}, InputError, "results_"),
+    ({"controller_kwargs": {"n_inti": 3}}, UnknownNameError, "did you mean 'n_init'"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "text"), REFUSED, ids=[next(iter(case[0])) for case in REFUSED])
+def test_wrong_model_args_are_refused_at_once(
+    tiny: tuple[Any, Any], wrong: dict[str, Any], error: type[TTSError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        lm(tiny, **wrong)
+
+
+def test_what_cannot_be_honoured_is_refused(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="use_cache"):
+        run(lm(tiny), use_cache=str(tmp_path / "cache"))
+    with pytest.raises(UnsupportedError, match="beam"):
+        run(lm(tiny), gen_kwargs="num_beams=4", limit=1)
+    with pytest.raises(InputError, match="no room for a prompt"):
+        run(lm(tiny), gen_kwargs="max_gen_toks=600", limit=1)
+    with pytest.raises(UnknownNameError, match="report_to"):
+        run(lm(tiny, report_to="wandb"), limit=1)
+    other = tmp_path / "results_other.json"
+    other.write_text(json.dumps({"config": {}}))
+    with pytest.raises(InputError, match="make it with the model tts"):
+        lm(tiny, baseline=str(other))
+
+
+def test_a_long_prompt_is_cut_from_the_left_with_room_for_a_probe(tiny: tuple[Any, Any]) -> None:
+    long = task(doc_to_text="{{question}} " * 12 + "{{question}}")
+    results = run(lm(tiny), long, limit=1)
+    (row,) = rows(results)
+    model = lm(tiny)
+    assert row["prompt_tokens"] == model.max_length - LENGTH - model.asker.probe_tokens({})
+
+
+def test_the_entry_point_names_the_model() -> None:
+    harness.register()
+    harness.register()
+    assert model_registry.get("tts") is harness.TTSLM
+    names = {point.name: point.value for point in entry_points(group="lm_eval.models")}
+    assert names.get("tts", "tts_generate.harness.lm_eval:TTSLM") == "tts_generate.harness.lm_eval:TTSLM"

@@ -38,6 +38,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/search_aime24.py
 	$(BIN)/python benchmarks/search_folds.py
 	$(BIN)/python benchmarks/search_live.py
+	$(BIN)/python benchmarks/hub.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/numbers_check.py --write
 

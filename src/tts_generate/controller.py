@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
@@ -118,6 +120,43 @@ class Controller:
         mine = copy.copy(self)
         mine.memory(max_branches)
         return mine
+
+    def save_pretrained(self, folder: str | Path, *, name: str | None = None, description: str | None = None) -> Path:
+        """Write this controller as a folder that `load_controller` reads and `tts-generate publish` takes; its path.
+
+        A shipped controller becomes data alone, its name and knobs. Of any other the file of its class is copied, which
+        must keep the rules of published code (`tts_generate.import_rules`). Knobs set by hand are kept as they are.
+
+        Args:
+            folder: made where it does not exist.
+            name: of the controller; its class's, or what it was loaded as, if left out.
+            description: one sentence; the class's first line if left out.
+
+        Raises:
+            ControllerError: it has no file of its own, or one that breaks a rule.
+        """
+        saved: Path = import_module("tts_generate.saving").save(self, Path(folder), name=name, description=description)
+        return saved
+
+    def push_to_hub(self, repo_id: str, *, name: str | None = None, description: str | None = None, **how: Any) -> Any:
+        """Publish this controller as a repo of the Hub: one commit and a tag, or nothing.
+
+        Args:
+            repo_id: `user/name`; made where it does not exist.
+            name: see `save_pretrained`.
+            description: see `save_pretrained`.
+            **how: see `tts_generate.publish.publish`, such as `stores=[...]` to measure it on, or `private=True`.
+
+        Returns:
+            A `tts_generate.publish.Published`: the commit, the tag, and how to load it.
+
+        Raises:
+            ControllerError: see `save_pretrained`.
+            ConflictError: somebody committed meanwhile, or what is there is better.
+            HubError: the Hub cannot be reached, or refuses.
+        """
+        push = import_module("tts_generate.publish").push_controller
+        return push(self, repo_id, name=name, description=description, **how)
 
     def __repr__(self) -> str:
         beta = "" if self.beta is None else f"beta={self.beta:g}, "

@@ -59,6 +59,14 @@ class ServerError(TTSError):
     """A server cannot be reached, or refused or garbled what it was asked."""
 
 
+class HubError(TTSError):
+    """The Hub cannot be reached, or refuses what it is asked, or holds something else than expected."""
+
+
+class ConflictError(HubError):
+    """What would be published does not follow on what is there: somebody was faster, or it is no better."""
+
+
 class SandboxUnavailable(TTSError):
     """This machine cannot lock a candidate's process as it must be locked."""
 

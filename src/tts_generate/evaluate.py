@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import InputError
-from tts_generate.loading import load_controller
+from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.statistics import (
@@ -45,7 +45,9 @@ class Method:
     controller: str
     beta: float | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    trust_remote_code: bool = False
+    trust_remote_code: Trust = False
+    sandbox: bool = False
+    """Run its code where it can reach nothing; see `load_controller`."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,11 @@ def evaluate_method(
 ) -> tuple[Row, ReplayResult]:
     """Replay one method; the interval is over questions, each question's accuracy being its mean over shuffles."""
     controller = load_controller(
-        method.controller, beta=method.beta, trust_remote_code=method.trust_remote_code, **method.knobs
+        method.controller,
+        beta=method.beta,
+        trust_remote_code=method.trust_remote_code,
+        sandbox=method.sandbox,
+        **method.knobs,
     )
     result = replay(recording, controller, shuffles=shuffles, compiled=compiled, threads=threads)
     low, high = mean_interval(by_question(result))

@@ -1,32 +1,39 @@
-"""Controllers from folders: `controller.json` says what the folder is, `controller.py` holds the class.
+"""Controllers by name, from folders and from the Hub: `controller.json` says what one is, `controller.py` holds it.
 
-A folder may hold data only: `builtin` names a controller that ships with this package, and `knobs` the schedules over
-beta (`tts_generate.schedule`) with which it runs. No code comes with such a folder, so it needs no trust.
+A folder or repo may hold data only: `builtin` names a controller that ships with this package, and `knobs` the
+schedules over beta (`tts_generate.schedule`) with which it runs. No code comes with it, so it needs no trust. Any other
+code is checked before it runs, and runs when the caller vouches for it, or where it can reach nothing (`sandbox`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import sys
 import types
+import weakref
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tts_generate.controller import Controller
-from tts_generate.errors import ControllerError, InputError, UnknownNameError, UntrustedCodeError
+from tts_generate.controller import Controller, Knob
+from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
+from tts_generate.hub.card import FORMAT, check_beta, entry_of
+from tts_generate.hub.names import repo_of
+from tts_generate.hub.source import Source, read_folder
+from tts_generate.hub.trust import Trust, check_trust
 from tts_generate.published import load_published
 from tts_generate.schedule import from_json, scheduled
 
-FORMAT = "tts-controller/1"
+__all__ = [
+    "DEFAULT_CONTROLLER", "FORMAT", "Trust", "budget_of", "builtin_controllers", "builtin_folder", "class_of",
+    "find_source", "is_shipped", "load_class", "load_controller", "source_of",
+]  # fmt: skip
+
 DEFAULT_CONTROLLER = "cmc"
 """What generate() runs when it is not told."""
-_BUILTIN = Path(__file__).parent / "controllers"
-_FIELDS = {"format", "api", "name", "entry", "builtin", "beta", "knobs", "sha256", "requires", "provenance"}
-_FIELDS |= {"description"}
+_BUILTIN = (Path(__file__).parent / "controllers").resolve()
+_SOURCES: weakref.WeakKeyDictionary[type[Controller], Source] = weakref.WeakKeyDictionary()
 
 
 def builtin_controllers() -> list[str]:
@@ -41,61 +48,99 @@ def builtin_controllers() -> list[str]:
 def load_controller(
     controller: str | Path | Controller,
     *,
+    revision: str | None = None,
     beta: float | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: Trust = False,
+    sandbox: bool = False,
     **knobs: Any,
 ) -> Controller:
-    """A controller ready to run, from its name, its folder, or itself.
+    """A controller ready to run, from its name, its folder, its repo on the Hub, or itself.
 
     Args:
-        controller: a shipped name (`builtin_controllers`), a folder with `controller.json`, a file with a method in
-            the interface that AutoTTS published (`LLMDesignedMethod.solve`), or a `Controller`.
-        beta: the budget in [0, 1]; the folder's default when left out. A `Controller` object brings its own.
-        trust_remote_code: needed to run the code of a folder that did not come with this package.
+        controller: a shipped name (`builtin_controllers`), a folder with `controller.json`, a repo of the Hub
+            (`user/name`, or `user/name@revision`), a file with a method in the interface that AutoTTS published
+            (`LLMDesignedMethod.solve`), or a `Controller`. Of a folder and a repo of one name, the folder is meant.
+        revision: the commit of a repo. Another revision, or none, is resolved once a process and warned about, unless
+            the lock file (`tts-controllers.lock`) has the repo; with `TTS_REQUIRE_PIN=1` it is refused.
+        beta: the budget in [0, 1]; the default of the folder or repo when left out. A `Controller` object brings its
+            own.
+        trust_remote_code: needed to run code that did not come with this package: True, or a list of repos.
+        sandbox: run such code in a locked process instead, a step at a time, in replay and live; needs no trust.
         **knobs: knobs to set by hand, over what beta says.
 
     Raises:
         UnknownNameError: no such controller, or no such knob.
-        UntrustedCodeError: a folder's code would have to run and `trust_remote_code` is not set.
-        ControllerError: the folder is damaged, or of another format.
+        UntrustedCodeError: code would have to run that nobody vouched for, or a revision may move and must not.
+        ControllerError: the folder or repo is damaged, breaks a rule, or is of another format; nothing of it has run.
+        HubError: the Hub does not have it, or cannot be reached.
+        SandboxUnavailable: this machine cannot lock a process.
 
     >>> load_controller("asc", beta=1.0, threshold=0.9)
     ASC(beta=1, max_samples=64, threshold=0.9, criterion=beta)
     """
     if isinstance(controller, Controller):
-        if beta is None and not knobs:
-            return controller
-        budget = controller.beta if beta is None else beta
-        if budget is None:
-            return type(controller)(**{**controller.knobs, **knobs})
-        return type(controller).from_beta(budget, **knobs)
+        if revision is not None or sandbox:
+            raise InputError("revision and sandbox are for controllers to be loaded; this one is a Controller object.")
+        return _again(controller, beta, knobs)
     if not isinstance(controller, (str, Path)):
         raise InputError(
-            f"controller must be a name, a folder or a Controller object, got {type(controller).__name__}."
+            f"controller must be a name, a folder, a repo or a Controller object, got {type(controller).__name__}."
         )
     if Path(controller).suffix == ".py" and Path(controller).is_file():
-        if not trust_remote_code:
-            raise UntrustedCodeError(f"{controller} is code; read it, and pass trust_remote_code=True to run it.")
-        if knobs:
-            raise UnknownNameError.of(f"knob of {controller}", next(iter(knobs)), ("beta",))
-        return load_published(Path(controller), beta)
-    folder = _BUILTIN / controller if str(controller) in builtin_controllers() else Path(controller)
-    if not (folder / "controller.json").is_file():
-        hint = "A folder must hold controller.json."
-        raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
-    if folder.parent != _BUILTIN and not trust_remote_code and "builtin" not in _read_card(folder / "controller.json"):
-        raise UntrustedCodeError(
-            f"{folder} holds controller code that did not come with this package; read {folder / 'controller.py'} "
-            "and pass trust_remote_code=True to run it."
-        )
-    kind, card = load_class(folder.resolve())
-    return kind.from_beta(card["beta"]["default"] if beta is None else beta, **knobs)
+        return _published(Path(controller), revision, beta, trust_remote_code, sandbox, knobs)
+    source = find_source(controller, revision)
+    budget = budget_of(source, beta)
+    if source.code is not None and not is_shipped(source):
+        if sandbox:
+            return _confined(source, budget, knobs)
+        check_trust(trust_remote_code, source.repo_id, source.label, source.readable_at)
+    return class_of(source).from_beta(budget, **knobs)
+
+
+def budget_of(source: Source, beta: float | None) -> float:
+    """The budget at which a source is run: as given, else its own default.
+
+    Raises:
+        InputError: no budget.
+        ControllerError: one outside its range.
+    """
+    budget = source.card["beta"]["default"] if beta is None else beta
+    if isinstance(budget, (int, float)) and 0 <= budget <= 1:  # what is no budget at all, `from_beta` refuses
+        check_beta(source.card, budget, source.label)
+    return budget
+
+
+def is_shipped(source: Source) -> bool:
+    """Whether a source is part of this package."""
+    return source.path.parent == _BUILTIN
+
+
+def find_source(controller: str | Path, revision: str | None = None) -> Source:
+    """The checked files of a shipped controller, a folder or a repo; nothing of them has run.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        ControllerError: its files are not what they must be.
+        HubError: the Hub does not have it, or cannot be reached.
+    """
+    repo = repo_of(controller, revision) if isinstance(controller, str) else None
+    if revision is not None and repo is None:
+        raise InputError(f"revision={revision!r} is for a repo of the Hub, 'user/name'; {str(controller)!r} is a path.")
+    if str(controller) in builtin_controllers():
+        return read_folder(_BUILTIN / controller)
+    if (Path(controller) / "controller.json").exists() or (repo is not None and Path(controller).is_dir()):
+        return read_folder(Path(controller))
+    if repo is not None:
+        fetched: Source = import_module("tts_generate.hub.fetch").read_repo(repo)
+        return fetched
+    hint = "A folder must hold controller.json; a repo of the Hub is 'user/name'."
+    raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
 
 
 def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
-    """The class and card of a controller folder (an absolute path); its code is run, once a process and version."""
-    text = (folder / "controller.json").read_bytes()
-    return _load_class(folder, hashlib.sha256(text).hexdigest())
+    """The class and card of a controller folder; its code is run, once a process and version."""
+    source = read_folder(folder)
+    return class_of(source), source.card
 
 
 def builtin_folder(name: str) -> Path:
@@ -109,68 +154,97 @@ def builtin_folder(name: str) -> Path:
     return (_BUILTIN / name).resolve()
 
 
+def source_of(kind: type[Controller]) -> Source | None:
+    """The files that a controller class was loaded from; None if it was not loaded from any."""
+    return _SOURCES.get(kind)
+
+
 @lru_cache(maxsize=256)
-def _load_class(folder: Path, card_sha256: str) -> tuple[type[Controller], Mapping[str, Any]]:
-    card = _read_card(folder / "controller.json")
-    kind = _builtin_class(folder, card) if "builtin" in card else _own_class(folder, card)
+def class_of(source: Source) -> type[Controller]:
+    """The class of a checked source; its code is run, once a process and version."""
+    try:
+        kind = _kind_of(source)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"controller.json of {source.label}: {error}") from None
+    _SOURCES[kind] = source
+    return kind
+
+
+def _kind_of(source: Source) -> type[Controller]:
+    card = source.card
+    kind = _builtin_class(source) if source.code is None else _own_class(source, source.code)
     if "knobs" in card:
         name = "".join(word.capitalize() for word in str(card["name"]).replace("-", "_").split("_"))
-        kind = scheduled(kind, from_json(card["knobs"], folder / "controller.json"), name)
-        module = types.ModuleType(f"tts_generate_schedule_{folder.name}_{card_sha256[:12]}")
+        kind = scheduled(kind, from_json(card["knobs"], source.label), name)
+        module = types.ModuleType(f"tts_generate_schedule_{source.mark}")
         kind.__module__ = module.__name__  # a place by which an object of this class can be copied and pickled
         setattr(module, name, kind)
         sys.modules[module.__name__] = module
-    return kind, card
+    return kind
 
 
-def _builtin_class(folder: Path, card: Mapping[str, Any]) -> type[Controller]:
-    kind, base = load_class(builtin_folder(str(card["builtin"])))
-    if base["sha256"] != card["sha256"]:
+def _builtin_class(source: Source) -> type[Controller]:
+    name = str(source.card["builtin"])
+    kind, base = load_class(builtin_folder(name))
+    if base["sha256"] != source.card["sha256"]:
         raise ControllerError(
-            f"{folder} holds knobs for another version of {card['builtin']} (sha256 {card['sha256']}, this one is "
-            f"{base['sha256']}): what was measured does not hold for it. Use the version that it was found with."
+            f"controller.json of {source.label} holds knobs for another version of {name} (sha256 "
+            f"{source.card['sha256']}, this one is {base['sha256']}): what was measured does not hold for "
+            "it. Use the version that it was found with."
         )
     return kind
 
 
-def _own_class(folder: Path, card: Mapping[str, Any]) -> type[Controller]:
-    file_name, _, class_name = str(card["entry"]).partition(":")
-    code = folder / file_name
-    if code.resolve().parent != folder or not code.is_file():
-        raise ControllerError(f"{folder}: entry {card['entry']!r} must name a file in the folder and its class.")
-    found = hashlib.sha256(code.read_bytes()).hexdigest()
-    if found != card["sha256"]:
-        raise ControllerError(
-            f"{code} does not match controller.json (sha256 {found}, expected {card['sha256']}): the folder was "
-            "edited by hand or damaged. Restore it, or write the new hash if the change is yours."
-        )
-    # The hash is in the module's name, so that two versions of a controller can live in one process.
-    name = f"tts_generate_controller_{folder.name}_{found[:12]}"
-    spec = importlib.util.spec_from_file_location(name, code)
-    if spec is None or spec.loader is None:
-        raise ControllerError(f"{code} cannot be loaded as Python code.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+def _own_class(source: Source, code: bytes) -> type[Controller]:
+    """Run the bytes that were checked; the file they came from is named for tracebacks only."""
+    file_name, class_name = entry_of(source.card)
+    # Version and place are in the module's name, so that two versions of a controller can live in one process.
+    module = types.ModuleType(f"tts_generate_controller_{source.mark}")
+    module.__file__ = str(source.path / file_name)
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(code, module.__file__, "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise ControllerError(f"{module.__file__} does not load: {type(error).__name__}: {error}.") from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, Controller)):
-        raise ControllerError(f"{code} has no Controller class {class_name!r}, which controller.json names.")
+        raise ControllerError(
+            f"{module.__file__}: {class_name!r}, which controller.json names, is no Controller class."
+        )
     return kind
 
 
-def _read_card(path: Path) -> Mapping[str, Any]:
-    try:
-        card = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ControllerError(f"{path} is not JSON: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise ControllerError(f"{path} has format {found!r}; this version of tts-generate reads {FORMAT!r}.")
-    missing = {"builtin" if "builtin" in card else "entry", "beta", "sha256", "name"} - set(card)
-    if missing:
-        raise ControllerError(f"{path} lacks {', '.join(sorted(missing))}.")
-    if "builtin" in card and "entry" in card:
-        raise ControllerError(f"{path} has both entry and builtin; a folder brings code of its own or it does not.")
-    for field in set(card) - _FIELDS:
-        raise UnknownNameError.of(f"field of {path}", field, _FIELDS)
-    return card
+def _again(controller: Controller, beta: float | None, knobs: Mapping[str, Knob]) -> Controller:
+    """A controller object as it is, or with another budget or other knobs."""
+    if beta is None and not knobs:
+        return controller
+    budget = controller.beta if beta is None else beta
+    if budget is None:
+        return type(controller)(**{**controller.knobs, **knobs})
+    return type(controller).from_beta(budget, **knobs)
+
+
+def _published(
+    file: Path, revision: str | None, beta: float | None, trust: Trust, sandbox: bool, knobs: Mapping[str, Any]
+) -> Controller:
+    """A method in the published interface."""
+    if revision is not None:
+        raise InputError(f"revision={revision!r} is for a repo of the Hub; {file} is a file.")
+    if sandbox:
+        raise UnsupportedError(
+            f"{file} is in the published interface, which needs a thread and the texts of answers: it does not run in "
+            "a sandbox. Read it, and pass trust_remote_code=True; or write it as a Controller."
+        )
+    check_trust(trust, None, str(file), str(file))
+    if knobs:
+        raise UnknownNameError.of(f"knob of {file}", next(iter(knobs)), ("beta",))
+    return load_published(file, beta)
+
+
+def _confined(source: Source, beta: float, knobs: Mapping[str, Any]) -> Controller:
+    """A controller whose code runs in a locked process of its own; the search, which has those, is above this layer."""
+    confine = import_module("tts_generate.search.sandbox.confined").confine
+    schedule = from_json(source.card.get("knobs", {}), source.label)
+    confined: Controller = confine(source.code, entry_of(source.card)[1], schedule, beta, knobs)
+    return confined

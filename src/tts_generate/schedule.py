@@ -110,7 +110,8 @@ def scheduled(kind: type[Controller], schedule: Schedule, name: str) -> type[Con
     def of_beta(beta: float) -> dict[str, Knob]:
         return {**kind.schedule(beta), **at(schedule, beta)}
 
-    return type(name, (kind,), {"schedule": staticmethod(of_beta), "__doc__": kind.__doc__, "__module__": __name__})
+    body = {"schedule": staticmethod(of_beta), "own_schedule": dict(schedule)}
+    return type(name, (kind,), {**body, "__doc__": kind.__doc__, "__module__": __name__})
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class TestKnobs:
         }
 
     def test_not_a_controller_at_all(self) -> None:
-        with pytest.raises(InputError, match="a name, a folder or a Controller"):
+        with pytest.raises(InputError, match="a name, a folder, a repo or a Controller"):
             load_controller(3)  # type: ignore[arg-type]
 
 

@@ -76,7 +76,7 @@ class TestFolders:
 
     def test_of_another_version_of_the_base(self, tmp_path: Path) -> None:
         with pytest.raises(ControllerError, match="another version of composed"):
-            load_controller(self.edit(tmp_path / "mine", sha256="0"))
+            load_controller(self.edit(tmp_path / "mine", sha256="0" * 64))
 
     def test_code_cannot_come_in_by_a_folder_of_data(self, tmp_path: Path) -> None:
         folder = self.edit(tmp_path / "mine", entry="controller.py:Evil")

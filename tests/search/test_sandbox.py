@@ -22,13 +22,13 @@ from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.errors import CandidateError, InputError, SandboxUnavailable, StoreError, UnknownNameError
+from tts_generate.import_rules import check_source
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.replay.episodes import Columns
 from tts_generate.search.sandbox import Limits, Sandbox, attacks
 from tts_generate.search.sandbox.arrays import Relabelled
 from tts_generate.search.sandbox.channel import Channel
-from tts_generate.search.sandbox.imports import check_source
 from tts_generate.testing import INTERVAL, random_trajectories, recording_of
 from tts_generate.trajectories import Question, Trajectory
 

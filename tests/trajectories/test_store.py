@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tts_generate.errors import StoreError, StoreFormatError, UnknownNameError
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore, import_autotts
 from tts_generate.trajectories.journal import read_journal
-from tts_generate.trajectories.store import read_parts
+from tts_generate.trajectories.parts import read_parts
 
 QUESTIONS = [Question("a", "1 + 1 ?", "2"), Question("b", "2 + 2 ?", "4")]
 MANIFEST = Manifest(

@@ -15,7 +15,7 @@ from test_store import MANIFEST, QUESTIONS, ROWS
 
 from tts_generate.errors import ProcessError, StoreError, StoreFormatError
 from tts_generate.trajectories import StoreWriter, TrajectoryStore
-from tts_generate.trajectories.store import read_parts
+from tts_generate.trajectories.parts import read_parts
 from tts_generate.trajectories.writers import DONE, Watch
 
 

@@ -1,6 +1,10 @@
-"""The command line: record, import, replay, sweep, trace, search, history, report, demo and sandbox."""
+"""The command line, `tts-generate`.
 
-from tts_generate.cli import record, replay, report, sandbox, search
+Of recordings: record, import, replay, sweep, trace, store, report.
+Of controllers: search, history, publish, pull, show, lock, verify, sandbox.
+"""
+
+from tts_generate.cli import hub, record, replay, report, sandbox, search, store
 from tts_generate.cli.base import app
 
-__all__ = ["app", "record", "replay", "report", "sandbox", "search"]
+__all__ = ["app", "hub", "record", "replay", "report", "sandbox", "search", "store"]

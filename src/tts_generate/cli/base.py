@@ -32,9 +32,10 @@ complaints = Console(stderr=True)
 Store = Annotated[Path, typer.Argument(help="Folder of a trajectory store.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Shuffles = Annotated[int, typer.Option(help="Orders in which branches are opened; 0: the recorded order alone.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code of a controller folder of your own.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code of others; read it first.")]
+Confined = Annotated[bool, typer.Option("--sandbox", help="Run such code where it can reach nothing instead.")]
 
-Controller = Annotated[str, typer.Option(help="A controller's name, its folder, or a published method's .py file.")]
+Controller = Annotated[str, typer.Option(help="A controller's name, folder, repo (user/name@commit), or .py file.")]
 Beta = Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")]
 Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
 VotesBy = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from tts_generate.cli.base import (
     Beta,
+    Confined,
     Controller,
     JsonFile,
     Knobs,
@@ -39,12 +40,13 @@ def replay(
     json_file: JsonFile = None,
     episodes: Annotated[Path | None, typer.Option(help="Write every episode's answer and cost as npz.")] = None,
     trust_remote_code: Trust = False,
+    sandbox: Confined = False,
 ) -> None:
     """Run one controller on recorded branches."""
     from tts_generate.evaluate import Method, as_dict, evaluate_method
     from tts_generate.replay import Recording
 
-    method = Method(controller, controller, beta, knobs_of(knobs or []), trust_remote_code)
+    method = Method(controller, controller, beta, knobs_of(knobs or []), trust_remote_code, sandbox)
     row, result = evaluate_method(Recording.from_store(store, votes=votes), method, shuffles)
     console.print(table_of([row], f"{store}, {max(1, shuffles)} orders of the branches"))
     if json_file is not None:
@@ -179,6 +181,7 @@ def trace(
     knobs: Knobs = None,
     jsonl: Annotated[Path | None, typer.Option(help="Write the traces as JSON lines instead of printing.")] = None,
     trust_remote_code: Trust = False,
+    sandbox: Confined = False,
 ) -> None:
     """Print what a controller does on a recorded question, round by round."""
     from tts_generate.loading import load_controller
@@ -190,7 +193,9 @@ def trace(
         traces = (found for found in read_traces(source) if question in (None, found.question_id))
     else:
         recording = Recording.from_store(source)
-        chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs_of(knobs or []))
+        chosen = load_controller(
+            controller, beta=beta, trust_remote_code=trust_remote_code, sandbox=sandbox, **knobs_of(knobs or [])
+        )
         recording.check(chosen)
         orders = {
             n: None if shuffle is None else shuffled_orders(shuffle + 1, recording.questions[n].branches)[shuffle]

@@ -38,6 +38,9 @@ def search(
     weights: Annotated[str, typer.Option(help="How much each store counts, separated by commas.")] = "",
     rounds: Annotated[int | None, typer.Option(help="End after so many rounds, before the time is up.")] = None,
     threads: Annotated[int | None, typer.Option(help="Candidates tried at once; all cores if left out.")] = None,
+    push_to: Annotated[
+        str | None, typer.Option(help="Publish what is found as this repo, user/name, unless what is there is as good.")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Search for a controller that beats a reference at equal cost, by replay alone: no model, no charge."""
@@ -54,6 +57,10 @@ def search(
         weights=tuple(numbers_of("--weights", weights, float)) or None,
         trust_remote_code=trust_remote_code,
     )
+    if push_to is not None:
+        from tts_generate.hub.commit import check_login
+
+        check_login(push_to)  # now, not after the search
     found = Search(setup)
     with Live(console=console, transient=True, refresh_per_second=2) as live:
 
@@ -78,6 +85,11 @@ def search(
         f"on the search set, fresh orders.\n{report}\n{out / 'best'}",
         highlight=False,
     )
+    if push_to is not None:
+        from tts_generate.cli.hub import tell
+        from tts_generate.publish import publish_run
+
+        tell(publish_run(out, push_to, threads=threads, trust_remote_code=trust_remote_code))
 
 
 def _standing(progress: Any) -> Table:

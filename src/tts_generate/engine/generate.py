@@ -30,7 +30,7 @@ from tts_generate.engine.processes import input_device
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.tracking import Progress
 
@@ -61,7 +61,9 @@ class AutoTTS:
             of one question.
         controller_kwargs: knobs of the controller to set by hand.
         progress: show a tqdm bar over the questions.
-        trust_remote_code: needed for a controller folder that did not come with this package.
+        revision: the commit of a controller on the Hub, see `load_controller`.
+        trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
+        sandbox: run such code in a locked process instead, which needs no trust.
 
     Of transformers' own arguments, `cache_implementation="static"` runs passes in a few fixed shapes over fixed
     addresses, captured as CUDA graphs on a GPU: worth it where launching kernels takes longer than running them, that
@@ -92,10 +94,18 @@ class AutoTTS:
         streamer: BaseStreamer | None = None,
         controller_kwargs: Mapping[str, Any] | None = None,
         progress: bool = False,
-        trust_remote_code: bool = False,
+        revision: str | None = None,
+        trust_remote_code: Trust = False,
+        sandbox: bool = False,
     ) -> None:
-        knobs = dict(controller_kwargs or {})
-        self.controller = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
+        self.controller = load_controller(
+            controller,
+            revision=revision,
+            beta=beta,
+            trust_remote_code=trust_remote_code,
+            sandbox=sandbox,
+            **dict(controller_kwargs or {}),
+        )
         if tokenizer is None:
             raise InputError(
                 "strategy='autotts' needs the tokenizer to read answers: tts_generate.enable(model, "

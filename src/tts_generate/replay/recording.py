@@ -215,7 +215,7 @@ class Recording:
             rows,
             manifest.interval_tokens,
             source=manifest.source,
-            name=store.path.name,
+            name=store.name,
             votes=votes,
         )
 

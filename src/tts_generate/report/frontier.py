@@ -31,6 +31,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
         TTSError: matplotlib is not installed.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:

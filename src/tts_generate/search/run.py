@@ -174,6 +174,7 @@ class Search:
             "format": "tts-search-result/1",
             "command": command,
             "settings": setup.to_dict(self.whole),
+            "paths": [str(store.resolve() if store.exists() else store) for store in setup.stores],
             "rounds": done.round,
             "tried": done.tried,
             "seconds": done.seconds,

@@ -16,7 +16,7 @@ from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.server.asked import Asked
 from tts_generate.server.connect import Session, connect
@@ -117,7 +117,9 @@ class ServerModel:
         answer_pattern: str | None = None,
         stop_strings: str | Sequence[str] = (),
         progress: bool = False,
-        trust_remote_code: bool = False,
+        revision: str | None = None,
+        trust_remote_code: Trust = False,
+        sandbox: bool = False,
         **sampling: Any,
     ) -> ServerOutput:
         """Answer questions as `model.generate(strategy="autotts")` does, with branches decoded by the servers.
@@ -143,7 +145,9 @@ class ServerModel:
             answer_pattern: how answers are read.
             stop_strings: text that ends a branch.
             progress: show a tqdm bar over the questions.
-            trust_remote_code: needed for a controller folder that did not come with this package.
+            revision: the commit of a controller on the Hub.
+            trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
+            sandbox: run such code in a locked process instead, which needs no trust.
             **sampling: temperature, top_p, top_k, min_p, repetition_penalty; what is left out is the server's default.
 
         Raises:
@@ -154,7 +158,12 @@ class ServerModel:
         if strategy != "autotts":
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         chosen = load_controller(
-            controller, beta=beta, trust_remote_code=trust_remote_code, **dict(controller_kwargs or {})
+            controller,
+            revision=revision,
+            beta=beta,
+            trust_remote_code=trust_remote_code,
+            sandbox=sandbox,
+            **dict(controller_kwargs or {}),
         )
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InputError(f"seed must be a whole number or None, got {seed!r}.")

@@ -18,7 +18,7 @@ from tts_generate.server.wire import SAMPLING
 _OPTIONS = {
     "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
     "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "stop_strings",
-    "progress", "trust_remote_code", *SAMPLING,
+    "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -171,11 +172,27 @@ class Manifest:
         Versions may change between two sittings; settings may not.
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "versions"]
+        here, there = self.published(), other.published()
         return "; ".join(
             f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} asked for"
             for name in names
-            if getattr(self, name) != getattr(other, name)
+            if getattr(here, name) != getattr(there, name)
         )
+
+    def published(self) -> Manifest:
+        """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""
+        return dataclasses.replace(self, model=public_model(self.model))
+
+
+def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of a model, without the folders of this machine.
+
+    >>> public_model({"name_or_path": "/home/me/models/tiny"}), public_model({"name_or_path": "Qwen/Qwen3-0.6B"})
+    ({'name_or_path': 'tiny'}, {'name_or_path': 'Qwen/Qwen3-0.6B'})
+    """
+    name = str(model.get("name_or_path") or "")
+    local = name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
+    return {**model, "name_or_path": Path(name).name} if local else dict(model)
 
 
 def to_table(trajectories: Iterable[Trajectory]) -> pa.Table:

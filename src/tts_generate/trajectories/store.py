@@ -13,10 +13,12 @@ when they are killed is taken over by whoever opens the store next.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tts_generate.errors import StoreError, StoreFormatError
+from tts_generate.hub.names import repo_of
 from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal
+from tts_generate.trajectories.parts import read_parts, write_part
+from tts_generate.trajectories.remote import fetch
 from tts_generate.trajectories.schema import (
     SCHEMA,
     Manifest,
@@ -48,15 +53,29 @@ class TrajectoryStore:
     path: Path
     manifest: Manifest
     questions: tuple[Question, ...]
+    origin: str | None = None
+    """Where on the Hub it is from, as `user/name@commit`; None for a folder of yours."""
+
+    @property
+    def name(self) -> str:
+        """What it is called: its folder, or its dataset on the Hub."""
+        return self.path.name if self.origin is None else self.origin.partition("@")[0].rpartition("/")[2]
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Read manifest and questions.
 
+        Args:
+            path: a folder; or, where there is none of that name, a dataset of the Hub, `user/name[@revision]`.
+
         Raises:
             StoreError: no store there.
             StoreFormatError: a store of another format, or a damaged one.
+            HubError: the dataset cannot be had.
         """
+        repo = repo_of(str(path)) if not Path(path).exists() else None
+        if repo is not None:
+            return cls.from_hub(repo.repo_id, revision=repo.revision)
         path = Path(path)
         if not (path / "manifest.json").is_file():
             raise StoreError(
@@ -67,6 +86,39 @@ class TrajectoryStore:
         questions = questions_from_jsonl(text, path / "questions.jsonl")
         return cls(path, manifest, questions)
 
+    @classmethod
+    def from_hub(cls, repo_id: str, *, revision: str | None = None) -> Self:
+        """A store of the Hub, fetched into the cache unless it is there, every file checked by its hash.
+
+        Args:
+            repo_id: a dataset, `user/name`.
+            revision: a branch, a tag or a commit; `main` if left out. A commit that is cached needs no network.
+
+        Raises:
+            HubError: it cannot be had.
+            StoreError: it is no trajectory store.
+            StoreFormatError: a damaged one, or one of another format.
+        """
+        folder, commit = fetch(repo_id, revision)
+        return dataclasses.replace(cls.open(folder), origin=f"{repo_id}@{commit}")
+
+    def push_to_hub(self, repo_id: str, **how: Any) -> Any:
+        """Publish what is recorded so far as a dataset of the Hub, in one commit or not at all.
+
+        Args:
+            repo_id: `user/name`; made where it does not exist.
+            **how: see `tts_generate.publish.publish_store`, such as `tag="v1"` or `private=True`.
+
+        Returns:
+            A `tts_generate.publish.PublishedStore`.
+
+        Raises:
+            ConflictError: what is there is not what this store goes on with, or somebody committed meanwhile.
+            HubError: the Hub cannot be reached, or refuses; its `main` is as it was.
+            StoreError: nothing is recorded yet, or the store is damaged.
+        """
+        return import_module("tts_generate.publish").publish_store(self, repo_id, **how)
+
     def trajectories(self) -> list[Trajectory]:
         """Every recorded branch: sealed shards and the whole records of the journal, by question, then branch.
 
@@ -75,9 +127,15 @@ class TrajectoryStore:
         """
         # Rows move from other writers' journals to the main one to shards: read in that order, a row that is moved in
         # between is seen twice, not never.
-        journals = [*other_journals(self.path), journal_path(self.path, 0)]
-        journalled = [row for journal in journals for rows, _, _ in read_journal(journal) for row in rows]
-        rows = read_parts(self.path) + [Trajectory.from_row(row) for row in journalled]
+        journalled = read_journals(self.path)
+        return self.ordered(read_parts(self.path) + journalled)
+
+    def ordered(self, rows: Iterable[Trajectory]) -> list[Trajectory]:
+        """Rows of this store by question, then branch, each once.
+
+        Raises:
+            StoreFormatError: a branch of no question here, or one branch with different contents.
+        """
         place = {question.question_id: number for number, question in enumerate(self.questions)}
         found: dict[tuple[str, int], Trajectory] = {}
         for row in rows:
@@ -175,15 +233,14 @@ class StoreWriter:
         """Move the journal into a new shard: written aside, synced, checked, then given its name."""
         if not self._journal.rows:
             return
-        table = to_table(sorted((Trajectory.from_row(row) for row in self._journal.rows), key=lambda row: row.key))
         name = hashlib.sha256("".join(map(repr, sorted(self.done))).encode()).hexdigest()[:12]
         number = len(list(self.path.glob("part-*.parquet")))
         target = self.path / f"part-{number:05d}-{name}.parquet"
         aside = target.with_suffix(".tmp")
         try:
-            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+            rows = write_part(map(Trajectory.from_row, self._journal.rows), aside)
             _sync(aside)
-            if pq.read_table(aside, page_checksum_verification=True).num_rows != table.num_rows:
+            if pq.read_table(aside, page_checksum_verification=True).num_rows != rows:
                 raise StoreError(f"{aside} does not read back as it was written; the disk may be failing.")
             os.link(aside, target)
             aside.unlink()
@@ -250,27 +307,10 @@ def _check_storable(rows: list[Trajectory]) -> None:
             )
 
 
-def read_parts(path: Path) -> list[Trajectory]:
-    """The rows of every shard.
-
-    Raises:
-        StoreFormatError: naming the shard that is damaged or foreign, and what to do.
-    """
-    rows: list[Trajectory] = []
-    for part in sorted(path.glob("part-*.parquet")):
-        try:
-            table = pq.read_table(part, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise StoreFormatError(
-                f"shard {part} cannot be read ({str(error).splitlines()[0]}). Move it aside and record again: the same "
-                "command fills in what is missing."
-            ) from error
-        if not table.schema.equals(SCHEMA, check_metadata=False):
-            raise StoreFormatError(
-                f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}."
-            )
-        rows += from_table(table)
-    return rows
+def read_journals(path: Path) -> list[Trajectory]:
+    """The whole records of every journal: what is recorded and not yet sealed."""
+    journals = [*other_journals(path), journal_path(path, 0)]
+    return [Trajectory.from_row(row) for journal in journals for rows, _, _ in read_journal(journal) for row in rows]
 
 
 def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 
 from tts_generate.controller import Knob
 from tts_generate.errors import InputError, SandboxUnavailable, UnknownNameError
+from tts_generate.import_rules import check_source
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.replay.episodes import Columns
 from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.search.sandbox.candidate import Candidate, Mode, columns_of, order_of
 from tts_generate.search.sandbox.channel import Channel, Limits
 from tts_generate.search.sandbox.confirmation import Confirmation, Difference
-from tts_generate.search.sandbox.imports import check_source
 from tts_generate.search.sandbox.locks import LOCKS
 from tts_generate.search.sandbox.process import Child, Keeper, bubblewrap_problem
 

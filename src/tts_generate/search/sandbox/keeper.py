@@ -20,8 +20,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tts_generate.import_rules import ALLOWED_MODULES
 from tts_generate.search.sandbox import wire
-from tts_generate.search.sandbox.imports import ALLOWED_MODULES
 from tts_generate.search.sandbox.locks import lock
 
 _ALSO_LOADED = ("linecache", "numpy.ma", "traceback", "tts_generate.rules", "tts_generate.search.sandbox.inside")

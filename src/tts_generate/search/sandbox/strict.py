@@ -27,6 +27,8 @@ class StrictController(Controller):
     """
 
     compiles = False
+    home: object = None
+    """What must live for as long as any copy of it."""
 
     _channel: Channel
     _given: Mapping[str, Knob]
@@ -39,7 +41,7 @@ class StrictController(Controller):
         self._told = told
         self._slots: list[int] = [0]  # the last one used, shared by all copies
         self._over: list[int] = []
-        self._slot = 0
+        self._slot = [0]
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -58,17 +60,23 @@ class StrictController(Controller):
     def for_episode(self, max_branches: int) -> Self:
         """A copy with an episode of its own in the candidate's process."""
         mine = copy.copy(self)
-        self._slots[0] += 1
-        mine._slot = self._slots[0]
-        mine._seen = _Seen()
-        weakref.finalize(mine, self._over.append, mine._slot)
+        mine._slot = [0]
+        mine.memory(max_branches)
+        weakref.finalize(mine, _end, self._over, mine._slot)
         return mine
+
+    def memory(self, max_branches: int) -> None:
+        """Another episode in the candidate's process; the one before it is over."""
+        _end(self._over, self._slot)
+        self._slots[0] += 1
+        self._slot[0] = self._slots[0]
+        self._seen = _Seen()
 
     _seen: _Seen
 
     def begin(self, state: State, do: Decision) -> None:
         """Ask the candidate."""
-        shape = [state.max_branches, state.max_depth, state.interval_tokens, state.max_probe_tokens]
+        shape = [int(n) for n in (state.max_branches, state.max_depth, state.interval_tokens, state.max_probe_tokens)]
         self._hook("begin", state, do, {"shape": shape, "beta": self.beta, "knobs": dict(self._given)})
 
     def plan(self, state: State, do: Decision) -> None:
@@ -86,7 +94,7 @@ class StrictController(Controller):
     def _ask(self, hook: str, state: State, more: Mapping[str, Any]) -> dict[str, Any]:
         over = [self._over.pop() for _ in range(len(self._over))]
         seen = self._seen.since(state)
-        reply, _ = self._channel.ask("hook", {"hook": hook, "slot": self._slot, "over": over, "seen": seen, **more})
+        reply, _ = self._channel.ask("hook", {"hook": hook, "slot": self._slot[0], "over": over, "seen": seen, **more})
         return dict(reply)
 
     def _hook(self, hook: str, state: State, do: Decision, more: Mapping[str, Any]) -> None:
@@ -112,6 +120,12 @@ class StrictController(Controller):
         do.steps[:opened] = steps
         do.prune[did["prune"]] = True
         do.probe[did["probe"]] = True
+
+
+def _end(over: list[int], slot: list[int]) -> None:
+    """Let the candidate's process forget an episode, if one was begun."""
+    if slot[0]:
+        over.append(slot[0])
 
 
 def _is_whole(value: object) -> bool:

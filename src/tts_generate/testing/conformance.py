@@ -1,8 +1,4 @@
-"""Conformance tests that any controller must pass; run them on your own, in your own test suite.
-
-from tts_generate.testing import check_controller
-check_controller("path/to/my_controller")
-"""
+"""Conformance tests that any controller must pass; run them on your own, in your own test suite."""
 
 from __future__ import annotations
 

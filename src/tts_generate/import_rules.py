@@ -1,7 +1,7 @@
-"""The import rules: what a candidate may import and name, checked before it runs, with the line that breaks a rule.
+"""The import rules: what controller code may import and name, checked before it runs, with the line that breaks a rule.
 
-They are a lint for whoever writes candidates, a language model above all: a clear error early instead of a refused
-system call late. They protect nothing, and nothing relies on them: Python offers ways around every list of names.
+They are a lint for whoever writes candidates of a search, a language model above all, and for what is published: a
+clear error early. They protect nothing, and nothing relies on them: Python offers ways around every list of names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALLOWED_MODULES = (
     "typing", "tts_generate.controller", "tts_generate.errors", "tts_generate.schedule", "tts_generate.state",
     "tts_generate.votes",
 )  # fmt: skip
-"""What a candidate may import; its process has these in memory, and can open no file to import others."""
+"""What it may import; a candidate's process has these in memory, and can open no file to import others."""
 MAX_SOURCE = 256 << 10
 """Bytes of a candidate's code."""
 _NAMES = {

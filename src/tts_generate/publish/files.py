@@ -1,0 +1,206 @@
+"""The files of a controller's repo, all made from its card, its code and what was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tts_generate.errors import ControllerError
+from tts_generate.hub.card import CARD, entry_of
+from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
+from tts_generate.hub.names import is_repo_id
+from tts_generate.hub.source import Source
+from tts_generate.publish.measuring import FORMAT, identity
+from tts_generate.report.controller_page import controller_page
+from tts_generate.report.frontier import Point, plot_frontier
+from tts_generate.saving import knob_table, recipe_files
+
+SUMMARY = "evaluation/summary.json"
+CURVES = "evaluation/curves.csv"
+_COLUMNS = (
+    "environment", "model", "dataset", "method", "controller", "beta", "accuracy", "accuracy_low", "accuracy_high",
+    "tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "questions",
+)  # fmt: skip
+GENERATED = "<!-- written by tts-generate from evaluation/summary.json and controller.json -->"
+
+
+def repo_files(
+    source: Source,
+    evaluation: Mapping[str, Any] | None,
+    repo_id: str,
+    *,
+    benchmarks: Mapping[str, Benchmark],
+    licence: str,
+    own_words: str,
+) -> dict[str, bytes]:
+    """Every file of the repo, by path.
+
+    Args:
+        source: the controller.
+        evaluation: what was measured; None for nothing.
+        repo_id: where it is to be published.
+        benchmarks: of the Hub, by the name of the store with their questions.
+        licence: an identifier such as `apache-2.0`.
+        own_words: Markdown that its author wrote, for the page.
+
+    Raises:
+        TTSError: jinja2 or matplotlib is not installed.
+    """
+    files = {CARD: source.card_text, **recipe_files(source.card, source.code)}
+    if source.code is not None:
+        files[entry_of(source.card)[0]] = source.code
+    datasets = {benchmark.dataset_id for benchmark in benchmarks.values()}
+    origins = [store.get("origin") for store in evaluation["stores"]] if evaluation is not None else []
+    datasets |= {origin.partition("@")[0] for origin in origins if origin}
+    if evaluation is not None:
+        files |= evaluation_files(evaluation)
+        for name, benchmark in benchmarks.items():
+            files[f".eval_results/{name}.yaml"] = results_yaml(_results(evaluation, name, benchmark)).encode()
+    front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=sorted(datasets))
+    page = controller_page(
+        source.card, evaluation, repo_id=repo_id, knobs="\n".join(knob_table(source.card)), own_words=own_words
+    )
+    files["README.md"] = f"{front}\n{GENERATED}\n\n{page.strip()}\n".encode()
+    return files
+
+
+def evaluation_files(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
+    """The folder `evaluation/`: all numbers as JSON, the curves as CSV, pictures of the frontier.
+
+    Raises:
+        TTSError: matplotlib is not installed.
+    """
+    files = {
+        SUMMARY: (json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n").encode(),
+        CURVES: curves_csv(evaluation).encode(),
+    }
+    pictures = {"frontier": (evaluation["average"], f"{evaluation['name']}: accuracy for tokens")}
+    if len(evaluation["stores"]) > 1:
+        pictures |= {
+            f"frontier-{_plain(store['name'])}": (store["rows"], f"{evaluation['name']} on {store['name']}")
+            for store in evaluation["stores"]
+        }
+    live = [_point(row, live=True) for row in evaluation["live"]]
+    with tempfile.TemporaryDirectory(prefix="tts-plots-") as folder:
+        for name, (rows, title) in pictures.items():
+            points = [_point(row) for row in rows] + (live if name == "frontier" else [])
+            for ending in ("png", "svg") if name == "frontier" else ("svg",):
+                path = Path(folder) / f"{name}.{ending}"
+                plot_frontier(points, path, title=title)
+                files[f"evaluation/{path.name}"] = path.read_bytes()
+    return files
+
+
+def curves_csv(evaluation: Mapping[str, Any]) -> str:
+    """One row for each model, dataset, method and budget, replayed and live."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for store in evaluation["stores"]:
+        about = {"environment": "replay", "model": store["model"]["name_or_path"], "dataset": store["name"]}
+        for row in store["rows"]:
+            writer.writerow({**row, **about, **_interval(row), "method": row["label"], "questions": store["questions"]})
+    for row in evaluation["live"]:
+        about = {"environment": "live", "model": row["model"]["name_or_path"]}
+        writer.writerow({**row, **about, **_interval(row), "method": row["controller"]})
+    return text.getvalue()
+
+
+def read_evaluation(text: bytes, where: object, source: Source | None = None) -> dict[str, Any]:
+    """What `evaluation/summary.json` holds.
+
+    Args:
+        text: its bytes.
+        where: its path or address, for messages.
+        source: the controller that it must be of; any, if left out.
+
+    Raises:
+        ControllerError: it is damaged, of another format, or of another controller.
+    """
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ControllerError(f"{where} is not JSON: {error}.") from error
+    found = told.get("format") if isinstance(told, dict) else type(told).__name__
+    if not isinstance(told, dict) or found != FORMAT:
+        raise ControllerError(f"{where} has format {found!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    if source is not None and told.get("controller") != identity(source.card):
+        raise ControllerError(
+            f"{where} was measured with other code or other knobs than {source.label} has now; measure it again "
+            "(--store), or delete it."
+        )
+    return told
+
+
+def licence_of(readme: str, where: object) -> str | None:
+    r"""The licence that the head of a README names; None if it names none.
+
+    Raises:
+        ControllerError: the head is no YAML.
+
+    >>> licence_of("---\nlicense: mit\n---\nText.", "README.md")
+    'mit'
+    """
+    try:
+        head = yaml.safe_load(_parts(readme)[0])
+    except yaml.YAMLError as error:
+        raise ControllerError(f"{where}: its head is no YAML ({str(error).splitlines()[0]}).") from error
+    found = head.get("license") if isinstance(head, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _parts(readme: str) -> tuple[str, str]:
+    """The head of a README, without its marks, and its text."""
+    if not readme.startswith("---\n") or "\n---" not in readme[4:]:
+        return "", readme
+    end = readme.index("\n---", 4)
+    return readme[4:end], readme[end + 4 :]
+
+
+def own_words_of(readme: str) -> str:
+    """What an author wrote into a README, its head left out; nothing where tts-generate wrote it."""
+    body = _parts(readme)[1]
+    written = GENERATED in body or "Not measured yet: `tts-generate publish" in body
+    return "" if written else body.strip()
+
+
+def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> list[Result]:
+    (store,) = (store for store in evaluation["stores"] if store["name"] == name)
+    model = store["model"]["name_or_path"]
+    return [
+        Result(
+            benchmark,
+            row["accuracy"],
+            f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {model}",
+        )
+        for row in store["rows"]
+        if row["controller"] == evaluation["name"]
+    ]
+
+
+def _point(row: Mapping[str, Any], live: bool = False) -> Point:
+    low, high = row["accuracy_ci"]
+    series = row["label"] if row.get("beta") is None and not live else row["controller"]
+    return Point(series, row["tokens"], row["accuracy"], (low, high), live=live)
+
+
+def _interval(row: Mapping[str, Any]) -> dict[str, float]:
+    return {"accuracy_low": row["accuracy_ci"][0], "accuracy_high": row["accuracy_ci"][1]}
+
+
+def _base_models(evaluation: Mapping[str, Any] | None) -> list[str]:
+    """The models that a controller was measured on, those that the Hub would know."""
+    stores = evaluation["stores"] if evaluation is not None else []
+    names = {str(store["model"]["name_or_path"]) for store in stores}
+    return sorted(name for name in names if is_repo_id(name))
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

@@ -1,0 +1,75 @@
+"""Measures a controller on a model: questions answered live, to be shown beside what replay says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tts_generate.controller import Controller
+from tts_generate.errors import InputError
+from tts_generate.evaluate import accuracy_interval
+from tts_generate.trajectories import Question
+from tts_generate.trajectories.schema import public_model
+
+
+def measure_live(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    controllers: Sequence[Controller],
+    *,
+    dataset: str,
+    seed: int = 1,
+    **generate: Any,
+) -> list[dict[str, Any]]:
+    """Answer `questions` with each controller, the same seed for all: rows for `publish(live=...)`.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        questions: with their right answers.
+        controllers: at their budgets.
+        dataset: what the questions are called.
+        seed: of the branches.
+        **generate: arguments of `generate`.
+
+    Raises:
+        InputError: a question without a right answer.
+    """
+    from tts_generate.engine import enable
+    from tts_generate.engine.cards import model_card
+
+    for question in questions:
+        if question.gold_answer is None:
+            raise InputError(f"question {question.question_id!r} has no gold_answer; accuracy needs one of each.")
+    enable(model, tokenizer=tokenizer)
+    texts = [question.question for question in questions]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    rows = []
+    for controller in controllers:
+        output = model.generate(
+            **inputs, strategy="autotts", controller=controller, seed=seed, return_dict_in_generate=True, **generate
+        )
+        right = np.array([a == q.gold_answer for a, q in zip(output.answers, questions, strict=True)])
+        low, high = accuracy_interval(right)
+        cost = output.total_cost
+        rows.append(
+            {
+                "controller": type(controller).__name__,
+                "beta": controller.beta,
+                "knobs": dict(controller.knobs),
+                "model": public_model(model_card(model)),
+                "dataset": dataset,
+                "questions": len(questions),
+                "seed": seed,
+                "accuracy": 100 * float(right.mean()),
+                "accuracy_ci": [100 * low, 100 * high],
+                "tokens": (cost.generated_tokens + cost.probe_tokens) / len(questions),
+                "probe_tokens": cost.probe_tokens / len(questions),
+                "wasted_tokens": cost.wasted_tokens / len(questions),
+            }
+        )
+    return rows

@@ -1,0 +1,133 @@
+"""Measures a controller for its page: replay on stores, beside self-consistency, adaptive consistency and CMC."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tts_generate import __version__
+from tts_generate.controller import Knob
+from tts_generate.errors import InputError
+from tts_generate.evaluate import Cell, Method, as_dict, baselines, by_question, sweep
+from tts_generate.hub.card import Card
+from tts_generate.hub.source import Source
+from tts_generate.hub.trust import Trust
+from tts_generate.loading import load_controller
+from tts_generate.replay import Recording
+from tts_generate.search.narrow import BRANCHES
+from tts_generate.search.run import fingerprint
+from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories.schema import public_model
+
+FORMAT = "tts-evaluation/1"
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+SHUFFLES = 100
+
+
+def measure(
+    source: Source,
+    stores: Sequence[str | Path],
+    *,
+    betas: Sequence[float] = BETAS,
+    shuffles: int = SHUFFLES,
+    trust_remote_code: Trust = False,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Replay a controller at every budget on every store, beside SC@64, ASC@64 and CMC.
+
+    Args:
+        source: the controller; code that nobody vouches for runs in the sandbox, a step at a time.
+        stores: trajectory stores, folders or datasets of the Hub, of one `interval_tokens`.
+        betas: its budgets; those outside its range are left out.
+        shuffles: orders of the branches.
+        trust_remote_code: run its code in this process, where it may compile.
+        threads: of compiled replay.
+
+    Returns:
+        What `evaluation/summary.json` holds: plain JSON values.
+
+    Raises:
+        StoreError: a store that cannot be read.
+        InputError: stores that cannot be compared, or the same one twice.
+        ControllerError: the controller fails.
+    """
+    opened = [TrajectoryStore.open(store) for store in stores]
+    recordings = [Recording.from_store(store) for store in opened]
+    prints = [fingerprint(recording) for recording in recordings]
+    for number, found in enumerate(prints):
+        if found in prints[:number]:
+            raise InputError(
+                f"{stores[number]} holds the same branches as {stores[prints.index(found)]}; give it once."
+            )
+    fewest = min(recording.max_branches for recording in recordings)
+    name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
+    low, high = source.card["beta"].get("range", (0.0, 1.0))
+    budgets = [beta for beta in betas if low <= beta <= high]
+    ours = [_method(source.path, name, beta, fewest, trust_remote_code, confined) for beta in budgets]
+    theirs = [_method("cmc", "CMC", beta, fewest, False, False) for beta in CMC_BETAS]
+    found_all = sweep(recordings, [*theirs, *ours], shuffles, against=baselines(fewest), threads=threads)
+    told = [
+        {
+            "name": recording.name,
+            "fingerprint": print_,
+            "origin": store.origin,
+            "model": {"name_or_path": "unknown", **public_model(store.manifest.model)},
+            "source": store.manifest.source,
+            "seed": store.manifest.seed,
+            "questions": len(recording.questions),
+            "branches": recording.max_branches,
+            "interval_tokens": recording.interval_tokens,
+            "rows": [_row(row, source.path, name) for row in map(as_dict, cell.rows)],
+            "by_question": _by_question(cell, len(ours)),
+        }
+        for recording, store, print_, cell in zip(recordings, opened, prints, found_all.cells, strict=True)
+    ]
+    return {
+        "format": FORMAT,
+        "tts_generate": __version__,
+        "controller": identity(source.card),
+        "name": name,
+        "betas": budgets,
+        "shuffles": max(1, shuffles),
+        "sandboxed": confined,
+        "stores": told,
+        "average": [_row(row, source.path, name) for row in map(as_dict, found_all.average)],
+        "live": [],
+    }
+
+
+def identity(card: Card) -> str:
+    """A hash of what a controller does: its code and its knobs, whatever it is called."""
+    parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _method(controller: Path | str, name: str, beta: float, branches: int, trust: Trust, confined: bool) -> Method:
+    """A controller at one budget, asking for no more branches than the stores hold."""
+    chosen = load_controller(controller, beta=beta, trust_remote_code=trust, sandbox=confined)
+    held: dict[str, Knob] = {
+        knob: branches
+        for knob, value in chosen.knobs.items()
+        if knob in BRANCHES and not isinstance(value, str) and value > branches
+    }
+    return Method(f"{name} β={beta:g}", str(controller), beta, held, trust, confined)
+
+
+def _row(row: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
+    """A row under the controller's name; where it lies on this machine is nobody's business."""
+    return {**row, "controller": {str(path): name, "cmc": "CMC"}.get(row["controller"], row["controller"])}
+
+
+def _by_question(cell: Cell, count: int) -> Mapping[str, Any]:
+    """Accuracy (0 to 1) and tokens of the controller's budgets on each question, means over orders."""
+    results = cell.results[-count:]
+    return {
+        "accuracy": [[round(float(value), 4) for value in by_question(result)] for result in results],
+        "tokens": [[round(float(value), 1) for value in np.mean(result.cost, axis=0)] for result in results],
+    }

@@ -1,0 +1,62 @@
+"""The page of a controller: what it is, what was measured, and how to load it; numbers from the evaluation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from tts_generate.errors import TTSError
+
+
+def controller_page(
+    card: Mapping[str, Any], evaluation: Mapping[str, Any] | None, *, repo_id: str, knobs: str, own_words: str
+) -> str:
+    """The Markdown of a controller's README, without its head.
+
+    Args:
+        card: its `controller.json`.
+        evaluation: its `evaluation/summary.json`; None where nothing was measured.
+        repo_id: where it is published.
+        knobs: the table of its knobs.
+        own_words: what its author says, Markdown.
+
+    Raises:
+        TTSError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise TTSError("the page of a controller needs jinja2: pip install 'tts-generate[report]'.") from error
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown
+    environment.filters |= {"cell": _cell, "percent": _percent, "points": _points}
+    template = (files("tts_generate.report") / "templates" / "controller.md").read_text("utf-8")
+    return environment.from_string(template).render(
+        card=card,
+        evaluation=evaluation,
+        repo_id=repo_id,
+        knobs=knobs,
+        own_words=own_words,
+        provenance=card.get("provenance", {}),
+    )
+
+
+def _cell(text: object) -> str:
+    """Text that stays within its cell of a table, and is no markup."""
+    if isinstance(text, Mapping):
+        text = ", ".join(f"{name} {value}" for name, value in text.items())
+    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    low, high = row["accuracy_ci"]
+    return f"{row['accuracy']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _points(row: Mapping[str, Any], baseline: str) -> str:
+    """Points over a baseline with their interval, and the share of its tokens that is saved."""
+    found = row.get("against", {}).get(baseline)
+    if found is None or row["label"] == baseline:
+        return ""
+    low, high = found["points_ci"]
+    return f"{found['points']:+.1f} ({low:+.1f} to {high:+.1f}), {100 * found['saving']:.0f} % saved"

@@ -1,0 +1,51 @@
+"""The page of a trajectory store: what it holds, how it was recorded, how to use it; numbers counted from its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from tts_generate.errors import TTSError
+
+
+def store_page(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, repo_id: str, own_words: str) -> str:
+    """The Markdown of a store's README, without its head.
+
+    Args:
+        summary: what `tts_generate.publish.store_summary.summarise` counted.
+        manifest: its settings, as published.
+        repo_id: where it is published.
+        own_words: what its author says, Markdown.
+
+    Raises:
+        TTSError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise TTSError("the page of a store needs jinja2: pip install 'tts-generate[report]'.") from error
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown
+    environment.filters |= {"count": _count, "code": _code, "percent": _percent}
+    template = (files("tts_generate.report") / "templates" / "store.md").read_text("utf-8")
+    return environment.from_string(template).render(
+        summary=summary, manifest=manifest, repo_id=repo_id, own_words=own_words
+    )
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _code(value: object) -> str:
+    """A value as it stands in the manifest, as code in a cell of a table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = repr(text)[1:-1] if isinstance(value, str) else text
+    ticks = "``" if "`" in shown else "`"
+    return f"{ticks}{shown}{ticks}".replace("|", "\\|") if shown.strip() else "(empty)"
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    low, high = row["accuracy_ci"]
+    return f"{row['accuracy']:.1f} % ({low:.1f} to {high:.1f})"

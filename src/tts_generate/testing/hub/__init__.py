@@ -1,0 +1,23 @@
+"""A Hugging Face Hub on this machine, for tests: the real client libraries speak to it over HTTP.
+
+```python
+from huggingface_hub import HfApi
+from tts_generate.testing.hub import HubServer
+
+with HubServer() as hub:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo("user/model")
+    hub.fault("*/commit/*", status=503)  # the next commit fails
+```
+
+Repositories of models and datasets, uploads (also by Git LFS), commits that say what they are based on, branches, tags,
+pull requests, listings, downloads; private and gated repositories, tokens; faults on demand; a log of all requests.
+"""
+
+from tts_generate.testing.hub.faults import Fault
+from tts_generate.testing.hub.objects import Commit, File
+from tts_generate.testing.hub.repository import Repository
+from tts_generate.testing.hub.server import HubServer
+from tts_generate.testing.hub.wire import Request
+
+__all__ = ["Commit", "Fault", "File", "HubServer", "Repository", "Request"]

@@ -1,0 +1,175 @@
+"""A store on the Hub: which files it has, and how they are fetched, at a commit that cannot change, and checked.
+
+A dataset repo with a store has the files of its folder, and beside them `files.json` with the SHA-256 of each, and a
+README. No code is in it, and none is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tts_generate.errors import InputError, StoreError, StoreFormatError
+from tts_generate.hub.names import is_commit, is_repo_id
+
+if TYPE_CHECKING:
+    from tts_generate.trajectories.store import TrajectoryStore
+
+INDEX = "files.json"
+INDEX_FORMAT = "tts-store-files/1"
+STORE_FILE = re.compile(r"manifest\.json|questions\.jsonl|part-[0-9a-z-]{1,80}\.parquet")
+_MAX_INDEX = 16 << 20
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `files.json` says."""
+
+    files: Mapping[str, str]
+    """SHA-256 by name."""
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        row = {"format": INDEX_FORMAT, "files": dict(sorted(self.files.items()))}
+        return json.dumps(row, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: object) -> Index:
+        """Read one, believing nothing: its names become paths.
+
+        Raises:
+            StoreFormatError: naming `where` and what is wrong.
+
+        >>> Index.from_json('{"format": "x"}', "files.json")
+        Traceback (most recent call last):
+        tts_generate.errors.StoreFormatError: files.json has format 'x'; expected is 'tts-store-files/1'.
+        """
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise StoreFormatError(f"{where} is not JSON: {error}") from error
+        found = row.get("format") if isinstance(row, dict) else type(row).__name__
+        if found != INDEX_FORMAT:
+            raise StoreFormatError(f"{where} has format {found!r}; expected is {INDEX_FORMAT!r}.")
+        if set(row) != {"format", "files"} or not _is_index(row["files"]):
+            raise StoreFormatError(f"{where} must hold the SHA-256 of every file of a store by name, and no more.")
+        return cls(row["files"])
+
+
+def _is_index(files: Any) -> bool:
+    return (
+        isinstance(files, dict)
+        and {"manifest.json", "questions.jsonl"} <= set(files)
+        and all(STORE_FILE.fullmatch(name) is not None for name in files)
+        and all(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in files.values())
+    )
+
+
+def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
+    """The folder in the cache that holds a store, and the commit that it is of.
+
+    A commit whose files are all in the cache is read from there, and nobody is asked.
+
+    Args:
+        repo_id: a dataset, `user/name`.
+        revision: a branch, a tag or a commit; `main` if left out.
+
+    Raises:
+        InputError: `repo_id` is no name of a repo.
+        HubError: it cannot be had.
+        StoreError: it is no trajectory store.
+        StoreFormatError: a file that is not what `files.json` says, fetched twice.
+    """
+    client: Any = import_module("tts_generate.hub.client")  # late: most stores are folders, and it is not light
+    if not is_repo_id(repo_id):
+        raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
+    repo = f"datasets/{repo_id}"
+    commit = revision if revision and is_commit(revision) else client.resolve(repo, revision or "main")
+    index = _index(client, repo, commit)
+    lacking = [name for name in index.files if client.cached(repo, commit, name) is None]
+    if lacking:
+        client.cache(repo, commit, lacking)
+    folder: Path = client.snapshot_folder(repo, commit)
+    _check_strays(index, (path.name for path in folder.glob("part-*.parquet")), f"{repo} at commit {commit}")
+    for name, sha256 in index.files.items():
+        if sha256_of(folder / name) != sha256:
+            client.download(repo, commit, name, again=True)
+            if sha256_of(folder / name) != sha256:
+                raise StoreFormatError(
+                    f"{name} of {repo} at commit {commit} is not what its {INDEX} says, however often it is fetched: "
+                    "it was changed, or cut short. Take another revision."
+                )
+    return folder, commit
+
+
+def _index(client: Any, repo: str, commit: str) -> Index:
+    path = client.cached(repo, commit, INDEX)
+    if path is None:
+        there = {} if client.offline() else client.listing(repo, commit)
+        if there and INDEX not in there:
+            raise StoreError(
+                f"{repo} at commit {commit} is not a trajectory store: it has no {INDEX}; it has "
+                f"{', '.join(sorted(there)[:5])}. Publish one: tts-generate store push."
+            )
+        if there and there[INDEX].size > _MAX_INDEX:
+            raise StoreFormatError(
+                f"{INDEX} of {repo} has {there[INDEX].size:,} bytes; at most {_MAX_INDEX:,} are read."
+            )
+        path = client.download(repo, commit, INDEX)
+        index = Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+        _check_strays(index, there, f"{repo} at commit {commit}")
+        return index
+    return Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+
+
+def _check_strays(index: Index, names: Iterable[str], where: str) -> None:
+    strays = [name for name in names if re.fullmatch(r"part-.*\.parquet", name) and name not in index.files]
+    if strays:
+        raise StoreFormatError(f"{where} has shards that its {INDEX} does not name: {', '.join(strays[:3])}.")
+
+
+def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> TrajectoryStore:
+    """Copy a store of the Hub into a folder, where a recording can go on with it.
+
+    Args:
+        repo_id: a dataset, `user/name`.
+        out: the folder; it must not be there, or be empty. It appears whole or not at all.
+        revision: a branch, a tag or a commit; `main` if left out.
+
+    Raises:
+        StoreError: there is something in `out`, or it cannot be written; or what `fetch` raises.
+        HubError: see `fetch`.
+    """
+    from tts_generate.trajectories.store import TrajectoryStore
+
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out} is not empty; pull into another folder.")
+    folder, commit = fetch(repo_id, revision)
+    aside = out.with_name(f".{out.name}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name in _index(import_module("tts_generate.hub.client"), f"datasets/{repo_id}", commit).files:
+            shutil.copyfile(folder / name, aside / name)
+        if out.is_dir():
+            out.rmdir()
+        aside.rename(out)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror}.") from error
+    return TrajectoryStore.open(out)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file; "" if it is not there."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,6 +35,9 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/search_aime24.py
+	$(BIN)/python benchmarks/search_folds.py
+	$(BIN)/python benchmarks/search_live.py
 	$(BIN)/python benchmarks/hub.py
 	$(BIN)/python benchmarks/search_agent.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json

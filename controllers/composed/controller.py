@@ -7,12 +7,14 @@ leader is overtaken, times the share of the votes that the contest is about, les
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from tts_generate.controller import Controller
+from tts_generate.controller import Controller, Knob, Probing
 from tts_generate.schedule import Ends, Range
-from tts_generate.state import Decision, State
+from tts_generate.state import TO_END, Decision, State
 
 
 class Composed(Controller):
@@ -31,8 +33,10 @@ class Composed(Controller):
     """Branches opened at most; no more than `n_init`: one wave."""
     widen_threshold: float
     """Value of reading on above which another wave opens."""
-    length_decay: float
-    """A vote counts exp(-length_decay * (tokens / mean tokens of finished ones - 1)); 0: every vote is one."""
+    price: float
+    """That threshold is multiplied by (mean steps of finished branches / 20) ** price; 0: tokens have no price."""
+    length_power: float
+    """A vote counts (tokens / mean tokens of finished ones) ** -length_power; 0: every vote is one."""
     order_decay: float
     """A vote counts exp(-order_decay * place in finishing order / branches opened); 0: order does not count."""
     confidence_power: float
@@ -51,12 +55,16 @@ class Composed(Controller):
     """Depth of the open branches, in steps, from which `threshold` holds as it stands."""
     early: float
     """Before, it is threshold * (depth / warm_up) ** early; 0: nothing is settled before."""
+    quorum: float
+    """Share of the opened branches that must have finished before a wave is settled; 0: none."""
     stand: int
     """Rounds the leader must have stood; 0: none."""
     ceiling: int
     """Steps of all branches together after which the episode answers; 0: no ceiling."""
     cut_ratio: float
     """Branches longer than this many times the mean of those finished are given up; 0: none."""
+    hurry: int
+    """Probes in a row that agree with the leader, after which a branch is read to its end at once; 0: none."""
     patience: int
     """Rounds of disagreement with the leader after which a branch is given up, two live ones stay; 0: none."""
 
@@ -65,7 +73,8 @@ class Composed(Controller):
         "widen": Range(1, 48, "log"),
         "max_branches": Range(2, 64, "log"),
         "widen_threshold": Range(0.01, 0.5, "log"),
-        "length_decay": Range(0.2, 4.0, moves=False, off=0.0),
+        "price": Range(0.2, 2.0, moves=False, off=0.0),
+        "length_power": Range(0.2, 4.0, moves=False, off=0.0),
         "order_decay": Range(0.2, 4.0, moves=False, off=0.0),
         "confidence_power": Range(0.2, 5.0, "log", moves=False, off=0.0, logprobs=True),
         "probe_weight": Range(0.03, 1.0, "log", moves=False, off=0.0),
@@ -75,17 +84,27 @@ class Composed(Controller):
         "pending": Range(0.1, 3.0, "log", moves=False, off=0.0),
         "warm_up": Range(2, 40),
         "early": Range(0.5, 8.0, moves=False, off=0.0),
+        "quorum": Range(0.05, 1.0, moves=False, off=0.0),
         "stand": Range(1, 16, "log", moves=False, off=0),
         "ceiling": Range(100, 3000, "log", off=0),
         "cut_ratio": Range(0.8, 3.0, moves=False, off=0.0),
+        "hurry": Range(2, 20, "log", moves=False, off=0),
         "patience": Range(3, 40, "log", off=0),
     }
+    _waves: ClassVar[Mapping[str, Knob | Ends]] = {
+        "n_init": Ends(4, 40, "log"), "widen": Ends(4, 24, "log"), "max_branches": Ends(12, 64, "log"),
+        "widen_threshold": Ends(0.4, 0.2, "log"), "threshold": Ends(0.5, 0.5, "log"), "warm_up": Ends(20, 20),
+        "patience": 0,
+    }  # fmt: skip
     starts = (
-        {"widen": Ends(4, 24, "log"), "widen_threshold": Ends(0.4, 0.2, "log"), "pending": 0.5},
-        {"n_init": Ends(4, 48, "log"), "max_branches": Ends(4, 48, "log")},
-        {"length_decay": 0.5, "share_power": 0.5},
-        {"n_init": Ends(2, 12, "log"), "widen": Ends(1, 4, "log"), "length_decay": 1.5, "warm_up": Ends(40, 40)},
+        _waves,
+        {**_waves, "price": 1.0},
+        {**_waves, "length_power": 0.5},
+        {"n_init": Ends(4, 64, "log"), "max_branches": Ends(4, 64, "log"), "patience": 0},
+        {"threshold": Ends(0.05, 0.05, "log"), "widen_threshold": Ends(0.05, 0.05, "log"), "warm_up": Ends(40, 40)},
     )
+    """What an earlier search over CMC's knobs came to on AIME24: a wide wave, 20 rounds, a plain majority; the same
+    with a price, and with votes by length; one wave; full reads at ASC's 95 %."""
 
     ids: np.ndarray
     sums: np.ndarray
@@ -101,27 +120,35 @@ class Composed(Controller):
 
     @staticmethod
     def schedule(beta: float) -> dict[str, float]:
-        """A wave of 4 branches at beta 0, 40 at beta 1; a majority answers from 24 steps on, unless it is close."""
+        """CMC's published schedule of the knobs that it has too; every other part is off."""
         return {
-            "n_init": round(4 * 10**beta),
-            "widen": round(2 * 4**beta),
-            "max_branches": round(12 * (64 / 12) ** beta),
-            "widen_threshold": round(0.4 * 0.625**beta, 4),
-            "length_decay": 0.0,
+            "n_init": round(2 + 6 * beta),
+            "widen": round(1 + 3 * beta),
+            "max_branches": round(4 + 60 * beta),
+            "widen_threshold": round(0.15 - 0.12 * beta, 4),
+            "price": 0.0,
+            "length_power": 0.0,
             "order_decay": 0.0,
             "confidence_power": 0.0,
             "probe_weight": 0.0,
             "probe_stable": 12,
-            "threshold": 0.4,
+            "threshold": round(0.15 - 0.12 * beta, 4),
             "share_power": 0.0,
             "pending": 0.0,
-            "warm_up": 24,
+            "warm_up": round(2 + 8 * beta),
             "early": 0.0,
+            "quorum": 0.0,
             "stand": 0,
             "ceiling": 0,
             "cut_ratio": 0.0,
-            "patience": 16,
+            "hurry": 0,
+            "patience": round(3 + 9 * beta),
         }
+
+    @property
+    def probing(self) -> Probing:  # type: ignore[override]
+        """Nothing is probed unless a part reads what open branches think: what is not read is not paid for."""
+        return "every_step" if self.patience > 0 or self.hurry > 0 or self.probe_weight > 0 else "never"
 
     @property
     def reads_logprobs(self) -> bool:  # type: ignore[override]
@@ -153,7 +180,7 @@ class Composed(Controller):
         for i in range(state.opened):
             if state.finished[i] or state.pruned[i] or state.depth[i] > lowest:
                 continue
-            do.steps[i] = 1
+            do.steps[i] = TO_END if self._near_its_end(state, i) else 1
             agrees = self.leader < 0 or state.answer[i] == self.leader
             self.disagreed[i] = 0 if agrees else self.disagreed[i] + 1
             long = self.cut_ratio > 0 and self.ended >= 2 and state.tokens[i] > self.cut_ratio * self.mean
@@ -173,7 +200,7 @@ class Composed(Controller):
             return
         if state.live > 0 and not self._settled(state):
             return
-        close = self.total <= 0 or self._value(False) > self.widen_threshold
+        close = self.total <= 0 or self._value(False) > self._price(state)
         if close and state.opened < self.max_branches:
             do.open = min(self.widen, self.max_branches - state.opened)
         else:
@@ -190,7 +217,7 @@ class Composed(Controller):
 
     def _settled(self, state: State) -> bool:
         """Whether reading the open branches on is worth less than the threshold of this round."""
-        if self.total <= 0 or self.stood < self.stand:
+        if self.total <= 0 or self.stood < self.stand or self.ended < self.quorum * state.opened:
             return False
         bar = self.threshold
         depth = self._lowest(state)
@@ -199,6 +226,10 @@ class Composed(Controller):
                 return False
             bar *= (depth / self.warm_up) ** self.early
         return self._value(True) < bar
+
+    def _price(self, state: State) -> float:
+        """What a further wave must be worth."""
+        return self.widen_threshold * (self.mean / (20.0 * state.interval_tokens)) ** self.price
 
     def _value(self, pending: bool) -> float:
         """P(the leader is overtaken) by a normal approximation, times the contest's share of the votes."""
@@ -233,7 +264,7 @@ class Composed(Controller):
 
     def _weight(self, state: State, i: int) -> float:
         """What the vote of branch i counts, were it to end now."""
-        exponent = self.length_decay * (1.0 - state.tokens[i] / self.mean)
+        exponent = self.length_power * math.log(self.mean / max(1, state.tokens[i]))
         rank = state.finish_rank[i] if state.finished[i] else self.ended
         exponent -= self.order_decay * rank / state.opened
         if self.confidence_power > 0:
@@ -245,10 +276,18 @@ class Composed(Controller):
 
     def _stands(self, state: State, i: int) -> bool:
         """Whether the last `probe_stable` probes of an open branch agree; only asked where they count."""
+        return self.probe_weight > 0.0 and self._agree(state, i, self.probe_stable)
+
+    def _near_its_end(self, state: State, i: int) -> bool:
+        """Whether an open branch has shown the leader's answer for `hurry` probes."""
+        return self.hurry > 0 and state.answer[i] == self.leader and self._agree(state, i, self.hurry)
+
+    def _agree(self, state: State, i: int, probes: int) -> bool:
+        """Whether the last `probes` probes of a branch show one answer."""
         depth = state.depth[i]
-        if self.probe_weight <= 0.0 or depth < self.probe_stable:
+        if depth < probes:
             return False
-        for d in range(depth - self.probe_stable, depth):
+        for d in range(depth - probes, depth):
             if state.answers[i, d] != state.answer[i]:
                 return False
         return True

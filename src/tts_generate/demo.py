@@ -1,4 +1,4 @@
-"""The main job, end to end, with the tiny model that ships here: record, replay, answer live, say what was saved."""
+"""The main job, end to end, with the tiny model that ships here: record, replay, search, answer live, compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,24 @@ from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.runner import Cost
+from tts_generate.search import Fidelity, Search, Setup
+from tts_generate.search.loop import ELEVEN
 from tts_generate.statistics import compare, saving
 from tts_generate.trajectories import Question
 
 _SEED = 1
 _SHUFFLES = 8
 _BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+_KNOBS = ("n_init", "widen", "max_branches", "widen_threshold", "threshold", "warm_up", "length_power", "patience")
+"""Of `composed`, as many as a minute can tell something about."""
+_SELECT, _FRESH = Fidelity(ELEVEN, 20, 500_000), Fidelity(ELEVEN, 40, 0)
 _LABELS = {
     "self_consistency": "SC@64",
     "self_consistency_16": "SC@16",
     "self_consistency_8": "SC@8",
     "asc": "ASC@64",
     "cmc": "CMC β=0.5",
+    "found": "found",
 }
 """Names of the live runs for people: SC@n is self-consistency of n branches."""
 
@@ -75,7 +81,22 @@ class LiveRun:
         }
 
 
-def run(out: Path, *, recorded: int, live: int, branches: int, console: Console) -> dict[str, Any]:
+def find(store: Path, out: Path, minutes: float) -> dict[str, Any]:
+    """Search on a recording and nothing else; the result. The controller found is in `out`/best.
+
+    The result's `beta` is the largest at which it spends no more than CMC at 0.5 on the search set, probes counted.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    search = Search(Setup((store,), knobs=_KNOBS, seed=_SEED, select=_SELECT, fresh=_FRESH))
+    result = search.run(out, minutes=minutes, command="tts-generate demo")
+    curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][ELEVEN.index(0.5)]
+    within = [beta for beta, tokens in zip(curve["betas"], curve["tokens"], strict=True) if tokens <= limit]
+    return {**result, "beta": max(within, default=0.0)}
+
+
+def run(
+    out: Path, *, recorded: int, live: int, branches: int, console: Console, minutes: float = 0.6
+) -> dict[str, Any]:
     """Run the demo, print its tables, and write `demo.json` and `frontier.png` into `out`."""
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -92,24 +113,33 @@ def run(out: Path, *, recorded: int, live: int, branches: int, console: Console)
     rows = [evaluate_method(recording, m, _SHUFFLES)[0] for m in tqdm(_methods(branches), "replaying", unit="method")]
     console.print(_replay_table(rows, len(asked)))
 
-    console.rule("3. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
+    console.rule("3. search: a controller for these branches, found by replay alone", align="left")
+    result = find(out / "store", out / "search", minutes)
+    found = load_controller(out / "search" / "best", beta=result["beta"])
+    console.print(_search_line(result))
+
+    console.rule("4. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
     kept_aside = tiny.questions("test")[:live]
-    runs = {name: _answer(model, tokenizer, kept_aside, name, **how) for name, how in _live_methods(branches).items()}
+    methods = {**_live_methods(branches), "found": {"controller": found}}
+    runs = {name: _answer(model, tokenizer, kept_aside, name, **how) for name, how in methods.items()}
     console.print(_live_table(runs))
     for line in _verdict(runs):
         console.print(line, highlight=False)
 
-    console.rule("4. live = replay", align="left")
-    check = _live_equals_replay(model, tokenizer, _cmc(branches), runs["cmc"], recording, asked)
+    console.rule("5. live = replay", align="left")
+    decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "found")}
+    check = _live_equals_replay(model, tokenizer, decoded, recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
     baseline, ours = runs["self_consistency"], runs["cmc"]
-    result = {
+    report = {
         "format": "tts-demo/1",
         "live": {name: found.to_dict() for name, found in runs.items()},
         "token_saving": saving(ours.tokens, baseline.tokens),
         "time_saving": saving(ours.seconds, baseline.seconds),
         "live_equals_replay": check,
+        "search": {name: result[name] for name in ("beta", "tried", "candidates_per_minute", "seconds", "candidate")}
+        | {"gain": result["fresh"]["gain"]},
         "replay": [as_dict(row) for row in rows],
         "questions": {"recorded": len(asked), "live": len(kept_aside), "branches": branches},
         "seed": _SEED,
@@ -120,12 +150,12 @@ def run(out: Path, *, recorded: int, live: int, branches: int, console: Console)
             "transformers": transformers.__version__,
         },
     }
-    (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     plot_frontier(
         _points(rows, runs, len(kept_aside)), out / "frontier.png", title="Tiny reasoner: accuracy for tokens"
     )
-    console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {result['seconds']:.0f} s.")
-    return result
+    console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
+    return report
 
 
 def _methods(branches: int) -> list[Method]:
@@ -185,13 +215,20 @@ def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str
 
 
 def _live_equals_replay(
-    model: Any, tokenizer: Any, cmc: Controller, ours: LiveRun, recording: Recording, asked: Sequence[Question]
+    model: Any,
+    tokenizer: Any,
+    runs: Mapping[str, tuple[Controller, LiveRun]],
+    recording: Recording,
+    asked: Sequence[Question],
 ) -> dict[str, int]:
-    """Replay what the live run decoded; then answer recorded questions live and compare with the recording's replay."""
-    numbered = [Question(str(number), "") for number in range(len(ours.correct))]
-    decoded = [branch for found in ours.output.branches or [] for branch in found]
-    written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
-    pairs = [(ours.output, replay(written, cmc, shuffles=0, traces=True))]
+    """Replay what live runs decoded; then answer recorded questions live and compare with the recording's replay."""
+    pairs = []
+    for controller, ours in runs.values():
+        numbered = [Question(str(number), "") for number in range(len(ours.correct))]
+        decoded = [branch for branches in ours.output.branches or [] for branch in branches]
+        written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
+        pairs.append((ours.output, replay(written, controller, shuffles=0, traces=True)))
+    cmc = runs["cmc"][0]
     again = _answer(model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
     pairs.append((again.output, replay(recording, cmc, shuffles=0, traces=True)))
     episodes = equal = 0
@@ -220,7 +257,23 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
             f"CMC β=0.5 against {_LABELS[name]}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
             f"{ours.tokens / other.tokens:.2f} times its tokens and {ours.seconds / other.seconds:.2f} times its time."
         )
+    found = runs["found"]
+    gain, (low, high) = compare(found.correct, ours.correct)
+    lines.append(
+        f"The controller found against CMC β=0.5: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
+        f"{found.tokens / ours.tokens:.2f} times its tokens and {found.seconds / ours.seconds:.2f} times its time."
+    )
     return lines
+
+
+def _search_line(result: Mapping[str, Any]) -> str:
+    """What was tried, and what it gained on the search set."""
+    gain = result["fresh"]["gain"]
+    return (
+        f"{result['tried']} candidates in {result['seconds']:.0f} s. The one chosen gains {gain['mean']:+.2f} points "
+        f"over CMC at equal tokens on the\nrecorded questions (95 % interval {gain['interval'][0]:+.2f} to "
+        f"{gain['interval'][1]:+.2f}); its β={result['beta']:g} costs no more there than CMC's β=0.5."
+    )
 
 
 def _table(title: str, *columns: str) -> Table:

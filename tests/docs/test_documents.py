@@ -29,7 +29,7 @@ ELSEWHERE = {
     "search-agent.md": "tests/search/test_agent.py",
 }
 """Pages whose blocks need more than an empty folder (a Hub, a provider, a harness), and the tests that run them."""
-AWAITED = {"search.md"}
+AWAITED: set[str] = set()
 """Pages of other branches; when they are all there, this set and `not_found: info` in mkdocs.yml go."""
 
 

@@ -42,9 +42,10 @@ FEW = {  # knobs by which each controller does all it can on few branches; what 
     },
     "composed": {
         "n_init": (1, 5), "widen": (1, 3), "max_branches": (1, 9), "widen_threshold": (0.0, 0.5), "warm_up": (0, 4),
-        "length_decay": (0.0, 3.0), "order_decay": (0.0, 3.0), "confidence_power": (0.0, 2.0), "stand": (0, 2),
+        "length_power": (0.0, 3.0), "order_decay": (0.0, 3.0), "confidence_power": (0.0, 2.0), "stand": (0, 2),
         "probe_weight": (0.0, 1.0), "probe_stable": (1, 3), "threshold": (0.0, 0.5), "share_power": (0.0, 2.0),
         "pending": (0.0, 2.0), "early": (0.0, 3.0), "ceiling": (0, 20), "cut_ratio": (0.0, 2.0), "patience": (0, 3),
+        "price": (0.0, 2.0), "quorum": (0.0, 1.0), "hurry": (0, 3),
     },
 }  # fmt: skip
 FEW["waves"] = FEW["composed"]  # the same hooks, other schedules

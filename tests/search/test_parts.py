@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_stores import make_store
 
-from tts_generate.errors import ControllerError, UnknownNameError
+from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.loading import load_controller
-from tts_generate.replay import Recording
+from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
-from tts_generate.search import Candidate, Scored, write_controller
+from tts_generate.search import Candidate, Fidelity, Scored, write_controller
+from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Curve, gain_over
-from tts_generate.search.parameters import ParametersProposer, distributions, parameters_of, schedule_of
-from tts_generate.search.questions import Part, split
+from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
+from tts_generate.search.questions import Part, folds, split
+from tts_generate.trajectories import Question, Trajectory
 
 pytest.importorskip("optuna")
 COMPOSED = type(load_controller("composed"))
@@ -50,6 +52,15 @@ class TestFolders:
     def write(self, folder: Path) -> Path:
         write_controller(folder, "composed", {"n_init": Ends(3, 9)}, name="mine", description="Mine.", provenance={})
         return folder
+
+    def test_schedules_of_schedules_are_one_folder(self, tmp_path: Path) -> None:
+        first = self.write(tmp_path / "first")
+        for base in (str(first), "waves"):
+            folder = tmp_path / f"on_{Path(base).name}"
+            write_controller(folder, base, {"widen": 7}, name="other", description="Other.", provenance={})
+            card, below = json.loads((folder / "controller.json").read_text()), load_controller(base, beta=0.25)
+            assert card["builtin"] == "composed"
+            assert load_controller(folder, beta=0.25).knobs == {**below.knobs, "widen": 7}
 
     def test_data_needs_no_trust_and_can_be_copied(self, tmp_path: Path) -> None:
         controller = load_controller(self.write(tmp_path / "mine"), beta=0.5)
@@ -161,13 +172,13 @@ class TestParameters:
                 )
             told.append(names)
         assert told[0] == told[1]
-        assert {candidate.origin for candidate in found} == {"nudge", "nsga2"}
+        assert {candidate.origin for candidate in found} == {"nudge", "centre", "nsga2"}
         assert any(candidate.parent for candidate in found)
 
     def test_starts_come_first(self) -> None:
         first = ParametersProposer(self.ranges, [candidate_schedule()], 5).propose(3)[0]
         assert first.origin == "start"
-        assert first.schedule["n_init"] == Ends(4, 40, "log")
+        assert first.schedule["n_init"] == Ends(2, 8, "log")
 
 
 def candidate_schedule() -> dict[str, Any]:
@@ -178,3 +189,84 @@ def candidate_schedule() -> dict[str, Any]:
 def test_a_candidate_keeps_its_name_through_json() -> None:
     candidate = Candidate({"n_init": Ends(4, 40, "log"), "patience": 0}, "nudge", "0123456789")
     assert Candidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate
+
+
+def test_the_middle_of_the_best_is_inside_and_averages_logarithms() -> None:
+    kinds = distributions({"n_init": Range(2, 64, "log"), "hurry": Range(2, 20, "log", moves=False, off=0)})
+    rows = [
+        {"n_init.start": 2, "n_init.end": 8, "hurry.start": 4, "hurry.on": True},
+        {"n_init.start": 8, "n_init.end": 32, "hurry.start": 4, "hurry.on": False},
+        {"n_init.start": 4, "n_init.end": 16, "hurry.start": 4, "hurry.on": False},
+    ]
+    assert centre(rows, kinds) == {"n_init.start": 4, "n_init.end": 16, "hurry.start": 4, "hurry.on": False}
+
+
+def test_a_gain_on_one_recording_alone_is_not_steady(tmp_path: Path) -> None:
+    recordings = [Recording.from_store(make_store(tmp_path / f"s{n}", seed=n)) for n in range(3)]
+    contest = Contest(COMPOSED, type(load_controller("asc")), threads=1)
+    measured = contest.measure(Part.of(recordings), Candidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0))
+    for name, gain in measured.without().items():
+        others = Part.of([recording for recording in recordings if recording.name != name])
+        again = contest.measure(others, Candidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0)).gain
+        assert gain.at_costs == pytest.approx(again.at_costs)
+    assert measured.steady == min(measured.gain.score, *(gain.score for gain in measured.without().values()))
+    assert contest.measure(Part.of(recordings[:1]), Candidate({}, "here"), Fidelity((0.0,), 3, 0)).without() == {}
+
+
+class TestPartsOfComposed:
+    def trace(self, answers: list[str], lengths: list[int], **knobs: Any) -> Any:
+        """Four branches that show their final answer from the first probe on, all opened at once."""
+        rows = [
+            Trajectory(
+                question_id="q", branch=n, seed=0, prompt_tokens=1, tokens=tokens, finish_reason="eos",
+                final_answer=answer, probe_positions=tuple(range(10, tokens, 10)),
+                probe_answers=(answer,) * len(range(10, tokens, 10)), probe_tokens=(2,) * len(range(10, tokens, 10)),
+                probe_logprobs=(None,) * len(range(10, tokens, 10)), step_logprobs=(),
+            )
+            for n, (answer, tokens) in enumerate(zip(answers, lengths, strict=True))
+        ]  # fmt: skip
+        off = {"n_init": 4, "max_branches": 4, "threshold": 0.5, "warm_up": 0, "patience": 0}
+        recording = Recording.of([Question("q", "", "1")], rows, 10)
+        return replay(recording, load_controller("composed", beta=0.0, **{**off, **knobs}), shuffles=0)
+
+    def test_nothing_is_probed_that_is_not_read(self) -> None:
+        assert self.trace(list("1122"), [20, 50, 80, 90]).probe_tokens[0, 0] == 0
+        assert self.trace(list("1122"), [20, 50, 80, 90], patience=9).probe_tokens[0, 0] > 0
+
+    def test_a_quorum_waits_for_so_many(self) -> None:
+        first, all_four = (self.trace(list("1222"), [20, 50, 60, 70], quorum=q) for q in (0.0, 1.0))
+        assert (first.answers[0, 0], all_four.answers[0, 0]) == ("1", "2")
+        assert all_four.generated_tokens[0, 0] == 200
+
+    def test_short_branches_weigh_more(self) -> None:
+        plain, weighed = (self.trace(list("1122"), [10, 20, 80, 90], quorum=1.0, length_power=p) for p in (0.0, 2.0))
+        assert plain.answers[0, 0] == weighed.answers[0, 0] == "1"
+        assert self.trace(list("1222"), [10, 90, 90, 90], quorum=1.0, length_power=2.0).answers[0, 0] == "1"
+
+    def test_who_agrees_with_the_leader_is_hurried(self) -> None:
+        calm, hurried = (self.trace(list("1112"), [20, 60, 90, 90], quorum=0.75, hurry=h) for h in (0, 2))
+        assert calm.rounds[0, 0] > hurried.rounds[0, 0]
+        assert hurried.generated_tokens[0, 0] < calm.generated_tokens[0, 0]
+
+    def test_a_wave_has_its_price(self) -> None:
+        waves = {"n_init": 2, "max_branches": 4, "widen_threshold": 0.3, "widen": 2}
+        cheap, dear = (self.trace(list("1211"), [tokens] * 4, price=1.0, **waves) for tokens in (20, 400))
+        assert (cheap.opened[0, 0], dear.opened[0, 0]) == (4, 2)
+
+
+def test_every_question_is_left_out_once(tmp_path: Path) -> None:
+    whole = Part.of([Recording.from_store(make_store(tmp_path / f"s{n}", questions=7)) for n in range(2)])
+    pairs = folds(whole, 3, seed=0)
+    left = [q.question.question_id for _, fold in pairs for q in fold.recordings[0].questions]
+    assert sorted(left) == [f"q{n}" for n in range(7)]
+    assert all(rest.count + fold.count == whole.count == 14 for rest, fold in pairs)
+    with pytest.raises(InputError, match="holds 7 questions, fewer than the 8 folds"):
+        folds(whole, 8, seed=0)
+
+
+def test_all_questions_may_propose_and_choose(tmp_path: Path) -> None:
+    whole = Part.of([Recording.from_store(make_store(tmp_path / "s"))])
+    propose, select = split(whole, 0, share=0)
+    assert propose.count == select.count == whole.count
+    with pytest.raises(InputError, match="from 0 to below 1, got 1"):
+        split(whole, 0, share=1)

@@ -189,8 +189,9 @@ def demo(
     recorded: Annotated[int, typer.Option(help="Questions to record.")] = 32,
     live: Annotated[int, typer.Option(help="Kept-aside questions to answer live.")] = 96,
     branches: Annotated[int, typer.Option(help="Branches a question, in the recording and of the baseline.")] = 64,
+    minutes: Annotated[float, typer.Option(help="Time for the rounds of the search.")] = 0.6,
 ) -> None:
-    """The main job, end to end, with the tiny model that ships here: record, replay, answer live."""
+    """The main job, end to end, with the tiny model that ships here: record, replay, search, answer live."""
     from tts_generate.demo import run
 
-    run(out, recorded=recorded, live=live, branches=branches, console=console)
+    run(out, recorded=recorded, live=live, branches=branches, minutes=minutes, console=console)

@@ -36,6 +36,9 @@ def search(
         list[Path] | None, typer.Option(help="A store to open once, after the choice; may be given again.")
     ] = None,
     cost: Annotated[Literal["tokens", "sequential"], typer.Option(help="What a budget is counted in.")] = "tokens",
+    share: Annotated[
+        float, typer.Option(help="Of the questions, which only choose and are not learnt from; 0: all do both.")
+    ] = 1 / 3,
     weights: Annotated[str, typer.Option(help="How much each store counts, separated by commas.")] = "",
     rounds: Annotated[int | None, typer.Option(help="End after so many rounds, before the time is up.")] = None,
     threads: Annotated[int | None, typer.Option(help="Candidates tried at once; all cores if left out.")] = None,
@@ -81,6 +84,7 @@ def search(
         reference=reference,
         seed=seed,
         cost=cost,
+        share=share,
         weights=tuple(numbers_of("--weights", weights, float)) or None,
         trust_remote_code=trust_remote_code,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from tts_generate import __version__
 from tts_generate.loading import FORMAT, builtin_controllers, builtin_folder, load_class
-from tts_generate.schedule import Ends, Schedule, to_json
+from tts_generate.schedule import Ends, Schedule, from_json, to_json
 from tts_generate.search.history import write_whole
 
 
@@ -20,7 +20,8 @@ def write_controller(
 ) -> None:
     """Write the controller `base` with `schedule` as a folder.
 
-    A shipped `base` is named in it, and the folder holds no code; the code of any other is copied.
+    A shipped `base` is named in it, and the folder holds no code; the code of any other is copied. Of a base that holds
+    schedules itself, those that `schedule` does not set are kept.
 
     Args:
         folder: of the new controller; what it held is written over file by file.
@@ -30,9 +31,12 @@ def write_controller(
         description: one sentence.
         provenance: where it comes from, plain JSON values.
     """
-    shipped = base in builtin_controllers()
-    source = builtin_folder(base) if shipped else Path(base).resolve()
+    source = builtin_folder(base) if base in builtin_controllers() else Path(base).resolve()
     _, card = load_class(source)
+    if "builtin" in card:  # schedules of a shipped controller: all of them go into one folder
+        base, schedule = str(card["builtin"]), {**from_json(card.get("knobs", {}), source), **schedule}
+        source = builtin_folder(base)
+    shipped = base in builtin_controllers()
     new: dict[str, Any] = {"format": FORMAT, "api": 1, "name": name, "description": description}
     new |= {"builtin": base} if shipped else {"entry": card["entry"]}
     sha256 = card["sha256"]

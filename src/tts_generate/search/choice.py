@@ -6,9 +6,12 @@ once more with fresh orders of the branches, beside the baselines; held-out stor
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError
@@ -74,6 +77,20 @@ class Measured:
     gain: Gain
     how: Gains = gain_over
 
+    def without(self) -> dict[str, Gain]:
+        """By recording: the gain over all the others; nothing where there is one only."""
+        found = {}
+        for number, recording in enumerate(self.part.recordings):
+            weights = self.part.weights * (np.arange(len(self.part.weights)) != number)
+            if weights.any():
+                found[recording.name] = self.how(self.reference, self.curve, weights / weights.sum())
+        return found
+
+    @property
+    def steady(self) -> float:
+        """The least score, of all recordings and with each left out: a gain that one model makes alone is luck."""
+        return min(gain.score for gain in (self.gain, *self.without().values()))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: its curve, its reference's, and the gain over it, on all recordings and on each."""
         told: dict[str, Any] = {"gain": self.gain.to_dict()}
@@ -86,12 +103,16 @@ class Measured:
             ).to_dict()
             for number, recording in enumerate(self.part.recordings)
         }
+        told["without"] = {name: gain.to_dict() for name, gain in self.without().items()}
         return told
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside."""
+    """The finalist with the best mean of two scores: on the questions it was proposed by, and on those set aside.
+
+    Either score is the least of those with one recording (one model) left out.
+    """
 
     candidate: Proposal
     proposed: Gain
@@ -99,6 +120,8 @@ class Choice:
     selected: Gain
     """On those that no proposal has seen."""
     finalists: int
+    steady: float
+    """The mean of the two scores by which it was chosen, points."""
 
 
 def choose(
@@ -111,28 +134,47 @@ def choose(
 ) -> list[Choice]:
     """Compare the finalists on both parts, each counting the same, with orders that none of them has met; best first.
 
-    The part set aside alone would be fair but small; together they reject what gains on one part only. A finalist
-    whose code fails there is left out, and `failed` is told.
+    All are looked at with a quarter of the orders, and the better quarter again with others and with all. The part set
+    aside alone would be fair but small; together they reject what gains on one part only, and leaving out one recording
+    at a time rejects what gains on one model only. A finalist whose code fails is left out, and `failed` is told.
 
     Raises:
         InputError: nobody is left.
     """
-    choices = []
-    for evaluation in finalists:
-        try:
-            proposed, selected = (
-                contest.measure(part, evaluation.candidate, fidelity).gain for part in (propose, select)
-            )
-        except CandidateError as error:
-            failed(evaluation.candidate, error)
-            continue
-        choices.append(Choice(evaluation.candidate, proposed, selected, len(finalists)))
-    if not choices:
+    early = Fidelity(fidelity.betas, max(1, fidelity.shuffles // 4), fidelity.first_shuffle + fidelity.shuffles)
+    looked = _looks(finalists, propose, select, contest, early, failed)
+    better = {choice.candidate.name for choice in looked[: max(1, -(-len(looked) // 4))]}
+    again = [evaluation for evaluation in finalists if evaluation.candidate.name in better]
+    closer = _looks(again, propose, select, contest, fidelity, failed)
+    if not looked:
         raise InputError(
             f"the search found no candidate to choose: {len(finalists)} came through the rounds, and none of them ran "
             "on the questions set aside. Give it more rounds; its history is kept."
         )
-    return sorted(choices, key=lambda choice: -(choice.proposed.score + choice.selected.score))
+    others = [choice for choice in looked if choice.candidate.name not in better]
+    return [dataclasses.replace(choice, finalists=len(finalists)) for choice in (*closer, *others)]
+
+
+def _looks(
+    finalists: Sequence[Evaluation],
+    propose: Part,
+    select: Part,
+    contest: Contest,
+    fidelity: Fidelity,
+    failed: Callable[[Proposal, CandidateError], None],
+) -> list[Choice]:
+    """One look at each finalist, best first."""
+    choices = []
+    for evaluation in finalists:
+        try:
+            ours = contest.measure(propose, evaluation.candidate, fidelity)
+            set_aside = ours if select is propose else contest.measure(select, evaluation.candidate, fidelity)
+        except CandidateError as error:
+            failed(evaluation.candidate, error)
+            continue
+        steady = (ours.steady + set_aside.steady) / 2
+        choices.append(Choice(evaluation.candidate, ours.gain, set_aside.gain, len(finalists), steady))
+    return sorted(choices, key=lambda choice: -choice.steady)
 
 
 def ablation(

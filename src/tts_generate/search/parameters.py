@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ class ParametersProposer:
     """Proposes schedules of `ranges`, beginning with `starts`; maximises the gain at low and at high costs.
 
     One half of every round comes from the sampler, which explores; the other half are the best so far with one to
-    three of their parameters changed a little, which refines. Both are told to the sampler.
+    three of their parameters changed a little, which refines, and one that is the middle of the best, in which the luck
+    of each is averaged out (as in CMA-ES, Hansen 2016). All are told to the sampler.
 
     Args:
         ranges: by knob, where it may be set.
@@ -60,8 +62,10 @@ class ParametersProposer:
         """The next `count` schedules."""
         first = [(parameters, "start", None) for parameters in self._starts[:count]]
         self._starts = self._starts[count:]
-        nudged = [self._nudged() for _ in range((count - len(first)) // 2)] if self._elite else []
-        told: list[tuple[dict[str, Any], str, str | None]] = [*first, *nudged]
+        told: list[tuple[dict[str, Any], str, str | None]] = list(first)
+        if self._elite:
+            told += [self._nudged() for _ in range((count - len(first)) // 2)]
+            told[-1:] = [(centre([row[2] for row in self._elite], self._distributions), "centre", None)]
         for parameters, _, _ in told:
             self._study.enqueue_trial(parameters)
         told += [({}, "nsga2", None)] * (count - len(told))
@@ -103,6 +107,20 @@ def nudge(value: Any, distribution: Any, rng: random.Random) -> Any:
         moved = value + step * (high - low)
     held = min(max(moved, low), high)
     return round(held) if isinstance(distribution.low, int) else held
+
+
+def centre(rows: Sequence[Mapping[str, Any]], distributions: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean of each parameter, of its logarithm where the distribution has one; the majority of a switch."""
+    found: dict[str, Any] = {}
+    for name, distribution in distributions.items():
+        values = [row[name] for row in rows]
+        if not hasattr(distribution, "low"):
+            found[name] = 2 * sum(values) >= len(values)
+            continue
+        middle = math.exp(statistics.fmean(map(math.log, values))) if distribution.log else statistics.fmean(values)
+        held = min(max(middle, distribution.low), distribution.high)
+        found[name] = round(held) if isinstance(distribution.low, int) else held
+    return found
 
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:

@@ -50,20 +50,39 @@ class Part:
 def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     """(what candidates are proposed and promoted by, what chooses among the best): `share` of the questions chooses.
 
-    A question that several recordings have in common is in the same part of each.
+    With a share of 0 every question does both: where they are few, a candidate that has not seen a third of them is
+    worth less than an estimate that is spared them; then only held-out stores say what a gain is worth elsewhere. A
+    question that several recordings have in common is in the same part of each.
 
     Raises:
-        InputError: there are fewer than two questions.
+        InputError: there are fewer than two questions, or the share is none.
     """
+    if not 0 <= share < 1:
+        raise InputError(f"the share of the questions that only choose must be from 0 to below 1, got {share}.")
     keys = sorted({_key(recorded) for recording in whole.recordings for recorded in recording.questions})
     if len(keys) < 2:
         raise InputError(
             f"the search set holds {len(keys)} question; a search needs 2 or more, some to learn from and others to "
             "choose by. Record more questions, or add stores."
         )
+    if share == 0:
+        return whole, whole
     random.Random(seed).shuffle(keys)
     chosen = set(keys[: max(1, round(share * len(keys)))])
     return _part(whole, set(keys) - chosen), _part(whole, chosen)
+
+
+def folds(whole: Part, count: int, seed: int) -> list[tuple[Part, Part]]:
+    """(the rest, the fold) for each of `count` folds of the questions, every question in one fold.
+
+    Raises:
+        InputError: there are fewer questions than folds.
+    """
+    keys = sorted({_key(recorded) for recording in whole.recordings for recorded in recording.questions})
+    if len(keys) < count:
+        raise InputError(f"the search set holds {len(keys)} questions, fewer than the {count} folds asked for.")
+    random.Random(seed).shuffle(keys)
+    return [(_part(whole, set(keys) - set(keys[k::count])), _part(whole, set(keys[k::count]))) for k in range(count)]
 
 
 def check(recordings: Sequence[Recording]) -> None:

@@ -46,6 +46,8 @@ class Setup:
     """The controller that is to be beaten at equal cost."""
     seed: int = 0
     cost: Cost = "tokens"
+    share: float = 1 / 3
+    """Of the questions that only choose, and are not learnt from; 0: all do both."""
     weights: tuple[float, ...] | None = None
     """How much each store counts; the same if left out."""
     rungs: tuple[Fidelity, ...] = RUNGS
@@ -59,6 +61,7 @@ class Setup:
             "reference": self.reference,
             "seed": self.seed,
             "cost": self.cost,
+            "share": self.share,
             "weights": part.weights.tolist(),
             "stores": {recording.name: fingerprint(recording) for recording in part.recordings},
             "rungs": [[list(rung.betas), rung.shuffles] for rung in self.rungs],
@@ -155,7 +158,7 @@ class Search:
             if store.resolve() in mine:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
         setup = self.setup
-        propose, select = split(self.whole, setup.seed)
+        propose, select = split(self.whole, setup.seed, setup.share)
         way = self._way(say)
         contest = choosing.Contest(way.bench, self.reference, setup.cost, threads, way.gain)
         try:

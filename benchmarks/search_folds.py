@@ -21,12 +21,13 @@ from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.schedule import ranges_of
 from tts_generate.search import Fidelity, best_of
+from tts_generate.search.bench import Families
 from tts_generate.search.choice import Contest, choose
 from tts_generate.search.history import History
+from tts_generate.search.knobs import starts
 from tts_generate.search.loop import ELEVEN, Judge, search
 from tts_generate.search.parameters import ParametersProposer
 from tts_generate.search.questions import Part, folds
-from tts_generate.search.run import starts
 
 FRESH = Fidelity(ELEVEN, 40, 700_000)
 FINALISTS, ROUNDS = 10, 3
@@ -39,15 +40,15 @@ def main(out: Path, rounds: int) -> None:
     ranges = {
         name: room for name, room in ranges_of(kind).items() if name in (*KNOBS.split(","), "price", "length_power")
     }
-    contest = Contest(kind, reference, threads=1)
+    contest = Contest(Families(kind), reference, threads=1)
     told = []
     for number, (rest, fold) in enumerate(folds(whole, 3, seed=0)):
         folder = ROOT / "build" / f"fold{number}"
         shutil.rmtree(folder, ignore_errors=True)
         history = History(folder, {"fold": number})
         proposer = ParametersProposer(ranges, starts(kind, ranges), number)
-        search(Judge(rest, kind, reference, threads=1), proposer, history, seconds=1e9, max_rounds=rounds)
-        chosen = choose(best_of(history.evaluations, FINALISTS), rest, rest, contest, FRESH).candidate
+        search(Judge(rest, Families(kind), reference, threads=1), proposer, history, seconds=1e9, max_rounds=rounds)
+        chosen = choose(best_of(history.evaluations, FINALISTS), rest, rest, contest, FRESH)[0].candidate
         history.close()
         seen, unseen = (contest.measure(part, chosen, FRESH).gain for part in (rest, fold))
         told.append({"candidate": chosen.to_dict(), "searched": seen.to_dict(), "left_out": unseen.to_dict()})

@@ -19,6 +19,7 @@ from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Candidate, Fidelity, Scored, write_controller
+from tts_generate.search.bench import Families
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Curve, gain_over
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
@@ -203,7 +204,7 @@ def test_the_middle_of_the_best_is_inside_and_averages_logarithms() -> None:
 
 def test_a_gain_on_one_recording_alone_is_not_steady(tmp_path: Path) -> None:
     recordings = [Recording.from_store(make_store(tmp_path / f"s{n}", seed=n)) for n in range(3)]
-    contest = Contest(COMPOSED, type(load_controller("asc")), threads=1)
+    contest = Contest(Families(COMPOSED), type(load_controller("asc")), threads=1)
     measured = contest.measure(Part.of(recordings), Candidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0))
     for name, gain in measured.without().items():
         others = Part.of([recording for recording in recordings if recording.name != name])

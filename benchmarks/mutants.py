@@ -1,0 +1,146 @@
+"""Removes one safeguard at a time in a copy of the tree, and runs the test that must fail then.
+
+    python benchmarks/mutants.py [OUT.json] [--only NAME ...]
+
+A mutant is killed when its test fails; one that survives is a safeguard that no test holds. Each test first passes on
+the copy as it is, so that a failure means the mutant. It ends with exit code 1 if a mutant survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE, CRASHES = "tests/trajectories/test_store.py", "tests/trajectories/test_crashes.py"
+CHECK = "tests/trajectories/test_check.py"
+COPIED = ("src", "tests", "controllers", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One safeguard, how it is taken away, and the test that holds it."""
+
+    name: str
+    file: str
+    """Below src/tts_generate."""
+    before: str
+    after: str
+    test: str
+
+
+_CLEARED = (
+    "            os.fsync(self._file)\n        except OSError as error:\n            raise full(self.path, error)"
+)
+_SHARD = "            rows = write_part(map(Trajectory.from_row, self._journal.rows), aside)\n"
+_EARLY = "            os.ftruncate(self._journal._file, 0)\n"
+MUTANTS = [
+    Mutant("journal checksum", "trajectories/journal.py", " and zlib.crc32(payload) == crc", "",
+           f"{STORE}::test_a_flipped_bit_in_the_journal_costs_one_record"),
+    Mutant("writer lock", "trajectories/writers.py", "fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
+           f"{STORE}::test_one_writer_at_a_time"),
+    Mutant("failed append undone", "trajectories/journal.py",
+           "raise full(self.path, error) from error\n        self.end += len(record)", "self.end += len(record)",
+           f"{STORE}::test_a_full_disk_loses_nothing"),
+    Mutant("settings compared", "trajectories/store.py", "    if difference:", "    if False:",
+           f"{STORE}::test_other_settings_are_refused_by_name"),
+    Mutant("sealed keys not sealed again", "trajectories/store.py", "if _key(row) not in sealed]", "]",
+           f"{STORE}::test_killed_between_shard_and_journal_nothing_is_sealed_twice"),
+    Mutant("fit checked before acknowledging", "trajectories/store.py", "            _check_storable(rows)\n", "",
+           f"{STORE}::test_what_cannot_be_sealed_is_not_acknowledged"),
+    Mutant("conflicting branches refused", "trajectories/store.py", "found.setdefault(row.key, row) != row", "False",
+           f"{STORE}::test_a_branch_recorded_twice"),
+    Mutant("damaged journal kept aside", "trajectories/journal.py", "    os.link(path, kept)\n", "",
+           f"{STORE}::test_a_flipped_bit_in_the_journal_costs_one_record"),
+    Mutant("journal cleared under a try", "trajectories/journal.py", _CLEARED, _CLEARED.replace("OSError", "EOFError"),
+           f"{CRASHES}::test_every_call_that_changes_the_disk_fails_once"),
+    Mutant("journal kept until the shard is named", "trajectories/store.py", _SHARD, _SHARD + _EARLY,
+           f"{CRASHES}::test_killed_before_every_call_that_changes_the_disk"),
+    Mutant("rows kept before a shard is moved", "trajectories/check.py", " if rows:\n", " if False:\n",
+           f"{CHECK}::test_a_shard_that_contradicts_another_is_moved_aside"),
+    Mutant("trust gate", "hub/trust.py", "        if trust:\n            return\n", "        return\n",
+           "tests/hub/hostile/test_hostile_repos.py::TestHub::test_without_trust"),
+    Mutant("list of trusted repos", "hub/trust.py", "    if repo_id not in allowed:", "    if False:",
+           "tests/hub/hostile/test_hostile_repos.py::TestHub::test_trust_in_others"),
+    Mutant("hash of the code", "hub/card.py", '    if found != card["sha256"]:', "    if False:",
+           "tests/hub/hostile/test_hostile_repos.py::test_from_a_folder"),
+    Mutant("probe tokens counted", "rules.py", "    state.probe_tokens += probe_tokens\n", "",
+           "tests/core/test_runner.py"),
+]  # fmt: skip
+
+
+def fails(tree: Path, test: str) -> bool:
+    """Whether a test fails on a tree."""
+    quiet = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    environment = {**os.environ, **quiet, "PYTHONPATH": str(tree / "src")}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", test]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{test} does not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return done.returncode == 1
+
+
+def killed(tree: Path, mutant: Mutant) -> bool:
+    """Apply a mutant, run its test, and take it back.
+
+    Raises:
+        ValueError: the safeguard is not, or not once, where the mutant looks for it.
+    """
+    file = tree / "src" / "tts_generate" / mutant.file
+    text = file.read_text("utf-8")
+    if text.count(mutant.before) != 1:
+        raise ValueError(
+            f"{mutant.name}: {mutant.file} holds {mutant.before!r} {text.count(mutant.before)} times, not once."
+        )
+    file.write_text(text.replace(mutant.before, mutant.after), "utf-8")
+    try:
+        return fails(tree, mutant.test)
+    finally:
+        file.write_text(text, "utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Try every mutant, print, and write one JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", nargs="?", type=Path, default=ROOT / "benchmarks" / "results" / "mutants.json")
+    parser.add_argument("--only", nargs="*", default=[])
+    chosen = parser.parse_args(arguments)
+    mutants = [mutant for mutant in MUTANTS if not chosen.only or mutant.name in chosen.only]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, tree / name)
+        for test in sorted({mutant.test for mutant in mutants}):
+            if fails(tree, test):
+                raise RuntimeError(f"{test} fails without any mutant.")
+        for mutant in mutants:
+            dead = killed(tree, mutant)
+            print(f"{'killed  ' if dead else 'SURVIVES'} {mutant.name} ({mutant.test})", flush=True)
+            survivors += [] if dead else [mutant.name]
+    result = {
+        "format": "tts-benchmark/1",
+        "mutants": len(mutants),
+        "killed": len(mutants) - len(survivors),
+        "survivors": survivors,
+    }
+    chosen.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

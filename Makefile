@@ -50,7 +50,7 @@ supply-chain: $(VENV)/developing
 
 # The oldest libraries that are supported, in an environment of their own: transformers 5.17 with huggingface_hub 1.
 # What needs newer ones (the harnesses, trackio) is left out.
-OLDEST := .venv-oldest
+OLDEST := build/oldest
 test-matrix:
 	$(PYTHON) -m venv $(OLDEST)
 	grep -viE '^(transformers|huggingface[-_]hub|tokenizers|safetensors)==' constraints.txt > $(OLDEST)/constraints.txt

@@ -40,9 +40,17 @@ FULL = {
     "threads": 40,
 }
 QUICK = {"kills": 10, "rows": 2, "cut_rows": 2, "cut_step": 25, "flips": 20, "calls": 30, "points": 3, "threads": 4}
-MUST_BE_ZERO = set(
-    "lost unreadable unlike_uninterrupted not_ours silent not_repaired changed caches_left different".split()
-)
+MUST_BE_ZERO = {
+    "lost",
+    "unreadable",
+    "unlike_uninterrupted",
+    "not_ours",
+    "silent",
+    "not_repaired",
+    "changed",
+    "caches_left",
+    "different",
+}
 
 
 def flips(folder: Path, count: int, kind: str) -> dict[str, int]:
@@ -125,6 +133,7 @@ def main(arguments: list[str]) -> int:
         "kills": total(stored, "kills") + stored["kills_at_every_call"]["points"],
         "lost": total(stored, "lost"),
         "unreadable": total(stored, "unreadable"),
+        "repaired": {"tried": total(stored, "named", "harmless"), "failed": total(stored, "not_repaired")},
         "left_behind": left,
         "live": timed(live, size),
     }

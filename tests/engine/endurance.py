@@ -43,7 +43,15 @@ def many_calls(live: Live, calls: int) -> dict[str, Any]:
         if number == calls // 10:
             first = held()
     last = held()
-    return {"calls": calls, "first": first, "last": last, "grown": {name: last[name] - first[name] for name in last}}
+    grown = {name: last[name] - first[name] for name in last}
+    return {
+        "calls": calls,
+        "warm": calls // 10,
+        "first": first,
+        "last": last,
+        "grown": grown,
+        "grown_mb": grown["resident_bytes"] / 1e6,
+    }
 
 
 def two_threads(live: Live, calls: int) -> dict[str, int]:

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "trajectories"), str(ROOT / "tests" / "engine")]
 import crashes  # noqa: E402
 import endurance  # noqa: E402
+import power  # noqa: E402
 from engine_models import make_live  # noqa: E402
 
 FULL = {
@@ -77,6 +78,7 @@ def store(folder: Path, size: dict[str, int]) -> dict[str, Any]:
         "random_kills": crashes.random_kills(folder, size["kills"], seed=1),
         "kills_at_every_call": crashes.kills_at_every_call(folder, size["rows"]),
         "failing_calls": {"kinds": len(crashes.FAILURES), **failures},
+        "power_cuts": power.power_cuts(folder, size["rows"] // 2, 2),
         "journal_cuts": crashes.journal_cuts(folder / "cuts", size["cut_rows"], size["cut_step"]),
         "journal_flips": flips(folder, size["flips"], "journal"),
         "shard_flips": flips(folder, size["flips"], "part"),

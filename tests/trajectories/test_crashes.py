@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import crashes
+import power
 import pytest
 from crashes import MANIFEST, QUESTIONS, ROWS, StoreWriter
 
@@ -51,3 +52,11 @@ def test_flipped_bits_are_named_or_harmless(tmp_path: Path, name: str) -> None:
     found = crashes.flips(tmp_path / "s", random.Random(3).sample(range(bits), 40), name)
     assert found["flips"] == 40
     assert found["silent"] == found["not_repaired"] == 0
+
+
+def test_the_power_goes_at_any_moment(tmp_path: Path) -> None:
+    """And the trial is a trial: it notices when the fsync of a record, a shard, or a name is left out."""
+    found = power.power_cuts(tmp_path, rows=2, seal_every=2)
+    assert found["states"] > 30
+    assert found["lost"] == 0
+    assert found["needed"] >= 5

@@ -44,7 +44,7 @@ _EARLY = "            os.ftruncate(self._journal._file, 0)\n"
 MUTANTS = [
     Mutant("journal checksum", "trajectories/journal.py", " and zlib.crc32(payload) == crc", "",
            f"{STORE}::test_a_flipped_bit_in_the_journal_costs_one_record"),
-    Mutant("fsync of a record", "trajectories/journal.py", "+ written)\n            os.fsync(self._file)\n", "+ written)\n",
+    Mutant("fsync of a record", "trajectories/journal.py", "+ written)\n            os.fsync(self._file)", "+ written)",
            f"{CRASHES}::test_the_power_goes_at_any_moment"),
     Mutant("fsync of the journal's name", "trajectories/journal.py",
            "        sync(path.parent)  # a file whose name is not on the disk is not on the disk\n", "",

@@ -100,6 +100,7 @@ class Disk:
             setattr(os, name, watched(name))
         try:
             yield
+            self.look()
         finally:
             for name in CALLS:
                 setattr(os, name, real[name])

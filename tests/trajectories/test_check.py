@@ -86,6 +86,17 @@ def test_a_shard_cut_short(tmp_path: Path) -> None:
     assert TrajectoryStore.open(tmp_path / "s").trajectories() == ROWS[:11]
 
 
+def test_the_first_of_two_shards_is_lost_and_recorded_again(tmp_path: Path) -> None:
+    """The branches are then those that there were when the second was named; the new shard needs another name."""
+    first, second = recorded(tmp_path / "s", ROWS[:5], ROWS[5:9])
+    first.write_bytes(b"")
+    repair(tmp_path / "s")
+    with StoreWriter.open(tmp_path / "s", GOOD, QUESTIONS) as writer:
+        writer.append(ROWS[:9])
+    assert second.is_file()
+    assert TrajectoryStore.open(tmp_path / "s").trajectories() == ROWS[:9]
+
+
 def test_a_journal_damaged_in_the_middle(tmp_path: Path) -> None:
     recorded(tmp_path / "s", journalled=ROWS[:4])
     journal = tmp_path / "s" / "journal"

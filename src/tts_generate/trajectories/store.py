@@ -236,7 +236,10 @@ class StoreWriter:
         if not self._journal.rows:
             return
         name = hashlib.sha256("".join(map(repr, sorted(self.done))).encode()).hexdigest()[:12]
-        number = len(list(self.path.glob("part-*.parquet")))
+        # One after the last, and no name twice: a shard that was moved aside and is recorded again is not the last one.
+        number = 1 + max(
+            (int(part.name[5:10]) for part in self.path.glob("part-[0-9][0-9][0-9][0-9][0-9]-*")), default=-1
+        )
         target = self.path / f"part-{number:05d}-{name}.parquet"
         aside = target.with_suffix(".tmp")
         try:

@@ -80,13 +80,44 @@ MUTANTS = [
            "tests/hub/hostile/test_hostile_repos.py::TestHub::test_trust_in_others"),
     Mutant("hash of the code", "hub/card.py", '    if found != card["sha256"]:', "    if False:",
            "tests/hub/hostile/test_hostile_repos.py::test_from_a_folder"),
+    Mutant("links out of a folder", "hub/source.py", "if path.resolve().parent != folder:", "if False:",
+           "tests/hub/hostile/test_hostile_repos.py::TestFolders::test_code_by_a_link_out_of_the_folder"),
+    Mutant("branches that look like commits", "hub/client.py", "if snapshot != commit:", "if False:",
+           "tests/hub/hostile/test_hostile_repos.py::TestHub::test_a_branch_that_looks_like_a_commit"),
+    Mutant("size before it is fetched", "hub/fetch.py", "if listed.get(name, 0) > limit:", "if False:",
+           "tests/hub/hostile/test_hostile_repos.py::TestHub::test_a_large_file_is_not_fetched"),
+    Mutant("pins where they are required", "hub/pin.py", 'return value in ("1", "true", "yes")', "return False",
+           "tests/hub/test_trust.py::TestPins::test_where_pins_are_required"),
+    Mutant("hashes of the lock file", "hub/fetch.py", "        if found != expected:", "        if False:",
+           "tests/hub/test_trust.py"),
+    Mutant("hashes of a fetched store", "trajectories/remote.py",
+           "        if sha256_of(folder / name) != sha256:\n            client", "        if False:\n            client",
+           "tests/hub/test_stores_on_the_hub.py::test_a_cached_file_that_was_damaged_is_fetched_again"),
+    Mutant("secrets in what is published", "publish/leaks.py", "if pattern.search(line):", "if False:",
+           "src/tts_generate/publish/leaks.py"),
+    Mutant("writers of an earlier job", "trajectories/writers.py", "        if _alive(seat):", "        if False:",
+           "tests/trajectories/test_writers.py"),
+    Mutant("checksums of shards", "trajectories/parts.py", "page_checksum_verification=True", "memory_map=False",
+           f"{CRASHES}::test_flipped_bits_are_named_or_harmless"),
+    Mutant("a shard's own name", "trajectories/store.py", "        number = 1 + max(", "        number = 0 * max(",
+           f"{CHECK}::test_the_first_of_two_shards_is_lost_and_recorded_again"),
+    Mutant("limit of branches", "processors.py", "min(do.open, self.max_branches - state.opened)", "do.open",
+           "tests/core/test_runner.py::test_max_branches_holds"),
+    Mutant("limit of tokens", "processors.py", "do.steps[i] = min(do.steps[i], spare)", "pass",
+           "tests/core/test_runner.py::test_a_token_budget_holds"),
+    Mutant("limit of money", "search/agent/ledger.py", "        if most > self.left:", "        if False:",
+           "tests/search/test_agent.py::TestBudget::test_it_stops_before_it_is_passed"),
+    Mutant("generated tokens counted", "rules.py", "    state.generated_tokens += generated_tokens\n", "",
+           "tests/core/test_runner.py"),
     Mutant("probe tokens counted", "rules.py", "    state.probe_tokens += probe_tokens\n", "",
+           "tests/core/test_runner.py"),
+    Mutant("wasted tokens are those of pruned branches", "runner.py", "[state.pruned[: state.opened]].sum()", ".sum()",
            "tests/core/test_runner.py"),
 ]  # fmt: skip
 
 
-def fails(tree: Path, test: str) -> bool:
-    """Whether a test fails on a tree."""
+def fails(tree: Path, *tests: str) -> bool:
+    """Whether any of some tests fails on a tree."""
     quiet = {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -94,10 +125,10 @@ def fails(tree: Path, test: str) -> bool:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     environment = {**os.environ, **quiet, "PYTHONPATH": str(tree / "src")}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", test]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
-        raise RuntimeError(f"{test} does not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+        raise RuntimeError(f"{tests} do not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
     return done.returncode == 1
 
 
@@ -134,9 +165,8 @@ def main(arguments: list[str]) -> int:
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, tree / name)
-        for test in sorted({mutant.test for mutant in mutants}):
-            if fails(tree, test):
-                raise RuntimeError(f"{test} fails without any mutant.")
+        if fails(tree, *sorted({mutant.test for mutant in mutants})):
+            raise RuntimeError("a test fails without any mutant; run them in the tree as it is.")
         for mutant in mutants:
             dead = killed(tree, mutant)
             print(f"{'killed  ' if dead else 'SURVIVES'} {mutant.name} ({mutant.test})", flush=True)

@@ -53,7 +53,7 @@ class CheckedStore:
     expected: int
     """Branches of a finished recording; 0 where manifest or questions cannot be read."""
     _kept: dict[Path, list[Trajectory]] = field(repr=False)
-    """Of each file with something wrong, the rows worth keeping."""
+    """Of each file that a repair replaces, the rows worth keeping."""
 
     @property
     def sound(self) -> bool:
@@ -207,7 +207,11 @@ class _Reading:
     def journal(self, file: Path, data: bytes) -> None:
         """Take in a journal's whole records, and look at what is between and behind them."""
         records = list(records_of(data))
-        good, wrong = self._take([Trajectory.from_row(row) for rows, _, _ in records for row in rows])
+        try:
+            good, wrong = self._take([Trajectory.from_row(row) for rows, _, _ in records for row in rows])
+        except StoreFormatError as error:
+            self._wrong(file, str(error), [])
+            return
         end, gaps = 0, 0
         for _, start, stop in records:
             gaps += start - end
@@ -218,6 +222,7 @@ class _Reading:
             wrong = "; ".join(filter(None, [f"{count:,} bytes are damaged, {len(records)} records are whole", wrong]))
         elif rest:
             self._note(file, f"{len(rest):,} bytes at its end are of a record whose writing was cut off")
+            self.kept[file] = good  # a writer cuts them off; whoever repairs keeps them aside
         if wrong:
             self._wrong(file, wrong, good)
 

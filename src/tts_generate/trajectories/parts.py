@@ -38,8 +38,8 @@ def read_part(part: Path) -> list[Trajectory]:
         raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}.")
     try:
         return from_table(table)
-    except (TypeError, UnicodeDecodeError) as error:
-        raise StoreFormatError(f"shard {part} holds rows that are no trajectories ({error}).") from error
+    except (StoreFormatError, UnicodeDecodeError) as error:
+        raise StoreFormatError(f"shard {part} holds rows that are no trajectories: {error}") from error
 
 
 def write_part(rows: Iterable[Trajectory], path: Path) -> int:

@@ -207,11 +207,14 @@ class _Reading:
     def journal(self, file: Path, data: bytes) -> None:
         """Take in a journal's whole records, and look at what is between and behind them."""
         records = list(records_of(data))
-        try:
-            good, wrong = self._take([Trajectory.from_row(row) for rows, _, _ in records for row in rows])
-        except StoreFormatError as error:
-            self._wrong(file, str(error), [])
-            return
+        rows, foreign = [], ""
+        for row in (row for record, _, _ in records for row in record):
+            try:
+                rows.append(Trajectory.from_row(row))
+            except StoreFormatError as error:
+                foreign = str(error)
+        good, wrong = self._take(rows)
+        wrong = foreign or wrong
         end, gaps = 0, 0
         for _, start, stop in records:
             gaps += start - end

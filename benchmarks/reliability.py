@@ -40,7 +40,17 @@ FULL = {
     "points": 12,
     "threads": 40,
 }
-QUICK = {"kills": 10, "rows": 2, "cut_rows": 2, "cut_step": 25, "flips": 20, "calls": 30, "points": 3, "threads": 4}
+QUICK = {
+    "kills": 10,
+    "rows": 2,
+    "fail_rows": 1,
+    "cut_rows": 2,
+    "cut_step": 25,
+    "flips": 20,
+    "calls": 30,
+    "points": 3,
+    "threads": 4,
+}
 MUST_BE_ZERO = {
     "lost",
     "unreadable",
@@ -72,7 +82,7 @@ def store(folder: Path, size: dict[str, int]) -> dict[str, Any]:
     """The recording store under every kind of crash."""
     failures: dict[str, int] = {}
     for failure in crashes.FAILURES:
-        for name, number in crashes.every_call_fails(folder, size["rows"], failure).items():
+        for name, number in crashes.every_call_fails(folder, size["fail_rows"], failure).items():
             failures[name] = failures.get(name, 0) + number
     return {
         "random_kills": crashes.random_kills(folder, size["kills"], seed=1),

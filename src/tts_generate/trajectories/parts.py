@@ -29,13 +29,13 @@ def read_part(part: Path) -> list[Trajectory]:
     """
     try:
         table = pq.read_table(part, page_checksum_verification=True)
-        other = [] if table.schema.equals(SCHEMA, check_metadata=False) else table.column_names
+        other = None if table.schema.equals(SCHEMA, check_metadata=False) else table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreFormatError(
             f"shard {part} cannot be read ({str(error).partition(chr(10))[0]}). Move it aside (tts-generate store "
             "repair) and record again: the same command fills in what is missing."
         ) from error
-    if other:
+    if other is not None:
         raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(other)}.")
     try:
         return from_table(table)

@@ -33,12 +33,13 @@ from engine_models import make_live  # noqa: E402
 FULL = {
     "kills": 500,
     "rows": 8,
-    "cut_rows": 6,
+    "fail_rows": 2,
+    "cut_rows": 4,
     "cut_step": 1,
-    "flips": 1000,
+    "flips": 300,
     "calls": 1000,
-    "points": 12,
-    "threads": 40,
+    "points": 8,
+    "threads": 20,
 }
 QUICK = {
     "kills": 10,

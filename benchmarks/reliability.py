@@ -102,7 +102,7 @@ def live(size: dict[str, int]) -> dict[str, Any]:
     return {
         "many_calls": endurance.many_calls(model, size["calls"]),
         "interrupted": endurance.interrupted_calls(model, size["points"]),
-        "two_threads": endurance.two_threads(model, size["threads"]),
+        "two_threads": endurance.two_threads(model, make_live("qwen3"), size["threads"]),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import endurance
-from engine_models import Live
+from engine_models import Live, make_live
 
 
 def test_many_calls_hold_no_more_than_few(qwen: Live) -> None:
@@ -21,5 +21,5 @@ def test_an_exception_anywhere_leaves_everything_as_it_was(qwen: Live) -> None:
 
 
 def test_two_threads_answer_as_one_does(qwen: Live) -> None:
-    found = endurance.two_threads(qwen, 6)
-    assert found == {"calls": 6, "different": 0, "threads_left": found["threads_left"]}
+    found = endurance.two_threads(qwen, make_live("qwen3"), 3)
+    assert found == {"calls": 6, "different": 0}

@@ -16,7 +16,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from tts_generate.errors import CandidateError, ControllerError, UnknownNameError
-from tts_generate.import_rules import check_source, parse
+from tts_generate.import_rules import MAX_SOURCE, check_source, parse
 from tts_generate.schedule import from_json
 
 FORMAT = "tts-controller/1"

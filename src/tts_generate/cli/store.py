@@ -1,16 +1,21 @@
-"""`tts-generate store push | pull`: trajectory stores as datasets of the Hub."""
+"""`tts-generate store push | pull | check | repair`: trajectory stores as datasets of the Hub, and their health."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tts_generate.cli.base import Store, app, console, guarded
 from tts_generate.errors import InputError
 
-stores = typer.Typer(help="Share trajectory stores as datasets of the Hub.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tts_generate.trajectories import CheckedStore
+
+stores = typer.Typer(
+    help="Share trajectory stores as datasets of the Hub; check and repair them.", no_args_is_help=True
+)
 app.add_typer(stores, name="store")
 Repo = Annotated[str, typer.Argument(help="A dataset of the Hub: user/name.")]
 
@@ -64,3 +69,42 @@ def pull(
         raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
     store = run(repo.repo_id, out, revision=repo.revision)
     console.print(f"{len(store.trajectories())} branches of {len(store.questions)} questions in {out}", soft_wrap=True)
+
+
+@stores.command()
+@guarded
+def check(store: Store) -> None:
+    """Read every file of a store and say what is wrong with which; writes nothing. Exit code 1 if anything is."""
+    from tts_generate.trajectories import check as run
+
+    found = run(store)
+    _show(found)
+    if not found.sound:
+        console.print(f"tts-generate store repair {store} keeps what can be read.", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@stores.command()
+@guarded
+def repair(store: Store) -> None:
+    """Keep every branch that can be read and move damaged files aside; nothing is deleted."""
+    from tts_generate.trajectories import repair as run
+
+    before, after = run(store)
+    for finding in before.findings if before is not after else ():
+        if finding.wrong:
+            console.print(f"mended: {finding}", highlight=False, markup=False, soft_wrap=True)
+    _show(after)
+    if after.branches < after.expected:
+        console.print("Run the command that recorded it again: it fills in what is missing.", highlight=False)
+
+
+def _show(found: CheckedStore) -> None:
+    for finding in found.findings:
+        kind = "WRONG" if finding.wrong else "note"
+        console.print(f"{kind}: {finding}", highlight=False, markup=False, soft_wrap=True)
+    of = f" of {found.expected}" if found.expected else ""
+    verdict = "nothing is wrong" if found.sound else "damaged"
+    console.print(
+        f"{found.path}: {verdict}; {found.branches}{of} branches can be read", highlight=False, soft_wrap=True
+    )

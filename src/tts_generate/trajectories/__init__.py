@@ -1,8 +1,20 @@
 """Trajectories: branches recorded to their end, in stores that replay and people read."""
 
 from tts_generate.trajectories.autotts import import_autotts
+from tts_generate.trajectories.health import CheckedStore, check, repair
 from tts_generate.trajectories.remote import pull
 from tts_generate.trajectories.schema import Manifest, Question, Trajectory
 from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
 
-__all__ = ["Manifest", "Question", "StoreWriter", "Trajectory", "TrajectoryStore", "import_autotts", "pull"]
+__all__ = [
+    "CheckedStore",
+    "Manifest",
+    "Question",
+    "StoreWriter",
+    "Trajectory",
+    "TrajectoryStore",
+    "check",
+    "import_autotts",
+    "pull",
+    "repair",
+]

@@ -8,6 +8,7 @@ which is passed over. Damage before that costs the records it hits and no others
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,10 +28,19 @@ _START = b"[{"
 
 def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
     """Every whole record of a journal with where it starts and ends, in bytes; nothing if there is no journal."""
+    yield from records_of(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A journal as it stands; b"" if there is none."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return
+        return b""
+
+
+def records_of(data: bytes) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
+    """Every whole record of a journal's bytes, with where it starts and ends."""
     offset = 0
     while offset >= 0:
         payload = _record(data, offset)
@@ -63,6 +73,11 @@ def _record(data: bytes, offset: int) -> bytes:
     return payload if whole else b""
 
 
+def torn(rest: bytes) -> bool:
+    """Whether what follows a journal's last whole record is shorter than it says, as a cut-off write leaves it."""
+    return len(rest) < _HEAD.size or len(rest) < _HEAD.size + _HEAD.unpack_from(rest)[0]
+
+
 class Journal:
     """A journal open for writing; a torn tail is cut off, and a damaged journal is first copied aside."""
 
@@ -76,30 +91,19 @@ class Journal:
             self.rows += rows
             self.end = end
         if damaged:
-            self._mend()
+            kept = replace_journal(path, self.rows)
+            self.end = path.stat().st_size
+            logger.warning(
+                "%s was damaged; %d whole records were kept, the damaged file is %s. "
+                "What is missing is recorded again.",
+                path,
+                len(self.rows),
+                kept,
+            )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, self.end)
         os.fsync(self._file)
-
-    def _mend(self) -> None:
-        """Replace the journal by its whole records; the damaged one stays beside it, whole."""
-        number = len(list(self.path.parent.glob(f"{self.path.name}.damaged-*")))
-        kept = self.path.with_name(f"{self.path.name}.damaged-{number}")
-        record = _pack(self.rows)
-        aside = self.path.with_suffix(".tmp")
-        with open(aside, "wb") as file:
-            file.write(record)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(self.path, kept)
-        os.replace(aside, self.path)
-        self.end = len(record)
-        logger.warning(
-            "%s was damaged; %d whole records were kept, the damaged file is %s. What is missing is recorded again.",
-            self.path,
-            len(self.rows),
-            kept,
-        )
+        sync(path.parent)  # a file whose name is not on the disk is not on the disk
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write one record and wait until it is on the disk; after an error the journal is what it was before.
@@ -114,21 +118,57 @@ class Journal:
                 written += os.pwrite(self._file, record[written:], self.end + written)
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self.end)
+            with contextlib.suppress(OSError):  # it stays as a record nobody was told of, and the next one is over it
+                os.ftruncate(self._file, self.end)
             raise full(self.path, error) from error
         self.end += len(record)
         self.rows += rows
 
     def clear(self) -> None:
-        """Forget everything: it has been sealed elsewhere."""
-        os.ftruncate(self._file, 0)
-        os.fsync(self._file)
-        self.end = 0
-        self.rows = []
+        """Forget everything: it has been sealed elsewhere.
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        try:
+            os.ftruncate(self._file, 0)
+            self.end = 0
+            self.rows = []
+            os.fsync(self._file)
+        except OSError as error:
+            raise full(self.path, error) from error
 
     def close(self) -> None:
         """Close the file; what was appended stays."""
         os.close(self._file)
+
+
+def replace_journal(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Replace a journal by one of these rows; where the old one stays, whole, beside it."""
+    kept = free_name(path)
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(_pack(rows) if rows else b"")
+    sync(aside)
+    os.link(path, kept)
+    os.replace(aside, path)
+    sync(path.parent)
+    return kept
+
+
+def free_name(path: Path) -> Path:
+    """Where a damaged file goes: beside where it was, over nothing."""
+    taken = {file.name for file in path.parent.glob(f"{path.name}.damaged-*")}
+    number = next(n for n in range(len(taken) + 1) if f"{path.name}.damaged-{n}" not in taken)
+    return path.with_name(f"{path.name}.damaged-{number}")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _pack(rows: list[dict[str, Any]]) -> bytes:

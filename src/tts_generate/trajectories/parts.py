@@ -29,14 +29,18 @@ def read_part(part: Path) -> list[Trajectory]:
     """
     try:
         table = pq.read_table(part, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        other = None if table.schema.equals(SCHEMA, check_metadata=False) else table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreFormatError(
-            f"shard {part} cannot be read ({str(error).splitlines()[0]}). Move it aside and record again: the same "
-            "command fills in what is missing."
+            f"shard {part} cannot be read ({str(error).partition(chr(10))[0]}). Move it aside (tts-generate store "
+            "repair) and record again: the same command fills in what is missing."
         ) from error
-    if not table.schema.equals(SCHEMA, check_metadata=False):
-        raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(table.column_names)}.")
-    return from_table(table)
+    if other is not None:
+        raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(other)}.")
+    try:
+        return from_table(table)
+    except (StoreFormatError, UnicodeDecodeError) as error:
+        raise StoreFormatError(f"shard {part} holds rows that are no trajectories: {error}") from error
 
 
 def write_part(rows: Iterable[Trajectory], path: Path) -> int:

@@ -113,9 +113,16 @@ class Trajectory:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
-        """The trajectory of a parquet or journal row."""
+        """The trajectory of a parquet or journal row.
+
+        Raises:
+            StoreFormatError: fields are missing, unknown or empty that must not be, or do not belong together.
+        """
         values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise StoreFormatError(f"a row is no trajectory ({error}).") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from tts_generate.errors import StoreError, StoreFormatError
 from tts_generate.hub.names import repo_of
-from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal
+from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal, sync
 from tts_generate.trajectories.parts import read_parts, write_part
 from tts_generate.trajectories.remote import fetch
 from tts_generate.trajectories.schema import (
@@ -174,7 +174,9 @@ class StoreWriter:
         """
         path = Path(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                sync(path.absolute().parent)
             seat = Seat(path, 0)
         except OSError as error:
             raise StoreError(f"cannot write to {path}: {error.strerror}.") from error
@@ -234,17 +236,20 @@ class StoreWriter:
         if not self._journal.rows:
             return
         name = hashlib.sha256("".join(map(repr, sorted(self.done))).encode()).hexdigest()[:12]
-        number = len(list(self.path.glob("part-*.parquet")))
+        # One after the last, and no name twice: a shard that was moved aside and is recorded again is not the last one.
+        number = 1 + max(
+            (int(part.name[5:10]) for part in self.path.glob("part-[0-9][0-9][0-9][0-9][0-9]-*")), default=-1
+        )
         target = self.path / f"part-{number:05d}-{name}.parquet"
         aside = target.with_suffix(".tmp")
         try:
             rows = write_part(map(Trajectory.from_row, self._journal.rows), aside)
-            _sync(aside)
+            sync(aside)
             if pq.read_table(aside, page_checksum_verification=True).num_rows != rows:
                 raise StoreError(f"{aside} does not read back as it was written; the disk may be failing.")
             os.link(aside, target)
             aside.unlink()
-            _sync(self.path)
+            sync(self.path)
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise full(target, error) from error
@@ -344,9 +349,9 @@ def _check_settings(store: TrajectoryStore, manifest: Manifest) -> None:
 def _write_text(path: Path, text: str) -> None:
     aside = path.with_suffix(".tmp")
     aside.write_text(text, "utf-8")
-    _sync(aside)
+    sync(aside)
     aside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _read_text(path: Path) -> str:
@@ -354,11 +359,3 @@ def _read_text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreFormatError(f"{path} cannot be read: {error}.") from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -40,6 +40,17 @@ _PARSING = threading.Lock()
 """CPython 3.11 counts the depth of `ast.parse` for all threads together, and fails when two parse at once."""
 
 
+def parse(source: bytes) -> ast.Module:
+    """The syntax tree of a controller's code, whatever other threads load meanwhile.
+
+    Raises:
+        SyntaxError: it is no Python.
+        UnicodeDecodeError: it is no text.
+    """
+    with _PARSING:
+        return ast.parse(source.decode("utf-8"), "controller.py")
+
+
 def check_source(source: bytes) -> None:
     """Refuse code that breaks a rule.
 
@@ -53,8 +64,7 @@ def check_source(source: bytes) -> None:
     if len(source) > MAX_SOURCE:
         raise _broken(None, f"the code has {len(source)} bytes; at most {MAX_SOURCE} are read")
     try:
-        with _PARSING:
-            tree = ast.parse(source.decode("utf-8"), "controller.py")
+        tree = parse(source)
     except UnicodeDecodeError as error:
         raise _broken(None, f"the code is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -16,7 +16,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from tts_generate.errors import CandidateError, ControllerError, UnknownNameError
-from tts_generate.import_rules import MAX_SOURCE, check_source
+from tts_generate.import_rules import MAX_SOURCE, check_source, parse
 from tts_generate.schedule import from_json
 
 FORMAT = "tts-controller/1"
@@ -101,7 +101,7 @@ def check_code(card: Card, code: bytes, where: object) -> None:
     except CandidateError as error:
         raise ControllerError(f"{where}: {error}") from None
     class_name = entry_of(card)[1]
-    if not any(isinstance(node, ast.ClassDef) and node.name == class_name for node in ast.parse(code).body):
+    if not any(isinstance(node, ast.ClassDef) and node.name == class_name for node in parse(code).body):
         _refuse(where, f"it has no class {class_name!r}, which controller.json names")
 
 

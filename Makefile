@@ -31,7 +31,6 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/replay_published.py
 	$(BIN)/python benchmarks/replay.py benchmarks/results/replay.json
 	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_cpu.json --device cpu
-	$(BIN)/python benchmarks/engine.py benchmarks/results/engine_quick.json --quick
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py

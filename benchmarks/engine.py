@@ -229,7 +229,7 @@ def sampling(top_k: int | None = 20, rows: int = 64, vocabulary: int = 151_936) 
     cut = [TopKLogitsWarper(top_k)] if top_k else []
     processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), *cut, TopPLogitsWarper(0.95)])
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0)) * 2
-    logits[:, :20] += 8  # as of a model: most of the mass on few tokens
+    logits[:, :20] += 8  # most of the mass is on few tokens, but not top_p's share: without top-k, the worst case
     keys = torch.tensor([branch_key(0, [1], branch) for branch in range(rows)])
     sampler, places = Sampler(processors), torch.zeros(rows, dtype=torch.long)
 

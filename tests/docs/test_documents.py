@@ -27,6 +27,7 @@ ELSEWHERE = {
     "stores-on-the-hub.md": "tests/hub/test_docs_of_stores.py",
     "harnesses.md": "tests/harness/test_examples.py",
     "search-agent.md": "tests/search/test_agent.py",
+    "serving.md": "tests/server/test_page.py",
 }
 """Pages whose blocks need more than an empty folder (a Hub, a provider, a harness), and the tests that run them."""
 AWAITED: set[str] = set()

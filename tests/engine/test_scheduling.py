@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,13 @@ def test_out_of_memory_while_first_tokens_are_drawn(qwen: Live) -> None:
     assert calls > 3
     for mine, theirs in zip(output.branches, usual.branches, strict=True):
         assert [(a.token_ids, a.probe_answers) for a in mine] == [(b.token_ids, b.probe_answers) for b in theirs]
+
+
+def test_one_model_in_several_threads() -> None:
+    """Calls take turns with the model; each gives what it gives alone."""
+    live = make_live("qwen3")
+    alone = [live.run(question, beta=0.2).branches for question in QUESTIONS]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda question: live.run(question, beta=0.2).branches, QUESTIONS))
+            assert found == alone

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from tts_generate.engine.attention import attending, knows_spans
+from tts_generate.engine.attention import NAME, attending, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
 from tts_generate.engine.processes import input_device
@@ -231,7 +231,7 @@ def check_model(model: PreTrainedModel) -> None:
             "'autotts' knows full, sliding-window and linear attention, state-space and convolution layers."
         )
     attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", NAME):  # ours, while another thread is in a pass
         raise UnsupportedError(
             f"{name} uses {attention!r} attention, which takes no mask per row; load it with "
             "attn_implementation='sdpa' (or call model.set_attn_implementation('sdpa'))."

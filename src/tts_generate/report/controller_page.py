@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-from tts_generate.errors import TTSError
+from tts_generate.report.templating import fill
 
 
 def controller_page(
@@ -24,14 +23,9 @@ def controller_page(
     Raises:
         TTSError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise TTSError("the page of a controller needs jinja2: pip install 'tts-generate[report]'.") from error
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown
-    environment.filters |= {"cell": _cell, "percent": _percent, "points": _points}
-    template = (files("tts_generate.report") / "templates" / "controller.md").read_text("utf-8")
-    return environment.from_string(template).render(
+    return fill(
+        "controller.md",
+        {"cell": _cell, "percent": _percent, "points": _points},
         card=card,
         evaluation=evaluation,
         repo_id=repo_id,

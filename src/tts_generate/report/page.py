@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-from tts_generate.errors import TTSError
 from tts_generate.report import chart
 from tts_generate.report.frontier import Point
 from tts_generate.report.lanes import parcel
+from tts_generate.report.templating import fill, markup
 from tts_generate.trace import Trace
 
 _LONGEST = 4000
@@ -95,7 +94,7 @@ def render(page: Page) -> str:
         }
         for measured in page.measured
     ]
-    return _render("page.html", page=page, parts=parts, chart=chart, viewer=viewer(page))
+    return fill("page.html", page=page, parts=parts, chart=chart, viewer=markup(viewer(page)))
 
 
 def viewer(page: Page) -> str:
@@ -109,7 +108,7 @@ def viewer(page: Page) -> str:
             text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
             row = {"name": asked.name, "text": text, "gold": asked.gold, "answers": answers, "traces": traces}
             watched.append({**row, "data": data})
-    return _render("viewer.html", watched=watched) if watched else ""
+    return fill("viewer.html", watched=watched) if watched else ""
 
 
 def _knobs(trace: Trace) -> str:
@@ -117,27 +116,3 @@ def _knobs(trace: Trace) -> str:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in trace.controller["knobs"].items()
     )
-
-
-def _render(template: str, **values: Any) -> str:
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError as error:
-        raise TTSError("the report needs jinja2: pip install 'tts-generate[report]'.") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tts_generate.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    ours = files("tts_generate.report") / "templates"
-
-    def text_of(name: str) -> markupsafe.Markup:
-        """A style sheet or script of ours, as it is."""
-        return markupsafe.Markup((ours / name).read_text("utf-8"))
-
-    if "viewer" in values:
-        values["viewer"] = markupsafe.Markup(values["viewer"])  # rendered, and escaped, by this very function
-    return environment.get_template(template).render(text_of=text_of, **values)

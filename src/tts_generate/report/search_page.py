@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import TTSError
 from tts_generate.report.frontier import Point, plot_frontier
+from tts_generate.report.templating import fill, markup
 
 
 def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, best: Path) -> str:
@@ -23,21 +22,14 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
     Raises:
         TTSError: jinja2 or matplotlib is not installed.
     """
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError as error:
-        raise TTSError("the report needs jinja2: pip install 'tts-generate[report]'.") from error
-    template = (files("tts_generate.report") / "templates" / "search.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     reference = result["settings"]["reference"]
     searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
     parts = [_part("Search set, fresh orders of the branches", searched, reference)]
     if held_out:
         parts.append(_part("Held out", held_out, reference))
     for part in parts:
-        part["plot"] = markupsafe.Markup(part["plot"])  # our own SVG
-    return environment.from_string(template).render(result=result, held_out=held_out, parts=parts, best=best)
+        part["plot"] = markup(part["plot"])
+    return fill("search.html", result=result, held_out=held_out, parts=parts, best=best)
 
 
 def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], reference: str) -> list[Point]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tts_generate.errors import TTSError
+from tts_generate.report.templating import fill
 
 
 def store_page(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, repo_id: str, own_words: str) -> str:
@@ -22,16 +21,8 @@ def store_page(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, repo_
     Raises:
         TTSError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise TTSError("the page of a store needs jinja2: pip install 'tts-generate[report]'.") from error
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown
-    environment.filters |= {"count": _count, "code": _code, "percent": _percent}
-    template = (files("tts_generate.report") / "templates" / "store.md").read_text("utf-8")
-    return environment.from_string(template).render(
-        summary=summary, manifest=manifest, repo_id=repo_id, own_words=own_words
-    )
+    filters: dict[str, Callable[..., str]] = {"count": _count, "code": _code, "percent": _percent}
+    return fill("store.md", filters, summary=summary, manifest=manifest, repo_id=repo_id, own_words=own_words)
 
 
 def _count(number: float) -> str:

@@ -1,0 +1,53 @@
+"""Fills in the templates of `templates/`: the one place that knows jinja2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from tts_generate.errors import TTSError
+
+
+def fill(template: str, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any) -> str:
+    """The text of a template; in HTML, values are escaped, unless they are `markup`.
+
+    Args:
+        template: its file name; by its ending it is HTML or Markdown.
+        filters: functions that it may use.
+        **values: what it names; to name anything else is an error.
+
+    Raises:
+        TTSError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise TTSError("reports and pages need jinja2: pip install 'tts-generate[report]'.") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tts_generate.report"),
+        autoescape=template.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template).render(text_of=text_of, **values)
+
+
+def markup(text: str) -> Any:
+    """HTML or SVG of ours, which is not escaped.
+
+    Raises:
+        TTSError: jinja2 is not installed.
+    """
+    try:
+        import markupsafe
+    except ImportError as error:
+        raise TTSError("reports and pages need jinja2: pip install 'tts-generate[report]'.") from error
+    return markupsafe.Markup(text)
+
+
+def text_of(name: str) -> Any:
+    """A style sheet or script of ours, as it is."""
+    return markup((files("tts_generate.report") / "templates" / name).read_text("utf-8"))

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -109,6 +109,12 @@ def attend(
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.Lock] = WeakKeyDictionary()
 
 
+def attention_of(config: PreTrainedConfig) -> str:
+    """The attention that a text model's config asks for, also while another thread's pass has put ours in."""
+    asked = str(config._attn_implementation)
+    return "sdpa" if asked == NAME else asked
+
+
 def knows_spans(model: PreTrainedModel) -> bool:
     """Whether the model's layers call whatever attention its config names, and now call sdpa.
 
@@ -117,7 +123,7 @@ def knows_spans(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config(decoder=True)
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    return bool(model._supports_attention_backend) and config._attn_implementation in ("sdpa", NAME)
+    return bool(model._supports_attention_backend) and attention_of(config) == "sdpa"
 
 
 @contextmanager

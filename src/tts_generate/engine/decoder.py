@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from tts_generate.engine.attention import NAME, attending, knows_spans
+from tts_generate.engine.attention import attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
 from tts_generate.engine.processes import input_device
@@ -31,7 +31,7 @@ from tts_generate.engine.states import (
     sequence_layers,
     slot_layers,
 )
-from tts_generate.engine.static import Inputs, StaticShapes
+from tts_generate.engine.static import Inputs, StaticShapes, grid_of
 from tts_generate.errors import UnsupportedError
 
 
@@ -101,8 +101,8 @@ class Decoder:
         """
         if self.states:
             return self._run_in_turns(tokens, plan)
-        if self.static is not None and (cells := self.static.cells(plan)) is not None:
-            return self.static.run(tokens, plan, cells)
+        if self.static is not None and (grid := grid_of(plan)) is not None:
+            return self.static.run(tokens, plan, grid)
         last = torch.from_numpy(plan.last).to(tokens.device)
         if not self.packed:
             return self._run_apart(tokens, plan).index_select(0, last)
@@ -230,8 +230,8 @@ def check_model(model: PreTrainedModel) -> None:
             f"{name} has layers with a {', '.join(sorted(unknown))}, whose branches cannot be kept apart. strategy="
             "'autotts' knows full, sliding-window and linear attention, state-space and convolution layers."
         )
-    attention = config._attn_implementation
-    if attention not in ("sdpa", "eager", NAME):  # ours, while another thread is in a pass
+    attention = attention_of(config)
+    if attention not in ("sdpa", "eager"):
         raise UnsupportedError(
             f"{name} uses {attention!r} attention, which takes no mask per row; load it with "
             "attn_implementation='sdpa' (or call model.set_attn_implementation('sdpa'))."

@@ -43,6 +43,29 @@ class Inputs:
     """(N, V), where a graph writes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the tokens of a pass stand in a grid of rows x queries."""
+
+    cells: np.ndarray
+    """(N,) the place of each; what only fills the pass has none."""
+    queries: int
+
+
+def grid_of(plan: Pass) -> Grid | None:
+    """The grid of a pass in which no row feeds more than a token of its branch and one of its probe; None of others."""
+    count = int(plan.last[-1]) + 1
+    slots, probing = plan.slots[:count], plan.probing[:count]
+    per_row = np.bincount(slots)
+    queries = int(per_row.max())
+    if queries > 2:
+        return None
+    second = probing & (per_row[slots] == 2)
+    if np.bincount(2 * slots + second).max() > 1:  # two tokens of the same probe
+        return None
+    return Grid(slots * queries + second, queries)
+
+
 class StaticShapes:
     """Runs passes that fit a size in that size; with a CUDA device, as captured graphs.
 
@@ -57,25 +80,9 @@ class StaticShapes:
         self.sizes: dict[tuple[int, int, int], Inputs] = {}
         self._version = cache.version
 
-    def cells(self, plan: Pass) -> np.ndarray | None:
-        """(N,) the place of each of a pass's tokens in a grid of rows x queries; None if it does not fit in one."""
-        count = int(plan.last[-1]) + 1
-        slots = plan.slots[:count]
-        per_row = np.bincount(slots)
-        if per_row.max() > 2:
-            return None
-        second = np.zeros(count, np.int64)
-        if per_row.max() == 2:
-            second[plan.probing[:count] & (per_row[slots] == 2)] = 1
-            if np.bincount(2 * slots + second).max() > 1:  # two tokens of the same probe
-                return None
-        cells: np.ndarray = slots * per_row.max() + second
-        return cells
-
-    def run(self, tokens: Tensor, plan: Pass, cells: np.ndarray) -> Tensor:
-        """Feed a pass whose tokens have these cells; (K, V) float32 logits of `plan.last`."""
-        count = len(cells)
-        queries = int(np.bincount(plan.slots[:count]).max())
+    def run(self, tokens: Tensor, plan: Pass, grid: Grid) -> Tensor:
+        """Feed a pass whose tokens stand in this grid; (K, V) float32 logits of `plan.last`."""
+        cells, queries, count = grid.cells, grid.queries, len(grid.cells)
         rows = min(_size(int(plan.slots[:count].max()) + 1, _ROWS), self.cache.rows)
         width = min(_size(int(plan.columns[:count].max()) + 1, _WIDTH), self.cache.capacity)
         inputs = self._inputs(rows, queries, width, plan.gap)

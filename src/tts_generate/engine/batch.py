@@ -84,8 +84,24 @@ class Batch:
         if job.probe is not None:
             self.probing.append(job)
         if not job.begun:
-            job.begun, job.before = True, len(job.branch.ids)
+            job.begun = True
             self._progress(job)
+
+    def take_over(self, job: Job) -> bool:
+        """Have a job go on from where another, that nobody had asked for, is at work on its branch; False if none is."""
+        slot = job.branch.slot
+        other = None if slot is None else self.rows.jobs[slot]
+        if other is None:
+            return False
+        job.begun, job.probe = True, other.probe
+        self.rows.jobs[slot] = job
+        self.probing = [job if each is other else each for each in self.probing]
+        return True
+
+    def pause(self, job: Job) -> None:
+        """Give up a job that nobody has asked for; its branch keeps its row, and what was decoded."""
+        self._drop_probe(job)
+        self._wait(job.branch.row)
 
     def save(self, branch: Branch) -> Saved:
         """Take a branch out of its row with everything that `restore` needs to go on."""
@@ -230,7 +246,7 @@ class Batch:
                 if isinstance(begun, Probe):
                     self._begin(job, begun)
                     return
-                job.branch.probes.append(begun)
+                job.branch.heard.append(begun)
             if stop >= job.target:
                 self._complete(job)
                 return
@@ -259,8 +275,7 @@ class Batch:
 
     def _end_probe(self, job: Job, record: ProbeRecord) -> None:
         """Keep the probe's answer, forget its tokens, and go on with the branch."""
-        job.branch.probes.append(record)
-        job.probe_tokens += record.tokens
+        job.branch.heard.append(record)
         job.probe = None
         self.probing.remove(job)
         if len(job.branch.ids) >= job.target:
@@ -278,7 +293,10 @@ class Batch:
         """A branch has come to its end: take its last tokens and read its answer."""
         branch, rows = job.branch, self.rows
         if math.isnan(rows.logprobs[branch.row, count - 1]):
-            self.broken.append(job)
+            if job.ahead:  # it is told once it is asked for
+                self._wait(branch.row)
+            else:
+                self.broken.append(job)
             return
         self._take(job, count)
         if branch.ids[-1] in self.settings.eos_token_ids:
@@ -292,7 +310,10 @@ class Batch:
 
     def _complete(self, job: Job) -> None:
         """The branch waits in its row for what is decided."""
-        slot = job.branch.row
+        self._wait(job.branch.row)
+        if not job.ahead:
+            self.completed.append(job)
+
+    def _wait(self, slot: int) -> None:
         self.rows.jobs[slot] = None
         self.rows.working[slot] = self.rows.feeding[slot] = False
-        self.completed.append(job)

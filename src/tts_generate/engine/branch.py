@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tts_generate.answers import AnswerFormat
@@ -30,10 +30,15 @@ class Branch:
     order: tuple[int, int] = (0, 0)
     """Its question's place in the call, and its own in the order of opening."""
     ids: list[int] = field(default_factory=list)
-    """Tokens that count; what is drawn ahead of a decision is not among them."""
+    """Tokens decoded; what is drawn while a probe is under way is not among them."""
+    read: int = 0
+    """Tokens that were asked for; those behind them were decoded ahead of a decision."""
     finish_reason: str | None = None
     final_answer: str | None = None
     probes: list[ProbeRecord] = field(default_factory=list)
+    """Those that were asked for."""
+    heard: list[ProbeRecord] = field(default_factory=list)
+    """Those that nobody has asked for yet."""
     step_logprobs: list[float] = field(default_factory=list)
     slot: int | None = None
     """The cache row that holds the branch, while it has one."""
@@ -50,6 +55,38 @@ class Branch:
     def finished(self) -> bool:
         """Whether the branch has come to its end."""
         return self.finish_reason is not None
+
+    def has(self, target: int, probe: bool) -> bool:
+        """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
+        if self.finished and len(self.ids) <= target:
+            return True
+        return len(self.ids) >= target and (not probe or any(record.position == target for record in self.heard))
+
+    def ask(self, target: int, probes: Callable[[ProbeRecord], bool]) -> tuple[list[ProbeRecord], int]:
+        """Count what was decoded up to `target` tokens.
+
+        Args:
+            target: tokens of the branch; its end may come before.
+            probes: which of the probes up to there were asked for.
+
+        Returns:
+            Those probes, and the tokens of the others, which are forgotten.
+        """
+        self.read = min(target, len(self.ids))
+        due = [record for record in self.heard if record.position <= self.read]
+        self.heard = self.heard[len(due) :]
+        asked = [record for record in due if probes(record)]
+        self.probes += asked
+        return asked, sum(record.tokens for record in due) - sum(record.tokens for record in asked)
+
+    def forget_unread(self, interval_tokens: int) -> int:
+        """Drop what nobody has asked for; how many tokens that was."""
+        tokens = len(self.ids) - self.read + sum(record.tokens for record in self.heard)
+        if self.read < len(self.ids):
+            del self.ids[self.read :], self.step_logprobs[self.read // interval_tokens :]
+            self.finish_reason = self.final_answer = None
+        self.heard.clear()
+        return tokens
 
     def take(self, tokens: Sequence[int], logprobs: Sequence[float], interval_tokens: int) -> None:
         """Append tokens, closing a step at every multiple of `interval_tokens`."""
@@ -70,8 +107,8 @@ class Branch:
             self.open_logprob = 0.0
 
     def depth(self, interval_tokens: int) -> int:
-        """Steps taken, the last one perhaps short."""
-        return -(-len(self.ids) // interval_tokens)
+        """Steps asked for, the last one perhaps short."""
+        return -(-self.read // interval_tokens)
 
     def trajectory(self, question_id: str, seed: int, prompt_tokens: int, with_ids: bool = True) -> Trajectory:
         """The branch as a row of a trajectory store."""

@@ -21,9 +21,8 @@ class Job:
     """Tokens of the branch at which the unit ends."""
     begun: bool = False
     probe: Probe | None = None
-    probe_tokens: int = 0
-    before: int = 0
-    """Tokens of the branch when the unit began."""
+    ahead: bool = False
+    """Whether nobody has asked for it yet."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -80,6 +79,10 @@ class Rows:
     def live(self) -> int:
         """Rows at work; after `arrange` they are the first ones."""
         return int(self.working.sum())
+
+    def waits(self, slot: int) -> bool:
+        """Whether a branch waits there for a decision, and could go on."""
+        return self.branches[slot] is not None and not self.working[slot] and not self.ended[slot]
 
     def counts(self, slots: np.ndarray) -> np.ndarray:
         """Tokens in the cache of each branch."""

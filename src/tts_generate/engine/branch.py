@@ -19,6 +19,11 @@ class ProbeRecord:
     logprob: float | None
     ids: tuple[int, ...] = ()
 
+    @property
+    def fed(self) -> int:
+        """Tokens of it that the model was fed: its last one never is."""
+        return max(0, self.tokens - 1)
+
 
 @dataclass(slots=True, eq=False)
 class Branch:
@@ -70,19 +75,20 @@ class Branch:
             probes: which of the probes up to there were asked for.
 
         Returns:
-            Those probes, and the tokens of the others, which are forgotten.
+            Those probes, and the tokens that were fed for the others, which are forgotten.
         """
         self.read = min(target, len(self.ids))
         due = [record for record in self.heard if record.position <= self.read]
         self.heard = self.heard[len(due) :]
         asked = [record for record in due if probes(record)]
         self.probes += asked
-        return asked, sum(record.tokens for record in due) - sum(record.tokens for record in asked)
+        return asked, sum(record.fed for record in due) - sum(record.fed for record in asked)
 
     def forget_unread(self, interval_tokens: int) -> int:
-        """Drop what nobody has asked for; how many tokens that was."""
-        tokens = len(self.ids) - self.read + sum(record.tokens for record in self.heard)
+        """Drop what nobody has asked for; how many tokens were fed for it."""
+        tokens = len(self.ids) - self.read + sum(record.fed for record in self.heard)
         if self.read < len(self.ids):
+            tokens -= self.finished  # its last token was drawn only
             del self.ids[self.read :], self.step_logprobs[self.read // interval_tokens :]
             self.finish_reason = self.final_answer = None
         self.heard.clear()

@@ -44,5 +44,5 @@ def _most(running: Running, settings: Settings) -> int:
     """Branches that may be there: as many new ones as the question has opened, none that its controller never opens."""
     task, opened = running.task, running.episode.state.opened
     known = task.controller.most_branches
-    limits = [2 * opened, settings.max_branches if task.order is None else len(task.order)]
-    return min(limits + [known] * (known is not None))
+    there = settings.max_branches if task.order is None else len(task.order)
+    return min(2 * opened, there, there if known is None else known)

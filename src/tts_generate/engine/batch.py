@@ -88,7 +88,7 @@ class Batch:
             self._progress(job)
 
     def take_over(self, job: Job) -> bool:
-        """Have a job go on from where another, that nobody had asked for, is at work on its branch; False if none is."""
+        """Have a job go on where one that nobody had asked for is at work on its branch; False if none is."""
         slot = job.branch.slot
         other = None if slot is None else self.rows.jobs[slot]
         if other is None:

@@ -53,9 +53,9 @@ class AutoTTS:
             do not fit wait, or leave their rows for a while.
         decode_ahead: let a branch decode on while its probe is under way, before it is known whether it is wanted; it
             saves time, changes no token, and what is not wanted is counted as `discarded_tokens`.
-        ahead_rows: rows up to which those that would be idle decode what no controller has asked for yet: the next steps
-            of branches that wait for a decision, and new branches. It makes fewer passes out of the same answers and
-            costs; what nobody asks for in the end is counted as `discarded_tokens`. 0: none.
+        ahead_rows: rows up to which those that would be idle decode what no controller has asked for yet: further steps
+            of branches that wait for a decision, and new branches. The same answers and costs come of fewer passes;
+            what nobody asks for in the end is counted as `discarded_tokens`. 0: none.
         sync_every: forward passes in a row before the host looks at what they drew; 1 on a CPU and 8 elsewhere when
             left out.
         branch_processors: limits chained around the controller.

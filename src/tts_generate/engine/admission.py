@@ -38,7 +38,7 @@ class Admission:
     Args:
         batch: where the rows are.
         settings: how many rows and how much memory; the rows are halved whenever memory runs out.
-        longest_prompt: tokens of the call's longest prompt.
+        longest_prompt: columns that the call's longest prompt takes in a row.
         longest: columns that its longest branch may come to, its probe included.
     """
 
@@ -90,7 +90,7 @@ class Admission:
         self.batch.release(branch)
         saved = self.saved.pop(branch, None)
         if saved is not None:
-            self.batch.discarded_tokens += max(0, saved.length - len(branch.prompt_ids) - len(branch.ids))
+            self.batch.discarded_tokens += max(0, saved.length - branch.prompt_columns - len(branch.ids))
 
     def place(self, prefilled: Prefilled) -> None:
         """Give queued jobs rows while there are any, the earliest questions and branches first."""
@@ -119,7 +119,7 @@ class Admission:
             return
         for job in jobs:
             if job.branch.slot is None:
-                self._reserve(len(job.branch.prompt_ids) + self.batch.spread)
+                self._reserve(job.branch.prompt_columns + self.batch.spread)
                 if not len(rows.empty()):
                     return
                 self.batch.admit([job.branch], rows.empty()[:1].tolist(), *prefilled(job.episode))
@@ -138,7 +138,7 @@ class Admission:
                 self.batch.restore(branch, slots[0], saved)
                 del self.saved[branch]
             return bool(slots)
-        self._reserve(len(branch.prompt_ids) + self.batch.spread)
+        self._reserve(branch.prompt_columns + self.batch.spread)
         new = sorted(j.order for _, j in self.queue if j.episode == job.episode and self._is_new(j.branch))
         slots = self._slots(min(len(new), self.max_rows - self.batch.rows.live))
         if slots:

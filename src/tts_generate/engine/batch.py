@@ -22,6 +22,7 @@ from tts_generate.engine.plan import MIN_TOKENS, Feed, feed
 from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.shared import Shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Batch:
 
     def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
         """Begin branches of one prompt in empty slots, each with a first token drawn from the prompt's logits (V,)."""
-        self.decoder.cache.admit(prefix, slots)
+        shared = branches[0].shared_prefix is not None
+        self.decoder.cache.admit([layer.first(0) for layer in prefix] if shared else prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)
         try:
@@ -222,7 +224,22 @@ class Batch:
         slots = np.flatnonzero(rows.feeding)
         probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
         tokens = rows.ids[slots, rows.counts(slots)]
-        return feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
+        found = feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
+        if rows.offset.any():
+            found.plan.offset = rows.offset[found.plan.slots]
+            found.plan.shared = self._shared(found.plan.slots)
+        return found
+
+    def _shared(self, slots: np.ndarray) -> list[Shared]:
+        """Which tokens read which prompt that is not in their row."""
+        readers: dict[int, list[int]] = {}
+        prefixes: dict[int, Prefix] = {}
+        for token, slot in enumerate(slots.tolist()):
+            branch = self.rows.branches[slot]
+            if branch.shared_prefix is not None:
+                readers.setdefault(branch.order[0], []).append(token)
+                prefixes[branch.order[0]] = branch.shared_prefix
+        return [Shared(np.array(tokens), prefixes[question]) for question, tokens in readers.items()]
 
     # ---- what becomes of a job
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tts_generate.answers import AnswerFormat
+from tts_generate.engine.cache import Prefix
 from tts_generate.trajectories import Trajectory
 
 
@@ -45,6 +46,8 @@ class Branch:
     heard: list[ProbeRecord] = field(default_factory=list)
     """Those that nobody has asked for yet."""
     step_logprobs: list[float] = field(default_factory=list)
+    shared_prefix: Prefix | None = None
+    """What the layers hold of the prompt, where that stands once for all branches and not in each one's row."""
     slot: int | None = None
     """The cache row that holds the branch, while it has one."""
     open_logprob: float = 0.0
@@ -55,6 +58,11 @@ class Branch:
         """The slot of a branch that has one."""
         assert self.slot is not None
         return self.slot
+
+    @property
+    def prompt_columns(self) -> int:
+        """Columns that the prompt takes in the branch's row."""
+        return len(self.prompt_ids) if self.shared_prefix is None else 0
 
     @property
     def finished(self) -> bool:
@@ -216,7 +224,7 @@ class Reader:
             return ProbeRecord(len(branch.ids), stated, 0, None)
         suffix = self.suffix_ids(self.format.suffix_for(text))
         again = None if suffix else branch.ids[-1]
-        base = len(branch.prompt_ids) + len(branch.ids) - (again is not None)
+        base = branch.prompt_columns + len(branch.ids) - (again is not None)
         return Probe(len(branch.ids), suffix, text[end:] if end >= 0 else "", base, again)
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:

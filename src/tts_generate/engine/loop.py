@@ -53,7 +53,8 @@ class Loop:
         self.waiting = deque(enumerate(tasks))
         self.running: dict[int, Running] = {}
         self.ended: list[Running] = []
-        longest = max(len(task.prompt_ids) for task in tasks)
+        prompts = [len(task.prompt_ids) for task in tasks]
+        longest = max(0 if batch.decoder.shares(tokens) else tokens for tokens in prompts)
         columns = longest + settings.max_new_tokens + batch.spread
         self.admission = Admission(batch, settings, longest, columns)
 
@@ -119,6 +120,7 @@ class Loop:
             return
         units = running.episode.start()
         running.prefix, running.logits = self.batch.decoder.prefill(task.prompt_ids)
+        running.shared = self.batch.decoder.shares(len(task.prompt_ids))
         if bool(running.logits.isnan().any()):
             raise TTSError(
                 f"the model gave NaN logits for the prompt of question {task.question_id!r}; check its weights and "
@@ -252,6 +254,7 @@ class Loop:
         for branch in running.branches:
             self.admission.drop(branch)
             self.batch.discarded_tokens += branch.forget_unread(self.settings.interval_tokens)
+            branch.shared_prefix = None
         del running.branches[running.episode.state.opened :]
         running.prefix, running.logits = [], None
         self.running.pop(running.index, None)

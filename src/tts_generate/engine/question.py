@@ -44,6 +44,8 @@ class Running:
     prefix: Prefix = field(default_factory=list)
     logits: Tensor | None = None
     """(V,) float32 logits of the first token."""
+    shared: bool = False
+    """Whether the prompt stands in `prefix` only, and not in each branch's row."""
     branches: list[Branch] = field(default_factory=list)
     """In opening order; while in flight, behind those of the episode perhaps some that it has not opened yet."""
     outcomes: list[Outcome] = field(default_factory=list)
@@ -55,7 +57,8 @@ class Running:
         task, opened = self.task, len(self.branches)
         number = opened if task.order is None else task.order[opened]
         key = branch_key(seed, task.prompt_ids, number)
-        self.branches.append(Branch(number, key, task.prompt_ids, order=(self.index, opened)))
+        prefix = self.prefix if self.shared else None
+        self.branches.append(Branch(number, key, task.prompt_ids, (self.index, opened), shared_prefix=prefix))
         return self.branches[-1]
 
     @property

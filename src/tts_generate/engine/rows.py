@@ -30,7 +30,7 @@ class Job:
         return self.branch.order
 
 
-_NUMBERS = ("length", "prompt", "key", "stop")
+_NUMBERS = ("length", "prompt", "offset", "key", "stop")
 _FLAGS = ("working", "feeding", "ended", "criterion")
 _TABLES = ("ids", "logprobs")
 
@@ -46,6 +46,8 @@ class Rows:
     """Columns that hold the prompt and the branch."""
     prompt: np.ndarray
     """Columns of the prompt."""
+    offset: np.ndarray
+    """Tokens of the prompt that are not in the row."""
     key: np.ndarray
     """`branch_key` of the branch."""
     stop: np.ndarray
@@ -121,7 +123,8 @@ class Rows:
         """Give a branch a slot that holds its prompt."""
         branch.slot = slot
         self.branches[slot] = branch
-        self.length[slot] = self.prompt[slot] = len(branch.prompt_ids)
+        self.length[slot] = self.prompt[slot] = branch.prompt_columns
+        self.offset[slot] = len(branch.prompt_ids) - branch.prompt_columns
         self.key[slot] = branch.key
         self.ended[slot] = self.criterion[slot] = False
 

@@ -26,7 +26,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from tts_generate import tiny
 from tts_generate.answers import AnswerFormat
-from tts_generate.engine import AutoTTS, enable, record
+from tts_generate.engine import AutoTTS, enable, record, shared
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder
@@ -385,8 +385,44 @@ def measure(quick: bool) -> dict[str, Any]:
         details["tiny_even"] = even_lengths(model, ids[:1], tokenizer)
         details["random_30m_even"] = even_lengths(even, prompts[:1], Numbers())
         details["growth"] = growth((1, 4, 16, 64))
+        details["long_prompt_30m"] = long_prompt(mid, 1024)
         details["cmc_96_prompts"] = cmc_saving(96, 1)
     return result
+
+
+def long_prompt(model: Any, tokens: int) -> dict[str, float]:
+    """64 branches of a long prompt that stands once, against a copy of it in every row, and against transformers."""
+    prompt = torch.randint(2, 8192, (1, tokens), generator=torch.Generator().manual_seed(1))
+    seconds: dict[str, list[float]] = {"once": [], "copied": [], "generate": []}
+    held: dict[str, int] = {}
+    least = shared.LEAST
+    for _ in range(2):
+        for name in ("once", "copied"):
+            made: list[Loop] = []
+            recipe = AutoTTS(
+                "self_consistency", controller_kwargs={"max_samples": 64}, tokenizer=Numbers(), seed=0, max_rows=64,
+                interval_tokens=64,
+            )  # fmt: skip
+            recipe.loop = _kept(recipe.loop, made)  # type: ignore[method-assign]
+            shared.LEAST = least if name == "once" else 1 << 30
+            start = time.perf_counter()
+            output = model.generate(
+                prompt, custom_generate=recipe, do_sample=True, max_new_tokens=64, return_dict_in_generate=True
+            )
+            seconds[name].append((time.perf_counter() - start) / output.total_cost.generated_tokens)
+            shared.LEAST = least
+            cache, room = made[0].batch.decoder.cache, made[0].admission.room
+            assert room is not None
+            held[name] = room.row_bytes(cache.rows * cache.capacity + tokens * (name == "once"))
+        start = time.perf_counter()
+        lengths = theirs(model, prompt, 64, 64)
+        seconds["generate"].append((time.perf_counter() - start) / sum(lengths))
+    best = {name: min(times) for name, times in seconds.items()}
+    return {
+        "prompt_tokens": tokens, "speedup_over_copied": best["copied"] / best["once"],
+        "speedup_over_generate": best["generate"] / best["once"], "cache_bytes": held["once"],
+        "cache_bytes_copied": held["copied"], "cache_saving": 1 - held["once"] / held["copied"],
+    }  # fmt: skip
 
 
 def even_lengths(model: Any, prompt: torch.Tensor, tokenizer: Any) -> float:

@@ -61,14 +61,17 @@ class Partial:
 
 
 def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Partial:
-    """Attention of (…, Q, D) queries over (…, W, D) keys and values, before its division by the sum; mask additive."""
+    """Attention of (…, Q, D) queries over (…, W, D) keys and values, before its division by the sum; mask additive.
+
+    In float32: scores rounded to half precision would be off by more than the kernels of sdpa are.
+    """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
+    scores = torch.matmul(query.float() * scale, key.float().transpose(-1, -2))
     if mask is not None:
         scores = scores + mask
     top = scores.amax(-1, keepdim=True)
     weights = (scores - top).exp()
-    return Partial(torch.matmul(weights.to(value.dtype), value).float(), top, weights.sum(-1, keepdim=True))
+    return Partial(torch.matmul(weights, value.float()), top, weights.sum(-1, keepdim=True))
 
 
 def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling: float | None) -> Tensor:

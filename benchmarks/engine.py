@@ -392,7 +392,8 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def long_prompt(model: Any, tokens: int) -> dict[str, float]:
     """64 branches of a long prompt that stands once, against a copy of it in every row, and against transformers."""
-    prompt = torch.randint(2, 8192, (1, tokens), generator=torch.Generator().manual_seed(1))
+    prompt = torch.randint(2, model.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(1))
+    prompt = prompt.to(model.device)
     seconds: dict[str, list[float]] = {"once": [], "copied": [], "generate": []}
     held: dict[str, int] = {}
     least = shared.LEAST

@@ -66,12 +66,21 @@ class Worth(Controller):
         "price": Range(0.2, 2.0, moves=False, off=0.0),
         "length_power": Range(0.2, 3.0, moves=False, off=0.0),
     }
-    _first: ClassVar = {
-        "n_init": Ends(4, 40, "log"), "widen": Ends(3, 18, "log"), "max_branches": Ends(8, 64, "log"),
-        "read_bar": Ends(0.23, 0.23, "log"), "wave_bar": Ends(0.22, 0.22, "log"), "depth_power": 4.0,
-    }  # fmt: skip
-    starts = (_first, {**_first, "wave_bar": Ends(0.4, 0.1, "log"), "read_bar": Ends(0.15, 0.05, "log")})
-    """The schedules of `waves` in terms of this family; the same with bars that fall as the budget rises."""
+    starts = (
+        {
+            "n_init": Ends(3, 16, "log"), "widen": Ends(2, 16, "log"), "max_branches": Ends(8, 64, "log"),
+            "read_bar": Ends(0.05, 0.02, "log"), "wave_bar": Ends(0.2, 0.1, "log"), "depth_power": 2.0,
+            "relative_power": 1.0, "open_power": 1.0, "share_power": 1.0, "wave_share_power": 1.0, "price": 1.0,
+            "length_power": 1.0,
+        },
+        {
+            "n_init": Ends(3, 14, "log"), "widen": Ends(1, 16, "log"), "max_branches": Ends(7, 64, "log"),
+            "read_bar": Ends(0.03, 0.012, "log"), "wave_bar": Ends(0.27, 0.08, "log"), "depth_power": 3.8,
+            "relative_power": 0.4, "open_power": 0.9, "share_power": 2.3, "wave_share_power": 0.3, "price": 0.0,
+            "length_power": 0.3,
+        },
+    )  # fmt: skip
+    """Every part on, at round numbers that were fitted to nothing; and what exploring on AIME24 had come to."""
 
     sums: np.ndarray
     ids: np.ndarray

@@ -3,8 +3,9 @@
     python benchmarks/search_folds.py [composed | worth] [ROUNDS]      # about 4 minutes on one core for 3 rounds
 
 Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others, and measures its choice
-on those left out, together and by model. `composed` is searched by the settings of `waves` with a price and votes by
-length; `worth` in all its knobs, without the last of its starting points, which has seen all thirty questions. Needs the stores that `search_aime24.py` imports.
+on those left out. `composed` is searched by the settings of `waves` with a price and votes by length; `worth` in all
+its knobs, without the last of its starting points, which has seen all thirty questions. Needs the stores that
+`search_aime24.py` imports.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 from search_aime24 import KNOBS, ROOT, imported

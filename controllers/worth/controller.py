@@ -164,7 +164,7 @@ class Worth(Controller):
         return self.overtaken * self.contest**self.wave_share_power * (steps / 20.0) ** -self.price
 
     def _vote(self, state: State) -> None:
-        """Weigh the votes of all finished branches, in the order in which they finished; of equals the earlier leads."""
+        """Weigh the votes of all finished branches, as they finished; of equals the earlier one leads."""
         tokens = 0
         for i in range(state.opened):
             if state.finished[i]:

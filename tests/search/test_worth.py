@@ -78,6 +78,6 @@ def test_every_power_can_be_switched_off() -> None:
     assert all(kind.schedule(beta)[name] == 0.0 for beta in (0.0, 1.0) for name in powers)
 
 
-@pytest.mark.parametrize("name", ["worth"])
+@pytest.mark.parametrize("name", ["worth", "thrift"])
 def test_it_keeps_what_controllers_promise(name: str) -> None:
     check_controller(name, recordings=1)

@@ -167,8 +167,6 @@ def _method(name: str, beta: float, branches: int | None, trust_remote_code: boo
 
 
 def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> Any:
-    from tqdm.auto import tqdm
-
     from tts_generate.evaluate import baselines
     from tts_generate.replay import Recording
     from tts_generate.report.gather import models_of, of_recordings
@@ -189,7 +187,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
         shuffles=_SHUFFLES if given.shuffles is None else given.shuffles,
         votes=given.votes,
         about=models_of(stores),
-        bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
+        progress=True,
     )
 
 

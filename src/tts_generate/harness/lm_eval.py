@@ -25,6 +25,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import setup_logging
 from transformers import PreTrainedModel
 
+from tts_generate.engine.processes import launched
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.harness.accounts import Accounts, Baseline, beside_accuracy
 from tts_generate.harness.asking import OPTIONS, SAMPLING, Asker, Request, repeat_seed
@@ -75,6 +76,8 @@ class TTSLM(HFLM):
     ) -> None:
         options = {name: kwargs.pop(name) for name in (*OPTIONS, *SAMPLING) if name in kwargs}
         automatic = str(batch_size).startswith("auto")
+        if isinstance(pretrained, str) and kwargs.get("tp_plan") is None:
+            launched()  # before `hf` sets accelerate up, which then takes a process without a GPU for the only one
         super().__init__(
             pretrained, trust_remote_code=trust_remote_code, batch_size=1 if automatic else batch_size, **kwargs
         )

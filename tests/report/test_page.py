@@ -234,7 +234,7 @@ def test_questions_to_draw_are_chosen(store: Path, tmp_path: Path) -> None:
         f"{name}{ending}" for name in ("frontier", "tokens", "trace-q1", "trace-q3") for ending in (".png", ".svg")
     }
     svg = (tmp_path / "two" / "trace-q3.svg").read_text("utf-8")
-    assert "<!-- q3 -->" in svg
+    assert "<!-- question q3 -->" in svg
     invoke("report", store, *few, "--plots", tmp_path / "all", "--plot-question", "all")
     assert len(list((tmp_path / "all").glob("trace-*.png"))) == 5
     invoke("report", store, *few, "--plots", tmp_path / "first")

@@ -218,7 +218,7 @@ def _search(
     page = Page("", {})
     if stores:
         page = _found(run, stores, watch, trust_remote_code, result, held_out)
-        html = html.replace("</html>", viewer(page) + "</html>")
+        html = html.replace("</main>", viewer(page) + "</main>")
     elif watch:
         raise InputError("--watch shows what a search found beside others on its recordings; name them with --store.")
     return html, partial(draw_search, result, held_out, page)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def draw_page(page: Page, folder: Path, questions: Sequence[str] = ()) -> Iterat
     for name, asked in chosen.items():
         pairs = zip(page.methods, asked.traces, strict=True)
         traces = {label: trace for label, trace in pairs if trace is not None}
-        yield from _both(folder / name, partial(plot_traces, traces, title=asked.name))
+        yield from _both(folder / name, partial(plot_traces, traces, title=f"question {asked.name}"))
 
 
 def draw_search(
@@ -132,9 +134,10 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     A cross is a pruned branch, a dot one that ended. PNG or SVG by the ending of `path`.
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
 
     figure, every = _figure(len(traces), height=6.0)
-    colour = _colours(traces.values())
+    colour = Colours.of(traces.values())
     deepest = max(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))
     for axes, (label, trace) in zip(every, traces.items(), strict=True):
         depth: dict[int, int] = {}
@@ -152,6 +155,8 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.add_collection(LineCollection(lines, colors=hues, linewidths=max(1.0, 220 / max(8, len(depth)))))
         for branch in pruned:
             axes.plot(depth[branch] + 0.012 * deepest, branch, "x", color="#5b6570", ms=4)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(0, deepest * 1.04)
         axes.set_ylim(len(depth) - 0.5, -0.5)
         axes.set_xlabel("depth (steps)")
@@ -160,7 +165,21 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    _legend(figure, colour)
     save(figure, path)
+
+
+def _legend(figure: Any, colour: Colours) -> None:
+    """Which colour is which answer, and what the marks are."""
+    from matplotlib.lines import Line2D
+
+    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {answer}") for answer, hue in colour.ranked.items()]
+    keys += [Line2D([], [], color=hue, lw=6, label=name) for name, hue in (("another", _REST), ("none yet", _NONE))]
+    keys += [
+        Line2D([], [], color="#5b6570", ls="none", marker=mark, label=name)
+        for mark, name in ((".", "ended"), ("x", "pruned"))
+    ]
+    figure.legend(handles=keys, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
 
 
 def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -169,15 +188,27 @@ def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reading["branch"], reading
 
 
-def _colours(traces: Any) -> Callable[[str | None], str]:
+@dataclass(frozen=True)
+class Colours:
     """A colour for each answer, most frequent first, beyond the palette one for all the others."""
-    votes: dict[str, int] = {}
-    for trace in traces:
-        for _, reading in _readings(trace):
-            if reading["answer"] is not None and reading["finished"]:
-                votes[reading["answer"]] = votes.get(reading["answer"], 0) + 1
-    ranked = dict(zip(sorted(votes, key=lambda answer: -votes[answer]), _ANSWERS, strict=False))
-    return lambda answer: _NONE if answer is None else ranked.get(answer, _REST)
+
+    ranked: Mapping[str, str]
+
+    @classmethod
+    def of(cls, traces: Iterable[Trace]) -> Colours:
+        """By how often branches of the traces ended with an answer."""
+        votes: Counter[str] = Counter()
+        for trace in traces:
+            votes.update(
+                reading["answer"]
+                for _, reading in _readings(trace)
+                if reading["answer"] is not None and reading["finished"]
+            )
+        return cls(dict(zip((answer for answer, _ in votes.most_common()), _ANSWERS, strict=False)))
+
+    def __call__(self, answer: str | None) -> str:
+        """The colour of an answer; None: of none yet."""
+        return _NONE if answer is None else self.ranked.get(answer, _REST)
 
 
 def _figure(columns: int, *, height: float) -> tuple[Any, Any]:

@@ -62,7 +62,7 @@ def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any])
 
 
 def test_evaluates_own_evaluator_fails_on_pipelines_by_itself(enabled: tuple[Any, Any]) -> None:
-    """On any pipeline, under transformers 5. When this fails, evaluate has mended it, and docs/harnesses.md says otherwise."""
+    """On any, under transformers 5. When this fails, evaluate has mended it: change docs/harnesses.md."""
     pipe = pipeline("text-generation", model=enabled[0], tokenizer=enabled[1])
     with pytest.raises(AttributeError, match="TFPreTrainedModel"):
         evaluate.evaluator("text-generation").compute(pipe, DATA, input_column="question", metric=Graded())

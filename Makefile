@@ -41,6 +41,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/search_agent.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/reliability.py
+	$(BIN)/python benchmarks/frontier_picture.py
 	$(BIN)/python benchmarks/numbers_check.py --write
 
 # An SBOM of the pins in build/, and whether what is installed is what is pinned.

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from tqdm.auto import tqdm
 
 from tts_generate import tiny
 from tts_generate.controller import Controller
@@ -31,6 +30,7 @@ from tts_generate.runner import Cost
 from tts_generate.search import Fidelity, Search, Setup
 from tts_generate.search.loop import ELEVEN
 from tts_generate.statistics import compare, saving
+from tts_generate.tracking import Compared, Searched
 from tts_generate.trajectories import Question
 
 _SEED = 1
@@ -88,7 +88,13 @@ def find(store: Path, out: Path, minutes: float) -> dict[str, Any]:
     """
     shutil.rmtree(out, ignore_errors=True)
     search = Search(Setup((store,), knobs=_KNOBS, seed=_SEED, select=_SELECT, fresh=_FRESH))
-    result = search.run(out, minutes=minutes, command="tts-generate demo")
+    with Searched(minutes) as bar:
+        result = search.run(
+            out,
+            minutes=minutes,
+            command="tts-generate demo",
+            watch=lambda standing: bar.add(standing.seconds, standing.tried, standing.saved),
+        )
     curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][ELEVEN.index(0.5)]
     within = [beta for beta, tokens in zip(curve["betas"], curve["tokens"], strict=True) if tokens <= limit]
     return {**result, "beta": max(within, default=0.0)}
@@ -110,7 +116,7 @@ def run(
     recording = Recording.from_store(store)
 
     console.rule("2. replay: every controller on the same recorded branches, no model", align="left")
-    rows = [evaluate_method(recording, m, _SHUFFLES)[0] for m in tqdm(_methods(branches), "replaying", unit="method")]
+    rows = _replayed(recording, branches)
     console.print(_replay_table(rows, len(asked)))
 
     console.rule("3. search: a controller for these branches, found by replay alone", align="left")
@@ -121,14 +127,14 @@ def run(
     console.rule("4. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
     kept_aside = tiny.questions("test")[:live]
     methods = {**_live_methods(branches), "found": {"controller": found}}
-    runs = {name: _answer(model, tokenizer, kept_aside, name, **how) for name, how in methods.items()}
+    runs = {name: _answer(console, model, tokenizer, kept_aside, name, **how) for name, how in methods.items()}
     console.print(_live_table(runs))
     for line in _verdict(runs):
         console.print(line, highlight=False)
 
     console.rule("5. live = replay", align="left")
     decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "found")}
-    check = _live_equals_replay(model, tokenizer, decoded, recording, asked)
+    check = _live_equals_replay(console, model, tokenizer, decoded, recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
     baseline, ours = runs["self_consistency"], runs["cmc"]
@@ -156,6 +162,18 @@ def run(
     )
     console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
     return report
+
+
+def _replayed(recording: Recording, branches: int) -> list[Row]:
+    """Every method on the recording; savings are told against self-consistency of all branches."""
+    methods = _methods(branches)
+    rows = []
+    largest = max((m for m in methods if m.controller == "self_consistency"), key=lambda m: m.knobs["max_samples"])
+    with Compared(len(methods), "replaying", baseline=largest.label) as bar:
+        for method in methods:
+            rows.append(evaluate_method(recording, method, _SHUFFLES)[0])
+            bar.add(method.label, rows[-1].accuracy, rows[-1].tokens)
+    return rows
 
 
 def _methods(branches: int) -> list[Method]:
@@ -197,9 +215,11 @@ def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[s
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
-def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any) -> LiveRun:
+def _answer(
+    console: Console, model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any
+) -> LiveRun:
     """Answer every question with one method; the same seed for all, so that they read the same branches."""
-    tqdm.write(f"{_LABELS.get(name, name)}:")
+    console.print(f"{_LABELS.get(name, name)}:", highlight=False)
     start = time.perf_counter()
     output = model.generate(
         **_inputs(model, tokenizer, questions),
@@ -215,6 +235,7 @@ def _answer(model: Any, tokenizer: Any, questions: Sequence[Question], name: str
 
 
 def _live_equals_replay(
+    console: Console,
     model: Any,
     tokenizer: Any,
     runs: Mapping[str, tuple[Controller, LiveRun]],
@@ -229,7 +250,7 @@ def _live_equals_replay(
         written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
         pairs.append((ours.output, replay(written, controller, shuffles=0, traces=True)))
     cmc = runs["cmc"][0]
-    again = _answer(model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
+    again = _answer(console, model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
     pairs.append((again.output, replay(recording, cmc, shuffles=0, traces=True)))
     episodes = equal = 0
     for output, replayed in pairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from tts_generate.statistics import (
     saving,
     tokens_at,
 )
+from tts_generate.tracking import Compared
 from tts_generate.votes import NO_ANSWER
 
 _NUMBERS = (
@@ -188,7 +189,7 @@ def sweep(
     against: Sequence[Method] = (),
     compiled: bool | None = None,
     threads: int | None = None,
-    bar: Callable[[Iterable[Method], str], Iterable[Method]] = lambda methods, name: methods,
+    progress: bool = False,
 ) -> Sweep:
     """Replay every method on every recording, and compare each with the baselines `against`.
 
@@ -199,7 +200,7 @@ def sweep(
         against: the baselines.
         compiled: see `replay`; None: where the whole sweep makes it worth while.
         threads: see `replay`.
-        bar: wraps the methods of one recording, for a progress bar.
+        progress: show a bar over the methods of each recording, with what the best so far saves of the first baseline.
 
     Raises:
         InputError: recordings with different steps, or none.
@@ -217,10 +218,11 @@ def sweep(
         compiled = True if episodes * of_one >= WORTH_COMPILING else None
     cells = []
     for recording in recordings:
-        done = [
-            evaluate_method(recording, method, shuffles, compiled=compiled, threads=threads)
-            for method in bar(everything, recording.name)
-        ]
+        done = []
+        with Compared(len(everything), recording.name, shown=progress) as bar:
+            for method in everything:
+                done.append(evaluate_method(recording, method, shuffles, compiled=compiled, threads=threads))
+                bar.add(method.label, done[-1][0].accuracy, done[-1][0].tokens)
         rows, results = tuple(row for row, _ in done), tuple(result for _, result in done)
         samples = [[by_question(result)] for result in results]
         cells.append(Cell(recording, _compared(rows, samples, len(against)), results))

@@ -1,4 +1,8 @@
-"""How far a long job has come and what it has saved so far: a tqdm bar, and a trackio run where one is wanted."""
+"""How far a long job has come and what it has saved so far: tqdm bars, and a trackio run where one is wanted.
+
+Every bar of this package is one of these: `Progress` of questions that are answered, `Recorded` of branches that are
+recorded, `Compared` of methods that are replayed, `Searched` of a search.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,22 @@ class Saved:
         self._spent += cost.generated_tokens + cost.probe_tokens
         self._reference += baseline
 
+    def merge(self, other: Saved) -> None:
+        """Count the questions that `other` counted, of another process, as well.
+
+        >>> one, other = Saved(), Saved()
+        >>> one.add(Cost(10, 300, 20), [], baseline=1280)
+        >>> other.add(Cost(10, 100, 0), [], baseline=720)
+        >>> one.merge(other)
+        >>> one.text
+        '420 tokens, 79.0% saved'
+        """
+        self.cost += other.cost
+        self.questions += other.questions
+        self._spent += other._spent
+        self._reference += other._reference
+        self._estimated = self._estimated or other._estimated
+
     @property
     def tokens(self) -> int:
         """Generated and probe tokens."""
@@ -85,7 +105,36 @@ def bars_shown() -> bool:
     return bool(logging.is_progress_bar_enabled())
 
 
-class Progress:
+class Bar:
+    """A bar over a long job; `disable_progress_bar()` of transformers hides it, and so does `shown=False`.
+
+    Args:
+        total: what is to do, in `unit`s.
+        description: what stands before the bar.
+        unit: what is counted.
+        shown: False hides the bar; so does transformers' switch.
+        initial: how much of it was done before.
+    """
+
+    def __init__(self, total: float | None, description: str, *, unit: str, shown: bool, initial: float = 0) -> None:
+        hidden = not (shown and bars_shown())
+        self.bar = tqdm(total=total, desc=description, unit=unit, initial=initial, disable=hidden)
+
+    def tell(self, text: str, count: float = 1) -> None:
+        """Put `text` behind the bar, and count `count` more as done."""
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+
+class Progress(Bar):
     """A bar over the questions of a long job, with the tokens saved so far, and what it reports to.
 
     Args:
@@ -115,25 +164,102 @@ class Progress:
     ) -> None:
         self.saved = Saved()
         self._run = _trackio_run(report_to, project, name, config or {})
-        self._bar = tqdm(total=total, desc=description, unit="question", disable=not (shown and bars_shown()))
+        super().__init__(total, description, unit="question", shown=shown)
 
     def add(self, cost: Cost, branches: Sequence[Trajectory], baseline: float | None = None) -> None:
         """Count an answered question."""
         self.saved.add(cost, branches, baseline)
-        self._bar.set_postfix_str(self.saved.text, refresh=False)
-        self._bar.update()
+        self.tell(self.saved.text)
         if self._run is not None:
             self._run.log(self.saved.to_dict())
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        super().__exit__(kind, error, trace)
         if self._run is not None:
             self._run.finish()
+
+
+class Recorded(Bar):
+    """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading all of them.
+
+    Args:
+        total: branches of the recording; None where the servers have still to say what is missing.
+        description: what stands before the bar.
+        shown: False hides the bar; so does transformers' switch.
+        initial: branches recorded before.
+    """
+
+    def __init__(
+        self, total: int | None, description: str = "recording", *, shown: bool = True, initial: int = 0
+    ) -> None:
+        self.tokens = self.probe_tokens = 0
+        super().__init__(total, description, unit="branch", shown=shown, initial=initial)
+
+    def found(self, total: int, done: int) -> None:
+        """Say how many branches there are in all, and how many of them were recorded before."""
+        self.bar.total = total
+        self.bar.update(done)
+
+    def add(self, branch: Trajectory) -> None:
+        """Count a recorded branch."""
+        self.tokens += branch.tokens
+        self.probe_tokens += sum(branch.probe_tokens)
+        self.tell(f"{self.tokens:,} tokens and {self.probe_tokens:,} of probes")
+
+
+class Compared(Bar):
+    """A bar over the methods replayed on one recording, with what the best of them saves so far.
+
+    The best one has the accuracy of the baseline for the fewest tokens.
+
+    Args:
+        total: methods.
+        description: the recording's name.
+        baseline: which method savings are told against; the first if None.
+        shown: False hides the bar; so does transformers' switch.
+    """
+
+    def __init__(self, total: int, description: str, *, baseline: str | None = None, shown: bool = True) -> None:
+        self.baseline = baseline
+        self.rows: dict[str, tuple[float, float]] = {}
+        super().__init__(total, description, unit="method", shown=shown)
+
+    @property
+    def text(self) -> str:
+        """The best method so far, and the share of the baseline's tokens that it saves; "" while none saves any."""
+        if self.baseline not in self.rows:
+            return ""
+        accuracy, tokens = self.rows[self.baseline]
+        able = [(spent, label) for label, (reached, spent) in self.rows.items() if reached >= accuracy]
+        spent, label = min(able)
+        return f"{label} saves {saving(spent, tokens):.1%} of {self.baseline}" if spent < tokens else ""
+
+    def add(self, label: str, accuracy: float, tokens: float) -> None:
+        """Count a method that was replayed."""
+        self.baseline = self.baseline or label
+        self.rows[label] = accuracy, tokens
+        self.tell(self.text)
+
+
+class Searched(Bar):
+    """A bar over the time of a search, with what was tried and what the best candidate saves so far.
+
+    Args:
+        minutes: of the search.
+        shown: False hides the bar; so does transformers' switch.
+    """
+
+    def __init__(self, minutes: float, *, shown: bool = True) -> None:
+        self.seconds = 60 * minutes
+        super().__init__(self.seconds, "searching", unit="s", shown=shown)
+        self.bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total_fmt} s{postfix}"
+
+    def add(self, seconds: float, tried: int, saved: str) -> None:
+        """Tell where it stands after `seconds` in all; `saved` says what the best candidate saves."""
+        more = max(0.0, min(seconds, self.seconds) - self.bar.n)
+        self.tell(f"{tried} candidates" + (f", {saved}" if saved else ""), more)
 
 
 def _trackio_run(report_to: str | None, project: str, name: str | None, config: Mapping[str, Any]) -> Any:

@@ -61,6 +61,13 @@ def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any])
     assert found["maj@1"] == pytest.approx(right(known()))
 
 
+def test_evaluates_own_evaluator_fails_on_pipelines_by_itself(enabled: tuple[Any, Any]) -> None:
+    """On any, under transformers 5. When this fails, evaluate has mended it: change docs/harnesses.md."""
+    pipe = pipeline("text-generation", model=enabled[0], tokenizer=enabled[1])
+    with pytest.raises(AttributeError, match="TFPreTrainedModel"):
+        evaluate.evaluator("text-generation").compute(pipe, DATA, input_column="question", metric=Graded())
+
+
 def test_ours_counts_tokens_too(enabled: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
     expected = known()
     model, tokenizer = enabled

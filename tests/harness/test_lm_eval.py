@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,19 @@ from harness_tasks import expected as known
 
 pytest.importorskip("lm_eval", reason="pip install 'tts-generate[lm-eval]'")
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.registry import model_registry
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from tts_generate import tiny
+from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError, TTSError, UnknownNameError, UnsupportedError
 from tts_generate.harness import lm_eval as harness
 from tts_generate.harness.asking import repeat_seed
+from tts_generate.harness.lm_eval_hf import EnabledHFLM
+from tts_generate.harness.stopping import StopTexts
 
 TASKS = TaskManager(include_defaults=False)  # reading lm-eval's thousands of own tasks takes seconds
 KINDS = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
@@ -48,6 +56,15 @@ def run(model: Any, *tasks: dict[str, Any], **options: Any) -> dict[str, Any]:
     results = harness.simple_evaluate(model, tasks=list(tasks or [task()]), **given)
     assert results is not None
     return results
+
+
+def instances(count: int) -> list[Instance]:
+    """Requests of the task, as lm-eval makes them."""
+    how = {"until": ["Q:"], "max_gen_toks": LENGTH}
+    return [
+        Instance("generate_until", {}, (q.question, dict(how)), 0, ("tiny_digits", number, 1))
+        for number, q in enumerate(QUESTIONS[:count])
+    ]
 
 
 def rows(results: dict[str, Any], name: str = "tiny_digits") -> list[dict[str, Any]]:
@@ -134,11 +151,11 @@ def test_stop_strings_do_not_count_in_the_thinking(tiny: tuple[Any, Any]) -> Non
 
 
 def test_a_stop_that_begins_in_the_prompt_is_none(tiny: tuple[Any, Any]) -> None:
-    stop = harness.StopTexts(tiny[1], ["<think> a"], [[33, 3]])
+    stop = StopTexts(tiny[1], ["<think> a"], [[33, 3]])
     import torch
 
     assert not stop(torch.tensor([[33, 3, 17]]), None).any()
-    assert harness.StopTexts(tiny[1], ["a ="], [[33, 3]])(torch.tensor([[33, 3, 17, 27]]), None).all()
+    assert StopTexts(tiny[1], ["a ="], [[33, 3]])(torch.tensor([[33, 3, 17, 27]]), None).all()
 
 
 def test_each_repeat_has_its_own_seed(tiny: tuple[Any, Any]) -> None:
@@ -179,6 +196,89 @@ def test_plain_hf_with_an_enabled_model() -> None:
     assert "tts" not in results["config"]
     plain = run(hf, limit=1)
     assert "exact_match,boxed" in plain["results"]["tiny_digits"]
+
+
+def test_hf_by_its_name_is_enabled_when_a_strategy_is_asked_for() -> None:
+    how: dict[str, Any] = {"model_args": {"pretrained": str(tiny.path()), "dtype": "float32"}, "device": "cpu"}
+    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.2,seed={SEED},do_sample=True,temperature=1.0"
+    results = run("hf", gen_kwargs=gen_kwargs, batch_size=3, **how)
+    samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
+    said = [sample["filtered_resps"][0] for sample in samples]
+    assert said == [answer or "[invalid]" for answer in known().answers]
+    assert results["config"]["model"] == "hf"
+    assert "tts" not in results["config"]
+    model = EnabledHFLM(str(tiny.path()), dtype="float32", device="cpu", batch_size=3)
+    greedy = run(model, limit=2)
+    assert not isinstance(model.model.generate, EnabledGenerate)
+    plain = run(HFLM(str(tiny.path()), dtype="float32", device="cpu", batch_size=3), limit=2)
+    assert [s["resps"] for s in greedy["samples"]["tiny_digits"]] == [
+        s["resps"] for s in plain["samples"]["tiny_digits"]
+    ]
+
+
+def test_by_the_name_alone_through_lm_evals_own_door() -> None:
+    """As an lm-eval does that reads the entry point: the account is in `config`, and not beside the accuracy."""
+    (point,) = [found for found in entry_points(group="lm_eval.models") if found.name == "tts"]
+    assert point.load() is harness.TTSLM
+    if point.name not in model_registry:
+        model_registry.register(point.name, target=point.value)
+    arguments = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}"
+    how: dict[str, Any] = {"batch_size": "auto", "device": "cpu", "limit": 2, "bootstrap_iters": 0}
+    results = simple_evaluate("tts", model_args=arguments, tasks=[task()], task_manager=TASKS, **how)
+    assert results is not None
+    expected = [cost.generated_tokens + cost.probe_tokens for cost in (known().cost or [])[:2]]
+    assert [row["tokens"] for row in rows(results)] == expected
+    assert not any(name.startswith("tts_") for name in results["results"]["tiny_digits"])
+
+
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+
+
+WORKER = """
+import json, sys
+from harness_tasks import task
+from lm_eval.tasks import TaskManager
+from tts_generate.harness.lm_eval import simple_evaluate
+_, options, out = sys.argv
+found = simple_evaluate(
+    "tts", model_args=options, batch_size="auto", device="cpu", tasks=[task()], limit=3, bootstrap_iters=0,
+    task_manager=TaskManager(include_defaults=False), log_samples=True,
+)
+if found is not None:
+    open(out, "x").write(json.dumps(found, default=str))
+"""
+
+
+def test_two_processes_share_the_questions(tmp_path: Path) -> None:
+    """lm-eval's data parallelism, on the CPU. Three questions for two processes: one is given a copy of its last."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    model_args = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}"
+    command = [*LAUNCH, str(tmp_path / "worker.py"), model_args, str(tmp_path / "results.json")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "answering (process 0 of 2): 100%" in done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    found, expected = rows(results), known()
+    assert [row["doc_id"] for row in found] == [0, 1, 2]
+    assert [row["answer"] for row in found] == (expected.answers or [])[:3]
+    tokens = [cost.generated_tokens + cost.probe_tokens for cost in (expected.cost or [])[:3]]
+    assert [row["tokens"] for row in found] == tokens
+    assert results["results"]["tiny_digits"]["tts_tokens,none"] == pytest.approx(sum(tokens) / 3)
+    assert {sample["doc_id"]: sample["tts"][0]["tokens"] for sample in results["samples"]["tiny_digits"]} == dict(
+        enumerate(tokens)
+    )
+
+
+def test_copies_that_even_out_processes_are_not_asked_again(tiny: tuple[Any, Any]) -> None:
+    (instance, *_), model = instances(2), lm(tiny)
+    texts = model.generate_until([instance, instance, instance])
+    assert len(set(texts)) == 1
+    assert len(model.accounts.rows) == 1
 
 
 def test_likelihoods_are_those_of_hf(tiny: tuple[Any, Any]) -> None:
@@ -231,9 +331,7 @@ def test_a_long_prompt_is_cut_from_the_left_with_room_for_a_probe(tiny: tuple[An
     assert row["prompt_tokens"] == model.max_length - LENGTH - model.asker.probe_tokens({})
 
 
-def test_the_entry_point_names_the_model() -> None:
+def test_registering_twice_is_registering_once() -> None:
     harness.register()
     harness.register()
     assert model_registry.get("tts") is harness.TTSLM
-    names = {point.name: point.value for point in entry_points(group="lm_eval.models")}
-    assert names.get("tts", "tts_generate.harness.lm_eval:TTSLM") == "tts_generate.harness.lm_eval:TTSLM"

@@ -17,14 +17,15 @@ from search_stores import make_store
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.chart import FrontierChart
 from tts_generate.report.frontier import Point
 from tts_generate.report.lanes import parcel, spent
-from tts_generate.report.page import render
-from tts_generate.trace import write_traces
+from tts_generate.report.page import Asked, Page, render
+from tts_generate.report.pictures import draw_page
+from tts_generate.trace import Trace, write_traces
 from tts_generate.votes import confidence
 
 
@@ -224,6 +225,33 @@ def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     assert not (tmp_path / "d" / "frontier.png").exists()
     output = invoke("report", files[0], files[0], "--out", tmp_path / "n.html", code=1)
     assert "a second time" in output.replace("\n", " ")
+
+
+def test_questions_to_draw_are_chosen(store: Path, tmp_path: Path) -> None:
+    few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1, "--watch", "asc@0", "--out", tmp_path / "p.html")
+    invoke("report", store, *few, "--plots", tmp_path / "two", "--plot-question", "q3", "--plot-question", "q1")
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+        f"{name}{ending}" for name in ("frontier", "tokens", "trace-q1", "trace-q3") for ending in (".png", ".svg")
+    }
+    svg = (tmp_path / "two" / "trace-q3.svg").read_text("utf-8")
+    assert "<!-- question q3 -->" in svg
+    invoke("report", store, *few, "--plots", tmp_path / "all", "--plot-question", "all")
+    assert len(list((tmp_path / "all").glob("trace-*.png"))) == 5
+    invoke("report", store, *few, "--plots", tmp_path / "first")
+    assert len(list((tmp_path / "first").glob("trace*"))) == 2
+    assert "unknown question 'q9'" in invoke(
+        "report", store, *few, "--plots", tmp_path / "d", "--plot-question", "q9", code=1
+    )
+    assert not (tmp_path / "d").exists()
+    assert "--plots" in invoke("report", store, *few, "--plot-question", "q1", code=1)
+
+
+def test_the_same_id_in_two_stores_is_told_apart(tmp_path: Path) -> None:
+    trace = Trace("q1", {"name": "asc"}, ({"round": 1, "tokens": 4, "answer": "7"},))
+    asked = [Asked(f"{name}: q1", "", None, [None], [trace]) for name in ("one", "two")]
+    page = Page("", {}, methods=["asc"], asked=asked)
+    with pytest.raises(UnknownNameError, match="'one: q1', 'two: q1'"):
+        list(draw_page(page, tmp_path, ["q1"]))
 
 
 def test_answers_of_a_model_are_text_never_markup() -> None:

@@ -82,6 +82,11 @@ def test_the_report_command_shows_what_was_found(run: Path, stores: list[Path], 
     assert 'id="watch-data"' in watched
     assert '"label": "found β=0.5"' in html.unescape(watched).replace("\\u03b2", "β")
     other = make_store(tmp_path / "other", seed=77)
+    report("--store", stores[0], "--plots", tmp_path / "pictures")
+    drawn = {path.stem for path in (tmp_path / "pictures").iterdir()}
+    assert drawn == {"frontier", "trace"} | ({"held-out"} if (run / "held_out.json").exists() else set())
+    assert "no question is traced" in report("--plots", tmp_path / "p", "--plot-question", "all", code=1)
+    assert "name them with --store" in report("--watch", "asc@0.5", code=1)
     assert "other is none of the stores" in report("--store", other, code=1)
 
 

@@ -73,8 +73,6 @@ def sweep(
     trust_remote_code: Trust = False,
 ) -> None:
     """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
-    from tqdm.auto import tqdm
-
     from tts_generate import evaluate
     from tts_generate.replay import Recording
 
@@ -87,7 +85,7 @@ def sweep(
         shuffles,
         against=against,
         threads=threads,
-        bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
+        progress=True,
     )
     metrics = [evaluate.at_k(recording, ks, shuffles) for recording in recordings]
     for store, cell, told in zip(stores, found.cells, metrics, strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,6 +16,8 @@ _CONTROLLERS = "self_consistency,asc,parallel_probe,cmc"
 _BETAS = "0,0.2,0.5,0.8,1"
 _WATCHED = ("cmc@0.5", "parallel_probe@0.5", "asc@0.5")
 _SHUFFLES = 20
+Draw = Callable[[Path, Sequence[str]], Iterator[Path]]
+"""Draws the pictures of a page into a folder, with the lanes of the questions named."""
 
 
 @app.command()
@@ -49,6 +52,10 @@ def report(
     plots: Annotated[
         Path | None, typer.Option(help="Also write the pictures into this folder, as PNG and SVG.")
     ] = None,
+    plot_question: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --plots: a question to draw, by id, or all; may be given again. [default: the first]"),
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write one self-contained HTML page: frontiers, tokens by kind, every question, and a viewer of traces."""
@@ -60,20 +67,20 @@ def report(
         "shuffles": shuffles,
         "votes": votes,
     }
-    named |= {"store": store, "questions": questions, "plots": plots}
+    named |= {"store": store, "questions": questions, "plots": plots, "plot-question": plot_question}
     kind = kind_of(paths)
     _refuse(kind, {f"--{name}" for name, value in named.items() if value is not None})
-    if kind == "search":
-        write(out, _search_page(paths[0], store or [], watch, trust_remote_code))
-    else:
-        from tts_generate.report.page import render
-        from tts_generate.report.pictures import draw_page
-
-        page = _page(kind, paths, given, questions, trust_remote_code)
-        write(out, render(page))
-        if plots is not None:
-            for picture in draw_page(page, plots):
-                console.print(str(picture), highlight=False)
+    if plot_question and plots is None:
+        raise InputError("--plot-question chooses what --plots draws; name the folder with --plots.")
+    html, draw = (
+        _search(paths[0], store or [], watch, trust_remote_code)
+        if kind == "search"
+        else _drawn(_page(kind, paths, given, questions, trust_remote_code))
+    )
+    write(out, html)
+    if plots is not None:
+        for picture in draw(plots, plot_question or ()):
+            console.print(str(picture), highlight=False)
     console.print(f"{out}, {out.stat().st_size:,} bytes", highlight=False)
 
 
@@ -131,10 +138,10 @@ def _kind(path: Path) -> str:
 
 
 _OPTIONS = {
-    "stores": {"--controllers", "--betas", "--watch", "--shuffles", "--votes", "--plots"},
-    "sweep": {"--watch", "--plots"},
-    "search": {"--store", "--watch"},
-    "traces": {"--questions", "--votes", "--plots"},
+    "stores": {"--controllers", "--betas", "--watch", "--shuffles", "--votes", "--plots", "--plot-question"},
+    "sweep": {"--watch", "--plots", "--plot-question"},
+    "search": {"--store", "--watch", "--plots", "--plot-question"},
+    "traces": {"--questions", "--votes", "--plots", "--plot-question"},
 }
 
 
@@ -167,8 +174,6 @@ def _method(name: str, beta: float, branches: int | None, trust_remote_code: boo
 
 
 def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> Any:
-    from tqdm.auto import tqdm
-
     from tts_generate.evaluate import baselines
     from tts_generate.replay import Recording
     from tts_generate.report.gather import models_of, of_recordings
@@ -189,33 +194,62 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
         shuffles=_SHUFFLES if given.shuffles is None else given.shuffles,
         votes=given.votes,
         about=models_of(stores),
-        bar=lambda methods, name: tqdm(list(methods), desc=name, unit="method"),
+        progress=True,
     )
 
 
-def _search_page(run: Path, stores: Sequence[Path], watch: Sequence[str] | None, trust_remote_code: bool) -> str:
+def _drawn(page: Any) -> tuple[str, Draw]:
+    """A page as HTML, and what draws its pictures."""
+    from tts_generate.report.page import render
+    from tts_generate.report.pictures import draw_page
+
+    return render(page), partial(draw_page, page)
+
+
+def _search(
+    run: Path, stores: Sequence[Path], watch: Sequence[str] | None, trust_remote_code: bool
+) -> tuple[str, Draw]:
     """The page of a search and, where its stores are at hand, what it found beside its reference, to be watched."""
+    from tts_generate.report.page import Page, viewer
+    from tts_generate.report.pictures import draw_search
+    from tts_generate.search.run import read_report
+
+    result, held_out, html = read_report(run)
+    page = Page("", {})
+    if stores:
+        page = _found(run, stores, watch, trust_remote_code, result, held_out)
+        html = html.replace("</main>", viewer(page) + "</main>")
+    elif watch:
+        raise InputError("--watch shows what a search found beside others on its recordings; name them with --store.")
+    return html, partial(draw_search, result, held_out, page)
+
+
+def _found(
+    run: Path,
+    stores: Sequence[Path],
+    watch: Sequence[str] | None,
+    trust_remote_code: bool,
+    result: dict[str, Any],
+    held_out: dict[str, Any] | None,
+) -> Any:
+    """What a search found beside its reference, on every question of its stores."""
     from tts_generate.evaluate import Method, evaluate_method
     from tts_generate.replay import Recording
     from tts_generate.report.gather import asked_of
-    from tts_generate.report.page import Page, viewer
-    from tts_generate.search.run import fingerprint, read_report
+    from tts_generate.report.page import Page
+    from tts_generate.search.run import fingerprint
 
-    result, held_out, html = read_report(run)
-    if not stores:
-        return html
     recordings = [Recording.from_store(store) for store in stores]
     known = {*result["settings"]["stores"].values(), *(held_out or {"stores": {}})["stores"].values()}
     for recording in recordings:
         if fingerprint(recording) not in known:
             raise InputError(f"{recording.name} is none of the stores of {run}: its branches are others.")
     branches = min(recorded.branches for recording in recordings for recorded in recording.questions)
-    found = Method("found β=0.5", str(run / "best"), 0.5, {}, trust_remote_code)
+    best = Method("found β=0.5", str(run / "best"), 0.5, {}, trust_remote_code)
     others = watch or [f"{result['settings']['reference']}@0.5"]
-    shown = [found, *(_watched(text, branches, trust_remote_code) for text in others)]
+    shown = [best, *(_watched(text, branches, trust_remote_code) for text in others)]
     results = [[evaluate_method(recording, method, _SHUFFLES)[1] for method in shown] for recording in recordings]
-    page = Page("", {}, methods=[m.label for m in shown], asked=asked_of(recordings, shown, results))
-    return html.replace("</html>", viewer(page) + "</html>")
+    return Page("", {}, methods=[m.label for m in shown], asked=asked_of(recordings, shown, results))
 
 
 def _read(path: Path) -> str:

@@ -71,6 +71,7 @@ def search(
     ANTHROPIC_API_KEY and --max-cost-usd.
     """
     from tts_generate.search import Progress, Search, Setup, write_report
+    from tts_generate.tracking import bars_shown
 
     spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
     spends |= {"calls": calls, "max_tokens": max_tokens}
@@ -96,7 +97,8 @@ def search(
     with box or contextlib.nullcontext(), Live(console=console, transient=True, refresh_per_second=2) as live:
 
         def watch(progress: Progress) -> None:
-            live.update(_standing(progress))
+            if bars_shown():
+                live.update(_standing(progress))
 
         result = found.run(
             out,
@@ -173,6 +175,7 @@ def _standing(progress: Any) -> Table:
     left = f" · {progress.seconds_left:.0f} s left" if math.isfinite(progress.seconds_left) else ""
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
+    title = f"{title}\nthe best {progress.saved}" if progress.saved else title
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("best frontier so far", "tokens", "accuracy %"):
         table.add_column(name, justify="right")

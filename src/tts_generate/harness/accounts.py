@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,11 +92,23 @@ class Accounts:
         finally:
             self.seconds[task] = self.seconds.get(task, 0.0) + time.perf_counter() - start
 
-    def add(self, task: str, number: int, repeat: int, found: Answered) -> int | None:
+    def add(self, key: Key, found: Answered) -> int | None:
         """Write a question's account down; the baseline's tokens on it, if there is one."""
-        self.rows[task, number, repeat] = found.to_dict()
-        self.saved.setdefault(task, Saved()).add(found.cost, found.branches)
-        return None if self.baseline is None else self.baseline.tokens[task, number, repeat]
+        self.rows[key] = found.to_dict()
+        self.saved.setdefault(key[0], Saved()).add(found.cost, found.branches)
+        return None if self.baseline is None else self.baseline.tokens[key]
+
+    @classmethod
+    def merged(cls, parts: Sequence[Accounts]) -> Accounts:
+        """The account of processes that answered at the same time; a task took as long as in the slowest of them."""
+        whole = cls(parts[0].baseline)
+        for part in parts:
+            whole.rows |= part.rows
+            for task, seconds in part.seconds.items():
+                whole.seconds[task] = max(seconds, whole.seconds.get(task, 0.0))
+            for task, saved in part.saved.items():
+                whole.saved.setdefault(task, Saved()).merge(saved)
+        return whole
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: totals of each task, and every question's row."""
@@ -104,7 +116,7 @@ class Accounts:
         return {"format": FORMAT, "baseline": None if self.baseline is None else self.baseline.path, "tasks": tasks}
 
     def _task(self, task: str) -> dict[str, Any]:
-        rows = {key: row for key, row in self.rows.items() if key[0] == task}
+        rows = {key: self.rows[key] for key in sorted(self.rows) if key[0] == task}
         tokens = np.array([row["tokens"] for row in rows.values()])
         told: dict[str, Any] = {
             **{name: float(np.mean([row[name] for row in rows.values()])) for name in KINDS},

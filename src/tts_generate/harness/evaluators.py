@@ -1,7 +1,7 @@
 """evaluate's evaluator and evaluation suite for test-time scaling: controllers at budgets, accuracy and cost.
 
-evaluate's own `evaluator("text-generation")` works with an enabled model as well, and hands the texts to a metric; this
-one knows the answers and what they took.
+evaluate's own `evaluator("text-generation")` works with an enabled model as well,
+and hands the texts to a metric; this one knows the answers and what they took.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
     python -m tts_generate.harness.lm_eval --model tts --model_args pretrained=MODEL,controller=cmc --tasks gsm8k
 
-takes lm-eval's own arguments. From Python it is `simple_evaluate` of this module, with lm-eval's own arguments too.
+takes lm-eval's own arguments; under `accelerate launch` every process answers some of the questions. lm-eval's own `hf`
+answers with a controller where `--gen_kwargs strategy=autotts,…` asks for it. From Python it is `simple_evaluate` of
+this module, with lm-eval's own arguments too.
 """
 
 from __future__ import annotations
@@ -21,18 +23,23 @@ from lm_eval.evaluator import simple_evaluate as plain_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import setup_logging
-from transformers import PreTrainedModel, StoppingCriteriaList
+from transformers import PreTrainedModel
 
-from tts_generate.engine import enable
-from tts_generate.engine.generate import EnabledGenerate
+from tts_generate.engine.processes import launched
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.harness.accounts import Accounts, Baseline, beside_accuracy
 from tts_generate.harness.asking import OPTIONS, SAMPLING, Asker, Request, repeat_seed
-from tts_generate.harness.stopping import StopTexts
+from tts_generate.harness.lm_eval_hf import enable_hf
 from tts_generate.tracking import Progress
 
 logger = logging.getLogger(__name__)
-_TARGET = "tts_generate.harness.lm_eval:TTSLM"
+__all__ = ["TTSLM", "enable_hf", "main", "register", "simple_evaluate"]
+_TARGETS = {
+    "tts": "tts_generate.harness.lm_eval:TTSLM",
+    "hf-enabled": "tts_generate.harness.lm_eval_hf:EnabledHFLM",
+}
+_PLAIN = ("hf", "hf-auto", "huggingface")
+"""lm-eval's names of its own `hf`."""
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
@@ -69,13 +76,17 @@ class TTSLM(HFLM):
     ) -> None:
         options = {name: kwargs.pop(name) for name in (*OPTIONS, *SAMPLING) if name in kwargs}
         automatic = str(batch_size).startswith("auto")
+        if isinstance(pretrained, str) and kwargs.get("tp_plan") is None:
+            launched()  # before `hf` sets accelerate up, which then takes a process without a GPU for the only one
         super().__init__(
             pretrained, trust_remote_code=trust_remote_code, batch_size=1 if automatic else batch_size, **kwargs
         )
-        if self.world_size > 1:
+        if hasattr(self, "accelerator"):  # of a job of several processes; `hf` knows them on several GPUs only
+            self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        if self.world_size > 1 and report_to is not None:
             raise UnsupportedError(
-                f"the model tts counts tokens in one process, got {self.world_size}; start it without accelerate "
-                "launch, with parallelize=True for a model that needs several GPUs."
+                f"report_to={report_to!r} logs the totals of one process, but there are {self.world_size}; leave it "
+                "out, or start one process."
             )
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InputError(f"seed must be a whole number, got {seed!r}.")
@@ -97,19 +108,26 @@ class TTSLM(HFLM):
         )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answer requests with the controller; their texts, in order. Everything is checked before the first one."""
+        """Answer requests with the controller; their texts, in order. Everything is checked before the first one.
+
+        Of several processes each is given its own questions, and the first has the account of all of them afterwards.
+        """
         repeats = _before(id(instance) for instance in requests)  # a task's repeats are one object, several times
-        askings = _before((instance.task_name, instance.doc_id) for instance in requests)
+        asked = [place for place, repeat in enumerate(repeats) if repeat < requests[place].repeats]
+        askings = _before((requests[place].task_name, requests[place].doc_id) for place in asked)
+        keys = {
+            place: (requests[place].task_name, requests[place].doc_id, asking)
+            for place, asking in zip(asked, askings, strict=True)
+        }
         texts = [""] * len(requests)
         self.accounts = Accounts(self.baseline)
-        batches = [(places, self._request(requests, places, repeats)) for places in self._batches(requests, repeats)]
-        self.accounts.expect(
-            (instance.task_name, instance.doc_id, asking) for instance, asking in zip(requests, askings, strict=True)
-        )
+        places_of_batches = self._batches(asked, requests, repeats)
+        batches = [(places, self._request(requests, places, repeats)) for places in places_of_batches]
+        self.accounts.expect(keys.values())
         with Progress(
-            len(requests),
-            "answering",
-            shown=not disable_tqdm,
+            len(asked),
+            "answering" if self.world_size == 1 else f"answering (process 0 of {self.world_size})",
+            shown=not disable_tqdm and self.rank == 0,
             report_to=self.report_to,
             config={"controller": self.asker.controller, "seed": self.seed},
         ) as progress:
@@ -117,16 +135,20 @@ class TTSLM(HFLM):
                 with self.accounts.timed(requests[places[0]].task_name):
                     for number, found in self.asker.ask(request):
                         place = places[number]
-                        instance = requests[place]
                         texts[place] = found.text
-                        before = self.accounts.add(instance.task_name, instance.doc_id, askings[place], found)
-                        progress.add(found.cost, found.branches, before)
-        return texts
+                        progress.add(found.cost, found.branches, self.accounts.add(keys[place], found))
+        everyone = self.gather_object(self.accounts)
+        if everyone is not None:
+            self.accounts = Accounts.merged(everyone)
+        return _filled(texts, requests, asked)
 
-    def _batches(self, requests: Sequence[Instance], repeats: Sequence[int]) -> Iterator[list[int]]:
+    def _batches(
+        self, asked: Iterable[int], requests: Sequence[Instance], repeats: Sequence[int]
+    ) -> Iterator[list[int]]:
         """Places of the requests that are asked in one call: of one task, one repeat and the same settings."""
         groups: dict[str, list[int]] = {}
-        for place, instance in enumerate(requests):
+        for place in asked:
+            instance = requests[place]
             groups.setdefault(repr((instance.task_name, repeats[place], instance.args[1])), []).append(place)
         for places in groups.values():
             size = self.at_once or len(places)
@@ -191,48 +213,33 @@ def _before(names: Iterable[Hashable]) -> list[int]:
     return found
 
 
-class HarnessGenerate(EnabledGenerate):
-    """`model.generate` of an enabled model, as lm-eval's own `hf` calls it.
-
-    Its stopping criteria count rows of the prompt batch, in which branches have none, and its `max_length` loses
-    against the `max_new_tokens` of a model's generation config; both are put into the words of `generate(strategy=…)`.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As `EnabledGenerate`."""
-        if kwargs.get("strategy") is not None:
-            ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-            given = kwargs.pop("stopping_criteria", [])
-            stops = [criterion.sequence for criterion in given if hasattr(criterion, "done_tracker")]
-            others = [criterion for criterion in given if not hasattr(criterion, "done_tracker")]
-            prompts = Request(ids, mask, 0, 0).prompts
-            kwargs["stopping_criteria"] = StoppingCriteriaList([*others, StopTexts(self.tokenizer, stops, prompts)])
-            kwargs["max_new_tokens"] = kwargs.pop("max_length") - ids.shape[1]
-        return super().__call__(*args, **kwargs)
-
-
-def enable_hf(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
-    """`tts_generate.enable`, for a model that goes into lm-eval's own `HFLM(pretrained=model, tokenizer=tokenizer)`.
-
-    `gen_kwargs="strategy=autotts,controller=cmc,beta=0.5,do_sample=True,temperature=1.0"` then answers with a
-    controller. `hf` decodes greedily unless it is told a temperature, and reports no tokens; for those take `tts`.
-    """
-    enable(model, tokenizer=tokenizer)
-    model.generate = HarnessGenerate(model, tokenizer, model.generate.plain)
-    return model
+def _filled(texts: list[str], requests: Sequence[Instance], asked: Iterable[int]) -> list[str]:
+    """The texts, with those of copies: lm-eval repeats a process's last request until all have as many."""
+    said = {id(requests[place]): texts[place] for place in asked}
+    real = set(asked)
+    return [text if place in real else said[id(requests[place])] for place, text in enumerate(texts)]
 
 
 def register() -> None:
     """Make `tts` known to lm-eval, unless an entry point has; nothing is registered by importing this module."""
-    if "tts" not in model_registry:
-        model_registry.register("tts", target=_TARGET)
+    for name, target in _TARGETS.items():
+        if name not in model_registry:
+            model_registry.register(name, target=target)
 
 
-def simple_evaluate(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
-    """lm-eval's `simple_evaluate`, with the model `tts` known, and its account beside the accuracy of each task."""
+def simple_evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+    """lm-eval's `simple_evaluate`, with the model `tts` known, and its account beside the accuracy of each task.
+
+    `model="hf"` answers with a controller where `gen_kwargs`, or a task, say `strategy=autotts`.
+    """
     register()
-    results: dict[str, Any] | None = plain_evaluate(*args, **kwargs)
-    return None if results is None else beside_accuracy(results)
+    plain = isinstance(model, str) and model in _PLAIN
+    results: dict[str, Any] | None = plain_evaluate("hf-enabled" if plain else model, *args, **kwargs)
+    if results is None:
+        return None
+    if plain:
+        results["config"]["model"] = model
+    return beside_accuracy(results)
 
 
 @contextmanager

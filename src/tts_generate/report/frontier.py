@@ -33,6 +33,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogFormatter
     except ImportError as error:
         raise TTSError("plots need matplotlib: pip install 'tts-generate[report]'.") from error
     figure = Figure(figsize=(8.4, 5.2), dpi=140, layout="constrained")
@@ -64,6 +65,8 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
     if any(point.live for point in points):
         axes.plot([], [], "D", mfc="white", mec="#4d5761", mew=1.6, ms=7, ls="none", label="live, kept-aside questions")
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
     axes.set_title(title, loc="left", fontsize=11)

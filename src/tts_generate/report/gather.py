@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tts_generate.report.page import Asked, Measured, Page, Told
 from tts_generate.trajectories import TrajectoryStore
 
 SWEEP = "tts-sweep/2"
-Bar = Callable[[Iterable[Method], str], Iterable[Method]]
 
 
 def of_recordings(
@@ -29,7 +28,7 @@ def of_recordings(
     shuffles: int,
     votes: Votes = "equal",
     about: Mapping[str, str] | None = None,
-    bar: Bar = lambda methods, name: methods,
+    progress: bool = False,
 ) -> Page:
     """Sweep `chosen`, and show `watched` and the first of the baselines `against` question by question.
 
@@ -42,7 +41,7 @@ def of_recordings(
         shuffles: orders of the branches, see `replay`.
         votes: as the recordings were read.
         about: what else to say of the stores, by name (`models_of`).
-        bar: see `evaluate.sweep`.
+        progress: see `evaluate.sweep`.
 
     Raises:
         StoreError: a recording does not hold what a controller reads.
@@ -50,7 +49,7 @@ def of_recordings(
     """
     known = {method.label for method in (*against, *chosen)}
     everything = [*chosen, *(method for method in watched if method.label not in known)]
-    found = sweep(recordings, everything, shuffles, against=against, bar=bar)
+    found = sweep(recordings, everything, shuffles, against=against, progress=progress)
     measured = [
         Measured(str(store), [as_dict(row) for row in cell.rows])
         for store, cell in zip(stores, found.cells, strict=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import InputError, TTSError
+from tts_generate.errors import InputError, TTSError, UnknownNameError
 from tts_generate.report.frontier import plot_frontier, save
-from tts_generate.report.page import Page
+from tts_generate.report.page import Asked, Page
+from tts_generate.report.search_page import frontier_points
 from tts_generate.trace import Trace
 
 _ANSWERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#6a51c9", "#a39200")
@@ -16,34 +21,94 @@ _REST, _NONE = "#8b949e", "#cfd5db"
 _KINDS = {"generated, counted": "#0072b2", "wasted on pruned branches": "#d98f00", "probe": "#6f7a86"}
 
 
-def draw_page(page: Page, folder: Path) -> Iterator[Path]:
+def draw_page(page: Page, folder: Path, questions: Sequence[str] = ()) -> Iterator[Path]:
     """Write the pictures of a page into `folder`, each as .png and .svg; their paths, one by one.
 
     `frontier` and `tokens` are of the page's first table, `trace` the lanes of its first traced question.
 
+    Args:
+        page: the page.
+        folder: made where it is not there.
+        questions: the questions whose lanes to draw instead, by id, each as `trace-ID`; "all" for all that are traced.
+
     Raises:
         TTSError: matplotlib is not installed.
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made, or nothing is traced.
+        UnknownNameError: a question that is not traced here.
     """
+    traced = [asked for asked in page.asked if any(asked.traces)]
+    chosen = _chosen(traced, questions) if questions else dict(zip(["trace"], traced, strict=False))
+    _make(folder)
+    measured = next(iter(page.measured), None)
+    if measured and (points := measured.points()):
+        yield from _both(folder / "frontier", lambda path: plot_frontier(points, path, title=page.title))
+    if measured:
+        rows = measured.rows
+        yield from _both(folder / "tokens", lambda path: plot_tokens(rows, path, title=page.title))
+    for name, asked in chosen.items():
+        pairs = zip(page.methods, asked.traces, strict=True)
+        traces = {label: trace for label, trace in pairs if trace is not None}
+        yield from _both(folder / name, partial(plot_traces, traces, title=f"question {asked.name}"))
+
+
+def draw_search(
+    result: Mapping[str, Any],
+    held_out: Mapping[str, Any] | None,
+    page: Page,
+    folder: Path,
+    questions: Sequence[str] = (),
+) -> Iterator[Path]:
+    """Write the pictures of a search: `frontier`, `held-out` if it was, and the lanes of `page`, as `draw_page` does.
+
+    Args:
+        result: what `result.json` of the search holds.
+        held_out: what its `held_out.json` holds, if held-out stores were opened.
+        page: what it found beside its reference, question by question; without any where that was not asked for.
+        folder: see `draw_page`, as for the next.
+        questions: the questions whose lanes to draw.
+    """
+    yield from draw_page(page, folder, questions)
+    reference = result["settings"]["reference"]
+    found = {"frontier": ("Search set, fresh orders of the branches", result["fresh"], result["baselines"])}
+    if held_out:
+        found["held-out"] = ("Held out", held_out, held_out["baselines"])
+    for name, (title, measured, baselines) in found.items():
+        points = frontier_points(measured, baselines, reference)
+        yield from _both(folder / name, partial(plot_frontier, points, title=title))
+
+
+def _chosen(traced: Sequence[Asked], wanted: Sequence[str]) -> dict[str, Asked]:
+    """Questions by the name of their file; of several stores, a question's id is enough where only one has it."""
+    if not traced:
+        raise InputError("no question is traced here, so there are no lanes to draw.")
+    if "all" in wanted:
+        found = list(traced)
+    else:
+        found = []
+        for name in wanted:
+            same = [asked for asked in traced if name in (asked.name, asked.name.rpartition(": ")[2])]
+            if len(same) != 1:
+                raise UnknownNameError.of("question", name, [asked.name for asked in traced])
+            found += same
+    files: dict[str, Asked] = {}
+    for asked in found:
+        name = "trace-" + re.sub(r"[^\w.-]+", "_", asked.name)
+        files[name if name not in files else f"{name}-{len(files)}"] = asked
+    return files
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror}.") from error
-    measured = next(iter(page.measured), None)
-    points = measured.points() if measured else []
-    traced = next((asked for asked in page.asked if any(asked.traces)), None)
+
+
+def _both(path: Path, draw: Callable[[Path], None]) -> Iterator[Path]:
     for ending in (".png", ".svg"):
-        if points:
-            plot_frontier(points, folder / f"frontier{ending}", title=page.title)
-            yield folder / f"frontier{ending}"
-        if measured:
-            plot_tokens(measured.rows, folder / f"tokens{ending}", title=page.title)
-            yield folder / f"tokens{ending}"
-        if traced:
-            pairs = zip(page.methods, traced.traces, strict=True)
-            traces = {label: trace for label, trace in pairs if trace is not None}
-            plot_traces(traces, folder / f"trace{ending}", title=traced.name)
-            yield folder / f"trace{ending}"
+        file = path.with_name(path.name + ending)
+        draw(file)
+        yield file
 
 
 def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
@@ -69,9 +134,10 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     A cross is a pruned branch, a dot one that ended. PNG or SVG by the ending of `path`.
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
 
     figure, every = _figure(len(traces), height=6.0)
-    colour = _colours(traces.values())
+    colour = Colours.of(traces.values())
     deepest = max(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))
     for axes, (label, trace) in zip(every, traces.items(), strict=True):
         depth: dict[int, int] = {}
@@ -89,6 +155,8 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.add_collection(LineCollection(lines, colors=hues, linewidths=max(1.0, 220 / max(8, len(depth)))))
         for branch in pruned:
             axes.plot(depth[branch] + 0.012 * deepest, branch, "x", color="#5b6570", ms=4)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(0, deepest * 1.04)
         axes.set_ylim(len(depth) - 0.5, -0.5)
         axes.set_xlabel("depth (steps)")
@@ -97,7 +165,21 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    _legend(figure, colour)
     save(figure, path)
+
+
+def _legend(figure: Any, colour: Colours) -> None:
+    """Which colour is which answer, and what the marks are."""
+    from matplotlib.lines import Line2D
+
+    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {answer}") for answer, hue in colour.ranked.items()]
+    keys += [Line2D([], [], color=hue, lw=6, label=name) for name, hue in (("another", _REST), ("none yet", _NONE))]
+    keys += [
+        Line2D([], [], color="#5b6570", ls="none", marker=mark, label=name)
+        for mark, name in ((".", "ended"), ("x", "pruned"))
+    ]
+    figure.legend(handles=keys, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
 
 
 def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -106,15 +188,27 @@ def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reading["branch"], reading
 
 
-def _colours(traces: Any) -> Callable[[str | None], str]:
+@dataclass(frozen=True)
+class Colours:
     """A colour for each answer, most frequent first, beyond the palette one for all the others."""
-    votes: dict[str, int] = {}
-    for trace in traces:
-        for _, reading in _readings(trace):
-            if reading["answer"] is not None and reading["finished"]:
-                votes[reading["answer"]] = votes.get(reading["answer"], 0) + 1
-    ranked = dict(zip(sorted(votes, key=lambda answer: -votes[answer]), _ANSWERS, strict=False))
-    return lambda answer: _NONE if answer is None else ranked.get(answer, _REST)
+
+    ranked: Mapping[str, str]
+
+    @classmethod
+    def of(cls, traces: Iterable[Trace]) -> Colours:
+        """By how often branches of the traces ended with an answer."""
+        votes: Counter[str] = Counter()
+        for trace in traces:
+            votes.update(
+                reading["answer"]
+                for _, reading in _readings(trace)
+                if reading["answer"] is not None and reading["finished"]
+            )
+        return cls(dict(zip((answer for answer, _ in votes.most_common()), _ANSWERS, strict=False)))
+
+    def __call__(self, answer: str | None) -> str:
+        """The colour of an answer; None: of none yet."""
+        return _NONE if answer is None else self.ranked.get(answer, _REST)
 
 
 def _figure(columns: int, *, height: float) -> tuple[Any, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tts_generate.report.frontier import Point, plot_frontier
-from tts_generate.report.templating import fill, markup
+from tts_generate.report import chart
+from tts_generate.report.chart import FrontierChart
+from tts_generate.report.frontier import Point
+from tts_generate.report.templating import fill
 
 
 def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, best: Path) -> str:
@@ -20,16 +21,14 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
         best: the folder of the controller found, as users will name it.
 
     Raises:
-        TTSError: jinja2 or matplotlib is not installed.
+        TTSError: jinja2 is not installed.
     """
     reference = result["settings"]["reference"]
     searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
     parts = [_part("Search set, fresh orders of the branches", searched, reference)]
     if held_out:
         parts.append(_part("Held out", held_out, reference))
-    for part in parts:
-        part["plot"] = markup(part["plot"])
-    return fill("search.html", result=result, held_out=held_out, parts=parts, best=best)
+    return fill("search.html", result=result, held_out=held_out, parts=parts, best=best, chart=chart)
 
 
 def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], reference: str) -> list[Point]:
@@ -48,8 +47,5 @@ def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str
 
 
 def _part(title: str, measured: Mapping[str, Any], reference: str) -> dict[str, Any]:
-    drawn = io.StringIO()
-    plot_frontier(frontier_points(measured, measured["baselines"], reference), drawn, title=title)
-    svg = drawn.getvalue()
-    kept = {name: measured[name] for name in ("curve", "baselines", "at_accuracy")}
-    return {"title": title, "plot": svg[svg.index("<svg") :], **kept}
+    drawn = FrontierChart.of(frontier_points(measured, measured["baselines"], reference))
+    return {"title": title, "chart": drawn, **{name: measured[name] for name in ("curve", "baselines", "at_accuracy")}}

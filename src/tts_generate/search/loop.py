@@ -18,12 +18,15 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError
+from tts_generate.loading import load_controller
+from tts_generate.replay import replay
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import Proposal, Proposer, Scored
 from tts_generate.search.history import History
-from tts_generate.search.objective import Cost, Curve, Fidelity, Gains, curve_of, gain_over
-from tts_generate.search.questions import Part
+from tts_generate.search.objective import Cost, Curve, Fidelity, Gains, curve_from, curve_of, gain_over
+from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.statistics import saving, tokens_at
 
 ELEVEN = tuple(k / 10 for k in range(11))
 RUNGS = (
@@ -49,6 +52,8 @@ class Judge:
     threads: int | None = None
     gain: Gains = gain_over
     _curves: dict[int, Curve] = field(default_factory=dict)
+    _all: tuple[float, float] | None = None
+    """Tokens and accuracy of self-consistency with all branches."""
 
     def evaluate(self, candidate: Proposal, rung: int) -> Evaluation:
         """One look at one candidate; at the highest rung what is not ours to trust is confirmed, or disqualified."""
@@ -85,6 +90,23 @@ class Judge:
             self._curves[rung] = curve_of(self.part, self.reference, fidelity, cost=self.cost, threads=self.threads)
         return self._curves[rung]
 
+    def saved(self, best: Evaluation) -> str:
+        """What a candidate saves of self-consistency with all branches, where it has its accuracy; "" if never.
+
+        The branches are read in their recorded order, which makes no difference to a vote of all but in ties.
+        """
+        count = fewest_branches(self.part.recordings)
+        if self._all is None:
+            everyone = load_controller("self_consistency", max_samples=count)
+            results = [[replay(recording, everyone, shuffles=0)] for recording in self.part.recordings]
+            tokens, accuracy = curve_from(results, Fidelity((1.0,), 0, 0), self.cost).points(self.part.weights)
+            self._all = float(tokens[0]), float(accuracy[0])
+        tokens_of_all, accuracy_of_all = self._all
+        found = tokens_at(zip(best.tokens, best.accuracy, strict=True), accuracy_of_all)
+        if found is None or found >= tokens_of_all:
+            return ""
+        return f"saves {saving(found, tokens_of_all):.1%} of SC@{count} at its accuracy"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -99,6 +121,8 @@ class Progress:
     """The best at the highest rung reached."""
     usd: float = 0.0
     """What its proposals have cost."""
+    saved: str = ""
+    """What the best saves of self-consistency with all branches at the same accuracy; "" where it never has that."""
 
 
 def search(
@@ -118,7 +142,7 @@ def search(
     Rounds that the history holds are gone through again without replaying anything, so that the proposer stands where
     it stood; at least one round is run.
     """
-    progress = _progress(history, 0, 0.0, seconds)
+    progress = _progress(judge, history, 0, 0.0, seconds)
     seen: list[list[float]] = [[] for _ in judge.rungs]
     for number in _numbers(max_rounds):
         started = time.perf_counter()
@@ -127,7 +151,7 @@ def search(
             break
         proposer.learn(_round(judge, candidates, history, seen))
         history.finish_round(number, time.perf_counter() - started)
-        progress = _progress(history, number + 1, history.seconds, seconds, usd())
+        progress = _progress(judge, history, number + 1, history.seconds, seconds, usd())
         watch(progress)
         if number + 1 >= history.rounds and history.seconds >= seconds:
             break
@@ -174,8 +198,9 @@ def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
     return sorted(top, key=lambda evaluation: (-evaluation.score, evaluation.candidate.name))[:count]
 
 
-def _progress(history: History, number: int, spent: float, seconds: float, usd: float = 0.0) -> Progress:
+def _progress(judge: Judge, history: History, number: int, spent: float, seconds: float, usd: float = 0.0) -> Progress:
     evaluations = history.evaluations
     best = best_of(evaluations, 1)
     tried = len({evaluation.candidate.name for evaluation in evaluations})
-    return Progress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None, usd)
+    saved = judge.saved(best[0]) if best else ""
+    return Progress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None, usd, saved)

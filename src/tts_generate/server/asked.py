@@ -14,6 +14,7 @@ from tts_generate.runner import Cost, Episode, Outcome, Unit
 from tts_generate.server.pool import Endpoint
 from tts_generate.server.wire import Prompt
 from tts_generate.trace import Event
+from tts_generate.trajectories import Trajectory
 from tts_generate.votes import NO_ANSWER
 
 
@@ -74,6 +75,10 @@ class Asked:
     def cost(self) -> Cost:
         """Tokens spent on this question."""
         return Cost() if self.episode is None else self.episode.cost(self.prompt_tokens)
+
+    def read(self, seed: int) -> list[Trajectory]:
+        """Its branches as far as they were read, without their token ids."""
+        return [each.trajectory(self.question_id, seed, self.prompt_tokens, with_ids=False) for each in self.branches]
 
     @property
     def answer(self) -> str | None:

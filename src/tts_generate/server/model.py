@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tqdm.auto import tqdm
 
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
@@ -34,6 +33,7 @@ from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool, ServerUsage
 from tts_generate.server.wait import wait_for
 from tts_generate.server.wire import Prompt
+from tts_generate.tracking import Progress
 from tts_generate.trajectories import Question, TrajectoryStore
 
 Chat = Sequence[Mapping[str, Any]]
@@ -144,7 +144,7 @@ class ServerModel:
             think_end: text that ends the model's thinking.
             answer_pattern: how answers are read.
             stop_strings: text that ends a branch.
-            progress: show a tqdm bar over the questions.
+            progress: show a bar over the questions, with the tokens saved so far.
             revision: the commit of a controller on the Hub.
             trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
             sandbox: run such code in a locked process instead, which needs no trust.
@@ -254,9 +254,9 @@ class ServerModel:
             pool.usage.dialect = session.wire.dialect
             loop = ServerLoop(pool, session.wire, reader, settings, call.stop, call.on_branch)
             done = Done(asked, session, reader, pool.usage)
-            with tqdm(total=len(asked), desc="answering", unit="question", disable=not call.progress) as bar:
+            with Progress(len(asked), "answering", shown=call.progress) as bar:
                 try:
-                    await loop.run(asked, lambda _: bar.update())
+                    await loop.run(asked, lambda one: bar.add(one.cost, one.read(settings.seed)))
                 except asyncio.CancelledError:
                     done.interrupted = True
             return done

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, ServerError
@@ -21,6 +19,7 @@ from tts_generate.server.connect import Session
 from tts_generate.server.model import ServerModel
 from tts_generate.server.options import Call, check_sampling, max_tokens, probing
 from tts_generate.server.wire import Prompt
+from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
 
@@ -57,7 +56,7 @@ def record(
         max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
         max_probe_tokens: tokens of a probed answer at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn.
-        progress: show a tqdm bar.
+        progress: show a bar, with the tokens so far.
         probe_suffix: see `ServerModel.generate`, as for the next three.
         think_end: text that ends the model's thinking.
         answer_pattern: how answers are read.
@@ -93,7 +92,7 @@ def record(
         recorder = _Recorder(model, questions, prompts, branches, call)
         recorder.open = lambda manifest: stack.enter_context(StoreWriter.open(Path(out), manifest, questions))
         recorder.chat = chat
-        recorder.bar = stack.enter_context(tqdm(desc="recording", unit="branch", disable=not progress))
+        recorder.bar = stack.enter_context(Recorded(None, shown=progress))
         done = model.run(recorder.tasks(), replace(call, on_branch=recorder.keep, prepared=recorder.prepare))
         if done.interrupted:
             raise KeyboardInterrupt
@@ -117,7 +116,7 @@ class _Recorder:
     call: Call
     open: Callable[[Manifest], StoreWriter] = field(init=False)
     chat: bool = field(init=False)
-    bar: Any = field(init=False)
+    bar: Recorded = field(init=False)
     writer: StoreWriter = field(init=False)
     session: Session = field(init=False)
 
@@ -159,12 +158,12 @@ class _Recorder:
             questions_sha256=questions_sha256(self.questions),
         )
         self.writer = self.open(manifest)
-        self.bar.total = self.branches * len(self.questions)
-        self.bar.update(len(self.writer.done))
+        self.bar.found(self.branches * len(self.questions), len(self.writer.done))
         return self.tasks(self.writer.done)
 
     def keep(self, asked: Asked, branch: Branch) -> None:
         """Write a finished branch down; it is on the disk when this returns."""
         seed = self.call.settings.seed
-        self.writer.append([self.session.wire.trajectory(branch, asked.question_id, seed, asked.prompt_tokens)])
-        self.bar.update()
+        row = self.session.wire.trajectory(branch, asked.question_id, seed, asked.prompt_tokens)
+        self.writer.append([row])
+        self.bar.add(row)

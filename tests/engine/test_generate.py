@@ -59,6 +59,21 @@ class TestDoors:
         assert torch.equal(qwen.model.generate(**inputs, max_new_tokens=8, do_sample=False), expected)
         assert torch.equal(qwen.model.generate(inputs["input_ids"], max_new_tokens=8, do_sample=False), expected)
 
+    def test_controller_and_beta_may_stand_there_too(self, qwen: Live) -> None:
+        kept = {"strategy": "autotts", "controller": "asc", "beta": 0.2, "controller_kwargs": {"max_samples": 6}}
+        sampling = {"max_new_tokens": 40, "top_k": 0, "interval_tokens": 8, "return_dict_in_generate": True}
+        config = GenerationConfig(**sampling, **kept, eos_token_id=WORDS["<eos>"], pad_token_id=0)
+        output = qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, seed=0)
+        assert output.trace[0].controller["controller"] == "ASC"
+        assert len(output.branches[0]) <= 6
+        config.controller = "nope"
+        with pytest.raises(UnknownNameError, match="nope"):
+            qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, seed=0)
+        given = qwen.model.generate(
+            **qwen.inputs(QUESTIONS[0]), generation_config=config, seed=0, controller="cmc", controller_kwargs={}
+        )
+        assert given.trace[0].controller["controller"] == "CMC"
+
     def test_survives_pickle_and_deepcopy(self, qwen: Live) -> None:
         expected = qwen.run(QUESTIONS[1])
         for twin in (copy.deepcopy(qwen.model), pickle.loads(pickle.dumps(qwen.model))):

@@ -54,7 +54,7 @@ ONLY_IN = {
     "lm_eval": {"harness"},
     "inspect_ai": {"harness"},
     "trackio": {"tracking"},
-    "tqdm": {"tracking", "hub", "engine"},
+    "tqdm": {"tracking", "hub"},
 }
 
 

@@ -63,7 +63,7 @@ class AutoTTS:
         streamer: an object of transformers' `BaseStreamer`, given the prompt and then the winning branch; for a call
             of one question.
         controller_kwargs: knobs of the controller to set by hand.
-        progress: show a tqdm bar over the questions.
+        progress: show a bar over the questions, with the tokens saved so far.
         revision: the commit of a controller on the Hub, see `load_controller`.
         trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
         sandbox: run such code in a locked process instead, which needs no trust.
@@ -239,6 +239,8 @@ class AutoTTS:
 
 
 _OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}
+_KEPT = ("controller", "beta", "controller_kwargs")
+"""What a generation config may say beside `strategy`; its other settings are read where they are used."""
 
 
 class EnabledGenerate:
@@ -249,9 +251,8 @@ class EnabledGenerate:
 
     def __call__(self, *args: Any, strategy: str | None = None, **kwargs: Any) -> Any:
         """As transformers' `generate`; with `strategy="autotts"` also the arguments of `AutoTTS`."""
-        if strategy is None:
-            given = kwargs.get("generation_config") or self.model.generation_config
-            strategy = getattr(given, "strategy", None)
+        kept = kwargs.get("generation_config") or self.model.generation_config
+        strategy = getattr(kept, "strategy", None) if strategy is None else strategy
         generate = type(self.model).generate
         if strategy is None:
             alone = sorted({"controller", "beta", "controller_kwargs", "branch_processors"} & set(kwargs))
@@ -262,6 +263,7 @@ class EnabledGenerate:
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         self._check_names(kwargs)
         own = {"tokenizer": self.tokenizer}
+        own |= {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
         own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
         check_model(self.model)
         kwargs = self._with_stop_strings(_with_sampling(self.model, kwargs), own["tokenizer"])

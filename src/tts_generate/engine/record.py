@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -32,6 +31,7 @@ from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
+from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
 
@@ -75,8 +75,9 @@ class Recorder(AutoTTS):
             tasks = self._tasks(prompts, missing, limits)
 
             def keep(task: Task, branch: Branch) -> None:
-                rows.add(branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids)))
-                bar.update()
+                row = branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids))
+                rows.add(row)
+                bar.add(row)
 
             if tasks:
                 hooks = {"on_branch": keep, "before_step": watch}
@@ -103,15 +104,14 @@ class Recorder(AutoTTS):
             questions_sha256=questions_sha256(self.questions),
         )
 
-    def _bar(self, processes: Processes, missing: int) -> Any:
+    def _bar(self, processes: Processes, missing: int) -> Recorded:
         """A bar over this process's branches, shown by the main one; those recorded before count as done."""
         total = self.branches * len(self.questions) // processes.count
-        return tqdm(
-            total=total,
+        return Recorded(
+            total,
+            "recording" if processes.count == 1 else f"recording (process 0 of {processes.count})",
+            shown=self.progress and processes.main,
             initial=max(0, total - missing),
-            desc="recording" if processes.count == 1 else f"recording (process 0 of {processes.count})",
-            unit="branch",
-            disable=not (self.progress and processes.main),
         )
 
     def _tasks(self, prompts: list[list[int]], missing: Sequence[Key], limits: BranchProcessorList) -> list[Task]:
@@ -198,7 +198,7 @@ def record(
         interval_tokens: tokens of one step, see `AutoTTS`.
         max_rows: branches decoded in one forward pass at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn.
-        progress: show a tqdm bar.
+        progress: show a bar, with the tokens so far.
         probe_suffix: see `AutoTTS`, as for the next three.
         think_end: text that ends the model's thinking.
         answer_pattern: how answers are read.

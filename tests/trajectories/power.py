@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crashes import CALLS, MANIFEST, QUESTIONS, ROWS
+from crashes import MANIFEST, QUESTIONS, ROWS
+from nursery import CALLS
 
 from tts_generate.errors import TTSError
 from tts_generate.trajectories import StoreWriter, TrajectoryStore

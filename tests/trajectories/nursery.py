@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,21 @@ def serve(work: Work) -> None:
 
 
 @contextlib.contextmanager
+def wrapped(
+    wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]], names: Sequence[str] = CALLS
+) -> Iterator[None]:
+    """Have the calls of `names` be what `wrap(name, real call)` makes of them."""
+    real = {name: getattr(os, name) for name in names}
+    for name in names:
+        setattr(os, name, wrap(name, real[name]))
+    try:
+        yield
+    finally:
+        for name in names:
+            setattr(os, name, real[name])
+
+
+@contextlib.contextmanager
 def trouble(at: int | None, failure: str | None = None) -> Iterator[Callable[[], int]]:
     """The `at`-th call that changes the disk kills this process or, with `failure`, fails; how many there were."""
     count = 0
@@ -92,14 +107,8 @@ def trouble(at: int | None, failure: str | None = None) -> Iterator[Callable[[],
 
         return call
 
-    real = {name: getattr(os, name) for name in CALLS}
-    for name in CALLS:
-        setattr(os, name, troubled(name, real[name]))
-    try:
+    with wrapped(troubled):
         yield lambda: count
-    finally:
-        for name in CALLS:
-            setattr(os, name, real[name])
 
 
 def _fork(work: Work, path: str, seconds: float | None = None, ready: bool = False, at: int | None = None,

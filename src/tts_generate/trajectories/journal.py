@@ -101,9 +101,13 @@ class Journal:
                 kept,
             )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._file, self.end)
-        os.fsync(self._file)
-        sync(path.parent)  # a file whose name is not on the disk is not on the disk
+        try:
+            os.ftruncate(self._file, self.end)
+            os.fsync(self._file)
+            sync(path.parent)  # a file whose name is not on the disk is not on the disk
+        except OSError:
+            os.close(self._file)
+            raise
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write one record and wait until it is on the disk; after an error the journal is what it was before.

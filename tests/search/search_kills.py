@@ -6,7 +6,6 @@ be compiled, and there are no threads when it forks.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import warnings
@@ -14,10 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "trajectories")]
-if __name__ == "__main__":
-    os.environ["NUMBA_DISABLE_JIT"] = "1"
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("search", "trajectories")]
 import anthropic
 from messages_server import KEY, MessagesServer, Reply
 from nursery import Nursery, serve
@@ -67,7 +63,7 @@ def search_kills(folder: Path, points: int, count: int, seed: int) -> dict[str, 
     rng, store = random.Random(seed), make_store(folder / "store", 3, 4)
     names = ("kills", "calls", "evaluations", "redone", "lost", "unlike_uninterrupted")
     found = dict.fromkeys(names, 0)
-    with Nursery(__file__) as nursery:
+    with Nursery(__file__, NUMBA_DISABLE_JIT="1") as nursery:
 
         def sit(path: Path, **how: Any) -> dict[str, Any]:
             return nursery.work(path, kind="search", where=str(store), **how)

@@ -31,14 +31,14 @@ Work = Callable[..., None]
 
 
 class Nursery:
-    """`with` it: the process of `script`, which forks workers."""
+    """`with` it: the process of `script`, which forks workers; `environment` are further variables of it."""
 
-    def __init__(self, script: str) -> None:
-        self._script = script
+    def __init__(self, script: str, **environment: str) -> None:
+        self._script, self._environment = script, {**os.environ, **environment}
 
     def __enter__(self) -> Nursery:
-        command = [sys.executable, self._script]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, self._script], env=self._environment, **pipes)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("search", "trajectories")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "trajectories"))
 import anthropic
 from messages_server import KEY, MessagesServer, Reply
 from nursery import Nursery, serve

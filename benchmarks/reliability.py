@@ -47,42 +47,25 @@ from engine_models import make_live  # noqa: E402
 from tts_generate.loading import builtin_controllers, builtin_folder  # noqa: E402
 
 Size = dict[str, int]
-FULL: Size = {
-    "kills": 500,
-    "rows": 8,
-    "fail_rows": 2,
-    "cut_rows": 4,
-    "cut_step": 1,
-    "flips": 300,
-    "orders": 300,
-    "search_points": 40,
-    "search_kills": 20,
-    "paid_kills": 20,
-    "calls": 1000,
-    "points": 8,
-    "threads": 20,
-    "fault_points": 4,
-    "signals": 2,
-    "replies": 10_000,
+SIZES = {
+    "kills": (500, 10),
+    "rows": (8, 2),
+    "fail_rows": (2, 1),
+    "cut_rows": (4, 2),
+    "cut_step": (1, 25),
+    "flips": (300, 20),
+    "orders": (300, 5),
+    "search_points": (40, 2),
+    "search_kills": (20, 1),
+    "paid_kills": (20, 1),
+    "calls": (1000, 30),
+    "points": (8, 3),
+    "threads": (20, 4),
+    "fault_points": (4, 1),
+    "signals": (2, 1),
+    "replies": (10_000, 200),
 }
-QUICK: Size = {
-    "kills": 10,
-    "rows": 2,
-    "fail_rows": 1,
-    "cut_rows": 2,
-    "cut_step": 25,
-    "flips": 20,
-    "orders": 5,
-    "search_points": 2,
-    "search_kills": 1,
-    "paid_kills": 1,
-    "calls": 30,
-    "points": 3,
-    "threads": 4,
-    "fault_points": 1,
-    "signals": 1,
-    "replies": 200,
-}
+"""Of a full run, and of a quick one."""
 MUST_BE_ZERO = {
     "lost",
     "unreadable",
@@ -218,7 +201,7 @@ def broken(found: Any, place: str = "") -> list[str]:
 
 
 def totals(found: dict[str, Any]) -> dict[str, Any]:
-    """Sums over the trials of the store."""
+    """Sums over the trials of the store, and of what the sections left behind."""
     rows = [row for row in found.get("store", {}).values() if isinstance(row, dict)]
 
     def total(*names: str) -> int:
@@ -228,6 +211,10 @@ def totals(found: dict[str, Any]) -> dict[str, Any]:
         "lost": total("lost"),
         "unreadable": total("unreadable"),
         "repaired": {"tried": total("named", "harmless"), "failed": total("not_repaired")},
+        "left_behind": {
+            what: sum(found[name]["left_behind"][what] for name in SECTIONS if "left_behind" in found.get(name, {}))
+            for what in ("processes", "descriptors")
+        },
     }
 
 
@@ -251,7 +238,7 @@ def main(arguments: list[str]) -> int:
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     for name in chosen.only:
-        result[name] = section(name, QUICK if chosen.quick else FULL)
+        result[name] = section(name, {what: numbers[chosen.quick] for what, numbers in SIZES.items()})
         result |= totals(result)
         chosen.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     if chosen.suite:

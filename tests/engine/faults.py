@@ -11,8 +11,9 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -46,10 +47,11 @@ class Watched:
 
     def call(self, good: Good, harm: AbstractContextManager[Any] | None = None, **how: Any) -> None:
         """Make a call; `good` is told the output, or the error, and the warnings."""
-        with warnings.catch_warnings(record=True) as said, harm or contextlib.nullcontext():
+        with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                came = self.live.run(*QUESTIONS, **{**SHORT, **how})
+                with harm or contextlib.nullcontext():
+                    came = self.live.run(*QUESTIONS, **{**SHORT, **how})
             except (Exception, KeyboardInterrupt) as error:
                 came = error.with_traceback(None)
         self.trial["tried"] += 1
@@ -93,16 +95,29 @@ class Broken(Controller):
 
 
 class Interrupts(BranchProcessor):
-    """A real SIGINT in the `at`-th round; with `twice`, another one as soon as the first is being dealt with."""
+    """A real SIGINT in the `at`-th round; with `after`, one more so many seconds later. `with` it around the call."""
 
-    def __init__(self, at: int, signals: int = 1) -> None:
-        self.at, self.signals, self.rounds = at, signals, 0
+    def __init__(self, at: int, after: float | None = None) -> None:
+        self.at, self.rounds = at, 0
+        self.second = None if after is None else threading.Thread(target=self._again, args=(after,))
 
     def __call__(self, state: State, do: Decision) -> None:
         self.rounds += 1
         if self.rounds == self.at:
-            for _ in range(self.signals):
-                os.kill(os.getpid(), signal.SIGINT)
+            if self.second is not None:
+                self.second.start()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def _again(self, after: float) -> None:
+        time.sleep(after)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self) -> Interrupts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.second is not None:
+            self.second.join()
 
 
 def raising_processors(live: Live) -> Trial:
@@ -160,16 +175,23 @@ def out_of_memory(live: Live) -> Trial:
     return watched.trial
 
 
-def interrupts(live: Live, signals: int) -> Trial:
-    """Ctrl-C: once, what there is comes back and says so; twice, it is passed on. In the main thread."""
+def interrupts(live: Live, delays: Sequence[float | None]) -> Trial:
+    """Ctrl-C: once, what there is comes back and says so; twice, that or KeyboardInterrupt. In the main thread.
+
+    `delays` are the seconds after which it comes again.
+    """
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         watched = Watched(live)
-        for at in range(2, 2 + POINTS):
+        for number, after in enumerate(delays):
+            blow = Interrupts(2 + number % 4, after)
             watched.call(
-                lambda came, said: isinstance(came, KeyboardInterrupt) or "interrupted" in came.finish_reason,
-                branch_processors=[Interrupts(at, signals)],
+                lambda came, said, after=after: (
+                    (after is not None and isinstance(came, KeyboardInterrupt)) or "interrupted" in came.finish_reason
+                ),
+                blow,
+                branch_processors=[blow],
             )
         return watched.trial
     finally:
@@ -202,6 +224,6 @@ TRIALS: dict[str, Callable[[Live], Trial]] = {
     "broken_controller": broken_controllers,
     "nan_logits": nan_logits,
     "out_of_memory": out_of_memory,
-    "ctrl_c": lambda live: interrupts(live, 1),
-    "ctrl_c_twice": lambda live: interrupts(live, 2),
+    "ctrl_c": lambda live: interrupts(live, [None] * POINTS),
+    "ctrl_c_twice": lambda live: interrupts(live, [0.0003 * number for number in range(4 * POINTS)]),
 }

@@ -102,12 +102,16 @@ class Journal:
             )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            os.ftruncate(self._file, self.end)
-            os.fsync(self._file)
-            sync(path.parent)  # a file whose name is not on the disk is not on the disk
+            self._settle(path)
         except OSError:
             os.close(self._file)
             raise
+
+    def _settle(self, path: Path) -> None:
+        """Cut off what is behind the last whole record, and see that the file and its name are on the disk."""
+        os.ftruncate(self._file, self.end)
+        os.fsync(self._file)
+        sync(path.parent)  # a file whose name is not on the disk is not on the disk
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write one record and wait until it is on the disk; after an error the journal is what it was before.

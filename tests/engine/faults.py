@@ -151,11 +151,15 @@ def broken_controllers(live: Live) -> Trial:
 def nan_logits(live: Live) -> Trial:
     """NaN in one row of one pass: that question ends with a warning, the others come out as they would have."""
     watched = Watched(live)
+
+    def good(came: Any, said: list[str]) -> bool:
+        spared = [n for n, reason in enumerate(came.finish_reason) if reason == "answer"]
+        same = all(came.answers[n] == watched.expected.answers[n] for n in spared)
+        same &= all(came.cost[n] == watched.expected.cost[n] for n in spared)
+        return same and len(spared) == len(QUESTIONS) - 1 and any("NaN logits" in line for line in said)
+
     for at in range(2, 2 + POINTS):
-        watched.call(
-            lambda came, said: came.finish_reason.count("error") == 1 and any("NaN logits" in line for line in said),
-            _forward(live, at, lambda output, rows: output.logits[0, 0].fill_(float("nan"))),
-        )
+        watched.call(good, _forward(live, at, lambda output, rows: output.logits[0, 0].fill_(float("nan"))))
     return watched.trial
 
 

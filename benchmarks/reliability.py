@@ -55,7 +55,7 @@ SIZES = {
     "cut_step": (1, 25),
     "flips": (300, 20),
     "orders": (300, 5),
-    "search_points": (40, 2),
+    "search_points": (1000, 2),
     "search_kills": (20, 1),
     "paid_kills": (20, 1),
     "calls": (1000, 30),

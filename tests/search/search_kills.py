@@ -55,7 +55,7 @@ class Searched:
 
 
 def search_kills(folder: Path, points: int, count: int, seed: int) -> dict[str, int]:
-    """Kill a search before `points` of its calls that change the disk, spread over all, and `count` times at random.
+    """Kill a search before its calls that change the disk, `points` of them at most, and `count` times at random.
 
     Returns:
         `kills`; `calls` that a search makes; `evaluations` kept by all searches; `redone`, those made once more;
@@ -70,6 +70,7 @@ def search_kills(folder: Path, points: int, count: int, seed: int) -> dict[str, 
             return nursery.work(path, kind="search", where=str(store), **how)
 
         found["calls"] = sit(folder / "whole")["calls"]
+        points = min(points, found["calls"])
         whole = _ended(folder / "whole")
         steps: list[dict[str, Any]]
         steps = [{"at": 1 + found["calls"] * n // points} for n in range(points)]

@@ -58,13 +58,21 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             complaints.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
         except _Terminated:
+            _end_at_once_from_now_on()
             complaints.print("terminated; run the same command again to go on", highlight=False)
             raise typer.Exit(143) from None
         except KeyboardInterrupt:
+            _end_at_once_from_now_on()
             complaints.print("interrupted; run the same command again to go on", highlight=False)
             raise typer.Exit(130) from None
 
     return run
+
+
+def _end_at_once_from_now_on() -> None:
+    """What is finished is written down: another Ctrl-C ends this process, and interrupts no library's own ending."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _Terminated(KeyboardInterrupt):

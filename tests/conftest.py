@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,30 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Write what descriptors the session leaves open to `$TTS_LEFT_BEHIND`, if set (benchmarks/suite_leaks.py)."""
+    where = os.environ.get("TTS_LEFT_BEHIND")
+    before = _descriptors() if where else {}
+    yield
+    if where:
+        gc.collect()
+        left = [target for file, target in _descriptors().items() if before.get(file) != target]
+        told = {"tests": request.session.testscollected, "descriptors": left}
+        Path(where).write_text(json.dumps(told), "utf-8")
+
+
+def _descriptors() -> dict[str, str]:
+    """Open descriptors and what they are; not that by which they are listed."""
+    found = {}
+    for file in os.listdir("/proc/self/fd"):
+        try:
+            found[file] = os.readlink(f"/proc/self/fd/{file}")
+        except OSError:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,9 @@ def assert_same_rows(one: Path, other: Path) -> None:
         assert mine.step_logprobs == pytest.approx(twin.step_logprobs, abs=1e-4)
 
 
-@pytest.mark.parametrize(("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     tmp_path: Path, blow: signal.Signals, code: int
 ) -> None:

@@ -1,82 +1,55 @@
-"""Crashes of a writing process, on purpose: killed at any time or call, calls that fail, files cut and bits flipped.
+"""Crashes of a writing process, on purpose: killed at any call, calls that fail, files cut and bits flipped.
 
-Run as a program it is the nursery: it imports once, then forks a writer for every line it is sent and says what became
-of it. It never reads a store itself, so that its forks are of a process without threads.
+Run as a program it is a nursery of writers. It never reads a store itself, so that its forks are of a process without
+threads. Kills at random times are in `kills`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import json
-import os
-import random
-import signal
-import subprocess
+import hashlib
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from nursery import Nursery, serve
 from test_store import MANIFEST as MADE_UP
 from test_store import QUESTIONS, ROWS
 
 from tts_generate.errors import TTSError
-from tts_generate.trajectories import StoreWriter, TrajectoryStore, check, repair
-from tts_generate.trajectories.schema import questions_sha256
+from tts_generate.trajectories import StoreWriter, Trajectory, TrajectoryStore, check, repair
+from tts_generate.trajectories.schema import from_table, questions_sha256, to_table
 
 MANIFEST = dataclasses.replace(MADE_UP, questions_sha256=questions_sha256(QUESTIONS))
-CALLS = ("pwrite", "fsync", "ftruncate", "link", "unlink", "replace")
-FAILURES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EINTR": errno.EINTR, "short": 0}
-
-
-class Nursery:
-    """The process that forks writers."""
-
-    def __enter__(self) -> Nursery:
-        command = [sys.executable, __file__]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate()
-
-    def write(self, path: Path, **how: Any) -> dict[str, Any]:
-        """Let a writer record what is missing at `path`.
-
-        Args:
-            path: the store.
-            how: `seconds` until it is killed; or `at`, the call at which it is killed or, with `failure`, which fails;
-                `rows`, how many it records at most.
-
-        Returns:
-            `acknowledged` [question, branch] pairs, `killed`, `calls` made, `error` ("" if none).
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"path": str(path), **how}) + "\n")
-        self.process.stdin.flush()
-        told: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return told
 
 
 class Ledger:
-    """What a store acknowledged, held against what it holds."""
+    """What a store acknowledged, held against what it holds.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the store.
+        rows: what is recorded into it.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[Trajectory] = ROWS) -> None:
         self.path = path
+        self.wanted = {row.key: row for row in rows}
         self.acknowledged: set[tuple[str, int]] = set()
         self.unreadable = 0
+        self.parts: dict[str, str] = {}
+        self.changed_parts = 0
+        """Shards that were seen, and are gone or others now."""
+        self.unacknowledged = 0
+        """The most branches that were there once more than acknowledged."""
 
     def note(self, told: dict[str, Any]) -> None:
         """Take in what a writer acknowledged."""
-        self.acknowledged |= {(question, branch) for question, branch in told["acknowledged"]}
+        self.acknowledged |= {(question, branch) for question, branch in told["told"]}
 
     def lost(self) -> int:
-        """Acknowledged branches that the store does not hold as they were recorded."""
+        """Acknowledged branches that the store does not hold as they were recorded, each once."""
         if not (self.path / "manifest.json").is_file():
             return len(self.acknowledged)
         try:
@@ -84,33 +57,17 @@ class Ledger:
         except TTSError:
             self.unreadable += 1
             return len(self.acknowledged)
-        wanted = {row.key: row for row in ROWS}
-        good = {row.key for row in there if wanted[row.key] == row}
-        return len(self.acknowledged - good) + len(there) - len(good)
+        good = {row.key for row in there if self.wanted[row.key] == row}
+        found = len(self.acknowledged - good) + len(there) - len(good)
+        self.unacknowledged = max(self.unacknowledged, len(good - self.acknowledged))
+        self.acknowledged |= good  # a next writer does not record them again
+        self._look_at_parts()
+        return found
 
-
-def random_kills(folder: Path, count: int, seed: int) -> dict[str, int]:
-    """SIGKILL writers at random times until `count` were hit; every store is gone on with until it is whole."""
-    rng = random.Random(seed)
-    found = {"kills": 0, "stores": 0, "acknowledged": 0, "lost": 0, "unreadable": 0, "unlike_uninterrupted": 0}
-    with Nursery() as nursery:
-        while found["kills"] < count:
-            path = folder / f"store-{found['stores']}"
-            ledger, killed = Ledger(path), True
-            while killed:
-                # Once there are enough kills, the last store is finished in peace.
-                seconds = rng.uniform(0, 0.12) if found["kills"] < count else None
-                told = nursery.write(path, seconds=seconds)
-                ledger.note(told)
-                killed = told["killed"]
-                found["kills"] += killed
-                found["lost"] += ledger.lost()
-            found["stores"] += 1
-            found["acknowledged"] += len(ledger.acknowledged)
-            found["unreadable"] += ledger.unreadable
-            whole = TrajectoryStore.open(path).trajectories() == ROWS and not list(path.glob("*.tmp"))
-            found["unlike_uninterrupted"] += not whole
-    return found
+    def _look_at_parts(self) -> None:
+        now = {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in self.path.glob("part-*.parquet")}
+        self.changed_parts += sum(now.get(name) != content for name, content in self.parts.items())
+        self.parts = now
 
 
 def kills_at_every_call(folder: Path, rows: int) -> dict[str, int]:
@@ -125,18 +82,18 @@ def every_call_fails(folder: Path, rows: int, failure: str) -> dict[str, int]:
 
 def _every_call(folder: Path, rows: int, failure: str | None) -> dict[str, int]:
     found = {"points": 0, "lost": 0, "unreadable": 0, "not_ours": 0, "unlike_uninterrupted": 0}
-    with Nursery() as nursery:
+    with Nursery(__file__) as nursery:
         for at in range(1, 10_000):
             path = folder / f"{failure}-{at}"
             ledger = Ledger(path)
-            told = nursery.write(path, at=at, rows=rows, failure=failure)
+            told = nursery.work(path, at=at, rows=rows, failure=failure)
             if told["calls"] < at:
                 return found
             ledger.note(told)
             found["points"] += 1
             found["not_ours"] += bool(told["error"]) and not told["ours"]
             found["lost"] += ledger.lost()
-            ledger.note(nursery.write(path, rows=rows))
+            ledger.note(nursery.work(path, rows=rows))
             found["lost"] += ledger.lost()
             found["unreadable"] += ledger.unreadable
             found["unlike_uninterrupted"] += TrajectoryStore.open(path).trajectories() != ROWS[:rows]
@@ -194,69 +151,17 @@ def flips(path: Path, bits: list[int], name: str) -> dict[str, int]:
     return found
 
 
-def _writer(pipe: int, path: str, rows: int | None) -> None:
+def _write(tell: Callable[[Any], None], enter: Callable[[str], None], path: Path, rows: int | None = None) -> None:
+    """Record what is missing of the first `rows`, one by one."""
     with StoreWriter.open(path, MANIFEST, QUESTIONS) as writer:
         for row in ROWS[:rows]:
             if row.key not in writer.done:
                 writer.append([row])
-                os.write(pipe, json.dumps([row.question_id, row.branch]).encode() + b"\n")
+                tell([row.question_id, row.branch])
                 if row.branch % 7 == 6:
                     writer.seal()
 
 
-@contextlib.contextmanager
-def _trouble(at: int | None, failure: str | None) -> Iterator[Callable[[], int]]:
-    """The `at`-th call that changes the disk kills this process or, with `failure`, fails; how many there were."""
-    count = 0
-
-    def troubled(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count != at:
-                return real(*arguments, **more)
-            if failure is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if failure == "short":
-                if name == "pwrite":
-                    file, data, offset = arguments
-                    return real(file, data[: len(data) // 2], offset)
-                return real(*arguments, **more)
-            raise OSError(FAILURES[str(failure)], os.strerror(FAILURES[str(failure)]))
-
-        return call
-
-    for name in CALLS:
-        setattr(os, name, troubled(name, getattr(os, name)))
-    yield lambda: count
-
-
-def _fork(path: str, seconds: float | None = None, at: int | None = None, failure: str | None = None,
-          rows: int | None = None) -> dict[str, Any]:  # fmt: skip
-    """A writer, and what became of it."""
-    inlet, outlet = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(inlet)
-        with _trouble(at, failure) as calls:
-            told = {"error": "", "ours": True}
-            try:
-                _writer(outlet, path, rows)
-            except Exception as error:
-                told = {"error": f"{type(error).__name__}: {error}", "ours": isinstance(error, TTSError)}
-            os.write(outlet, json.dumps({**told, "calls": calls()}).encode() + b"\n")
-        os._exit(0)
-    os.close(outlet)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    with os.fdopen(inlet, "rb") as pipe:
-        lines = [json.loads(line) for line in pipe if line.endswith(b"\n")]
-    _, status = os.waitpid(child, 0)
-    end = lines.pop() if lines and isinstance(lines[-1], dict) else {"error": "", "ours": True, "calls": at or 0}
-    return {"acknowledged": lines, "killed": os.WIFSIGNALED(status), **end}
-
-
 if __name__ == "__main__":
-    for request in sys.stdin:
-        print(json.dumps(_fork(**json.loads(request))), flush=True)
+    from_table(to_table(ROWS[:1]))  # imports what a first record would, 0.1 s long
+    serve(_write)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crashes import CALLS, MANIFEST, QUESTIONS, ROWS
+from crashes import MANIFEST, QUESTIONS, ROWS
+from nursery import wrapped
 
 from tts_generate.errors import TTSError
 from tts_generate.trajectories import StoreWriter, TrajectoryStore
@@ -84,26 +85,22 @@ class Disk:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Look before every call that changes the disk."""
-        real = {name: getattr(os, name) for name in CALLS}
 
-        def watched(name: str) -> Callable[..., Any]:
+        def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any, **more: Any) -> Any:
                 self.look()
-                result = real[name](*arguments, **more)
+                result = real(*arguments, **more)
                 if name == "fsync":
                     self.synced(arguments[0])
                 return result
 
             return call
 
-        for name in CALLS:
-            setattr(os, name, watched(name))
         try:
-            yield
-            self.look()
+            with wrapped(watched):
+                yield
+                self.look()
         finally:
-            for name in CALLS:
-                setattr(os, name, real[name])
             for file in self._held.values():
                 os.close(file)
 

@@ -9,16 +9,19 @@ import random
 from pathlib import Path
 
 import crashes
+import kills
 import power
 import pytest
 from crashes import MANIFEST, QUESTIONS, ROWS, StoreWriter
 
 
-def test_killed_at_random_times(tmp_path: Path) -> None:
-    found = crashes.random_kills(tmp_path, 12, seed=5)
-    assert found["kills"] == 12
-    assert found["acknowledged"] == found["stores"] * len(ROWS)
-    assert found["lost"] == found["unreadable"] == found["unlike_uninterrupted"] == 0
+def test_killed_while_it_records(tmp_path: Path) -> None:
+    found = kills.random_kills(tmp_path, 12, seed=5, branches_each=120)
+    assert found["recording"] == 12
+    assert found["acknowledged"] == found["stores"] * 2 * 120
+    assert found["lost"] == found["unreadable"] == found["changed_parts"] == found["left_over"] == 0
+    assert found["unacknowledged"] <= kills.MOST
+    assert found["unlike_uninterrupted"] == 0
 
 
 def test_killed_before_every_call_that_changes_the_disk(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import csv
 import functools
 import io
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,20 +47,53 @@ VotesBy = Annotated[
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """One line for an error of ours, exit code 1; 130 for Ctrl-C."""
+    """One line for an error of ours, exit code 1; 130 for Ctrl-C, 143 for SIGTERM, which ends it in the same way."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _heeding_sigterm():
+                command(*args, **kwargs)
         except TTSError as error:
             complaints.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
+        except _Terminated:
+            _end_at_once_from_now_on()
+            complaints.print("terminated; run the same command again to go on", highlight=False)
+            raise typer.Exit(143) from None
         except KeyboardInterrupt:
+            _end_at_once_from_now_on()
             complaints.print("interrupted; run the same command again to go on", highlight=False)
             raise typer.Exit(130) from None
 
     return run
+
+
+def _end_at_once_from_now_on() -> None:
+    """What is finished is written down: another Ctrl-C ends this process, and interrupts no library's own ending."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: a scheduler wants this process to end."""
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """End by SIGTERM as by Ctrl-C, so that what is finished is written down; in the main thread, as signals want it."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def knobs_of(settings: list[str]) -> dict[str, Any]:

@@ -118,7 +118,13 @@ class Loop:
         if task.processors.expired():
             self._end(running, "deadline")
             return
-        units = running.episode.start()
+        try:
+            units = running.episode.start()
+        except Exception as error:
+            if index == 0:  # nothing is decoded yet: there is nothing to keep
+                raise
+            self._fail(running, f"{type(error).__name__}: {error}")
+            return
         running.prefix, running.logits = self.batch.decoder.prefill(task.prompt_ids)
         running.shared = self.batch.decoder.shares(len(task.prompt_ids))
         if bool(running.logits.isnan().any()):

@@ -101,6 +101,14 @@ class Journal:
                 kept,
             )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._settle(path)
+        except OSError:
+            os.close(self._file)
+            raise
+
+    def _settle(self, path: Path) -> None:
+        """Cut off what is behind the last whole record, and see that the file and its name are on the disk."""
         os.ftruncate(self._file, self.end)
         os.fsync(self._file)
         sync(path.parent)  # a file whose name is not on the disk is not on the disk

@@ -13,6 +13,7 @@ when they are killed is taken over by whoever opens the store next.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -191,7 +192,11 @@ class StoreWriter:
             # Killed between naming a shard and clearing the journal: what is sealed is not sealed again.
             journal.rows = [row for row in journal.rows if _key(row) not in sealed]
             done = sealed | {_key(row) for row in journal.rows}
-            _take_over(path, journal, done)
+            try:
+                _take_over(path, journal, done)
+            except BaseException:
+                journal.close()
+                raise
         except BaseException as error:
             seat.leave()
             if isinstance(error, OSError):
@@ -212,7 +217,12 @@ class StoreWriter:
         path = Path(path)
         _check_settings(TrajectoryStore.open(path), manifest)
         try:
-            return cls(path, Seat(path, index), Journal(journal_path(path, index)), set())
+            seat = Seat(path, index)
+            try:
+                return cls(path, seat, Journal(journal_path(path, index)), set())
+            except BaseException:
+                seat.leave()
+                raise
         except OSError as error:
             raise StoreError(f"cannot write to {path}: {error.strerror}.") from error
 
@@ -251,7 +261,8 @@ class StoreWriter:
             aside.unlink()
             sync(self.path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # whoever opens the store next removes it
+                aside.unlink(missing_ok=True)
             raise full(target, error) from error
         self._journal.clear()
 
@@ -265,7 +276,8 @@ class StoreWriter:
     def _leave(self) -> None:
         self._journal.close()
         if self._journal.path != journal_path(self.path, 0) and not self._journal.rows:
-            self._journal.path.unlink()
+            with contextlib.suppress(OSError):  # empty, and taken over by whoever opens the store next
+                self._journal.path.unlink()
         self.seat.leave()
 
     def __enter__(self) -> Self:
@@ -288,10 +300,12 @@ def _take_over(path: Path, journal: Journal, done: set[tuple[str, int]]) -> None
     """Move what other writers of an earlier job left in their journals into ours; killed half-way, nothing is lost."""
     for leftover in map(Journal, other_journals(path)):
         rows = [row for row in leftover.rows if _key(row) not in done]
-        if rows:
-            journal.append(rows)
-            done |= {_key(row) for row in rows}
-        leftover.close()
+        try:
+            if rows:
+                journal.append(rows)
+                done |= {_key(row) for row in rows}
+        finally:
+            leftover.close()
         leftover.path.unlink()
 
 

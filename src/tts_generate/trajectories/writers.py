@@ -8,6 +8,7 @@ The operating system frees a lock when its process ends, however it ends: nobody
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -57,7 +58,8 @@ class Seat:
     def leave(self) -> None:
         """Free the lock, and remove the file of a process whose work is done and that was not the main one."""
         if self._passing:
-            self.path.unlink()
+            with contextlib.suppress(OSError):  # whoever opens the store next removes it
+                self.path.unlink()
         os.close(self._file)
 
 

@@ -35,13 +35,13 @@ SLACK = 10.0
 SHUFFLES = 5
 
 
-def recording() -> Recording:
-    """Six questions of eight branches, whose gold is a text that a candidate can look for."""
+def recording(branches: int = 8) -> Recording:
+    """Six questions of some branches, whose gold is a text that a candidate can look for."""
     rng = random.Random(0)
     questions = [Question(f"q{n}", f"the question {n}", GOLD) for n in range(6)]
     rows = []
     for question in questions:
-        for row in random_trajectories(rng, 8):
+        for row in random_trajectories(rng, branches):
             fields = {name: getattr(row, name) for name in row.__slots__}
             rows.append(type(row)(**{**fields, "question_id": question.question_id}))
     return Recording.of(questions, rows, INTERVAL)

@@ -45,7 +45,7 @@ class Row:
 
 
 ROWS = [
-    Row("oldest", "3.11", ("torch==2.6.0", "transformers==5.17.0", "huggingface_hub==1.5.0"),
+    Row("oldest", "3.11", ("torch==2.6.0", "transformers==5.17.0", "huggingface_hub==1.31.0"),
         ("tokenizers", "safetensors", "sympy", "setuptools", "hf-xet", "datasets", "fsspec", "dill", "multiprocess"), "dev,report,search,math", NEEDS_NEWER),
     Row("pinned", "3.12", (), (), "dev,report,search,math,lm-eval,inspect,peft,trackio"),
     Row("newest", "3.13", (), None, "dev,report,search,math,lm-eval,inspect,peft,trackio"),

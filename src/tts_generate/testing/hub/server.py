@@ -46,8 +46,8 @@ _ABOUT = {
 class HubServer:
     """A Hub on this machine, empty at first, that the real client libraries speak to; `with` it, or call `close`.
 
-    It listens on two ports of 127.0.0.1: its own, and that of the storage of large files, which is another host to a
-    client and is sent no token. Everything is in memory. Commits are git's: the same files, author and second give the
+    It listens on two ports of this machine: its own at 127.0.0.1, and that of the storage of large files at localhost,
+    which is another host to a client, as the real one is, and is sent no token. Everything is in memory. Commits are git's: the same files, author and second give the
     same id. Clients are told where it is by `environ` before they are imported, or by `endpoint=hub.url`.
 
     Args:
@@ -80,7 +80,7 @@ class HubServer:
         self._lock = threading.Lock()
         self.add_token(token, user)
         self._listener = Listener(port, self._answer, self._faults, self._log)
-        self._store = Listener(0, self._storage.answer, self._faults, self._log)
+        self._store = Listener(0, self._storage.answer, self._faults, self._log, "localhost")
         self.url: str = self._listener.url
         self._storage.url = self._store.url
 

@@ -275,6 +275,12 @@ def test_a_call_never_costs_more_than_its_most(
     assert price.of(usage) <= price.at_most(fresh + read + written + more, output) + 1e-12
 
 
+def test_a_round_has_as_many_requests_as_it_may(run: Run, tmp_path: Path) -> None:
+    with MessagesServer(TALK) as server:
+        run(server, tmp_path / "run", calls=3)
+    assert len(server.requests) == server.replies == 3
+
+
 def test_the_page_says_what_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "search-agent.md").read_text("utf-8")
     (table,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)

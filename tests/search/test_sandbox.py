@@ -293,6 +293,24 @@ def test_refuses_where_the_lock_cannot_be_had() -> None:
     assert "no seccomp (left off)" in line
 
 
+def test_what_the_keeper_saw_is_what_counts(box: Sandbox) -> None:
+    """A process that says it is locked, and of which the kernel says otherwise, gets no candidate."""
+    said = {"seccomp": 41, "limits": True, "landlock": 7}
+    box._verify({**said, "status": {"Seccomp": "2", "NoNewPrivs": "1"}})
+    with pytest.raises(SandboxUnavailable, match="Seccomp: 0 in /proc"):
+        box._verify({**said, "status": {"Seccomp": "0", "NoNewPrivs": "1"}})
+    with pytest.raises(SandboxUnavailable, match="may still gain privileges"):
+        box._verify({**said, "status": {"Seccomp": "2", "NoNewPrivs": "0"}})
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the other table of calls is x86's x32")
+def test_calls_by_another_table_kill(box: Sandbox) -> None:
+    code = "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 39)\n" + HONEST
+    with pytest.raises(CandidateError, match="made a system call that no controller needs") as caught:
+        box.candidate(code, mode="strict", check=False)
+    assert caught.value.reason == "forbidden"
+
+
 def environment() -> dict[str, str]:
     import tts_generate
 

@@ -1,10 +1,10 @@
-"""Runs the tests on the oldest and the newest libraries and Pythons that are supported, each in an environment of its own.
+"""Runs the tests on the oldest and the newest libraries and Pythons that are supported, in environments of their own.
 
     python benchmarks/test_matrix.py [OUT.json] [--only NAME ...] [--keep]
 
 The environments are made below build/matrix/; `--keep` uses one that is there. The result says for each what was
-installed, how many tests passed, failed and were skipped, and which failed; a row whose Python is not on this machine is
-written down as not run, with the reason. It ends with exit code 1 if a test failed or an environment could not be made.
+installed, how many tests passed, failed and were skipped, and which failed; a row whose Python is not on this machine
+is written down as not run, with the reason. It ends with exit code 1 if a test failed or an environment could not be made.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Row:
 
 ROWS = [
     Row("oldest", "3.11", ("torch==2.6.0", "transformers==5.17.0", "huggingface_hub==1.31.0"),
-        ("tokenizers", "safetensors", "sympy", "setuptools", "hf-xet", "datasets", "fsspec", "dill", "multiprocess"), "dev,report,search,math", NEEDS_NEWER),
+        ("tokenizers", "safetensors", "sympy", "setuptools", "hf-xet", "datasets", "fsspec", "dill", "multiprocess"),
+        "dev,report,search,math", NEEDS_NEWER),
     Row("pinned", "3.12", (), (), "dev,report,search,math,lm-eval,inspect,peft,trackio"),
     Row("newest", "3.13", (), None, "dev,report,search,math,lm-eval,inspect,peft,trackio"),
 ]  # fmt: skip

@@ -4,7 +4,7 @@
 
 The environments are made below build/matrix/; `--keep` uses one that is there. The result says for each what was
 installed, how many tests passed, failed and were skipped, and which failed; a row whose Python is not on this machine
-is written down as not run, with the reason. It ends with exit code 1 if a test failed or an environment could not be made.
+is written down as not run, with the reason. It ends with exit code 1 if a test failed or an environment cannot be made.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "results" / "test_matrix.json"
 BUILD = ROOT / "build" / "matrix"
-ABOUT_THE_SOURCE = ("tests/house", "tests/docs")
-"""What does not depend on which libraries are installed: `make test` runs it."""
+ABOUT_THE_SOURCE = (
+    "tests/house", "tests/docs", "tests/trajectories/test_crashes.py", "tests/search/hostile",
+    "tests/report/test_browser.py", "tests/engine/test_endurance.py",
+)  # fmt: skip
+"""What is about the source, the disk, the kernel or a browser, and not about the libraries: `make test` runs it."""
 NEEDS_NEWER = ("tests/harness", "tests/metrics", "tests/test_tracking.py", "src/tts_generate/harness")
 """What the oldest row cannot run: the harnesses and trackio ask for newer libraries than we do."""
 

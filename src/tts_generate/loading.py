@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
@@ -115,6 +116,7 @@ def is_shipped(source: Source) -> bool:
     return source.path.parent == _BUILTIN
 
 
+@checked
 def find_source(controller: str | Path, revision: str | None = None) -> Source:
     """The checked files of a shipped controller, a folder or a repo; nothing of them has run.
 
@@ -143,6 +145,7 @@ def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
     return class_of(source), source.card
 
 
+@checked
 def builtin_folder(name: str) -> Path:
     """The folder of a controller that ships with this package.
 

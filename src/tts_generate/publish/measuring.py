@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tts_generate import __version__
+from tts_generate.arguments import checked
 from tts_generate.controller import Knob
 from tts_generate.errors import InputError
 from tts_generate.evaluate import Cell, Method, as_dict, baselines, by_question, sweep
@@ -30,6 +31,7 @@ CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 SHUFFLES = 100
 
 
+@checked
 def measure(
     source: Source,
     stores: Sequence[str | Path],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import TTSError
 from tts_generate.loading import load_controller
@@ -28,6 +29,7 @@ class ConformanceError(TTSError):
     """A controller breaks a promise that replay, the engine or the search relies on."""
 
 
+@checked
 def check_controller(
     controller: str | Path | Controller, *, recordings: int = 4, branches: int = 64, seed: int = 0
 ) -> None:
@@ -57,6 +59,7 @@ def check_controller(
                 check_compiled(load_controller(controller, beta=beta, trust_remote_code=True), rows)
 
 
+@checked
 def check_knobs(kind: type[Controller]) -> None:
     """Every number among the knobs must be monotone in beta, and survive being set by hand."""
     betas = np.linspace(0, 1, 101)
@@ -80,6 +83,7 @@ def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequenc
             )
 
 
+@checked
 def check_no_future(controller: Controller, rows: Sequence[Trajectory], rng: random.Random) -> None:
     """Changing everything an episode did not read must change nothing that it did."""
     before = recording_of(rows)
@@ -100,6 +104,7 @@ def check_no_future(controller: Controller, rows: Sequence[Trajectory], rng: ran
         raise ConformanceError(f"{controller!r} sees what it did not read: it takes another number of rounds.")
 
 
+@checked
 def check_independent(controller: Controller, rows: Sequence[Trajectory]) -> None:
     """An episode must not depend on those that the same object ran before."""
     recording = recording_of(rows)
@@ -112,6 +117,7 @@ def check_independent(controller: Controller, rows: Sequence[Trajectory]) -> Non
         )
 
 
+@checked
 def check_compiled(controller: Controller, rows: Sequence[Trajectory]) -> None:
     """Compiled and interpreted hooks must give the same episodes."""
     recording = recording_of(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 from urllib.parse import unquote
 
+from tts_generate.arguments import checked
 from tts_generate.testing.hub import reads, transfer, writes
 from tts_generate.testing.hub.accounts import Accounts, User, may_see
 from tts_generate.testing.hub.call import Call, object_number, web_url
@@ -47,8 +48,9 @@ class HubServer:
     """A Hub on this machine, empty at first, that the real client libraries speak to; `with` it, or call `close`.
 
     It listens on two ports of this machine: its own at 127.0.0.1, and that of the storage of large files at localhost,
-    which is another host to a client, as the real one is, and is sent no token. Everything is in memory. Commits are git's: the same files, author and second give the
-    same id. Clients are told where it is by `environ` before they are imported, or by `endpoint=hub.url`.
+    which is another host to a client, as the real one is, and is sent no token. Everything is in memory. Commits are
+    git's: the same files, author and second give the same id. Clients are told where it is by `environ` before they are
+    imported, or by `endpoint=hub.url`.
 
     Args:
         port: 0 for a free one.
@@ -63,6 +65,7 @@ class HubServer:
     b'{}'
     """
 
+    @checked
     def __init__(
         self,
         port: int = 0,

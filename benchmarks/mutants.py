@@ -229,7 +229,8 @@ def fails(tree: Path, *tests: str) -> bool:
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} do not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
     if done.returncode:
-        print(*[line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))], sep="\n", flush=True)
+        told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        print(*told, sep="\n", flush=True)
     return done.returncode == 1
 
 

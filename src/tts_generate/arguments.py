@@ -147,18 +147,18 @@ def _either(parts: Sequence[str]) -> str:
 @functools.cache
 def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
     """The hints of a function's named parameters; names that only type checkers import fit everything."""
-    found = {}
+    found, names = {}, inspect.unwrap(function).__globals__
     for name, parameter in inspect.signature(function).parameters.items():
         named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if named and parameter.annotation is not parameter.empty:
-            found[name] = _read(parameter.annotation, function.__globals__)
+            found[name] = _read(parameter.annotation, names)
     return found
 
 
 @functools.lru_cache(maxsize=256)
 def _fields(kind: Any) -> Mapping[str, Any]:
     names = vars(sys.modules[kind.__module__])
-    return {field.name: _read(field.type, names) for field in dataclasses.fields(kind)}
+    return {field.name: _read(field.type, names) for field in dataclasses.fields(kind) if field.init}
 
 
 def _read(annotation: Any, names: dict[str, Any]) -> Any:

@@ -84,7 +84,7 @@ class Controller:
             UnknownNameError: a knob that this controller does not have.
         """
         try:
-            inside = 0.0 <= float(beta) <= 1.0
+            inside = not isinstance(beta, (bool, str)) and 0.0 <= float(beta) <= 1.0
         except (TypeError, ValueError):
             inside = False
         if not inside:

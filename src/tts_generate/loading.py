@@ -22,7 +22,7 @@ from tts_generate.errors import ControllerError, InputError, UnknownNameError, U
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
 from tts_generate.hub.source import Source, read_folder
-from tts_generate.hub.trust import Trust, check_trust
+from tts_generate.hub.trust import Trust, check_form, check_trust
 from tts_generate.published import load_published
 from tts_generate.schedule import from_json, scheduled
 
@@ -79,6 +79,9 @@ def load_controller(
     >>> load_controller("asc", beta=1.0, threshold=0.9)
     ASC(beta=1, max_samples=64, threshold=0.9, criterion=beta)
     """
+    check_form(trust_remote_code)
+    if not isinstance(sandbox, bool):
+        raise InputError(f"sandbox must be True or False, got {sandbox!r}.")
     if isinstance(controller, Controller):
         if revision is not None or sandbox:
             raise InputError("revision and sandbox are for controllers to be loaded; this one is a Controller object.")
@@ -98,6 +101,7 @@ def load_controller(
     return class_of(source).from_beta(budget, **knobs)
 
 
+@checked
 def budget_of(source: Source, beta: float | None) -> float:
     """The budget at which a source is run: as given, else its own default.
 
@@ -111,6 +115,7 @@ def budget_of(source: Source, beta: float | None) -> float:
     return budget
 
 
+@checked
 def is_shipped(source: Source) -> bool:
     """Whether a source is part of this package."""
     return source.path.parent == _BUILTIN
@@ -139,6 +144,7 @@ def find_source(controller: str | Path, revision: str | None = None) -> Source:
     raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
 
 
+@checked
 def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
     """The class and card of a controller folder; its code is run, once a process and version."""
     source = read_folder(folder)
@@ -157,11 +163,13 @@ def builtin_folder(name: str) -> Path:
     return (_BUILTIN / name).resolve()
 
 
+@checked
 def source_of(kind: type[Controller]) -> Source | None:
     """The files that a controller class was loaded from; None if it was not loaded from any."""
     return _SOURCES.get(kind)
 
 
+@checked
 @lru_cache(maxsize=256)
 def class_of(source: Source) -> type[Controller]:
     """The class of a checked source; its code is run, once a process and version."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, write
+from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, read, write
 from tts_generate.errors import InputError
 
 _CONTROLLERS = "self_consistency,asc,parallel_probe,cmc"
@@ -98,7 +98,7 @@ def _page(kind: str, paths: list[Path], given: Asking, questions: Path | None, t
     from tts_generate.report.live import of_traces
     from tts_generate.trajectories.schema import questions_from_jsonl
 
-    golds = () if questions is None else questions_from_jsonl(_read(questions), questions)
+    golds = () if questions is None else questions_from_jsonl(read(questions), questions)
     return of_traces(paths, golds, given.votes)
 
 
@@ -216,10 +216,3 @@ def _search_page(run: Path, stores: Sequence[Path], watch: Sequence[str] | None,
     results = [[evaluate_method(recording, method, _SHUFFLES)[1] for method in shown] for recording in recordings]
     page = Page("", {}, methods=[m.label for m in shown], asked=asked_of(recordings, shown, results))
     return html.replace("</html>", viewer(page) + "</html>")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}.") from error

@@ -56,9 +56,11 @@ def measure(
 
     Raises:
         StoreError: a store that cannot be read.
-        InputError: stores that cannot be compared, or the same one twice.
+        InputError: no stores or budgets; stores that cannot be compared, or the same one twice.
         ControllerError: the controller fails.
     """
+    if not stores or not betas:
+        raise InputError("there is nothing to measure: name at least one store, and at least one budget.")
     opened = [TrajectoryStore.open(store) for store in stores]
     recordings = [Recording.from_store(store) for store in opened]
     prints = [fingerprint(recording) for recording in recordings]

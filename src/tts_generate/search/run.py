@@ -94,6 +94,7 @@ class Search:
     reference: type[Controller] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         recordings = [Recording.from_store(store) for store in self.setup.stores]
         check(recordings)
         self.whole = Part.of(recordings, self.setup.weights)

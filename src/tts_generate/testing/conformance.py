@@ -13,7 +13,7 @@ import numpy as np
 
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, Knob
-from tts_generate.errors import TTSError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
@@ -69,8 +69,11 @@ def check_knobs(kind: type[Controller]) -> None:
         raise ConformanceError(f"{kind.__name__}: knobs set by hand to what beta=0.5 gives come out as {again}.")
 
 
+@checked
 def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequence[Mapping[str, Knob]]) -> None:
     """Every number among the knobs `rows` at `betas`, of a controller called `name`, must move one way."""
+    if not len(rows) == len(betas) > 0:
+        raise InputError(f"check_monotone takes a row of knobs for each budget, got {len(rows)} for {len(betas)}.")
     for knob, value in rows[0].items():
         if isinstance(value, str):
             continue
@@ -131,6 +134,7 @@ def check_compiled(controller: Controller, rows: Sequence[Trajectory]) -> None:
             )
 
 
+@checked
 def recording_of(rows: Sequence[Trajectory]) -> Recording:
     """A recording of one question, with a second one whose branches are as long as any may be."""
     rng = random.Random(0)
@@ -139,6 +143,7 @@ def recording_of(rows: Sequence[Trajectory]) -> Recording:
     return Recording.of(questions, [*rows, *longest], INTERVAL, name="random recording")
 
 
+@checked
 def random_trajectories(rng: random.Random, branches: int) -> list[Trajectory]:
     """Branches of one question: ragged, with ties, repeated answers, and some without any."""
     return [_trajectory("question", n, rng.randint(1, MAX_DEPTH * INTERVAL), rng) for n in range(branches)]

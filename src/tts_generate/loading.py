@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.arguments import checked
-from tts_generate.controller import Controller, Knob
+from tts_generate.controller import Controller, Knob, check_budget
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
@@ -101,7 +101,6 @@ def load_controller(
     return class_of(source).from_beta(budget, **knobs)
 
 
-@checked
 def budget_of(source: Source, beta: float | None) -> float:
     """The budget at which a source is run: as given, else its own default.
 
@@ -109,10 +108,12 @@ def budget_of(source: Source, beta: float | None) -> float:
         InputError: no budget.
         ControllerError: one outside its range.
     """
+    if not isinstance(source, Source):
+        raise InputError(f"budget_of takes a Source, as find_source gives it, got {source!r:.80}.")
     budget = source.card["beta"]["default"] if beta is None else beta
-    if isinstance(budget, (int, float)) and 0 <= budget <= 1:  # what is no budget at all, `from_beta` refuses
-        check_beta(source.card, budget, source.label)
-    return budget
+    check_budget(budget)
+    check_beta(source.card, budget, source.label)
+    return float(budget)
 
 
 @checked

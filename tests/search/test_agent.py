@@ -584,7 +584,7 @@ class TestRefused:
             with pytest.raises(InputError, match="cannot read the prices"):
                 run(server, out, prices=tmp_path / "none.json")
             for options, text in (
-                ({"max_cost_usd": 0.0}, "above 0"), ({"max_cost_usd": float("nan")}, "above 0"), ({"calls": 0}, "--calls"),
+                ({"max_cost_usd": 0.0}, "above 0"), ({"max_cost_usd": float("nan")}, "must be a number"), ({"calls": 0}, "--calls"),
                 ({"max_tokens": 64_000}, "--max-tokens must be from"), ({"effort": "huge"}, "--effort is one of"),
             ):  # fmt: skip
                 with pytest.raises(InputError, match=text):

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from tts_generate.errors import HubError
+from tts_generate.errors import HubError, keep_secret
 from tts_generate.hub.listed import Content, Listed
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -200,6 +200,7 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     Raises:
         HubError: always.
     """
+    keep_secret(huggingface_hub.get_token())
     where = f"{repo_id} at {revision}"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, RevisionNotFoundError):
@@ -255,5 +256,6 @@ def _token() -> str:
 
 def in_one_line(error: BaseException) -> str:
     """The kind of an error, and the first line of what it says."""
+    keep_secret(huggingface_hub.get_token())  # a server may have repeated it
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}".rstrip(".")

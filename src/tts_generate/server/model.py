@@ -16,7 +16,7 @@ from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.errors import InputError, UnknownNameError, keep_secret
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.server.asked import Asked
@@ -97,6 +97,7 @@ class ServerModel:
         self.model, self.tokenizer = model, tokenizer
         self.policy = Policy(max_in_flight, max_retries)
         self.extra_body = dict(extra_body or {})
+        keep_secret(api_key)
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = httpx2.Timeout(timeout, connect=connect_timeout, pool=None)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
-from engine import DTYPES, END, Numbers, agreement, ours, random_model, theirs
+from engine import DTYPES, END, Numbers, agreement, cmc_saving, long_prompt, ours, random_model, theirs
 from transformers import GenerationConfig
 
 QWEN3_1_7B = {
@@ -123,6 +123,8 @@ def main(
         "copy_bandwidth_gb_s": bandwidth / 1e9,
         "roofline": [roofline(even, device, rows, tokens, bandwidth, static) for static in (False, True)],
         "beside": beside(ragged, device, 2 if small else 8, 4 if small else 64, cap),
+        "long_prompt": long_prompt(ragged, 64 if small else 4096),
+        "cmc": [cmc_saving(n, 1 if small else 3, device) for n in ((2,) if small else (1, 8, 96))],
         "agreement": {
             name: agreement(device, DTYPES[name], 2 if small else 32, 64)
             for name in (("float32",) if small else ("bfloat16", "float16", "float32"))

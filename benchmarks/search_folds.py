@@ -1,9 +1,10 @@
 """What a search's gain is worth on questions that it has not seen: three searches, each without a third of AIME24.
 
-    python benchmarks/search_folds.py [OUT.json] [ROUNDS]      # about 4 minutes on one core
+    python benchmarks/search_folds.py [composed | worth] [ROUNDS]      # about 4 minutes on one core for 3 rounds
 
-Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others by the settings of
-`search_aime24.py` with a price and votes by length, and measures its choice on those left out. Needs the stores that
+Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others, and measures its choice
+on those left out. `composed` is searched by the settings of `waves` with a price and votes by length; `worth` in all
+its knobs, without the last of its starting points, which has seen all thirty questions. Needs the stores that
 `search_aime24.py` imports.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 from search_aime24 import KNOBS, ROOT, imported
@@ -33,20 +33,24 @@ FRESH = Fidelity(ELEVEN, 40, 700_000)
 FINALISTS, ROUNDS = 10, 3
 
 
-def main(out: Path, rounds: int) -> None:
+KEPT = {"composed": "search_folds.json", "worth": "search_folds_worth.json"}
+
+
+def main(family: str, rounds: int) -> None:
     """Search on each fold's complement, measure on the fold, write."""
     whole = Part.of([Recording.from_store(store) for store in imported()])
-    kind, reference = (type(load_controller(name)) for name in ("composed", "cmc"))
-    ranges = {
-        name: room for name, room in ranges_of(kind).items() if name in (*KNOBS.split(","), "price", "length_power")
-    }
+    kind, reference = (type(load_controller(name)) for name in (family, "cmc"))
+    ranges = dict(ranges_of(kind))
+    if family == "composed":
+        ranges = {name: ranges[name] for name in (*KNOBS.split(","), "price", "length_power")}
     contest = Contest(Families(kind), reference, threads=1)
     told = []
     for number, (rest, fold) in enumerate(folds(whole, 3, seed=0)):
-        folder = ROOT / "build" / f"fold{number}"
+        folder = ROOT / "build" / f"fold_{family}{number}"
         shutil.rmtree(folder, ignore_errors=True)
         history = History(folder, {"fold": number})
-        proposer = ParametersProposer(ranges, starts(kind, ranges), number)
+        first = starts(kind, ranges)
+        proposer = ParametersProposer(ranges, first if family == "composed" else first[:2], number)
         search(Judge(rest, Families(kind), reference, threads=1), proposer, history, seconds=1e9, max_rounds=rounds)
         chosen = choose(best_of(history.evaluations, FINALISTS), rest, rest, contest, FRESH)[0].candidate
         history.close()
@@ -55,14 +59,15 @@ def main(out: Path, rounds: int) -> None:
         print(f"fold {number}: {seen.mean:+.2f} on its questions, {unseen.mean:+.2f} left out", flush=True)
     result = {
         "format": "tts-search-folds/1",
+        "controller": family,
         "rounds": rounds,
         "mean": float(np.mean([fold["left_out"]["mean"] for fold in told])),
         "searched": float(np.mean([fold["searched"]["mean"] for fold in told])),
         "folds": told,
     }
+    out = ROOT / "benchmarks" / "results" / KEPT[family]
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    results = ROOT / "benchmarks" / "results" / "search_folds.json"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else results, int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS)
+    main(sys.argv[1] if len(sys.argv) > 1 else "worth", int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS)

@@ -1,6 +1,6 @@
-"""Whether controllers beat CMC live, with probes counted: one found as the demo finds it, and the shipped `waves`.
+"""Whether controllers beat CMC live, with probes counted: one found as the demo finds it, and two shipped ones.
 
-    python benchmarks/search_live.py [OUT.json]      # about 20 minutes on one core
+    python benchmarks/search_live.py [OUT.json]      # about 25 minutes on one core
 
 The tiny model records the demo's questions, the demo's search runs on that recording alone (two minutes), and every
 kept-aside question is answered live at four budgets. The gain is in points at CMC's costs, generated and probe tokens
@@ -42,7 +42,7 @@ def main(out: Path) -> None:
     kept = folder / "search" / "result.json"
     found = json.loads(kept.read_text()) if kept.exists() else find(folder / "store", folder / "search", MINUTES)
     kept_aside = tiny.questions("test")
-    controllers = {"cmc": "cmc", "found": folder / "search" / "best", "waves": "waves"}
+    controllers = {"cmc": "cmc", "found": folder / "search" / "best", "waves": "waves", "thrift": "thrift"}
     curves = {name: answered(model, tokenizer, kept_aside, which, folder) for name, which in controllers.items()}
     told: dict[str, Any] = {}
     for name, curve in curves.items():

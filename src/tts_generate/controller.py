@@ -107,6 +107,12 @@ class Controller:
         """Name and value of every knob, in the order of `schedule`."""
         return {name: getattr(self, name) for name in self.schedule(0.5)}
 
+    @property
+    def most_branches(self) -> int | None:
+        """Branches that an episode opens at most, as far as a knob says so: `max_branches` or `max_samples`."""
+        most = self.knobs.get("max_branches", self.knobs.get("max_samples"))
+        return None if most is None else int(most)
+
     def memory(self, max_branches: int) -> None:
         """Allocate what the hooks remember within one episode; called before `begin`."""
 

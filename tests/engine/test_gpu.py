@@ -7,6 +7,7 @@ import torch
 from engine_models import CONFIGS, QUESTIONS, make_live
 from test_live_replay import assert_same, written_down
 
+from tts_generate.engine import shared
 from tts_generate.replay import replay
 
 pytestmark = [
@@ -37,6 +38,20 @@ def test_captured_graphs_decode_what_plain_passes_do(family: str, controller: st
         assert [[b.token_ids for b in rows] for rows in static.branches] == [
             [b.token_ids for b in rows] for rows in plain.branches
         ]
+
+
+@pytest.mark.parametrize("options", [{"ahead_rows": 40}, {"max_rows": 5, "ahead_rows": 5}], ids=str)
+def test_shared_prompts_and_rows_that_decode_ahead_change_no_token(
+    options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32: prompts that stand once, and idle rows at work, against a copy in every row and none."""
+    live = make_live("qwen3", device="cuda")
+    plain = live.run(*QUESTIONS)
+    monkeypatch.setattr(shared, "LEAST", 1)
+    other = live.run(*QUESTIONS, **options)
+    assert other.cost == plain.cost
+    for ours, theirs in zip(other.branches, plain.branches, strict=True):
+        assert [b.token_ids for b in ours] == [b.token_ids for b in theirs]
 
 
 def test_same_seed_same_call_same_tokens() -> None:

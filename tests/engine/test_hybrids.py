@@ -111,6 +111,7 @@ def test_live_is_replay(hybrid: Live, controller: Any) -> None:
     [
         {"max_rows": 3},
         {"decode_ahead": False},
+        {"ahead_rows": 24},
         {"max_rows": 4, "max_cache_bytes": 400_000, "sync_every": 3},
     ],
     ids=str,

@@ -53,6 +53,7 @@ CONTROLLERS: list[Any] = [
     "cmc",
     load_controller("esc", max_samples=12, window=4),
     load_controller("parallel_probe", num_chains=6, warm_up=1, patience=2, stability=3),
+    load_controller("worth", n_init=3, widen=2, max_branches=9, read_bar=0.2, depth_power=2.0, length_power=1.0),
     Restless.from_beta(0.5),
 ]
 

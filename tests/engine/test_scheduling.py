@@ -50,6 +50,10 @@ class Scripted(Controller):
     def schedule(beta: float) -> dict[str, float]:
         return {"width": 6}
 
+    @property
+    def most_branches(self) -> int:
+        return 15
+
     def begin(self, state: State, do: Decision) -> None:
         do.open = self.width
         do.probe[: self.width] = [self.number(i) % 2 == 0 for i in range(self.width)]
@@ -118,16 +122,24 @@ def nothing_left(loop: Loop) -> bool:
     max_rows=st.integers(1, 30),
     budget=st.integers(1, 12),
     ahead=st.booleans(),
+    ahead_rows=st.sampled_from([0, 8, 30]),
     unseen=st.sampled_from([1, 3]),
 )
 def test_any_schedule_gives_the_same_tokens_and_leaves_nothing_behind(
-    qwen: Live, loops: list[Loop], script: list[int], max_rows: int, budget: int, ahead: bool, unseen: int
+    qwen: Live,
+    loops: list[Loop],
+    script: list[int],
+    max_rows: int,
+    budget: int,
+    ahead: bool,
+    ahead_rows: int,
+    unseen: int,
 ) -> None:
     """A budget of memory for 1 to 12 branches of full length: they leave their rows and come back as they were."""
     expected = qwen.run(*QUESTIONS, controller=scripted(script), beta=None)
     tight = qwen.run(
         *QUESTIONS, controller=scripted(script), beta=None, max_rows=max_rows, decode_ahead=ahead, sync_every=unseen,
-        max_cache_bytes=budget * 160 * COLUMN_BYTES,
+        ahead_rows=ahead_rows, max_cache_bytes=budget * 160 * COLUMN_BYTES,
     )  # fmt: skip
     assert tight.answers == expected.answers
     assert tight.cost == expected.cost

@@ -25,7 +25,9 @@ def live(request: pytest.FixtureRequest) -> Live:
 
 
 @pytest.mark.parametrize("controller", ["self_consistency", "cmc", CONTROLLERS[-1]], ids=str)
-@pytest.mark.parametrize("options", [{}, {"max_rows": 5, "sync_every": 3}, {"decode_ahead": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"max_rows": 5, "sync_every": 3}, {"decode_ahead": False}, {"ahead_rows": 30}], ids=str
+)
 def test_fixed_shapes_give_the_same_tokens(live: Live, controller: Any, options: dict[str, Any]) -> None:
     chosen = {"controller": controller, "beta": None, **options}
     usual = live.run(*QUESTIONS, **chosen)

@@ -47,8 +47,13 @@ FEW = {  # knobs by which each controller does all it can on few branches; what 
         "pending": (0.0, 2.0), "early": (0.0, 3.0), "ceiling": (0, 20), "cut_ratio": (0.0, 2.0), "patience": (0, 3),
         "price": (0.0, 2.0), "quorum": (0.0, 1.0), "hurry": (0, 3),
     },
+    "worth": {
+        "n_init": (1, 5), "widen": (1, 3), "max_branches": (1, 9), "read_bar": (0.0, 0.5), "wave_bar": (0.0, 0.5),
+        "depth_power": (0.0, 4.0), "relative_power": (0.0, 4.0), "open_power": (0.0, 2.0), "share_power": (0.0, 2.0),
+        "wave_share_power": (0.0, 2.0), "price": (0.0, 2.0), "length_power": (0.0, 3.0),
+    },
 }  # fmt: skip
-FEW["waves"] = FEW["composed"]  # the same hooks, other schedules
+FEW["waves"], FEW["thrift"] = FEW["composed"], FEW["worth"]  # the same hooks, other schedules
 NAMES = {
     "asc": ("criterion", ["beta", "dirichlet", "entropy", "majority"]),
     "deepconf": ("confidence", ["mean", "tail", "bottom_window", "min_window"]),

@@ -123,15 +123,16 @@ def test_what_does_not_compile_says_so_and_runs(box: Sandbox, recording: Recordi
     assert box.confirm(code, [found], shuffles=2).same
 
 
-def test_a_strict_candidate_is_a_controller(box: Sandbox, recording: Recording) -> None:
-    with box.candidate(source("cmc"), mode="strict") as candidate:
+@pytest.mark.parametrize("name", ["cmc", "worth"])
+def test_a_strict_candidate_is_a_controller(name: str, box: Sandbox, recording: Recording) -> None:
+    with box.candidate(source(name), mode="strict") as candidate:
         mine = candidate.controller(beta=0.3)
-        theirs = load_controller("cmc", beta=0.3)
+        theirs = load_controller(name, beta=0.3)
         assert repr(mine) == repr(theirs)
         assert recording.trace(mine, 0).events == recording.trace(theirs, 0).events
         with pytest.raises(InputError, match="runs in a sandbox"):
             mine.from_beta(0.5)
-    with box.candidate(source("cmc")) as candidate, pytest.raises(InputError, match="mode='strict'"):
+    with box.candidate(source(name)) as candidate, pytest.raises(InputError, match="mode='strict'"):
         candidate.controller(beta=0.3)
 
 

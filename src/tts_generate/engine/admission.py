@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
 from tts_generate.engine.plan import bucketed
 from tts_generate.engine.rows import Job
+from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, TTSError
 
 _FIRST_COLUMNS = 128
@@ -36,16 +37,14 @@ class Admission:
 
     Args:
         batch: where the rows are.
-        max_rows: branches decoded in one pass at most; halved whenever memory runs out.
-        max_cache_bytes: see `Room`.
-        longest_prompt: tokens of the call's longest prompt.
+        settings: how many rows and how much memory; the rows are halved whenever memory runs out.
+        longest_prompt: columns that the call's longest prompt takes in a row.
         longest: columns that its longest branch may come to, its probe included.
     """
 
-    def __init__(
-        self, batch: Batch, max_rows: int, max_cache_bytes: int | None, longest_prompt: int, longest: int
-    ) -> None:
-        self.batch, self.max_rows, self.max_cache_bytes = batch, max_rows, max_cache_bytes
+    def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
+        self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
+        self.ahead_rows = settings.ahead_rows
         self.most = bucketed(longest)
         at_once = longest <= _AT_ONCE or batch.settings.static
         self.first = self.most if at_once else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
@@ -71,7 +70,7 @@ class Admission:
     @property
     def open(self) -> bool:
         """Whether there are rows that no job waits for."""
-        return self.batch.rows.live + len(self.queue) < self.max_rows
+        return self.batch.rows.live - len(self._ahead()) + len(self.queue) < self.max_rows
 
     def push(self, job: Job) -> None:
         """Queue a job."""
@@ -91,16 +90,42 @@ class Admission:
         self.batch.release(branch)
         saved = self.saved.pop(branch, None)
         if saved is not None:
-            self.batch.discarded_tokens += max(0, saved.length - len(branch.prompt_ids) - len(branch.ids))
+            self.batch.discarded_tokens += max(0, saved.length - branch.prompt_columns - len(branch.ids))
 
     def place(self, prefilled: Prefilled) -> None:
         """Give queued jobs rows while there are any, the earliest questions and branches first."""
+        too_many = self.batch.rows.live + len(self.queue) - self._ahead_rows
+        for job in sorted(self._ahead(), key=lambda job: job.order, reverse=True)[: max(0, too_many)]:
+            self.batch.pause(job)
         while self.queue and self.batch.rows.live < self.max_rows:
             job = self.queue[0][1]
             if job.branch.slot is None and not self._seat(job, prefilled):
                 return
             heapq.heappop(self.queue)
             self.batch.start(job)
+
+    @property
+    def _ahead_rows(self) -> int:
+        return min(self.ahead_rows, self.max_rows)
+
+    def _ahead(self) -> list[Job]:
+        """The jobs at work that nobody has asked for yet."""
+        return [job for job in self.batch.rows.jobs if job is not None and job.ahead] if self.ahead_rows else []
+
+    def look_ahead(self, jobs: Iterable[Job], prefilled: Prefilled) -> None:
+        """Give rows that would be idle to jobs that nobody has asked for yet, in this order."""
+        rows = self.batch.rows
+        if self.queue or rows.live >= self._ahead_rows or not rows.live:
+            return
+        for job in jobs:
+            if job.branch.slot is None:
+                self._reserve(job.branch.prompt_columns + self.batch.spread)
+                if not len(rows.empty()):
+                    return
+                self.batch.admit([job.branch], rows.empty()[:1].tolist(), *prefilled(job.episode))
+            self.batch.start(job)
+            if rows.live >= self._ahead_rows:
+                return
 
     def _seat(self, job: Job, prefilled: Prefilled) -> bool:
         """Put a branch into a row: back as it was, or new, with those of its question that are next in the queue."""
@@ -113,7 +138,7 @@ class Admission:
                 self.batch.restore(branch, slots[0], saved)
                 del self.saved[branch]
             return bool(slots)
-        self._reserve(len(branch.prompt_ids) + self.batch.spread)
+        self._reserve(branch.prompt_columns + self.batch.spread)
         new = sorted(j.order for _, j in self.queue if j.episode == job.episode and self._is_new(j.branch))
         slots = self._slots(min(len(new), self.max_rows - self.batch.rows.live))
         if slots:
@@ -133,7 +158,7 @@ class Admission:
             assert self.room is not None
             cache = self.batch.decoder.cache
             allowed = min(2 * self.max_rows, self.room.rows(cache.capacity))
-            soon = self.max_rows if self.batch.settings.static else rows.held + len(self.queue)
+            soon = self.max_rows if self.batch.settings.static else max(rows.held + len(self.queue), self._ahead_rows)
             wanted = min(allowed, max(rows.slots + short, min(self.max_rows, soon)))
             if wanted > rows.slots:
                 cache.resize(wanted, cache.capacity, self.batch.columns)
@@ -175,7 +200,8 @@ class Admission:
         elif working and len(held):
             job = max((rows.jobs[slot] for slot in held), key=lambda job: job.order)
             self.saved[job.branch] = self.batch.save(job.branch)
-            self.push(job)
+            if not job.ahead:
+                self.push(job)
 
     def shrink(self, error: BaseException) -> None:
         """Memory ran out: every branch leaves its row, the cache is given back, and half the rows come again.

@@ -20,6 +20,9 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from tts_generate.engine.cache import Prefix
+from tts_generate.engine.shared import Partial, Reader, over_prompts, partial
+
 NAME = "tts_generate_spans"
 _UNKNOWN = ("softcap", "position_bias", "s_aux")
 """Arguments of attention functions that change its result and that spans do not know."""
@@ -56,25 +59,55 @@ def attend_span(span: Span, query: Tensor, key: Tensor, value: Tensor, mask: Ten
     Returns:
         (rows * queries, heads, D).
     """
-    rows, queries, heads = span.rows, span.queries, key.shape[1]
-    groups = query.shape[1] // heads
-    folded = query[span.tokens].view(rows, queries, heads, groups, -1).transpose(1, 2)
-    folded = folded.reshape(rows, heads, queries * groups, -1)
-    visible = mask[span.tokens, ..., : span.width]
-    if queries > 1:
-        visible = visible.view(rows, 1, queries, span.width).repeat_interleave(groups, dim=2)
-    slots = slice(span.slot, span.slot + rows)
+    folded, slots, visible = _folded(span, query, mask, key.shape[1])
     found = torch.nn.functional.scaled_dot_product_attention(
         folded, key[slots, :, : span.width], value[slots, :, : span.width], attn_mask=visible, scale=scaling
     )
-    found = found.view(rows, heads, queries, groups, -1).transpose(1, 2)
-    return found.reshape(rows * queries, heads * groups, -1)
+    return _unfolded(span, found)
+
+
+def _folded(span: Span, query: Tensor, mask: Tensor, heads: int) -> tuple[Tensor, slice, Tensor]:
+    """Queries (rows, H, queries * groups, D) of a span, the slots they read, and their mask."""
+    rows, queries = span.rows, span.queries
+    groups = query.shape[1] // heads
+    folded = query[span.tokens].view(rows, queries, heads, groups, -1).transpose(1, 2)
+    visible = mask[span.tokens, ..., : span.width]
+    if queries > 1:
+        visible = visible.view(rows, 1, queries, span.width).repeat_interleave(groups, dim=2)
+    return folded.reshape(rows, heads, queries * groups, -1), slice(span.slot, span.slot + rows), visible
+
+
+def _unfolded(span: Span, found: Tensor) -> Tensor:
+    """(rows, H, queries * groups, D) as (rows * queries, heads, D)."""
+    rows, heads = found.shape[:2]
+    found = found.view(rows, heads, span.queries, -1, found.shape[-1]).transpose(1, 2)
+    return found.reshape(rows * span.queries, -1, found.shape[-1])
+
+
+def attend_shared(
+    spans: Sequence[Span],
+    readers: Sequence[Reader],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float | None,
+) -> Tensor:
+    """Attention where some tokens also read a prompt that is not in their row; arguments as in `attend_span`."""
+    parts = []
+    for span in spans:
+        folded, slots, visible = _folded(span, query, mask, key.shape[1])
+        own = partial(folded, key[slots, :, : span.width], value[slots, :, : span.width], visible, scaling)
+        parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
+    whole = Partial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return over_prompts(whole, query, readers, scaling).to(query.dtype)
 
 
 class _Pass(threading.local):
-    """The spans of the forward pass that this thread is in."""
+    """The spans of the forward pass that this thread is in, and the prompts that stand once."""
 
     spans: Sequence[Span] = ()
+    shared: Sequence[tuple[Tensor, Prefix]] = ()
 
 
 _PASS = _Pass()
@@ -102,6 +135,10 @@ def attend(
     if any(kwargs.get(name) is not None for name in _UNKNOWN):
         raise NotImplementedError(f"{type(module).__name__} passes one of {_UNKNOWN}, which spans do not know")
     packed = query[0].transpose(0, 1)
+    if _PASS.shared:
+        readers = [Reader(tokens.to(query.device), prefix[module.layer_idx]) for tokens, prefix in _PASS.shared]
+        found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
+        return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
 
@@ -127,13 +164,21 @@ def knows_spans(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def attending(model: PreTrainedModel, spans: Sequence[Span]) -> Iterator[None]:
-    """Have the model's layers attend over `spans` within this block; one thread at a time for each model."""
+def attending(
+    model: PreTrainedModel, spans: Sequence[Span], shared: Sequence[tuple[Tensor, Prefix]] = ()
+) -> Iterator[None]:
+    """Have the model's layers attend over `spans` within this block; one thread at a time for each model.
+
+    Args:
+        model: whose layers.
+        spans: whose tokens a pass feeds.
+        shared: tokens (n,) that read a prompt which is not in their row, and that prompt.
+    """
     config = model.config.get_text_config(decoder=True)
     with _LOCKS.setdefault(model, threading.Lock()):
         usual = config._attn_implementation
-        config._attn_implementation_internal, _PASS.spans = NAME, spans
+        config._attn_implementation_internal, _PASS.spans, _PASS.shared = NAME, spans, shared
         try:
             yield
         finally:
-            config._attn_implementation_internal, _PASS.spans = usual, ()
+            config._attn_implementation_internal, _PASS.spans, _PASS.shared = usual, (), ()

@@ -22,6 +22,7 @@ from tts_generate.engine.plan import MIN_TOKENS, Feed, feed
 from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.shared import Shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Batch:
 
     def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
         """Begin branches of one prompt in empty slots, each with a first token drawn from the prompt's logits (V,)."""
-        self.decoder.cache.admit(prefix, slots)
+        shared = branches[0].shared_prefix is not None
+        self.decoder.cache.admit([layer.first(0) for layer in prefix] if shared else prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
             self.rows.admit(branch, slot)
         try:
@@ -84,8 +86,24 @@ class Batch:
         if job.probe is not None:
             self.probing.append(job)
         if not job.begun:
-            job.begun, job.before = True, len(job.branch.ids)
+            job.begun = True
             self._progress(job)
+
+    def take_over(self, job: Job) -> bool:
+        """Have a job go on where one that nobody had asked for is at work on its branch; False if none is."""
+        slot = job.branch.slot
+        other = None if slot is None else self.rows.jobs[slot]
+        if other is None:
+            return False
+        job.begun, job.probe = True, other.probe
+        self.rows.jobs[slot] = job
+        self.probing = [job if each is other else each for each in self.probing]
+        return True
+
+    def pause(self, job: Job) -> None:
+        """Give up a job that nobody has asked for; its branch keeps its row, and what was decoded."""
+        self._drop_probe(job)
+        self._wait(job.branch.row)
 
     def save(self, branch: Branch) -> Saved:
         """Take a branch out of its row with everything that `restore` needs to go on."""
@@ -206,7 +224,22 @@ class Batch:
         slots = np.flatnonzero(rows.feeding)
         probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
         tokens = rows.ids[slots, rows.counts(slots)]
-        return feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
+        found = feed(slots, tokens, rows.length[slots], probes, self._gap, self.decoder.block)
+        if rows.offset.any():
+            found.plan.offset = rows.offset[found.plan.slots]
+            found.plan.shared = self._shared(found.plan.slots)
+        return found
+
+    def _shared(self, slots: np.ndarray) -> list[Shared]:
+        """Which tokens read which prompt that is not in their row."""
+        readers: dict[int, list[int]] = {}
+        prefixes: dict[int, Prefix] = {}
+        for token, slot in enumerate(slots.tolist()):
+            branch = self.rows.branches[slot]
+            if branch.shared_prefix is not None:
+                readers.setdefault(branch.order[0], []).append(token)
+                prefixes[branch.order[0]] = branch.shared_prefix
+        return [Shared(np.array(tokens), prefixes[question]) for question, tokens in readers.items()]
 
     # ---- what becomes of a job
 
@@ -230,7 +263,7 @@ class Batch:
                 if isinstance(begun, Probe):
                     self._begin(job, begun)
                     return
-                job.branch.probes.append(begun)
+                job.branch.heard.append(begun)
             if stop >= job.target:
                 self._complete(job)
                 return
@@ -259,8 +292,7 @@ class Batch:
 
     def _end_probe(self, job: Job, record: ProbeRecord) -> None:
         """Keep the probe's answer, forget its tokens, and go on with the branch."""
-        job.branch.probes.append(record)
-        job.probe_tokens += record.tokens
+        job.branch.heard.append(record)
         job.probe = None
         self.probing.remove(job)
         if len(job.branch.ids) >= job.target:
@@ -278,7 +310,10 @@ class Batch:
         """A branch has come to its end: take its last tokens and read its answer."""
         branch, rows = job.branch, self.rows
         if math.isnan(rows.logprobs[branch.row, count - 1]):
-            self.broken.append(job)
+            if job.ahead:  # it is told once it is asked for
+                self._wait(branch.row)
+            else:
+                self.broken.append(job)
             return
         self._take(job, count)
         if branch.ids[-1] in self.settings.eos_token_ids:
@@ -292,7 +327,10 @@ class Batch:
 
     def _complete(self, job: Job) -> None:
         """The branch waits in its row for what is decided."""
-        slot = job.branch.row
+        self._wait(job.branch.row)
+        if not job.ahead:
+            self.completed.append(job)
+
+    def _wait(self, slot: int) -> None:
         self.rows.jobs[slot] = None
         self.rows.working[slot] = self.rows.feeding[slot] = False
-        self.completed.append(job)

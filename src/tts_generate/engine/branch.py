@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tts_generate.answers import AnswerFormat
+from tts_generate.engine.cache import Prefix
 from tts_generate.trajectories import Trajectory
 
 
@@ -19,6 +20,11 @@ class ProbeRecord:
     logprob: float | None
     ids: tuple[int, ...] = ()
 
+    @property
+    def fed(self) -> int:
+        """Tokens of it that the model was fed: its last one never is."""
+        return max(0, self.tokens - 1)
+
 
 @dataclass(slots=True, eq=False)
 class Branch:
@@ -30,11 +36,18 @@ class Branch:
     order: tuple[int, int] = (0, 0)
     """Its question's place in the call, and its own in the order of opening."""
     ids: list[int] = field(default_factory=list)
-    """Tokens that count; what is drawn ahead of a decision is not among them."""
+    """Tokens decoded; what is drawn while a probe is under way is not among them."""
+    read: int = 0
+    """Tokens that were asked for; those behind them were decoded ahead of a decision."""
     finish_reason: str | None = None
     final_answer: str | None = None
     probes: list[ProbeRecord] = field(default_factory=list)
+    """Those that were asked for."""
+    heard: list[ProbeRecord] = field(default_factory=list)
+    """Those that nobody has asked for yet."""
     step_logprobs: list[float] = field(default_factory=list)
+    shared_prefix: Prefix | None = None
+    """What the layers hold of the prompt, where that stands once for all branches and not in each one's row."""
     slot: int | None = None
     """The cache row that holds the branch, while it has one."""
     open_logprob: float = 0.0
@@ -47,9 +60,47 @@ class Branch:
         return self.slot
 
     @property
+    def prompt_columns(self) -> int:
+        """Columns that the prompt takes in the branch's row."""
+        return len(self.prompt_ids) if self.shared_prefix is None else 0
+
+    @property
     def finished(self) -> bool:
         """Whether the branch has come to its end."""
         return self.finish_reason is not None
+
+    def has(self, target: int, probe: bool) -> bool:
+        """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
+        if self.finished and len(self.ids) <= target:
+            return True
+        return len(self.ids) >= target and (not probe or any(record.position == target for record in self.heard))
+
+    def ask(self, target: int, probes: Callable[[ProbeRecord], bool]) -> tuple[list[ProbeRecord], int]:
+        """Count what was decoded up to `target` tokens.
+
+        Args:
+            target: tokens of the branch; its end may come before.
+            probes: which of the probes up to there were asked for.
+
+        Returns:
+            Those probes, and the tokens that were fed for the others, which are forgotten.
+        """
+        self.read = min(target, len(self.ids))
+        due = [record for record in self.heard if record.position <= self.read]
+        self.heard = self.heard[len(due) :]
+        asked = [record for record in due if probes(record)]
+        self.probes += asked
+        return asked, sum(record.fed for record in due) - sum(record.fed for record in asked)
+
+    def forget_unread(self, interval_tokens: int) -> int:
+        """Drop what nobody has asked for; how many tokens were fed for it."""
+        tokens = len(self.ids) - self.read + sum(record.fed for record in self.heard)
+        if self.read < len(self.ids):
+            tokens -= self.finished  # its last token was drawn only
+            del self.ids[self.read :], self.step_logprobs[self.read // interval_tokens :]
+            self.finish_reason = self.final_answer = None
+        self.heard.clear()
+        return tokens
 
     def take(self, tokens: Sequence[int], logprobs: Sequence[float], interval_tokens: int) -> None:
         """Append tokens, closing a step at every multiple of `interval_tokens`."""
@@ -70,8 +121,8 @@ class Branch:
             self.open_logprob = 0.0
 
     def depth(self, interval_tokens: int) -> int:
-        """Steps taken, the last one perhaps short."""
-        return -(-len(self.ids) // interval_tokens)
+        """Steps asked for, the last one perhaps short."""
+        return -(-self.read // interval_tokens)
 
     def trajectory(self, question_id: str, seed: int, prompt_tokens: int, with_ids: bool = True) -> Trajectory:
         """The branch as a row of a trajectory store."""
@@ -173,7 +224,7 @@ class Reader:
             return ProbeRecord(len(branch.ids), stated, 0, None)
         suffix = self.suffix_ids(self.format.suffix_for(text))
         again = None if suffix else branch.ids[-1]
-        base = len(branch.prompt_ids) + len(branch.ids) - (again is not None)
+        base = branch.prompt_columns + len(branch.ids) - (again is not None)
         return Probe(len(branch.ids), suffix, text[end:] if end >= 0 else "", base, again)
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:

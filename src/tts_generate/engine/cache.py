@@ -25,6 +25,10 @@ class LayerPrefix:
     states: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
     """Recurrent states, each (places, ...); see `states.py`."""
 
+    def first(self, columns: int) -> LayerPrefix:
+        """The first columns of it."""
+        return LayerPrefix(tuple(states[:, :columns] for states in self.columns), self.states)
+
 
 Prefix = list[LayerPrefix]
 """Of every layer."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from tts_generate.engine import shared
 from tts_generate.engine.attention import attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
@@ -76,6 +77,10 @@ class Decoder:
                 f"cache_implementation='static' cannot be had: {type(self.model).__name__} {why}; leave it out."
             )
 
+    def shares(self, prompt_tokens: int) -> bool:
+        """Whether a prompt of this length stands once for all its branches, and not in each one's row."""
+        return prompt_tokens >= shared.LEAST and self.packed and self.static is None and self.window is None
+
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
         """Keys and values of a prompt, and the logits (V,) float32 of the token after it.
@@ -107,7 +112,8 @@ class Decoder:
         if not self.packed:
             return self._run_apart(tokens, plan).index_select(0, last)
         mask, positions = self._prepare(plan, tokens.device)
-        with attending(self.model, plan.spans):
+        readers = [(torch.from_numpy(each.tokens).to(tokens.device), each.prefix) for each in plan.shared]
+        with attending(self.model, plan.spans, readers):
             return self._forward(tokens[None], self.cache, mask, positions[None], last)[0]
 
     def settle(self, done: bool) -> None:

@@ -53,6 +53,9 @@ class AutoTTS:
             do not fit wait, or leave their rows for a while.
         decode_ahead: let a branch decode on while its probe is under way, before it is known whether it is wanted; it
             saves time, changes no token, and what is not wanted is counted as `discarded_tokens`.
+        ahead_rows: rows up to which those that would be idle decode what no controller has asked for yet: further steps
+            of branches that wait for a decision, and new branches. The same answers and costs come of fewer passes;
+            what nobody asks for in the end is counted as `discarded_tokens`. 0: none.
         sync_every: forward passes in a row before the host looks at what they drew; 1 on a CPU and 8 elsewhere when
             left out.
         branch_processors: limits chained around the controller.
@@ -88,6 +91,7 @@ class AutoTTS:
         max_branches: int = 128,
         max_cache_bytes: int | None = None,
         decode_ahead: bool = True,
+        ahead_rows: int = 0,
         sync_every: int | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         stream: bool = False,
@@ -126,7 +130,7 @@ class AutoTTS:
             "max_probe_tokens": max_probe_tokens,
         }
         self.max_rows, self.max_branches, self.max_cache_bytes = max_rows, max_branches, max_cache_bytes
-        self.decode_ahead, self.sync_every = decode_ahead, sync_every
+        self.decode_ahead, self.ahead_rows, self.sync_every = decode_ahead, ahead_rows, sync_every
         self.processors = BranchProcessorList(branch_processors)
         self.stream, self.streamer = stream, streamer
         self.progress = progress
@@ -204,6 +208,7 @@ class AutoTTS:
             max_branches=self.max_branches,
             max_cache_bytes=self.max_cache_bytes,
             decode_ahead=self.decode_ahead,
+            ahead_rows=self.ahead_rows,
             sync_every=self.sync_every
             if self.sync_every is not None
             else 1

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tts_generate.answers import AnswerBook
 from tts_generate.engine.admission import Admission
+from tts_generate.engine.ahead import ahead
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import out_of_memory
-from tts_generate.engine.noise import branch_key
 from tts_generate.engine.question import FinishReason, Running, Task
 from tts_generate.engine.rows import Job
 from tts_generate.engine.settings import Settings
@@ -53,9 +53,10 @@ class Loop:
         self.waiting = deque(enumerate(tasks))
         self.running: dict[int, Running] = {}
         self.ended: list[Running] = []
-        longest = max(len(task.prompt_ids) for task in tasks)
+        prompts = [len(task.prompt_ids) for task in tasks]
+        longest = max(0 if batch.decoder.shares(tokens) else tokens for tokens in prompts)
         columns = longest + settings.max_new_tokens + batch.spread
-        self.admission = Admission(batch, settings.max_rows, settings.max_cache_bytes, longest, columns)
+        self.admission = Admission(batch, settings, longest, columns)
 
     def run(self, partial: bool = False) -> Iterator[Running]:
         """Yield each question as it gets its answer.
@@ -93,6 +94,7 @@ class Loop:
                     self._fail(running, str(refusal))
 
     def _turn(self) -> None:
+        batch = self.batch
         for running in [r for r in self.running.values() if r.task.processors.expired()]:
             self._end(running, "deadline")
         while self.waiting and self.admission.open:
@@ -100,11 +102,12 @@ class Loop:
             self.waiting.popleft()
         self.admission.place(self._prefilled)
         self._collect()
-        if self.batch.rows.live:
+        self.admission.look_ahead(ahead(self.running.values(), batch.rows, self.settings), self._prefilled)
+        if batch.rows.live:
             self.before_step()
             self.admission.widen()
-            self.batch.arrange()
-            self.batch.step()
+            batch.arrange()
+            batch.step()
             self._collect()
 
     # ---- episodes
@@ -117,6 +120,7 @@ class Loop:
             return
         units = running.episode.start()
         running.prefix, running.logits = self.batch.decoder.prefill(task.prompt_ids)
+        running.shared = self.batch.decoder.shares(len(task.prompt_ids))
         if bool(running.logits.isnan().any()):
             raise TTSError(
                 f"the model gave NaN logits for the prompt of question {task.question_id!r}; check its weights and "
@@ -148,17 +152,17 @@ class Loop:
         return running.prefix, running.logits
 
     def _enqueue(self, running: Running, units: list[Unit]) -> None:
-        task, interval = running.task, self.settings.interval_tokens
+        interval = self.settings.interval_tokens
         for unit in units:
             while unit.branch >= len(running.branches):
-                opened = len(running.branches)
-                number = opened if task.order is None else task.order[opened]
-                key = branch_key(self.settings.seed, task.prompt_ids, number)
-                running.branches.append(Branch(number, key, task.prompt_ids, order=(running.index, opened)))
+                running.open(self.settings.seed)
             branch = running.branches[unit.branch]
             target = self.settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * interval
             job = Job(running.index, unit, branch, min(target, self.settings.max_new_tokens))
-            self.admission.push(job)
+            if branch.has(job.target, unit.probe):
+                self.batch.completed.append(job)
+            elif not self.batch.take_over(job):
+                self.admission.push(job)
         running.expected = len(units)
         running.outcomes = []
 
@@ -174,26 +178,31 @@ class Loop:
             job = batch.completed.pop(0)
             running = self.running[job.episode]
             running.outcomes.append(self._outcome(running, job))
-            if job.branch.finished:
+            if running.outcomes[-1].finished:
                 self.on_branch(running.task, job.branch)
             if len(running.outcomes) == running.expected:
                 self._decide(running)
 
     def _outcome(self, running: Running, job: Job) -> Outcome:
-        branch = job.branch
+        branch, unit, before = job.branch, job.unit, job.branch.read
+        every = self.settings.probe_every_step
+        probes, others = branch.ask(job.target, lambda probe: every or (unit.probe and probe.position == job.target))
+        self.batch.discarded_tokens += others
+        finished = branch.finished and branch.read == len(branch.ids)
         answer = NO_ANSWER
-        if branch.finished:
+        if finished:
             answer = running.book.id(branch.final_answer)
-        elif job.unit.probe and branch.probes and branch.probes[-1].position == job.target:
-            answer = running.book.id(branch.probes[-1].answer)
+        elif unit.probe and probes and probes[-1].position == job.target:
+            answer = running.book.id(probes[-1].answer)
+        depth = branch.depth(self.settings.interval_tokens)
         return Outcome(
-            branch=job.unit.branch,
-            depth=branch.depth(self.settings.interval_tokens),
-            generated_tokens=len(branch.ids) - job.before,
-            probe_tokens=job.probe_tokens,
+            branch=unit.branch,
+            depth=depth,
+            generated_tokens=branch.read - before,
+            probe_tokens=sum(probe.tokens for probe in probes),
             answer=answer,
-            finished=branch.finished,
-            logprobs=branch.step_logprobs[job.unit.start :],
+            finished=finished,
+            logprobs=branch.step_logprobs[unit.start : depth],
         )
 
     def _decide(self, running: Running) -> None:
@@ -230,7 +239,7 @@ class Loop:
     def _end(self, running: Running, reason: FinishReason) -> None:
         """End a question now, with the majority so far; what its branches have decoded counts."""
         running.finish_reason = reason
-        for job in list(self.admission.jobs(running.index)):
+        for job in [job for job in self.admission.jobs(running.index) if not job.ahead]:
             self.batch.cut(job)
             self.batch.completed.append(job)
         for job in [job for job in self.batch.completed if job.episode == running.index]:
@@ -244,6 +253,9 @@ class Loop:
         """Forget what the question's branches hold, and hand it out."""
         for branch in running.branches:
             self.admission.drop(branch)
+            self.batch.discarded_tokens += branch.forget_unread(self.settings.interval_tokens)
+            branch.shared_prefix = None
+        del running.branches[running.episode.state.opened :]
         running.prefix, running.logits = [], None
         self.running.pop(running.index, None)
         self.ended.append(running)

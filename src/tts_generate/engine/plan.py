@@ -10,6 +10,7 @@ import numpy as np
 
 from tts_generate.engine.attention import Span
 from tts_generate.engine.branch import Probe
+from tts_generate.engine.shared import Shared
 from tts_generate.engine.states import BEFORE, NOW, PROBE
 
 BUCKET = 32
@@ -37,6 +38,10 @@ class Pass:
     spans: list[Span]
     last: np.ndarray
     """(K,) the tokens whose logits are wanted."""
+    offset: np.ndarray | int = 0
+    """(N,) prompt tokens of each that are not in its row."""
+    shared: Sequence[Shared] = ()
+    """The prompts that they are in."""
 
     def part(self, tokens: np.ndarray) -> Pass:
         """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
@@ -62,7 +67,7 @@ class Pass:
     @property
     def positions(self) -> np.ndarray:
         """(N,) the place of each token in its sequence."""
-        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns)
+        return np.where(self.hole < self.columns, self.columns - self.gap, self.columns) + self.offset
 
 
 def bucketed(columns: int) -> int:

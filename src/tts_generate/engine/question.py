@@ -12,6 +12,7 @@ from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
+from tts_generate.engine.noise import branch_key
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Cost, Episode, Outcome
 from tts_generate.trace import Event
@@ -43,11 +44,22 @@ class Running:
     prefix: Prefix = field(default_factory=list)
     logits: Tensor | None = None
     """(V,) float32 logits of the first token."""
+    shared: bool = False
+    """Whether the prompt stands in `prefix` only, and not in each branch's row."""
     branches: list[Branch] = field(default_factory=list)
-    """In opening order."""
+    """In opening order; while in flight, behind those of the episode perhaps some that it has not opened yet."""
     outcomes: list[Outcome] = field(default_factory=list)
     expected: int = 0
     finish_reason: FinishReason = "answer"
+
+    def open(self, seed: int) -> Branch:
+        """The next branch, with the key of its number."""
+        task, opened = self.task, len(self.branches)
+        number = opened if task.order is None else task.order[opened]
+        key = branch_key(seed, task.prompt_ids, number)
+        prefix = self.prefix if self.shared else None
+        self.branches.append(Branch(number, key, task.prompt_ids, (self.index, opened), shared_prefix=prefix))
+        return self.branches[-1]
 
     @property
     def cost(self) -> Cost:

@@ -21,9 +21,8 @@ class Job:
     """Tokens of the branch at which the unit ends."""
     begun: bool = False
     probe: Probe | None = None
-    probe_tokens: int = 0
-    before: int = 0
-    """Tokens of the branch when the unit began."""
+    ahead: bool = False
+    """Whether nobody has asked for it yet."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -31,7 +30,7 @@ class Job:
         return self.branch.order
 
 
-_NUMBERS = ("length", "prompt", "key", "stop")
+_NUMBERS = ("length", "prompt", "offset", "key", "stop")
 _FLAGS = ("working", "feeding", "ended", "criterion")
 _TABLES = ("ids", "logprobs")
 
@@ -47,6 +46,8 @@ class Rows:
     """Columns that hold the prompt and the branch."""
     prompt: np.ndarray
     """Columns of the prompt."""
+    offset: np.ndarray
+    """Tokens of the prompt that are not in the row."""
     key: np.ndarray
     """`branch_key` of the branch."""
     stop: np.ndarray
@@ -80,6 +81,10 @@ class Rows:
     def live(self) -> int:
         """Rows at work; after `arrange` they are the first ones."""
         return int(self.working.sum())
+
+    def waits(self, slot: int) -> bool:
+        """Whether a branch waits there for a decision, and could go on."""
+        return self.branches[slot] is not None and not self.working[slot] and not self.ended[slot]
 
     def counts(self, slots: np.ndarray) -> np.ndarray:
         """Tokens in the cache of each branch."""
@@ -118,7 +123,8 @@ class Rows:
         """Give a branch a slot that holds its prompt."""
         branch.slot = slot
         self.branches[slot] = branch
-        self.length[slot] = self.prompt[slot] = len(branch.prompt_ids)
+        self.length[slot] = self.prompt[slot] = branch.prompt_columns
+        self.offset[slot] = len(branch.prompt_ids) - branch.prompt_columns
         self.key[slot] = branch.key
         self.ended[slot] = self.criterion[slot] = False
 

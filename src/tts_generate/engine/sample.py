@@ -30,8 +30,8 @@ _ROW_WISE = (
     EtaLogitsWarper,
 )
 
-_LIKELY = 256
-"""Tokens among which a nucleus is looked for first."""
+_LIKELY = (256, 4096)
+"""Tokens among which a nucleus is looked for, the fewest first."""
 
 RowIds = Callable[[int], Tensor]
 """Row number -> the (1, length) token ids of that row's branch, prompt included."""
@@ -67,20 +67,19 @@ class Nucleus:
 
     def few(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """Scores and tokens (B, K) of the likeliest tokens, all others removed; None if any row leaves more."""
-        if logits.shape[-1] <= 2 * _LIKELY:
-            return None
         scores = logits / self.temperature
         whole = scores.logsumexp(-1, keepdim=True)
-        scores, tokens = torch.topk(scores, _LIKELY, dim=-1)
-        probability = (scores - whole).exp()
-        through = probability.cumsum(-1)
-        least = self.min_p * probability[:, :1]
-        inside = (through[:, -1:] >= self.top_p) | (probability[:, -1:] < least)
-        if not bool(inside.all()):
-            return None
-        left = (through - probability < self.top_p) & (probability >= least)
-        left[:, 0] = True
-        return scores.masked_fill(~left, -torch.inf), tokens
+        for count in [count for count in _LIKELY if 2 * count < logits.shape[-1]]:
+            likely, tokens = torch.topk(scores, count, dim=-1)
+            probability = (likely - whole).exp()
+            through = probability.cumsum(-1)
+            least = self.min_p * probability[:, :1]
+            inside = (through[:, -1:] >= self.top_p) | (probability[:, -1:] < least)
+            if bool(inside.all()):
+                left = (through - probability < self.top_p) & (probability >= least)
+                left[:, 0] = True
+                return likely.masked_fill(~left, -torch.inf), tokens
+        return None
 
 
 class Sampler:

@@ -29,6 +29,8 @@ class Settings:
     """Memory of the key-value cache at most; None: a share of what is free."""
     decode_ahead: bool = True
     """Whether a branch decodes on while its probe is under way."""
+    ahead_rows: int = 0
+    """Rows up to which those that would be idle decode what no controller has asked for yet."""
     sync_every: int = 1
     """Passes in a row before the host looks at what they drew; what came after a branch's end is discarded."""
 
@@ -42,6 +44,8 @@ class Settings:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if not isinstance(self.ahead_rows, int) or isinstance(self.ahead_rows, bool) or self.ahead_rows < 0:
+            raise InputError(f"ahead_rows must be a whole number, 0 for none, got {self.ahead_rows!r}.")
         if self.max_new_tokens < self.interval_tokens:
             raise InputError(
                 f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="

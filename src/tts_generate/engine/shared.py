@@ -1,0 +1,97 @@
+"""Prompts that stand once for all branches of a question: a row holds its branch's own tokens, and attends to both.
+
+The softmax over a prompt's columns and a row's is taken in two parts that are put together by their sums. Over the
+prompt, the queries of all its branches are one matrix product, so its keys and values are read once a pass.
+
+Source: Juravsky et al., "Hydragen: high-throughput LLM inference with shared prefixes" (arXiv 2402.05099).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tts_generate.engine.cache import LayerPrefix, Prefix
+
+LEAST = 128
+"""Tokens of a prompt from which on it is shared: each pass then takes a few operations more a layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A prompt, and the tokens of a pass that read it."""
+
+    tokens: np.ndarray
+    """(n,) places in the pass."""
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A prompt and who reads it, as one layer's attention needs them."""
+
+    tokens: Tensor
+    """(n,) int64, on the layer's device."""
+    prefix: LayerPrefix
+
+
+@dataclass(slots=True)
+class Partial:
+    """Attention over some of the columns: what is missing is to be divided by `total`."""
+
+    found: Tensor
+    """(N, heads, D) float32."""
+    top: Tensor
+    """(N, heads, 1) float32, the highest score."""
+    total: Tensor
+    """(N, heads, 1) float32, the sum of exp(score - top)."""
+
+    def add(self, where: Tensor, other: Partial) -> None:
+        """Take in the columns that the tokens `where` read beside their own."""
+        mine = self.top[where]
+        top = torch.maximum(mine, other.top)
+        kept, added = (mine - top).exp(), (other.top - top).exp()
+        self.found[where] = self.found[where] * kept + other.found * added
+        self.total[where] = self.total[where] * kept + other.total * added
+        self.top[where] = top
+
+
+def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Partial:
+    """Attention of (…, Q, D) queries over (…, W, D) keys and values, before its division by the sum; mask additive.
+
+    In float32: scores rounded to half precision would be off by more than the kernels of sdpa are.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query.float() * scale, key.float().transpose(-1, -2))
+    if mask is not None:
+        scores = scores + mask
+    top = scores.amax(-1, keepdim=True)
+    weights = (scores - top).exp()
+    return Partial(torch.matmul(weights, value.float()), top, weights.sum(-1, keepdim=True))
+
+
+def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling: float | None) -> Tensor:
+    """Attention over the rows' own columns and, for those who share one, the prompt's; (N, heads, D) float32.
+
+    Args:
+        own: over the rows' columns.
+        query: (N, heads, D).
+        readers: the prompts of the pass.
+        scaling: factor of the scores; None for 1 / sqrt(D).
+    """
+    for reader in readers:
+        keys, values = reader.prefix.columns
+        count, heads = len(reader.tokens), keys.shape[0]
+        asked = query[reader.tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
+        groups = asked.shape[2]
+        found = partial(asked.reshape(heads, count * groups, -1), keys, values, None, scaling)
+        parts = (
+            part.view(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
+            for part in (found.found, found.top, found.total)
+        )
+        own.add(reader.tokens, Partial(*parts))
+    return own.found / own.total

@@ -1,0 +1,146 @@
+"""Rows that would be idle decode ahead: the same answers and costs in fewer passes, and nothing is left of the rest."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from engine_models import QUESTIONS, Live
+from test_scheduling import loops, nothing_left  # noqa: F401 - a fixture
+
+from tts_generate import Controller, MaxBranches, OnRound
+from tts_generate.engine.batch import Batch
+from tts_generate.engine.loop import Loop
+from tts_generate.errors import InputError
+from tts_generate.state import TO_END, Decision, State
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows at work in each pass."""
+    counted: list[int] = []
+    step = Batch.step
+
+    def counting(self: Batch) -> None:
+        counted.append(self.rows.live)
+        step(self)
+
+    monkeypatch.setattr(Batch, "step", counting)
+    return counted
+
+
+def said(output: Any) -> list[list[tuple[Any, ...]]]:
+    return [
+        [(b.branch, b.token_ids, b.finish_reason, b.final_answer, b.probe_answers) for b in bs]
+        for bs in output.branches
+    ]
+
+
+@pytest.mark.parametrize("controller", ["cmc", "asc", "esc", "dynasor", "waves", "deepconf", "self_consistency"])
+def test_fewer_passes_and_the_same_of_everything_else(qwen: Live, passes: list[int], controller: str) -> None:
+    plain = qwen.run(*QUESTIONS, controller=controller)
+    usual = len(passes)
+    ahead = qwen.run(*QUESTIONS, controller=controller, ahead_rows=48)
+    assert said(ahead) == said(plain)
+    assert ahead.cost == plain.cost
+    assert [t.events for t in ahead.trace] == [t.events for t in plain.trace]
+    assert bool((ahead.sequences == plain.sequences).all())
+    assert len(passes) - usual <= usual
+
+
+class Widens(Controller):
+    """Reads one branch after the other to its end, six in all; what many published methods do."""
+
+    max_samples: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"max_samples": 6}
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open, do.open_steps = 1, TO_END
+
+    def review(self, state: State, do: Decision) -> None:
+        do.open, do.open_steps = int(state.opened < self.max_samples), TO_END
+        do.stop = state.opened == self.max_samples
+
+
+def test_branches_wait_for_the_controller_and_not_the_other_way_round(qwen: Live, passes: list[int]) -> None:
+    controller = Widens.from_beta(0.5)
+    plain = qwen.run(QUESTIONS[0], controller=controller, beta=None)
+    alone = len(passes)
+    ahead = qwen.run(QUESTIONS[0], controller=controller, beta=None, ahead_rows=6)
+    assert said(ahead) == said(plain)
+    assert len(passes) - alone < 0.6 * alone
+    assert ahead.discarded_tokens > 0, "probes that a controller reading to the end does not ask for"
+
+
+def test_no_more_rows_than_said_and_no_branch_beyond_the_controllers_own(qwen: Live, passes: list[int]) -> None:
+    output = qwen.run(*QUESTIONS, controller="cmc", beta=0.0, ahead_rows=9)
+    first = passes.index(max(passes))
+    assert max(passes) >= 9, "the first branches alone may be more"
+    assert all(count <= 9 for count in passes[first + 40 :])
+    assert all(len(branches) <= 4 for branches in output.branches), "cmc opens four at beta 0"
+
+
+def test_whoever_asks_gets_the_row(qwen: Live, passes: list[int]) -> None:
+    """With all rows at work ahead, those of the next question are given up for it."""
+    plain = qwen.run(*QUESTIONS, controller="cmc", max_rows=6)
+    ahead = qwen.run(*QUESTIONS, controller="cmc", max_rows=6, ahead_rows=6)
+    assert said(ahead) == said(plain)
+    assert max(passes) <= 6
+
+
+def test_nan_in_a_branch_that_nobody_asks_for_is_nobodys(qwen: Live) -> None:
+    """Branches go wrong that a limit keeps the controller from opening: a call that decodes them ahead is not told."""
+    asked: dict[str, Any] = {"controller": "asc", "branch_processors": [MaxBranches(4)]}
+    plain = qwen.run(QUESTIONS[0], **asked)
+    opened, length = len(plain.branches[0]), len(qwen.tokenizer(QUESTIONS[0])["input_ids"])
+    seen: list[int] = []
+    loop_of: list[Loop] = []
+    look = Loop._turn
+
+    def turn(self: Loop) -> None:
+        loop_of[:] = [self]
+        look(self)
+
+    def poison(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        if isinstance(kwargs["logits_to_keep"], torch.Tensor):
+            rows = loop_of[0].batch.rows
+            for place, slot in enumerate(rows.feeding.nonzero()[0]):
+                if rows.branches[slot].order[1] >= opened and rows.length[slot] > length + 3:
+                    output.logits[0, place] = float("nan")
+                    seen.append(int(slot))
+        return output
+
+    hook = qwen.model.register_forward_hook(poison, with_kwargs=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(Loop, "_turn", turn)
+            warnings.simplefilter("error")
+            ahead = qwen.run(QUESTIONS[0], **asked, ahead_rows=16)
+    finally:
+        hook.remove()
+    assert seen, "a branch beyond the last was decoded"
+    assert said(ahead) == said(plain)
+
+
+def test_interrupted_ahead_leaves_nothing(qwen: Live, loops: list[Loop]) -> None:  # noqa: F811
+    def interrupt(question_id: str, state: State) -> None:
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    output = qwen.run(*QUESTIONS, branch_processors=[OnRound(interrupt)], ahead_rows=40)
+    assert "interrupted" in output.finish_reason
+    for cost, branches in zip(output.cost, output.branches, strict=True):
+        assert cost.generated_tokens == sum(branch.tokens for branch in branches)
+        assert cost.probe_tokens == sum(sum(branch.probe_tokens) for branch in branches)
+    assert nothing_left(loops[-1])
+
+
+@pytest.mark.parametrize("rows", [-1, 1.5, True, "many"])
+def test_ahead_rows_are_counted(qwen: Live, rows: Any) -> None:
+    with pytest.raises(InputError, match="ahead_rows must be a whole number"):
+        qwen.run(QUESTIONS[0], ahead_rows=rows)

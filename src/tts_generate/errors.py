@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 _secrets: set[str] = set()
+_SHORTEST = 8
 
 
 def keep_secret(text: str | None) -> None:
-    """Never say a token or key in a message, whoever repeats it to us."""
-    if text:
+    """Never say a token or key in a message, whoever repeats it to us; one of fewer than 8 characters is a word."""
+    if text is not None and len(text) >= _SHORTEST:
         _secrets.add(text)
 
 

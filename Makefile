@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint docs bench test-matrix supply-chain clean
+.PHONY: demo test check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
@@ -48,15 +48,31 @@ bench: $(VENV)/installed demo
 supply-chain: $(VENV)/developing
 	$(BIN)/python benchmarks/supply_chain.py build/sbom.cdx.json
 
-# The oldest libraries that are supported, in an environment of their own: transformers 5.17 with huggingface_hub 1.
-# What needs newer ones (the harnesses, trackio) is left out.
-OLDEST := build/oldest
-test-matrix:
-	$(PYTHON) -m venv $(OLDEST)
-	grep -viE '^(transformers|huggingface[-_]hub|tokenizers|safetensors)==' constraints.txt > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install --quiet torch==2.13.0
-	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt "transformers==5.17.*" "huggingface_hub<2" --editable ".[dev,report,search,math]"
-	$(OLDEST)/bin/python -m pytest -n 2 -q tests/core tests/engine tests/hub tests/replay tests/trajectories tests/test_cli.py tests/test_tiny.py
+# Hashes of every file that the index has of each pin, for `make hashed`; after constraints.txt changed.
+lock: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile constraints.txt --quiet --universal --no-deps --generate-hashes --no-header --no-annotate \
+		--python-version 3.11.5 --output-file requirements.lock
+
+# An environment of which every file has the hash that was written down; torch is the CPU wheel where there is one.
+hashed:
+	$(PYTHON) -m venv build/hashed
+	build/hashed/bin/python -m pip install --quiet --no-deps torch==2.13.0
+	build/hashed/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	build/hashed/bin/python -m pip install --quiet --no-deps --editable .
+
+# Known weaknesses of the pins. It needs a network on which PyPI's or OSV's service answers, and says where none does.
+audit: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python benchmarks/audit.py
+
+# Takes every safeguard away, one at a time; a test must fail for each.
+mutants: $(VENV)/developing
+	$(BIN)/python benchmarks/mutants.py
+
+# The suite on the oldest and the newest libraries and Pythons that are supported, in environments of their own.
+test-matrix: $(VENV)/installed
+	$(BIN)/python benchmarks/test_matrix.py
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -3,7 +3,8 @@
     python benchmarks/mutants.py [OUT.json] [--only NAME ...]
 
 A mutant is killed when its test fails; one that survives is a safeguard that no test holds. Each test first passes on
-the copy as it is, so that a failure means the mutant. It ends with exit code 1 if a mutant survives.
+the copy as it is, so that a failure means the mutant. The file says what became of each; with `--only` the others stay
+in it as they were. It ends with exit code 1 if a mutant survives.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE, CRASHES = "tests/trajectories/test_store.py", "tests/trajectories/test_crashes.py"
-CHECK = "tests/trajectories/test_check.py"
+CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.py"
+HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
+REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
+FAULTS = "tests/server/test_faults.py"
 COPIED = ("src", "tests", "controllers", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -106,13 +111,113 @@ MUTANTS = [
     Mutant("limit of tokens", "processors.py", "do.steps[i] = min(do.steps[i], spare)", "pass",
            "tests/core/test_runner.py::test_a_token_budget_holds"),
     Mutant("limit of money", "search/agent/ledger.py", "        if most > self.left:", "        if False:",
-           "tests/search/test_agent.py::TestBudget::test_it_stops_before_it_is_passed"),
+           "tests/search/test_agent.py::TestBudget::test_raising_it_goes_on"),
     Mutant("generated tokens counted", "rules.py", "    state.generated_tokens += generated_tokens\n", "",
            "tests/core/test_runner.py"),
     Mutant("probe tokens counted", "rules.py", "    state.probe_tokens += probe_tokens\n", "",
-           "tests/core/test_runner.py"),
+           "tests/core/test_runner.py::test_every_probe_is_paid_for"),
     Mutant("wasted tokens are those of pruned branches", "runner.py", "[state.pruned[: state.opened]].sum()", ".sum()",
            "tests/core/test_runner.py"),
+    Mutant("system calls filtered", "search/sandbox/locks.py",
+           '                install(allow_list(arch, bool(wanted["exec_pages"])))\n', "",
+           f"{SANDBOX}::test_one_line_says_which_locks"),
+    Mutant("no lock, no candidate", "search/sandbox/box.py", 'status.get("Seccomp") != "2"):', "False):",
+           f"{SANDBOX}::test_what_the_keeper_saw_is_what_counts"),
+    Mutant("memory is not machine code", "search/sandbox/seccomp.py", "(_ANY_BIT, 0, 1, _PROT_EXEC)",
+           "(_ANY_BIT, 1, 1, _PROT_EXEC)", f"{SANDBOX}::test_check_command"),
+    Mutant("calls by another table", "search/sandbox/seccomp.py", "0x40000000), (_RETURN, 0, 0, KILL)]",
+           "0x40000000), (_RETURN, 0, 0, ALLOW)]", f"{SANDBOX}::test_calls_by_another_table_kill"),
+    Mutant("files by Landlock", "search/sandbox/locks.py", "libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0", "False",
+           f"{SANDBOX}::test_check_command"),
+    Mutant("limit of memory", "search/sandbox/locks.py", "        (resource.RLIMIT_AS, held + memory),\n", "",
+           f"{SANDBOX}::test_check_command"),
+    Mutant("limit of CPU time", "search/sandbox/locks.py", "        (resource.RLIMIT_CPU, cpu_seconds),\n", "",
+           f"{SANDBOX}::test_cpu_time_runs_out"),
+    Mutant("limit of wall time", "search/sandbox/channel.py", "            if left <= 0:",
+           "            if left <= -40:",
+           f"{SANDBOX}::test_check_command"),
+    Mutant("limit of a reply", "search/sandbox/channel.py", "if length > self._limits.reply_bytes:", "if False:",
+           f"{SANDBOX}::test_check_command"),
+    Mutant("replies are to what was asked", "search/sandbox/channel.py", 'or reply["t"] != self._asked:', "and False:",
+           f"{SANDBOX}::test_a_reply_is_to_what_was_asked"),
+    Mutant("nothing unasked is read", "search/sandbox/channel.py", "        if self._read_some(wait=False):",
+           "        if False:", f"{SANDBOX}::test_a_reply_is_to_what_was_asked"),
+    Mutant("output that is kept", "search/sandbox/channel.py", "part[: max(0, _KEPT - len(self._output))]", "part",
+           f"{SANDBOX}::test_output_is_kept_cut_and_clean"),
+    Mutant("candidates end with the host", "search/sandbox/keeper.py", "        while os.getppid() == self.parent:",
+           "        while True:", f"{SANDBOX}::test_it_ends_with_the_host_though_somebody_holds_its_stream"),
+    Mutant("an empty environment", "search/sandbox/process.py", " if prefix else {}, cwd", " if prefix else None, cwd",
+           f"{SANDBOX}::test_the_process_that_forks_candidates_was_given_no_environment"),
+    Mutant("order of questions says nothing", "search/sandbox/arrays.py", "rng.permutation(len(", "np.arange(len(",
+           f"{SANDBOX}::test_relabelling_hides_order_and_comes_back"),
+    Mutant("answer ids say nothing", "search/sandbox/arrays.py", "rng.permutation(int(", "np.arange(int(",
+           f"{SANDBOX}::test_relabelling_hides_order_and_comes_back"),
+    Mutant("confirmed in strict mode", "search/sandbox/box.py", "                    if bulk != value:",
+           "                    if False:", f"{SANDBOX}::test_confirm_disqualifies"),
+    Mutant("import rules", "hub/card.py", "        check_source(code)\n", "        pass\n",
+           f"{HOSTILE}::test_from_a_folder"),
+    Mutant("size of a card", "hub/card.py", "    if len(text) > MAX_CARD:", "    if False:",
+           f"{HOSTILE}::test_from_a_folder"),
+    Mutant("a field once", "hub/card.py", "            if name in found:", "            if False:",
+           f"{HOSTILE}::test_from_a_folder"),
+    Mutant("on the head that was looked at", "hub/commit.py", "commit_message=message, parent_commit=parent",
+           "commit_message=message", f"{PUBLISH}::TestFaults::test_somebody_commits_meanwhile"),
+    Mutant("did it land", "hub/commit.py", "        landed = _landed(repo_id, files, parent)\n",
+           "        landed = None\n", f"{PUBLISH}::TestFaults::test_a_commit_whose_reply_is_lost_is_not_made_twice"),
+    Mutant("limit of tries", "hub/commit.py", "        if tries == _TRIES or", "        if tries == 4 * _TRIES or",
+           f"{PUBLISH}::TestFaults::test_a_commit_that_keeps_failing"),
+    Mutant("what was committed is read back", "publish/push.py", "    if wrong:\n", "    if False:\n",
+           f"{PUBLISH}::TestFaults::test_what_was_sent_is_looked_at_again"),
+    Mutant("links out of what is published", "publish/push.py", "if path.is_symlink() and folder",
+           "if False and folder",
+           f"{PUBLISH}::TestRefused::test_a_link_out_of_the_folder"),
+    Mutant("weights are not published", "publish/leaks.py", ".suffix.lower() in _REFUSED:", ".suffix in ():",
+           f"{PUBLISH}::TestRefused::test_what_must_not_go_up"),
+    Mutant("no worse one is published", "publish/push.py",
+           "check_standing(repo_id, parent, there, source.card, evaluation, replace)", "None",
+           f"{PUBLISH}::TestRefused::test_no_worse_one_takes_the_place"),
+    Mutant("branches that are there stay", "publish/stores.py", "    if lost:\n", "    if False:\n",
+           f"{REMOTE}::test_what_is_there_is_not_overwritten"),
+    Mutant("requests in flight", "server/pool.py", "        if self.free == 0:", "        if False:",
+           f"{FAULTS}::test_slots_leave_nothing_behind"),
+    Mutant("limit of retries", "server/pool.py", "if failures > self.policy.max_retries:",
+           "if failures > 9 * self.policy.max_retries:",
+           f"{FAULTS}::test_a_request_that_always_fails_is_given_up_though_its_server_is_well"),
+    Mutant("servers that are given up", "server/pool.py", "if self.failures > policy.max_retries and", "if False and",
+           f"{FAULTS}::test_what_one_server_drops_the_other_takes_up"),
+    Mutant("rests that were asked for", "server/pool.py", "max(self.awake_at, now + error.retry_after)",
+           "self.awake_at",
+           f"{FAULTS}::test_transformers_serve_behind_a_proxy_that_does_harm[429]"),
+    Mutant("replies cut off", "server/stream.py", "        if self.finish_reason is None:", "        if False:",
+           f"{FAULTS}::test_transformers_serve_behind_a_proxy_that_does_harm[cut]"),
+    Mutant("tokens that a server may add", "server/wire.py", "        if len(ids) > max_tokens:", "        if False:",
+           "tests/server/test_wire.py"),
+    Mutant("asked before it is sent", "search/agent/ledger.py", '        self._keep("asked", sent=new, most=most)\n',
+           "",
+           f"{AGENT}::TestFinished"),
+    Mutant("a reply is kept before it is read", "search/agent/ledger.py",
+           '        self._keep("reply", usd=self._price.of(reply["usage"]), reply=reply)\n', "",
+           f"{AGENT}::TestFinished::test_going_on_with_a_finished_search_pays_nothing"),
+    Mutant("no outcome costs the most", "search/agent/ledger.py", "0.0 if unsent else most", "0.0",
+           f"{AGENT}::TestBudget::test_a_request_without_an_outcome_counts_as_its_most"),
+    Mutant("requests of a round", "search/agent/proposer.py", "max_iterations=self._agent.calls", "max_iterations=99",
+           f"{AGENT}::test_a_round_has_as_many_requests_as_it_may"),
+    Mutant("held out stores are others", "search/run.py", "            if found in known:", "            if False:",
+           "tests/search/test_search.py::test_what_was_searched_on_cannot_be_held_out"),
+    Mutant("another search is not gone on with", "search/history.py", "        if differs:", "        if False:",
+           "tests/search/test_search.py::TestRefused::test_a_folder_of_another_search"),
+    Mutant("secrets in messages", "errors.py", 'text = text.replace(secret, "<secret>")', "pass",
+           "tests/secrets/test_secrets.py::test_the_token_of_the_hub"),
+    Mutant("secrets in the journal of what is paid", "search/agent/ledger.py",
+           'without_secrets(response.http_response.read().decode("utf-8", "replace"))',
+           'response.http_response.read().decode("utf-8", "replace")',
+           "tests/secrets/test_secrets.py::test_the_key_of_the_messages_api"),
+    Mutant("limit of branches in the engine", "engine/loop.py", "settings.max_branches if task.order is None",
+           "1 << 10 if task.order is None", "tests/engine/test_generate.py::TestRefused"),
+    Mutant("limit of rows", "engine/admission.py", "len(self._ahead()) + len(self.queue) < self.max_rows",
+           "0 < self.max_rows", "tests/engine/test_scheduling.py"),
+    Mutant("limit of the cache", "engine/admission.py", "Room(prefix, self.max_cache_bytes)", "Room(prefix, None)",
+           "tests/engine/test_scheduling.py::test_a_budget_below_one_branch_is_refused_with_numbers"),
 ]  # fmt: skip
 
 
@@ -129,6 +234,9 @@ def fails(tree: Path, *tests: str) -> bool:
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} do not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    if done.returncode:
+        told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        print(*told, sep="\n", flush=True)
     return done.returncode == 1
 
 
@@ -158,7 +266,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="*", default=[])
     chosen = parser.parse_args(arguments)
     mutants = [mutant for mutant in MUTANTS if not chosen.only or mutant.name in chosen.only]
-    survivors = []
+    found = _earlier(chosen.out)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
@@ -170,15 +278,29 @@ def main(arguments: list[str]) -> int:
         for mutant in mutants:
             dead = killed(tree, mutant)
             print(f"{'killed  ' if dead else 'SURVIVES'} {mutant.name} ({mutant.test})", flush=True)
-            survivors += [] if dead else [mutant.name]
+            found[mutant.name] = {"file": mutant.file, "test": mutant.test, "killed": dead}
+            _write(chosen.out, found)
+    return int(not all(found[mutant.name]["killed"] for mutant in mutants))
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What became of the mutants that are still in the list, by name, when they were run before."""
+    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["each"] if path.exists() else {}
+    known = {mutant.name: (mutant.file, mutant.test) for mutant in MUTANTS}
+    return {name: row for name, row in rows.items() if known.get(name) == (row["file"], row["test"])}
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    survivors = [name for name, row in found.items() if not row["killed"]]
     result = {
         "format": "tts-benchmark/1",
-        "mutants": len(mutants),
-        "killed": len(mutants) - len(survivors),
+        "listed": len(MUTANTS),
+        "mutants": len(found),
+        "killed": len(found) - len(survivors),
         "survivors": survivors,
+        "each": {mutant.name: found[mutant.name] for mutant in MUTANTS if mutant.name in found},
     }
-    chosen.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    return int(bool(survivors))
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,34 @@ def pins(path: Path) -> dict[str, str]:
     return found
 
 
+def hashes(path: Path) -> dict[tuple[str, str], int]:
+    """Number of sha256 hashes of each pin of a lock file, by name and version.
+
+    Raises:
+        ValueError: a line that is none of such a file, naming it.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        text = line.strip().removesuffix("\\").strip()
+        if text.startswith("--hash=sha256:") and len(text) == 78 and found:
+            found[list(found)[-1]] += 1
+        elif text and not text.startswith("#"):
+            name, equals, version = text.partition(";")[0].strip().partition("==")
+            if not equals or " " in version:
+                raise ValueError(f"{path}, line {number}: {text!r} is neither name==version nor --hash=sha256:….")
+            found[canonicalize_name(name), version] = 0
+    return found
+
+
+def unhashed(pinned: dict[str, str], path: Path) -> list[str]:
+    """One line for each pin that the lock file has no hash of, and for each that it has in excess."""
+    there = hashes(path)
+    missing = [f"{name}=={version} has no hash in {path.name}" for name, version in pinned.items()
+               if not there.get((name, version))]  # fmt: skip
+    more = [f"{name}=={version} in {path.name} is no pin" for name, version in there if pinned.get(name) != version]
+    return [*missing, *more]
+
+
 def installed(name: str) -> str | None:
     """The version that is installed, without a local part such as +cpu; None if there is none."""
     try:

@@ -16,6 +16,20 @@ Knob = int | float | bool | str
 Probing = Literal["every_step", "on_demand", "never"]
 
 
+def check_budget(beta: Any) -> None:
+    """Refuse what is no budget.
+
+    Raises:
+        InputError: it is not a number from 0 to 1.
+    """
+    try:
+        inside = not isinstance(beta, (bool, str)) and 0.0 <= float(beta) <= 1.0
+    except (TypeError, ValueError):
+        inside = False
+    if not inside:
+        raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+
+
 class Controller:
     """Decides which branches to open, how far to continue each, where to probe, what to prune and when to answer.
 
@@ -83,12 +97,7 @@ class Controller:
             InputError: beta outside [0, 1], or a knob of the wrong type.
             UnknownNameError: a knob that this controller does not have.
         """
-        try:
-            inside = 0.0 <= float(beta) <= 1.0
-        except (TypeError, ValueError):
-            inside = False
-        if not inside:
-            raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+        check_budget(beta)
         controller = cls(**{**cls.schedule(float(beta)), **knobs})
         controller.beta = float(beta)
         return controller

@@ -5,9 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_secrets: set[str] = set()
+_SHORTEST = 8
+
+
+def keep_secret(text: str | None) -> None:
+    """Never say a token or key in a message, whoever repeats it to us; one of fewer than 8 characters is a word."""
+    if text is not None and len(text) >= _SHORTEST:
+        _secrets.add(text)
+
+
+def without_secrets(text: str) -> str:
+    """A text with every token and key that is known here taken out.
+
+    >>> keep_secret("key-of-mine")
+    >>> without_secrets("401: 'key-of-mine' is no key")
+    "401: '<secret>' is no key"
+    """
+    for secret in _secrets:
+        text = text.replace(secret, "<secret>")
+    return text
+
 
 class TTSError(Exception):
-    """An error of tts-generate; its message says what came, what was expected and what to do."""
+    """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret."""
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(without_secrets(text) if isinstance(text, str) else text for text in told))
 
 
 class InputError(TTSError, ValueError):

@@ -16,12 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tts_generate.controller import Controller, Knob
+from tts_generate.arguments import checked
+from tts_generate.controller import Controller, Knob, check_budget
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
 from tts_generate.hub.source import Source, read_folder
-from tts_generate.hub.trust import Trust, check_trust
+from tts_generate.hub.trust import Trust, check_form, check_trust
 from tts_generate.published import load_published
 from tts_generate.schedule import from_json, scheduled
 
@@ -78,6 +79,9 @@ def load_controller(
     >>> load_controller("asc", beta=1.0, threshold=0.9)
     ASC(beta=1, max_samples=64, threshold=0.9, criterion=beta)
     """
+    check_form(trust_remote_code)
+    if not isinstance(sandbox, bool):
+        raise InputError(f"sandbox must be True or False, got {sandbox!r}.")
     if isinstance(controller, Controller):
         if revision is not None or sandbox:
             raise InputError("revision and sandbox are for controllers to be loaded; this one is a Controller object.")
@@ -104,17 +108,21 @@ def budget_of(source: Source, beta: float | None) -> float:
         InputError: no budget.
         ControllerError: one outside its range.
     """
+    if not isinstance(source, Source):
+        raise InputError(f"budget_of takes a Source, as find_source gives it, got {source!r:.80}.")
     budget = source.card["beta"]["default"] if beta is None else beta
-    if isinstance(budget, (int, float)) and 0 <= budget <= 1:  # what is no budget at all, `from_beta` refuses
-        check_beta(source.card, budget, source.label)
-    return budget
+    check_budget(budget)
+    check_beta(source.card, budget, source.label)
+    return float(budget)
 
 
+@checked
 def is_shipped(source: Source) -> bool:
     """Whether a source is part of this package."""
     return source.path.parent == _BUILTIN
 
 
+@checked
 def find_source(controller: str | Path, revision: str | None = None) -> Source:
     """The checked files of a shipped controller, a folder or a repo; nothing of them has run.
 
@@ -137,12 +145,14 @@ def find_source(controller: str | Path, revision: str | None = None) -> Source:
     raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
 
 
+@checked
 def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
     """The class and card of a controller folder; its code is run, once a process and version."""
     source = read_folder(folder)
     return class_of(source), source.card
 
 
+@checked
 def builtin_folder(name: str) -> Path:
     """The folder of a controller that ships with this package.
 
@@ -154,11 +164,13 @@ def builtin_folder(name: str) -> Path:
     return (_BUILTIN / name).resolve()
 
 
+@checked
 def source_of(kind: type[Controller]) -> Source | None:
     """The files that a controller class was loaded from; None if it was not loaded from any."""
     return _SOURCES.get(kind)
 
 
+@checked
 @lru_cache(maxsize=256)
 def class_of(source: Source) -> type[Controller]:
     """The class of a checked source; its code is run, once a process and version."""

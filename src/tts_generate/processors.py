@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.state import Decision, State
 
@@ -57,6 +58,7 @@ class BranchProcessorList(list[BranchProcessor]):
 class MaxBranches(BranchProcessor):
     """Never lets an episode open more than `max_branches` branches."""
 
+    @checked
     def __init__(self, max_branches: int) -> None:
         if max_branches < 1:
             raise InputError(f"MaxBranches needs at least 1 branch, got {max_branches}.")
@@ -77,6 +79,7 @@ class TokenBudget(BranchProcessor):
     none fits the episode answers with what it has. A branch read to its end is read as far as the budget goes.
     """
 
+    @checked
     def __init__(self, max_tokens: int) -> None:
         if max_tokens < 1:
             raise InputError(f"TokenBudget needs at least 1 token, got {max_tokens}.")
@@ -119,6 +122,7 @@ class Deadline(BranchProcessor):
     Deadline(2.5)
     """
 
+    @checked
     def __init__(self, seconds: float) -> None:
         if not seconds > 0:
             raise InputError(f"Deadline needs more than 0 seconds, got {seconds}.")

@@ -128,7 +128,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     Raises:
         InputError: naming the line that is not a trace.
     """
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)

@@ -135,6 +135,27 @@ def told_depth(events: list[Event], until: Event, branch: int) -> int:
     return depth
 
 
+class StepByStep(Controller):
+    """Reads one branch, a step at a time, and probes at each."""
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, Any]:
+        return {}
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open = 1
+
+    def plan(self, state: State, do: Decision) -> None:
+        do.steps[0] = 1
+
+
+def test_every_probe_is_paid_for() -> None:
+    row = Trajectory("q", 0, 0, 0, 12, "eos", "7", (4, 8), ("1", "2"), (3, 5), (None, None), ())
+    recording = Recording.of([Question("q", "", "7")], [row], 4)
+    cost = recording.episode(StepByStep.from_beta(), 0).cost(0)
+    assert (cost.generated_tokens, cost.probe_tokens, cost.total_tokens) == (12, 8, 20)
+
+
 @settings(max_examples=60, deadline=None)
 @given(recording=recordings, seed=st.integers(0, 10_000), shuffle=st.randoms(use_true_random=False))
 def test_outcomes_may_arrive_in_any_order(recording: Recording, seed: int, shuffle: random.Random) -> None:

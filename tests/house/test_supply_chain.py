@@ -45,3 +45,16 @@ def test_a_line_that_pins_nothing(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("# pins\nnumpy==2.0\nscipy>=1.0\n")
     with pytest.raises(ValueError, match=r"line 3: 'scipy>=1\.0' pins nothing"):
         supply_chain.pins(tmp_path / "c.txt")
+
+
+def test_every_pin_has_its_hashes(tmp_path: Path) -> None:
+    pinned = supply_chain.pins(ROOT / "constraints.txt")
+    assert supply_chain.unhashed(pinned, ROOT / "requirements.lock") == []
+    found = supply_chain.unhashed({**pinned, "numpy": "0.1"}, ROOT / "requirements.lock")
+    assert found[0] == "numpy==0.1 has no hash in requirements.lock"
+    assert found[1:] == [f"numpy=={pinned['numpy']} in requirements.lock is no pin"]
+    (tmp_path / "r.lock").write_text("numpy==2.0\n")
+    assert supply_chain.unhashed({"numpy": "2.0"}, tmp_path / "r.lock") == ["numpy==2.0 has no hash in r.lock"]
+    (tmp_path / "r.lock").write_text("numpy>=2.0\n")
+    with pytest.raises(ValueError, match=r"line 1: 'numpy>=2\.0' is neither"):
+        supply_chain.hashes(tmp_path / "r.lock")

@@ -275,6 +275,12 @@ def test_a_call_never_costs_more_than_its_most(
     assert price.of(usage) <= price.at_most(fresh + read + written + more, output) + 1e-12
 
 
+def test_a_round_has_as_many_requests_as_it_may(run: Run, tmp_path: Path) -> None:
+    with MessagesServer(TALK) as server:
+        run(server, tmp_path / "run", calls=3)
+    assert len(server.requests) == server.replies == 3
+
+
 def test_the_page_says_what_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "search-agent.md").read_text("utf-8")
     (table,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
@@ -578,7 +584,7 @@ class TestRefused:
             with pytest.raises(InputError, match="cannot read the prices"):
                 run(server, out, prices=tmp_path / "none.json")
             for options, text in (
-                ({"max_cost_usd": 0.0}, "above 0"), ({"max_cost_usd": float("nan")}, "above 0"), ({"calls": 0}, "--calls"),
+                ({"max_cost_usd": 0.0}, "above 0"), ({"max_cost_usd": float("nan")}, "must be a number"), ({"calls": 0}, "--calls"),
                 ({"max_tokens": 64_000}, "--max-tokens must be from"), ({"effort": "huge"}, "--effort is one of"),
             ):  # fmt: skip
                 with pytest.raises(InputError, match=text):

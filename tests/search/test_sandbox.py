@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from tts_generate.replay.episodes import Columns
 from tts_generate.search.sandbox import Limits, Sandbox, attacks
 from tts_generate.search.sandbox.arrays import Relabelled
 from tts_generate.search.sandbox.channel import Channel
+from tts_generate.search.sandbox.locks import landlock_abi
 from tts_generate.testing import INTERVAL, random_trajectories, recording_of
 from tts_generate.trajectories import Question, Trajectory
 
@@ -294,6 +296,24 @@ def test_refuses_where_the_lock_cannot_be_had() -> None:
     assert "no seccomp (left off)" in line
 
 
+def test_what_the_keeper_saw_is_what_counts(box: Sandbox) -> None:
+    """A process that says it is locked, and of which the kernel says otherwise, gets no candidate."""
+    said = {"seccomp": 41, "limits": True, "landlock": 7}
+    box._verify({**said, "status": {"Seccomp": "2", "NoNewPrivs": "1"}})
+    with pytest.raises(SandboxUnavailable, match="Seccomp: 0 in /proc"):
+        box._verify({**said, "status": {"Seccomp": "0", "NoNewPrivs": "1"}})
+    with pytest.raises(SandboxUnavailable, match="may still gain privileges"):
+        box._verify({**said, "status": {"Seccomp": "2", "NoNewPrivs": "0"}})
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the other table of calls is x86's x32")
+def test_calls_by_another_table_kill(box: Sandbox) -> None:
+    code = "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 39)\n" + HONEST
+    with pytest.raises(CandidateError, match="made a system call that no controller needs") as caught:
+        box.candidate(code, mode="strict", check=False)
+    assert caught.value.reason == "forbidden"
+
+
 def environment() -> dict[str, str]:
     import tts_generate
 
@@ -408,7 +428,6 @@ def test_whatever_a_candidate_sends_is_a_candidates_error(reply: bytes, more: by
                     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["t", "raw", "error", "type", "text", "line"]), inner),
                     max_leaves=8), st.binary(max_size=20))  # fmt: skip
 def test_whatever_it_answers_too(reply: Any, more: bytes) -> None:
-    import threading
 
     ours, theirs = socket.socketpair()
     errors, write = os.pipe()
@@ -433,6 +452,76 @@ def test_whatever_it_answers_too(reply: Any, more: bytes) -> None:
     channel.close()
 
 
+@pytest.mark.parametrize(
+    ("early", "reply", "told"),
+    [
+        (False, {"t": 2}, "a reply to request 2, where 1 is expected"),
+        (False, {"t": True}, "a reply to request True, where 1 is expected"),
+        (False, {}, "a reply to request None, where 1 is expected"),
+        (True, {"t": 1}, "it sent bytes that nobody asked for"),
+    ],
+)
+def test_a_reply_is_to_what_was_asked(early: bool, reply: dict[str, Any], told: str) -> None:
+    ours, theirs = socket.socketpair()
+    errors, write = os.pipe()
+    os.close(write)
+    channel = Channel(ours, errors, Limits(seconds=5), lambda patience: 0)
+    text = json.dumps(reply).encode()
+
+    def answer() -> None:
+        if not early:
+            theirs.recv(1000)
+        theirs.send(len(text).to_bytes(4, "little") + text)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    if early:
+        thread.join()
+    with pytest.raises(CandidateError, match=told):
+        channel.ask("load", {})
+    thread.join()
+    theirs.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc")
+def test_the_process_that_forks_candidates_was_given_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "marker-of-the-host")
+    with Sandbox(Limits(seconds=20)) as opened:
+        pid = opened._keepers["strict"]._process.pid
+        found = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"marker-of-the-host" not in found
+
+
+ORPHAN = """
+import os, signal, sys, time
+from tts_generate.search.sandbox import Sandbox
+box = Sandbox(bubblewrap=False)
+keeper = box._keepers["strict"]._process.pid
+if os.fork() == 0:  # holds the host's end of the stream open
+    print(keeper, os.getpid(), flush=True)
+    time.sleep(30)
+    os._exit(0)
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_it_ends_with_the_host_though_somebody_holds_its_stream() -> None:
+    done = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True, env=environment())
+    assert done.stdout is not None
+    keeper, holder = map(int, done.stdout.readline().split())
+    done.wait()
+    done.stdout.close()
+    try:
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{keeper}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{keeper}").exists()
+        assert Path(f"/proc/{holder}").exists()
+    finally:
+        os.kill(holder, signal.SIGKILL)
+
+
 def test_every_attack_works_without_locks() -> None:
     """So that one which is stopped is stopped by a lock, and a lock that is dropped fails a test."""
     at_start = {"read its environment", "use open descriptors of the host"}
@@ -453,7 +542,7 @@ def test_check_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by = {row["attack"]: row["by"] for row in told["attacks"]}
     assert "seccomp" in by["send by UDP"]
     assert "landlock" not in by["send by UDP"]
-    assert set(by["write a file"]) >= {"seccomp"}
+    assert set(by["write a file"]) >= {"seccomp", *(["landlock"] if landlock_abi() else [])}
     assert by["take more memory than it may"] == ["limits"]
     assert by["read its environment"] == ["clean start"]
     monkeypatch.setattr(attacks, "MACHINE", {"do what is allowed": "worked = True"})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +23,7 @@ from token_server import TokenServer
 from tts_generate import ServerModel, TrajectoryStore
 from tts_generate.errors import ServerError
 from tts_generate.loading import load_controller
-from tts_generate.server.pool import Slots
+from tts_generate.server.pool import Policy, Pool, Slots
 
 FOUR = load_controller("self_consistency", max_samples=4)
 
@@ -118,6 +122,43 @@ def test_a_question_asked_of_nobody_raises(token_server: TokenServer, tokenizer:
         pytest.raises(ServerError, match="HTTP 500"),
     ):
         patient(proxy.url, retries=1, tokenizer=tokenizer).generate(QUESTIONS, controller=FOUR, **OPTIONS)
+
+
+class _Picky(BaseHTTPRequestHandler):
+    """Fails for one prompt, always, and answers all others."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        bad = b"bad" in self.rfile.read(int(self.headers["content-length"]))
+        text = json.dumps({"choices": [{"text": "a", "finish_reason": "length"}]}).encode()
+        self.send_response(500 if bad else 200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def test_a_request_that_always_fails_is_given_up_though_its_server_is_well() -> None:
+    async def ask(url: str) -> list[Any]:
+        async with httpx2.AsyncClient() as client:
+            pool = Pool(client, [url], Policy(max_in_flight=1, max_retries=2, first_rest=0.01))
+            asked = [pool.complete({"prompt": "bad"}), *(pool.complete({"prompt": "a"}, (1, n)) for n in range(9))]
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Picky)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        failed, *answered = asyncio.run(ask(f"http://127.0.0.1:{http.server_port}"))
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+    assert isinstance(failed, ServerError)
+    assert "3 times in a row, the last: HTTP 500" in str(failed)
+    assert [completion.text for completion, _ in answered] == ["a"] * 9
 
 
 @settings(max_examples=40, deadline=None)

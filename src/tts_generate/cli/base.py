@@ -47,7 +47,7 @@ VotesBy = Annotated[
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """One line for an error of ours, exit code 1; 130 for Ctrl-C, 143 for SIGTERM, which ends it in the same way."""
+    """One line for an error of ours, or of the system about a file; exit code 1. 130 for Ctrl-C, 143 for SIGTERM."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -56,6 +56,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **kwargs)
         except TTSError as error:
             complaints.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            where = f"{error.filename!s:.200}: " if error.filename else ""
+            complaints.print(f"[red]error:[/red] {where}{error.strerror or error}", soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
         except _Terminated:
             _end_at_once_from_now_on()
@@ -145,6 +149,18 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         writer.writerow({k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
     write(path, text.getvalue())
+
+
+def read(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}.") from error
 
 
 def write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, guarded, importers
+from tts_generate.cli.base import app, console, guarded, importers, read
 from tts_generate.errors import InputError
 
 
@@ -139,7 +139,7 @@ def _questions(path: Path) -> list[Any]:
 
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
-    return list(questions_from_jsonl(path.read_text("utf-8"), path))
+    return list(questions_from_jsonl(read(path), path))
 
 
 def _tokenizer(name: str) -> Any:

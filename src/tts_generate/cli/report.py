@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, write
+from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, read, write
 from tts_generate.errors import InputError
 
 _CONTROLLERS = "self_consistency,asc,parallel_probe,cmc"
@@ -105,7 +105,7 @@ def _page(kind: str, paths: list[Path], given: Asking, questions: Path | None, t
     from tts_generate.report.live import of_traces
     from tts_generate.trajectories.schema import questions_from_jsonl
 
-    golds = () if questions is None else questions_from_jsonl(_read(questions), questions)
+    golds = () if questions is None else questions_from_jsonl(read(questions), questions)
     return of_traces(paths, golds, given.votes)
 
 
@@ -250,10 +250,3 @@ def _found(
     shown = [best, *(_watched(text, branches, trust_remote_code) for text in others)]
     results = [[evaluate_method(recording, method, _SHUFFLES)[1] for method in shown] for recording in recordings]
     return Page("", {}, methods=[m.label for m in shown], asked=asked_of(recordings, shown, results))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}.") from error

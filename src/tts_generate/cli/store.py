@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts_generate.cli.base import Store, app, console, guarded
+from tts_generate.cli.base import Store, app, console, guarded, read
 from tts_generate.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def push(
         private=private or None,
         replace=replace,
         licence=licence,
-        description=description.read_text("utf-8") if description is not None else None,
+        description=read(description) if description is not None else None,
         message=message,
     )
     console.print(str(made), highlight=False, soft_wrap=True)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import httpx2
 import huggingface_hub
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
@@ -26,8 +25,11 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from tts_generate.errors import HubError
+from tts_generate.errors import HubError, keep_secret
 from tts_generate.hub.listed import Content, Listed
+
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+"""What fails below `huggingface_hub`: httpx2's error, or httpx's, by which of them it speaks to the Hub."""
 
 
 def resolve(repo_id: str, revision: str) -> str:
@@ -185,7 +187,7 @@ def told(repo_id: str, revision: str) -> Iterator[None]:
         RevisionResolutionError,
         OfflineModeIsEnabled,
         huggingface_hub.errors.LocalTokenNotFoundError,
-        httpx2.HTTPError,
+        HTTPError,
     ) as error:
         explain(error, repo_id, revision)
     except OSError as error:
@@ -198,6 +200,7 @@ def explain(error: Exception, repo_id: str, revision: str) -> NoReturn:
     Raises:
         HubError: always.
     """
+    keep_secret(huggingface_hub.get_token())
     where = f"{repo_id} at {revision}"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, RevisionNotFoundError):
@@ -229,7 +232,7 @@ def _twin(repo_id: str) -> str:
     """What to do where a controller was asked for and there is a store of its name, or the other way round."""
     known = named(repo_id)
     model = known["repo_type"] == "model"
-    with contextlib.suppress(HfHubHTTPError, httpx2.HTTPError):
+    with contextlib.suppress(HfHubHTTPError, HTTPError):
         if HfApi().repo_exists(known["repo_id"], repo_type="dataset" if model else "model"):
             what, other = (
                 ("dataset", "a store: tts-generate store pull")
@@ -253,5 +256,6 @@ def _token() -> str:
 
 def in_one_line(error: BaseException) -> str:
     """The kind of an error, and the first line of what it says."""
+    keep_secret(huggingface_hub.get_token())  # a server may have repeated it
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}".rstrip(".")

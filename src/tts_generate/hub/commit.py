@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tts_generate.errors import ConflictError, HubError
-from tts_generate.hub.client import differing, explain, in_one_line, named, page, told
+from tts_generate.hub.client import HTTPError, differing, explain, in_one_line, named, page, told
 from tts_generate.hub.listed import Content
 
 _TRIES = 5
@@ -93,7 +92,7 @@ def commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], par
                 explain(error, repo_id, "main")
             failed: Exception = error
             asked = _retry_after(error)
-        except httpx2.HTTPError as error:
+        except HTTPError as error:
             failed, asked, status = error, 0.0, 0
         except RuntimeError as error:  # how huggingface_hub tells that the upload of a file failed, tries and all
             why = in_one_line(error.__cause__ or error)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import yaml
 from huggingface_hub import DatasetCardData, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
+from tts_generate.arguments import check_fields
+
 TAGS = ("tts-controller", "test-time-scaling", "custom_generate")
 STORE_TAGS = ("tts-trajectories", "test-time-scaling", "tts_generate")
 _SIZES = (
@@ -24,6 +26,9 @@ class Benchmark:
     dataset_id: str
     task_id: str = "default"
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ def check_trust(trust: Trust, repo_id: str | None, what: str, where: str) -> Non
         )
 
 
+def check_form(trust: Trust) -> None:
+    """Nothing, if it can be trust at all, whether or not there is code to trust.
+
+    Raises:
+        InputError: it is neither true, false nor a list of repos.
+    """
+    if not isinstance(trust, bool):
+        _repos(trust)
+
+
 def _repos(trust: Sequence[str]) -> list[str]:
     if isinstance(trust, (str, bytes)) or not isinstance(trust, Sequence):
         raise InputError(

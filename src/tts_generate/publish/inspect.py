@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.errors import ControllerError
 from tts_generate.hub.lock import Locked
 from tts_generate.hub.source import Source
@@ -18,6 +19,7 @@ from tts_generate.publish.standing import published_evaluation
 from tts_generate.saving import RECIPE, check_recipe
 
 
+@checked
 def evaluation_of(source: Source) -> dict[str, Any] | None:
     """What a controller's folder or repo says was measured; None if that is nothing.
 
@@ -31,6 +33,7 @@ def evaluation_of(source: Source) -> dict[str, Any] | None:
     return read_evaluation(path.read_bytes(), path, source) if path.is_file() else None
 
 
+@checked
 def verify(controller: str, entries: Mapping[str, Locked] | None = None) -> Source:
     """Check every file of a folder or repo: what it is, that it fits together, and that it is what was locked.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
@@ -14,6 +15,7 @@ from tts_generate.trajectories import Question
 from tts_generate.trajectories.schema import public_model
 
 
+@checked
 def measure_live(
     model: Any,
     tokenizer: Any,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tts_generate import __version__
+from tts_generate.arguments import checked
 from tts_generate.controller import Knob
 from tts_generate.errors import InputError
 from tts_generate.evaluate import Cell, Method, as_dict, baselines, by_question, sweep
@@ -30,6 +31,7 @@ CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 SHUFFLES = 100
 
 
+@checked
 def measure(
     source: Source,
     stores: Sequence[str | Path],
@@ -54,9 +56,11 @@ def measure(
 
     Raises:
         StoreError: a store that cannot be read.
-        InputError: stores that cannot be compared, or the same one twice.
+        InputError: no stores or budgets; stores that cannot be compared, or the same one twice.
         ControllerError: the controller fails.
     """
+    if not stores or not betas:
+        raise InputError("there is nothing to measure: name at least one store, and at least one budget.")
     opened = [TrajectoryStore.open(store) for store in stores]
     recordings = [Recording.from_store(store) for store in opened]
     prints = [fingerprint(recording) for recording in recordings]

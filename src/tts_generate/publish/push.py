@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.errors import ControllerError, HubError, InputError
 from tts_generate.hub import client, commit
 from tts_generate.hub.card import entry_of
@@ -38,6 +39,7 @@ class Published:
         return f"{self.repo_id} at commit {self.commit}" + (f", tagged {self.tag}" if self.tag else ", as it was")
 
 
+@checked
 def publish(
     folder: str | Path,
     repo_id: str,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
 from tts_generate.hub.card import CARD
@@ -19,6 +20,7 @@ from tts_generate.search.history import RESULT, SETTINGS, read_json, read_settin
 from tts_generate.search.run import fingerprint
 
 
+@checked
 def push_controller(
     controller: Controller, repo_id: str, *, name: str | None = None, description: str | None = None, **how: Any
 ) -> Published:
@@ -27,6 +29,7 @@ def push_controller(
         return publish(save(controller, Path(folder) / "c", name=name, description=description), repo_id, **how)
 
 
+@checked
 def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] = (), **how: Any) -> Published:
     """Publish what a search found, measured on the stores it was searched on, and how it was found.
 
@@ -58,6 +61,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         return publish(best, repo_id, stores=chosen, **how)
 
 
+@checked
 def is_run(folder: Path) -> bool:
     """Whether a folder is a search's."""
     return (folder / SETTINGS).is_file()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tts_generate.arguments import checked
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError, StoreError
 from tts_generate.hub import client, commit
 from tts_generate.hub.front import store_front_matter
@@ -56,6 +57,7 @@ class _Contents:
     rows: Sequence[Trajectory]
 
 
+@checked
 def publish_store(
     store: TrajectoryStore | str | Path,
     repo_id: str,

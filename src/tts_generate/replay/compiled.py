@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import time
 import types
@@ -166,6 +167,12 @@ def _methods(kind: type[Controller]) -> dict[str, Any]:
     return methods
 
 
+_OF_ANY_CLASS: dict[str, Any] = (
+    {"__firstlineno__": 0, "__static_attributes__": ()} if sys.version_info >= (3, 13) else {}
+)
+"""What a class statement of Python 3.13 leaves in a class, and numba takes out."""
+
+
 def _class_of(instance: object, methods: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """A compiled class with the fields and types of `instance`, made once; with the names of its fields."""
     from numba.experimental import jitclass  # type: ignore[attr-defined]
@@ -177,7 +184,7 @@ def _class_of(instance: object, methods: Mapping[str, Any]) -> tuple[Any, tuple[
         names = ", ".join(spec)
         sets = "".join(f"    self.{name} = {name}\n" for name in spec)
         exec(f"def __init__(self, {names}):\n{sets}", body)
-        body = {"__init__": body["__init__"]}
+        body = {"__init__": body["__init__"], **_OF_ANY_CLASS}
         for name, method in methods.items():
             static = isinstance(method, staticmethod)
             rebuilt = _rebuilt(method.__func__ if static else method)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tts_generate.answers import AnswerBook
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
 from tts_generate.equivalence import Votes, same_answer
 from tts_generate.errors import StoreError, UnknownNameError
@@ -149,6 +150,7 @@ class Recording:
     name: str = "recording"
 
     @classmethod
+    @checked
     def of(
         cls,
         questions: Iterable[Question],
@@ -204,6 +206,7 @@ class Recording:
         return cls(recorded, table, interval_tokens, int(table.steps["probe_tokens"].max(initial=0)), name)
 
     @classmethod
+    @checked
     def from_store(cls, store: TrajectoryStore | str | Path, *, votes: Votes = "equal") -> Recording:
         """Read a whole store into memory; `votes` as in `of`."""
         if not isinstance(store, TrajectoryStore):
@@ -229,6 +232,7 @@ class Recording:
         """Steps of the longest branch."""
         return int(self.table.branches["interior"].max()) + 1
 
+    @checked
     def numbers(self, question: str | None) -> list[int]:
         """Number of the question with an id, or given by its number; of all questions for None.
 
@@ -286,6 +290,7 @@ class Recording:
             units = episode.resume([recorded.advance(unit, order[unit.branch], self.interval_tokens) for unit in units])
         return episode
 
+    @checked
     def trace(self, controller: Controller, index: int, order: Sequence[int] | None = None) -> Trace:
         """What `controller` does on question number `index`, event by event."""
         events: list[Event] = []

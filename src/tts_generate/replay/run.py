@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
@@ -96,6 +97,7 @@ def _orders(shuffles: int, branches: int, first: int) -> NDArray[np.int64]:
     return np.array(shuffled_orders(shuffles, branches, first) if shuffles else [list(range(branches))], np.int64)
 
 
+@checked
 def shuffled_orders(shuffles: int, branches: int, first: int = 0) -> list[list[int]]:
     """The published permutations: `random.Random(seed).shuffle` of the branches, from seed `first` on.
 
@@ -110,6 +112,7 @@ def shuffled_orders(shuffles: int, branches: int, first: int = 0) -> list[list[i
     return orders
 
 
+@checked
 def replay(
     recording: Recording | TrajectoryStore | str | Path,
     controller: str | Path | Controller,

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate import __version__
+from tts_generate.arguments import checked
 from tts_generate.loading import FORMAT, builtin_controllers, builtin_folder, load_class
 from tts_generate.schedule import Ends, Schedule, from_json, to_json
 from tts_generate.search.history import write_whole
 
 
+@checked
 def write_controller(
     folder: Path, base: str, schedule: Schedule, *, name: str, description: str, provenance: Mapping[str, Any]
 ) -> None:

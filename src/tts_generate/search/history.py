@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Proposal
@@ -142,6 +143,7 @@ def read_archive(folder: Path) -> Archive:
     return Archive.of(row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows)
 
 
+@checked
 def read_history(folder: Path) -> list[Evaluation]:
     """Every evaluation of a search folder; see `read_archive`."""
     return read_archive(folder).evaluations

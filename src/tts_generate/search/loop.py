@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError
 from tts_generate.loading import load_controller
@@ -190,6 +191,7 @@ def _promoted(found: Sequence[Evaluation], seen: Sequence[float]) -> list[Propos
     return list({evaluation.candidate.name: evaluation.candidate for evaluation in better}.values())
 
 
+@checked
 def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
     """The best candidates at the highest rung that any of them came through, best first."""
     whole = [evaluation for evaluation in evaluations if evaluation.problem is None]

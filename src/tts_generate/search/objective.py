@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tts_generate.arguments import check_fields
 from tts_generate.controller import Controller
 from tts_generate.replay import ReplayResult, replay
 from tts_generate.search.questions import Part
@@ -31,6 +32,9 @@ class Fidelity:
     betas: tuple[float, ...]
     shuffles: int
     first_shuffle: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tts_generate.arguments import check_fields, checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
 from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
@@ -55,6 +56,9 @@ class Setup:
     fresh: Fidelity = choosing.FRESH
     trust_remote_code: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def to_dict(self, part: Part) -> dict[str, Any]:
         """Plain JSON values, with what the stores hold by its hash."""
         return {
@@ -90,6 +94,7 @@ class Search:
     reference: type[Controller] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         recordings = [Recording.from_store(store) for store in self.setup.stores]
         check(recordings)
         self.whole = Part.of(recordings, self.setup.weights)
@@ -120,6 +125,7 @@ class Search:
         kind, _ = load_class(builtin_folder(name) if name in builtin_controllers() else Path(name).resolve())
         return kind
 
+    @checked
     def run(
         self,
         out: Path,
@@ -272,6 +278,7 @@ class Search:
         way.write_best(history, candidate, gained, provenance)
 
 
+@checked
 def write_report(out: Path) -> Path:
     """Write `report.html` of a search folder from what it holds; its path.
 

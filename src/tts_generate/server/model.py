@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx2
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.errors import InputError, UnknownNameError, keep_secret
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.server.asked import Asked
@@ -72,6 +73,7 @@ class ServerModel:
     ('http://127.0.0.1:8000/v1',)
     """
 
+    @checked
     def __init__(
         self,
         base_urls: str | Sequence[str],
@@ -95,9 +97,11 @@ class ServerModel:
         self.model, self.tokenizer = model, tokenizer
         self.policy = Policy(max_in_flight, max_retries)
         self.extra_body = dict(extra_body or {})
+        keep_secret(api_key)
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = httpx2.Timeout(timeout, connect=connect_timeout, pool=None)
 
+    @checked
     def generate(
         self,
         prompts: str | Sequence[str] | Chat | Sequence[Chat],
@@ -222,6 +226,7 @@ class ServerModel:
             text = text.removeprefix(begins)  # a server that is sent text puts it there itself
         return Prompt(text, ids)
 
+    @checked
     def record(self, questions: Sequence[Question], out: str | Path, **options: Any) -> TrajectoryStore:
         """Record trajectories at the servers; see `tts_generate.server.record.record`."""
         from tts_generate.server.record import record

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller, Knob
-from tts_generate.errors import TTSError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
@@ -28,6 +29,7 @@ class ConformanceError(TTSError):
     """A controller breaks a promise that replay, the engine or the search relies on."""
 
 
+@checked
 def check_controller(
     controller: str | Path | Controller, *, recordings: int = 4, branches: int = 64, seed: int = 0
 ) -> None:
@@ -57,6 +59,7 @@ def check_controller(
                 check_compiled(load_controller(controller, beta=beta, trust_remote_code=True), rows)
 
 
+@checked
 def check_knobs(kind: type[Controller]) -> None:
     """Every number among the knobs must be monotone in beta, and survive being set by hand."""
     betas = np.linspace(0, 1, 101)
@@ -66,8 +69,11 @@ def check_knobs(kind: type[Controller]) -> None:
         raise ConformanceError(f"{kind.__name__}: knobs set by hand to what beta=0.5 gives come out as {again}.")
 
 
+@checked
 def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequence[Mapping[str, Knob]]) -> None:
     """Every number among the knobs `rows` at `betas`, of a controller called `name`, must move one way."""
+    if not len(rows) == len(betas) > 0:
+        raise InputError(f"check_monotone takes a row of knobs for each budget, got {len(rows)} for {len(betas)}.")
     for knob, value in rows[0].items():
         if isinstance(value, str):
             continue
@@ -80,6 +86,7 @@ def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequenc
             )
 
 
+@checked
 def check_no_future(controller: Controller, rows: Sequence[Trajectory], rng: random.Random) -> None:
     """Changing everything an episode did not read must change nothing that it did."""
     before = recording_of(rows)
@@ -100,6 +107,7 @@ def check_no_future(controller: Controller, rows: Sequence[Trajectory], rng: ran
         raise ConformanceError(f"{controller!r} sees what it did not read: it takes another number of rounds.")
 
 
+@checked
 def check_independent(controller: Controller, rows: Sequence[Trajectory]) -> None:
     """An episode must not depend on those that the same object ran before."""
     recording = recording_of(rows)
@@ -112,6 +120,7 @@ def check_independent(controller: Controller, rows: Sequence[Trajectory]) -> Non
         )
 
 
+@checked
 def check_compiled(controller: Controller, rows: Sequence[Trajectory]) -> None:
     """Compiled and interpreted hooks must give the same episodes."""
     recording = recording_of(rows)
@@ -125,6 +134,7 @@ def check_compiled(controller: Controller, rows: Sequence[Trajectory]) -> None:
             )
 
 
+@checked
 def recording_of(rows: Sequence[Trajectory]) -> Recording:
     """A recording of one question, with a second one whose branches are as long as any may be."""
     rng = random.Random(0)
@@ -133,6 +143,7 @@ def recording_of(rows: Sequence[Trajectory]) -> Recording:
     return Recording.of(questions, [*rows, *longest], INTERVAL, name="random recording")
 
 
+@checked
 def random_trajectories(rng: random.Random, branches: int) -> list[Trajectory]:
     """Branches of one question: ragged, with ties, repeated answers, and some without any."""
     return [_trajectory("question", n, rng.randint(1, MAX_DEPTH * INTERVAL), rng) for n in range(branches)]

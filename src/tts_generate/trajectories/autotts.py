@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tts_generate.arguments import checked
 from tts_generate.errors import StoreFormatError
 from tts_generate.trajectories.schema import Manifest, Question, Trajectory, questions_sha256
 from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
 
 
+@checked
 def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None = None) -> TrajectoryStore:
     """Write a published table as a store: probes free of charge, every branch read to its end.
 

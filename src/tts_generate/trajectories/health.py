@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tts_generate.arguments import checked
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 from tts_generate.trajectories.journal import (
     Journal,
@@ -61,6 +62,7 @@ class CheckedStore:
         return not any(finding.wrong for finding in self.findings)
 
 
+@checked
 def check(path: str | Path) -> CheckedStore:
     """Read every file of a store, and say what is wrong with which.
 
@@ -86,6 +88,7 @@ def check(path: str | Path) -> CheckedStore:
     return CheckedStore(path, tuple(reading.findings), len(reading.rows), expected, reading.kept)
 
 
+@checked
 def repair(path: str | Path) -> tuple[CheckedStore, CheckedStore]:
     """Move damaged files of a store aside, and keep every branch that can be read.
 

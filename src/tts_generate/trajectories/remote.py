@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tts_generate.arguments import checked
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 from tts_generate.hub.names import is_commit, is_repo_id
 
@@ -135,6 +136,7 @@ def _check_strays(index: Index, names: Iterable[str], where: str) -> None:
         raise StoreFormatError(f"{where} has shards that its {INDEX} does not name: {', '.join(strays[:3])}.")
 
 
+@checked
 def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> TrajectoryStore:
     """Copy a store of the Hub into a folder, where a recording can go on with it.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tts_generate.arguments import check_fields
 from tts_generate.errors import StoreFormatError, UnknownNameError
 
 FORMAT = "tts-store/1"
@@ -45,6 +46,9 @@ class Question:
     question_id: str
     question: str
     gold_answer: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tts_generate.arguments import checked
 from tts_generate.errors import StoreError, StoreFormatError
 from tts_generate.hub.names import repo_of
 from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal, sync
@@ -63,6 +64,7 @@ class TrajectoryStore:
         return self.path.name if self.origin is None else self.origin.partition("@")[0].rpartition("/")[2]
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Self:
         """Read manifest and questions.
 
@@ -88,6 +90,7 @@ class TrajectoryStore:
         return cls(path, manifest, questions)
 
     @classmethod
+    @checked
     def from_hub(cls, repo_id: str, *, revision: str | None = None) -> Self:
         """A store of the Hub, fetched into the cache unless it is there, every file checked by its hash.
 
@@ -103,6 +106,7 @@ class TrajectoryStore:
         folder, commit = fetch(repo_id, revision)
         return dataclasses.replace(cls.open(folder), origin=f"{repo_id}@{commit}")
 
+    @checked
     def push_to_hub(self, repo_id: str, **how: Any) -> Any:
         """Publish what is recorded so far as a dataset of the Hub, in one commit or not at all.
 
@@ -166,6 +170,7 @@ class StoreWriter:
         self._journal = journal
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, manifest: Manifest, questions: Sequence[Question]) -> Self:
         """Create a store, or go on with one that was recorded with the same settings.
 
@@ -205,6 +210,7 @@ class StoreWriter:
         return cls(path, seat, journal, done)
 
     @classmethod
+    @checked
     def join(cls, path: str | Path, manifest: Manifest, index: int) -> Self:
         """Write beside the main process of this job, which has the store open, as its process `index` (1, 2, …).
 

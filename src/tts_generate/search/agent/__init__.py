@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError
 
 MODEL = "claude-sonnet-5-5"
@@ -41,6 +42,7 @@ class Agent:
     """Of a request that the API did not take, each after a longer pause or as long as it says."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.max_cost_usd < float("inf"):
             raise InputError(f"--max-cost-usd must be a number above 0, got {self.max_cost_usd}.")
         for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, 1000), ("retries", 0, 100)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 
-from tts_generate.errors import ServerError, TTSError
+from tts_generate.errors import ServerError, TTSError, without_secrets
 from tts_generate.search.agent.prices import Price, prompt_tokens
 from tts_generate.search.history import write_whole
 from tts_generate.trajectories.journal import Journal, full, read_journal
@@ -197,7 +197,7 @@ def _costs(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], float]:
 
 
 def _text(response: APIResponse[Any], most: int | None = 300) -> str:
-    return response.http_response.read().decode("utf-8", "replace")[:most]
+    return without_secrets(response.http_response.read().decode("utf-8", "replace"))[:most]
 
 
 def _plain(value: Any) -> Any:

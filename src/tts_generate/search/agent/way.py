@@ -10,7 +10,7 @@ import anthropic
 import httpx2
 
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, keep_secret
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.agent.ledger import Ledger
 from tts_generate.search.agent.prices import price_of
@@ -71,6 +71,8 @@ class AgentWay:
             raise InputError(
                 "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters."
             )
+        keep_secret(self._client.api_key)
+        keep_secret(self._client.auth_token)
         self._own = Sandbox() if box is None else None
         self.bench = Workbench(box or self._own, reference)  # type: ignore[arg-type]
         self.gain: Gains = gain_over if agent.beta else gain_at_own_cost

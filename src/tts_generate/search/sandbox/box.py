@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Knob
 from tts_generate.errors import InputError, SandboxUnavailable, UnknownNameError
 from tts_generate.import_rules import check_source
@@ -40,6 +41,7 @@ class Sandbox:
         UnknownNameError: no such lock.
     """
 
+    @checked
     def __init__(
         self,
         limits: Limits | None = None,
@@ -102,6 +104,7 @@ class Sandbox:
             parts.append(f"behind {self._prefix[0]}")
         return "locks: " + "; ".join(parts)
 
+    @checked
     def prepare(self, recordings: Sequence[Recording]) -> None:
         """Compile what every bulk candidate shares, for recordings of these sizes: seconds, once.
 
@@ -111,6 +114,7 @@ class Sandbox:
             for recording in recordings:
                 self._keeper("bulk").warm(recording.max_branches, recording.max_depth)
 
+    @checked
     def candidate(
         self,
         source: str | bytes,
@@ -157,6 +161,7 @@ class Sandbox:
             opened.keeper = keeper
         return opened
 
+    @checked
     def evaluate(
         self,
         source: str | bytes,
@@ -176,6 +181,7 @@ class Sandbox:
         with self.candidate(source, mode=mode, entry=entry) as candidate:
             return candidate.replay(recording, beta=beta, shuffles=shuffles, first_shuffle=first_shuffle, **knobs)
 
+    @checked
     def confirm(
         self,
         source: str | bytes,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from tts_generate.arguments import check_fields
 from tts_generate.errors import CandidateError, InputError
 from tts_generate.search.sandbox import wire
 
@@ -43,6 +44,7 @@ class Limits:
     """The longest reply, results of bulk replay aside, whose length is known beforehand."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise InputError(f"limit {name} must be a positive number, got {value!r}.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 from urllib.parse import unquote
 
+from tts_generate.arguments import checked
 from tts_generate.testing.hub import reads, transfer, writes
 from tts_generate.testing.hub.accounts import Accounts, User, may_see
 from tts_generate.testing.hub.call import Call, object_number, web_url
@@ -46,9 +47,10 @@ _ABOUT = {
 class HubServer:
     """A Hub on this machine, empty at first, that the real client libraries speak to; `with` it, or call `close`.
 
-    It listens on two ports of 127.0.0.1: its own, and that of the storage of large files, which is another host to a
-    client and is sent no token. Everything is in memory. Commits are git's: the same files, author and second give the
-    same id. Clients are told where it is by `environ` before they are imported, or by `endpoint=hub.url`.
+    It listens on two ports of this machine: its own at 127.0.0.1, and that of the storage of large files at localhost,
+    which is another host to a client, as the real one is, and is sent no token. Everything is in memory. Commits are
+    git's: the same files, author and second give the same id. Clients are told where it is by `environ` before they are
+    imported, or by `endpoint=hub.url`.
 
     Args:
         port: 0 for a free one.
@@ -63,6 +65,7 @@ class HubServer:
     b'{}'
     """
 
+    @checked
     def __init__(
         self,
         port: int = 0,
@@ -80,7 +83,7 @@ class HubServer:
         self._lock = threading.Lock()
         self.add_token(token, user)
         self._listener = Listener(port, self._answer, self._faults, self._log)
-        self._store = Listener(0, self._storage.answer, self._faults, self._log)
+        self._store = Listener(0, self._storage.answer, self._faults, self._log, "localhost")
         self.url: str = self._listener.url
         self._storage.url = self._store.url
 

@@ -75,18 +75,33 @@ class Reply:
 
 
 class Listener(ThreadingHTTPServer):
-    """Listens on a port of this machine until it is closed, when all its connections end."""
+    """Listens on a port of this machine until it is closed, when all its connections end.
+
+    Args:
+        port: 0 for a free one.
+        answer: a request's reply.
+        faults: what goes wrong on purpose.
+        log: takes every request.
+        name: of this machine in the address that clients are given.
+    """
 
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, port: int, answer: Callable[[Request], Reply], faults: Faults, log: list[Request]) -> None:
+    def __init__(
+        self,
+        port: int,
+        answer: Callable[[Request], Reply],
+        faults: Faults,
+        log: list[Request],
+        name: str = "127.0.0.1",
+    ) -> None:
         self.answer, self.faults, self.log = answer, faults, log
         self.failures: list[Exception] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{name}:{self.server_address[1]}"
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 

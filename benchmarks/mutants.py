@@ -184,7 +184,7 @@ MUTANTS = [
            "if failures > 9 * self.policy.max_retries:",
            f"{FAULTS}::test_a_request_that_always_fails_is_given_up_though_its_server_is_well"),
     Mutant("servers that are given up", "server/pool.py", "if self.failures > policy.max_retries and", "if False and",
-           f"{FAULTS}::test_what_one_server_drops_the_other_takes_up"),
+           f"{FAULTS}::test_a_dead_server_is_not_asked_for_ever"),
     Mutant("rests that were asked for", "server/pool.py", "max(self.awake_at, now + error.retry_after)",
            "self.awake_at",
            f"{FAULTS}::test_transformers_serve_behind_a_proxy_that_does_harm[429]"),

@@ -208,7 +208,7 @@ MUTANTS = [
     Mutant("another search is not gone on with", "search/history.py", "        if differs:", "        if False:",
            "tests/search/test_search.py::TestRefused::test_a_folder_of_another_search"),
     Mutant("secrets in messages", "errors.py", 'text = text.replace(secret, "<secret>")', "pass",
-           "tests/secrets/test_secrets.py::test_the_token_of_the_hub"),
+           "tests/secrets/test_secrets.py::test_the_key_of_a_server"),
     Mutant("secrets in the journal of what is paid", "search/agent/ledger.py",
            'without_secrets(response.http_response.read().decode("utf-8", "replace"))',
            'response.http_response.read().decode("utf-8", "replace")',

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,6 +142,35 @@ class _Picky(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
+@contextlib.contextmanager
+def _picky() -> Iterator[str]:
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Picky)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}"
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+def test_a_dead_server_is_not_asked_for_ever() -> None:
+    async def ask(urls: list[str]) -> Pool:
+        async with httpx2.AsyncClient() as client:
+            pool = Pool(client, urls, Policy(max_retries=2, first_rest=0.001))
+            for _ in range(20):
+                await pool.complete({"prompt": "a"})
+                await asyncio.sleep(0.01)  # longer than it rests
+            return pool
+
+    dead = f"http://127.0.0.1:{free_port()}"
+    with _picky() as well:
+        pool = asyncio.run(ask([dead, well]))
+    assert pool.usage.requests_by_url == {dead: 3, well: 20}
+    assert pool.endpoints[0].given_up is not None
+
+
 def test_a_request_that_always_fails_is_given_up_though_its_server_is_well() -> None:
     async def ask(url: str) -> list[Any]:
         async with httpx2.AsyncClient() as client:
@@ -147,15 +178,8 @@ def test_a_request_that_always_fails_is_given_up_though_its_server_is_well() -> 
             asked = [pool.complete({"prompt": "bad"}), *(pool.complete({"prompt": "a"}, (1, n)) for n in range(9))]
             return await asyncio.gather(*asked, return_exceptions=True)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Picky)
-    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        failed, *answered = asyncio.run(ask(f"http://127.0.0.1:{http.server_port}"))
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with _picky() as url:
+        failed, *answered = asyncio.run(ask(url))
     assert isinstance(failed, ServerError)
     assert "3 times in a row, the last: HTTP 500" in str(failed)
     assert [completion.text for completion, _ in answered] == ["a"] * 9

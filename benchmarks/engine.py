@@ -29,7 +29,7 @@ from tts_generate.answers import AnswerFormat
 from tts_generate.engine import AutoTTS, enable, record, shared
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
-from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.decoder import Decoder, cache_argument
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.noise import branch_key
 from tts_generate.engine.question import Task
@@ -289,7 +289,7 @@ def _counting(prefills: list[int]) -> Callable[..., None]:
     """A hook that counts forward passes over an empty cache."""
 
     def see(module: Any, args: Any, kwargs: Any) -> None:
-        if kwargs["past_key_values"].get_seq_length() == 0:
+        if kwargs[cache_argument(module)].get_seq_length() == 0:
             prefills.append(1)
 
     return see

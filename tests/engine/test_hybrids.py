@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LogitsP
 
 from tts_generate.engine import enable
 from tts_generate.engine.branch import Probe
-from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.decoder import Decoder, cache_argument
 from tts_generate.engine.plan import feed
 from tts_generate.errors import UnsupportedError
 from tts_generate.replay import replay
@@ -80,7 +80,9 @@ def stock_logprobs(live: Live, question: str, ids: tuple[int, ...]) -> list[floa
     found, fed, place = [], prompt, torch.arange(prompt.shape[1])[None]
     with torch.no_grad():
         for token in ids:
-            output = live.model(input_ids=fed, past_key_values=cache, position_ids=place, use_cache=True)
+            output = live.model(
+                input_ids=fed, position_ids=place, use_cache=True, **{cache_argument(live.model): cache}
+            )
             found.append(float(output.logits[0, -1].log_softmax(-1)[token]))
             fed, place = torch.tensor([[token]]), place[:, -1:] + 1
     return found

@@ -31,6 +31,7 @@ from transformers import (
 from tts_generate import Controller, Deadline, OnRound
 from tts_generate.engine import enable
 from tts_generate.engine.batch import Batch
+from tts_generate.engine.decoder import cache_argument
 from tts_generate.engine.loop import Loop
 from tts_generate.errors import InputError
 from tts_generate.replay import replay
@@ -393,7 +394,9 @@ def test_prompts_are_prefilled_once_each(qwen: Live) -> None:
     lengths: list[int] = []
     hook = qwen.model.register_forward_pre_hook(
         lambda module, args, kwargs: (
-            lengths.append(kwargs["input_ids"].shape[1]) if kwargs["past_key_values"].get_seq_length() == 0 else None
+            lengths.append(kwargs["input_ids"].shape[1])
+            if kwargs[cache_argument(qwen.model)].get_seq_length() == 0
+            else None
         ),
         with_kwargs=True,
     )

@@ -13,7 +13,7 @@ from test_hybrids import make_hybrid, said
 from test_live_replay import CONTROLLERS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.decoder import Decoder, cache_argument
 from tts_generate.engine.plan import feed
 from tts_generate.engine.static import Inputs
 from tts_generate.errors import UnsupportedError
@@ -41,7 +41,7 @@ def test_a_size_keeps_its_shapes_and_addresses() -> None:
     shapes = []
 
     def look(module: Any, args: Any, kwargs: Any) -> None:
-        cache, ids = kwargs["past_key_values"], kwargs["input_ids"]
+        cache, ids = kwargs[cache_argument(live.model)], kwargs["input_ids"]
         shapes.append(tuple(ids.shape))
         if getattr(cache, "width", 0) and isinstance(kwargs["logits_to_keep"], int):
             addresses = (ids.data_ptr(), cache.slots.data_ptr(), cache.columns.data_ptr())

@@ -52,6 +52,7 @@ class Decoder:
                 "model.eval() or model.gradient_checkpointing_disable() around generate."
             )
         self.model = model
+        self.cache_argument = cache_argument(model) or "past_key_values"
         config = model.config.get_text_config(decoder=True)
         self.config = config
         self.cache = slot_layers(config)
@@ -202,14 +203,20 @@ class Decoder:
     def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor, keep: int | Tensor) -> Tensor:
         output = self.model(
             input_ids=ids,
-            past_key_values=cache,
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
             logits_to_keep=keep,
+            **{self.cache_argument: cache},
         )
         logits: Tensor = output.logits.float()
         return logits
+
+
+def cache_argument(model: PreTrainedModel) -> str | None:
+    """What a model calls its key-value cache: `cache` from transformers 5.24 on, `past_key_values` before."""
+    names = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -223,7 +230,7 @@ def check_model(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    if cache_argument(model) is None:
         raise UnsupportedError(
             f"{name} takes no past_key_values: its state is all it keeps, in a cache of its own. strategy='autotts' "
             "needs attention in some layers; hybrids are fine."

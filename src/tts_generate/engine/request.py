@@ -24,7 +24,15 @@ from tts_generate.engine.settings import Probing, Settings
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.processors import BranchProcessorList, Deadline
 
-_PREPARED = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep", "cache_position"}
+_PREPARED = {
+    "attention_mask",
+    "position_ids",
+    "past_key_values",
+    "cache",
+    "use_cache",
+    "logits_to_keep",
+    "cache_position",
+}
 _REFUSED_PROCESSORS = {
     PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn, which counts rows of a batch that keeps changing",
     UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale, which keeps a second cache of its own",
@@ -86,9 +94,10 @@ def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> N
             "strategy='autotts' does not compile the model; leave out compile_config (cache_implementation='static' "
             "captures CUDA graphs)."
         )
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise UnsupportedError("strategy='autotts' prefills prompts itself; leave out past_key_values.")
+    for name in ("cache", "past_key_values"):  # transformers' word from 5.24 on, and before
+        cache = model_kwargs.get(name)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise UnsupportedError(f"strategy='autotts' prefills prompts itself; leave out {name}.")
 
 
 def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:

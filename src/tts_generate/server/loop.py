@@ -158,6 +158,7 @@ class ServerLoop:
         seed = _request_seed(branch.key, len(branch.ids))
         piece = await self._request(asked, branch, branch.ids, upto - len(branch.ids), seed, self.stop)
         branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
+        branch.read = len(branch.ids)  # a server decodes nothing ahead of what it is asked for
         job.generated_tokens += len(piece.ids)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:

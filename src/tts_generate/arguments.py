@@ -120,8 +120,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 def told(hint: Any) -> str:
     """A hint in words.
 
-    >>> told(str | Path | None), told(Sequence[float]), told(Literal["equal", "math"])
-    ('a text, a path or None', 'a sequence of numbers', "'equal' or 'math'")
+    >>> told(str | Path | None), told(Sequence[Sequence[float]]), told(Literal["equal", "math"])
+    ('a text, a path or None', 'a sequence of sequences of numbers', "'equal' or 'math'")
     """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -133,11 +133,16 @@ def told(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping"
     if isinstance(origin, type) and issubclass(origin, Iterable):
-        item = told(inner[0])
-        return f"a sequence of {item.removeprefix('a ')}{'s' if item.startswith('a ') else ''}"
+        return f"a sequence of {_several(told(inner[0]))}"
     if hint is type(None):
         return "None"
     return _WORDS.get(hint) or f"of type {getattr(hint, '__name__', hint)}"
+
+
+def _several(item: str) -> str:
+    if item.startswith("a sequence of "):
+        return "sequences" + item.removeprefix("a sequence")
+    return f"{item.removeprefix('a ')}s" if item.startswith("a ") else item
 
 
 def _either(parts: Sequence[str]) -> str:

@@ -329,7 +329,7 @@ def test_prompts_are_checked(model: ServerModel) -> None:
     for prompts in ("", [], ["1", ""]):
         with pytest.raises(InputError, match="at least one token"):
             model.generate(prompts, **OPTIONS)
-    with pytest.raises(InputError, match="must be text or a list"):
+    with pytest.raises(InputError, match="prompts must be a text, a sequence of texts"):
         model.generate([["1", "2"]], **OPTIONS)
 
 

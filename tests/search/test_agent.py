@@ -455,6 +455,12 @@ class TestBudget:
         assert ledger.spent == pytest.approx(most + sum(ledger_row["usd"] for ledger_row in _replies(out)))
         ledger.close()
 
+    def test_a_connection_that_breaks_counts_as_its_most(self, run: Run, tmp_path: Path) -> None:
+        run(script(Fault(cut=True), *FIRST), tmp_path / "run")
+        rows = [row for rows, _, _ in read_journal(tmp_path / "run" / JOURNAL) for row in rows]
+        assert [row["kind"] for row in rows[:2]] == ["asked", "none"]
+        assert rows[1]["usd"] == rows[0]["most"] > 0
+
     def test_raising_it_goes_on(self, run: Run, tmp_path: Path) -> None:
         dear = [Reply(turn.text, turn.calls, output_tokens=15_000) for turn in FIRST]
         with MessagesServer(by_place(dear)) as server:

@@ -190,7 +190,7 @@ MUTANTS = [
            f"{FAULTS}::test_transformers_serve_behind_a_proxy_that_does_harm[429]"),
     Mutant("replies cut off", "server/stream.py", "        if self.finish_reason is None:",
            '        if self.finish_reason is None:\n            self.finish_reason = "length"\n        if False:',
-           f"{FAULTS}::test_transformers_serve_behind_a_proxy_that_does_harm[cut]"),
+           f"{FAULTS}::test_an_answer_without_its_end_is_none"),
     Mutant("tokens that a server may add", "server/wire.py", "        if len(ids) > max_tokens:", "        if False:",
            "tests/server/test_wire.py"),
     Mutant("asked before it is sent", "search/agent/ledger.py", '        self._keep("asked", sent=new, most=most)\n',

@@ -127,14 +127,15 @@ def test_a_question_asked_of_nobody_raises(token_server: TokenServer, tokenizer:
 
 
 class _Picky(BaseHTTPRequestHandler):
-    """Fails for one prompt, always, and answers all others."""
+    """Fails for one prompt, always, ends another answer too early, and answers all others."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def do_POST(self) -> None:
-        bad = b"bad" in self.rfile.read(int(self.headers["content-length"]))
-        text = json.dumps({"choices": [{"text": "a", "finish_reason": "length"}]}).encode()
+        body = self.rfile.read(int(self.headers["content-length"]))
+        bad, short = b"bad" in body, b"short" in body
+        text = json.dumps({"choices": [{"text": "a", "finish_reason": None if short else "length"}]}).encode()
         self.send_response(500 if bad else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
@@ -153,6 +154,15 @@ def _picky() -> Iterator[str]:
         http.shutdown()
         http.server_close()
         thread.join()
+
+
+def test_an_answer_without_its_end_is_none() -> None:
+    async def ask(url: str) -> None:
+        async with httpx2.AsyncClient() as client:
+            await Pool(client, [url], Policy(max_retries=1, first_rest=0.001)).complete({"prompt": "short"})
+
+    with _picky() as url, pytest.raises(ServerError, match="cut off after 1 characters"):
+        asyncio.run(ask(url))
 
 
 def test_a_dead_server_is_not_asked_for_ever() -> None:

@@ -215,8 +215,8 @@ MUTANTS = [
            "tests/secrets/test_secrets.py::test_the_key_of_the_messages_api"),
     Mutant("limit of branches in the engine", "engine/loop.py", "settings.max_branches if task.order is None",
            "1 << 10 if task.order is None", "tests/engine/test_generate.py::TestRefused"),
-    Mutant("limit of rows", "engine/admission.py", "        while self.queue and self.batch.rows.live < self.max_rows:",
-           "        while self.queue:", "tests/engine/test_scheduling.py"),
+    Mutant("limit of rows", "engine/admission.py", "= batch, settings.max_rows, ", "= batch, 4 * settings.max_rows, ",
+           "tests/engine/test_scheduling.py::test_rows_and_memory_stay_flat_while_questions_grow"),
     Mutant("limit of the cache", "engine/admission.py", "Room(prefix, self.max_cache_bytes)", "Room(prefix, None)",
            "tests/engine/test_scheduling.py::test_a_budget_below_one_branch_is_refused_with_numbers"),
 ]  # fmt: skip

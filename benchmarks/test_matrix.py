@@ -151,9 +151,14 @@ def run(row: Row, keep: bool) -> dict[str, Any]:
         return {"name": row.name, "ran": False, "why": f"Python {row.python} is not on this machine"}
     try:
         inside = prepared(row, python, keep)
-        return {"name": row.name, "ran": True, "versions": versions(inside), **tested(row, inside)}
+        return {"name": row.name, "ran": True, "commit": _commit(), "versions": versions(inside), **tested(row, inside)}
     except RuntimeError as error:
         return {"name": row.name, "ran": False, "why": str(error)}
+
+
+def _commit() -> str:
+    told = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main(arguments: list[str]) -> int:

@@ -33,7 +33,9 @@ def publish(
     live: Annotated[Path | None, typer.Option(help="JSON list of live rows, as `measure_live` returns them.")] = None,
     betas: Annotated[str, typer.Option(help="Budgets to measure, separated by commas; eleven if left out.")] = "",
     shuffles: Annotated[int, typer.Option(help="Orders in which branches are opened.")] = 100,
-    threads: Annotated[int | None, typer.Option(help="Threads of compiled replay; all cores if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Even if it does not beat what is published there.")
     ] = False,

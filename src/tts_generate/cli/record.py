@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,19 +35,21 @@ def record(
         typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there."),
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="JSON lines: question_id, question, gold_answer.")] = None,
-    branches: Annotated[int, typer.Option(help="Branches a question.")] = 64,
+    branches: Annotated[int, typer.Option(min=1, help="Branches a question.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the branches' randomness.")] = 0,
-    interval_tokens: Annotated[int | None, typer.Option(help="Tokens of one step.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens of a branch at most.")] = None,
+    interval_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a branch at most.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Top-k sampling; 0 for none.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")] = None,
     probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
     think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
     answer_pattern: Annotated[str | None, typer.Option(help="Regular expression that finds the answer.")] = None,
-    max_probe_tokens: Annotated[int | None, typer.Option(help="Tokens of a probed answer at most.")] = None,
+    max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
-    max_rows: Annotated[int | None, typer.Option(help="Branches decoded in one forward pass at most (256).")] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Branches decoded in one forward pass at most (256).")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda (under accelerate launch: a GPU each), cuda:1 … (cpu).")
@@ -56,7 +59,9 @@ def record(
         typer.Option(help="Address of a completions endpoint with the model, e.g. http://host:8000/v1; repeatable."),
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="With --server: folder or Hub id of the tokenizer.")] = None,
-    max_in_flight: Annotated[int | None, typer.Option(help="With --server: requests at once, each (16).")] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="With --server: requests at once, each (16).")
+    ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
     ] = None,
@@ -78,6 +83,7 @@ def record(
     )
     here = _given(max_rows=max_rows, dtype=dtype, device=device)
     there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)
+    _check_sampling(temperature, top_p)
     shared = {"branches": branches, "seed": seed, "chat": chat, **options}
     if server:
         _refuse(here, "the server's business")
@@ -91,6 +97,14 @@ def record(
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
+
+
+def _check_sampling(temperature: float | None, top_p: float | None) -> None:
+    """Refuse what nothing can be sampled with, before a model is loaded."""
+    for name, value, most in (("temperature", temperature, math.inf), ("top-p", top_p, 1.0)):
+        if value is not None and not (0 < value <= most and math.isfinite(value)):
+            upper = "" if most == math.inf else f" and at most {most:g}"
+            raise InputError(f"--{name} must be a number above 0{upper}, got {value!r}.")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -108,10 +122,25 @@ def _record_here(
 
     if model is None:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
-    device = own_device(here.pop("device", "cpu"))
+    device = own_device(_device(here.pop("device", "cpu")))
     loaded, tokenizer, asked = _load(model, questions, here.pop("dtype", "float32"), device)
     store = run(loaded, tokenizer, asked, out, **here, **shared)
     return store.trajectories() if launched().main else None, asked
+
+
+def _device(text: str) -> str:
+    """A device that there is.
+
+    Raises:
+        InputError: there is none of that name here.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {text!r} cannot be used here: {str(error).splitlines()[0]}.") from error
+    return text
 
 
 def _record_there(

@@ -69,7 +69,9 @@ def sweep(
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the frontier as PNG or SVG.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of compiled replay; all cores if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
@@ -175,7 +177,9 @@ def trace(
     controller: Controller = "cmc",
     beta: Beta = None,
     question: Annotated[str | None, typer.Option(help="Id of a question, or its number; all if left out.")] = None,
-    shuffle: Annotated[int | None, typer.Option(help="Seed of the order; the recorded order if left out.")] = None,
+    shuffle: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the order; the recorded order if left out.")
+    ] = None,
     knobs: Knobs = None,
     jsonl: Annotated[Path | None, typer.Option(help="Write the traces as JSON lines instead of printing.")] = None,
     trust_remote_code: Trust = False,

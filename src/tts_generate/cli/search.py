@@ -41,7 +41,7 @@ def search(
     ] = 1 / 3,
     weights: Annotated[str, typer.Option(help="How much each store counts, separated by commas.")] = "",
     rounds: Annotated[int | None, typer.Option(help="End after so many rounds, before the time is up.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Candidates tried at once; all cores if left out.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Candidates tried at once; all cores if left out.")] = None,
     push_to: Annotated[
         str | None, typer.Option(help="Publish what is found as this repo, user/name, unless what is there is as good.")
     ] = None,

@@ -6,6 +6,7 @@ of a type that nothing is known about does.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import random
@@ -120,7 +121,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     (folder / "run").mkdir()
     made = CliRunner().invoke(app, ["import", "autotts", str(folder / "table"), "--out", str(folder / "store")])
     assert made.exit_code == 0, made.output
-    with HubServer() as hub, hub.clients(folder / "hub"):
+    (folder / "here").mkdir()
+    with HubServer() as hub, hub.clients(folder / "hub"), contextlib.chdir(folder / "here"):  # what "" stands for
         yield {"folder": folder, "count": 0}
 
 

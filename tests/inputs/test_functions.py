@@ -5,6 +5,7 @@ The functions are found by walking what the public packages export, so that a ne
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -52,13 +53,15 @@ def public() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a store in it."""
     folder = tmp_path_factory.mktemp("inputs")
     row = {"question": "q", "gold_answer": "7", "probe_freq": 500, "final_answers_trace": []}
     (folder / "table.json").write_text(json.dumps([{**row, "each_branch": [[["1"], 700, "7"]]}]))
     import_autotts(folder / "table.json", folder / "store")
-    return folder
+    (folder / "here").mkdir()
+    with contextlib.chdir(folder / "here"):  # what relative paths stand for
+        yield folder
 
 
 Call = tuple[Callable[..., Any], dict[str, Any]]

@@ -76,6 +76,15 @@ def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_holds_controllers_to_what_is_recorded(store: Path, tmp_path: Path) -> None:
+    """As typed by a newcomer, on a store of few branches: the budgets that allow more say what they got."""
+    invoke("sweep", store, "--shuffles", 2, "--json", tmp_path / "s.json")
+    rows = {row["label"]: row for row in json.loads((tmp_path / "s.json").read_text())["average"]}
+    assert rows["self_consistency β=1, max_samples=8"]["branches"] == 8
+    assert rows["cmc β=0.5, max_branches=8"]["knobs"]["max_branches"] == 8
+    assert rows["self_consistency β=0"]["branches"] == 4
+
+
 def test_one_sweep_has_one_step(store: Path, tmp_path: Path) -> None:
     table = [{**question, "probe_freq": 250} for question in TABLE]
     (tmp_path / "other.json").write_text(json.dumps(table))

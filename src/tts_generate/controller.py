@@ -13,6 +13,8 @@ from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.state import Decision, State, leading_answer
 
 Knob = int | float | bool | str
+BRANCH_KNOBS = ("max_branches", "max_samples")
+"""Knobs that say how many branches an episode opens at most."""
 Probing = Literal["every_step", "on_demand", "never"]
 
 
@@ -110,7 +112,7 @@ class Controller:
     @property
     def most_branches(self) -> int | None:
         """Branches that an episode opens at most, as far as a knob says so: `max_branches` or `max_samples`."""
-        most = self.knobs.get("max_branches", self.knobs.get("max_samples"))
+        most = next((self.knobs[name] for name in BRANCH_KNOBS if name in self.knobs), None)
         return None if most is None else int(most)
 
     def memory(self, max_branches: int) -> None:

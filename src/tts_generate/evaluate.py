@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tts_generate.controller import BRANCH_KNOBS
 from tts_generate.errors import InputError
 from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
@@ -119,17 +120,35 @@ class Sweep:
         return told
 
 
-def methods(controllers: Sequence[str], betas: Sequence[float], trust_remote_code: bool = False) -> list[Method]:
+def methods(
+    controllers: Sequence[str],
+    betas: Sequence[float],
+    trust_remote_code: bool = False,
+    max_branches: int | None = None,
+) -> list[Method]:
     """Every controller at every beta.
+
+    Args:
+        controllers: names, folders, Hub repos or published files.
+        betas: budgets.
+        trust_remote_code: as in `load_controller`.
+        max_branches: the branches that were recorded. A controller whose knob allows more is held to as many, which
+            its label says.
 
     >>> [method.label for method in methods(["asc", "cmc"], [0, 0.5])]
     ['asc β=0', 'asc β=0.5', 'cmc β=0', 'cmc β=0.5']
+    >>> [method.label for method in methods(["self_consistency"], [0, 1], max_branches=16)]
+    ['self_consistency β=0', 'self_consistency β=1, max_samples=16']
     """
-    return [
-        Method(f"{name} β={beta:g}", name, beta, trust_remote_code=trust_remote_code)
-        for name in controllers
-        for beta in betas
-    ]
+    found = []
+    for name in controllers:
+        for beta in betas:
+            controller = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
+            most, limits = controller.most_branches, [knob for knob in BRANCH_KNOBS if knob in controller.knobs]
+            held = {limits[0]: max_branches} if most and max_branches and most > max_branches else {}
+            label = ", ".join([f"{name} β={beta:g}", *(f"{knob}={value}" for knob, value in held.items())])
+            found.append(Method(label, name, beta, held, trust_remote_code=trust_remote_code))
+    return found
 
 
 def baselines(branches: int) -> list[Method]:

@@ -291,7 +291,7 @@ class TestRefused:
         with pytest.raises(UnsupportedError, match="encoder-decoder"):
             enable(t5, tokenizer=tokenizer)
         mamba = MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1))
-        with pytest.raises(UnsupportedError, match="takes no past_key_values"):
+        with pytest.raises(UnsupportedError, match="keys and values in no layer"):
             enable(mamba, tokenizer=tokenizer)
         with pytest.raises(InputError, match="tokenizer"):
             enable(make_model("llama"), tokenizer=None)

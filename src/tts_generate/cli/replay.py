@@ -80,10 +80,11 @@ def sweep(
 
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
-    against = evaluate.baselines(min(recording.max_branches for recording in recordings))
+    branches = min(recording.max_branches for recording in recordings)
+    against = evaluate.baselines(branches)
     found = evaluate.sweep(
         recordings,
-        evaluate.methods(controllers.split(","), budgets, trust_remote_code),
+        evaluate.methods(controllers.split(","), budgets, trust_remote_code, branches),
         shuffles,
         against=against,
         threads=threads,

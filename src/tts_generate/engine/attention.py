@@ -160,7 +160,8 @@ def knows_spans(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config(decoder=True)
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    return bool(model._supports_attention_backend) and attention_of(config) == "sdpa"
+    capped = getattr(config, "attn_logit_softcapping", None) is not None  # spans do not know it, see `_UNKNOWN`
+    return bool(model._supports_attention_backend) and attention_of(config) == "sdpa" and not capped
 
 
 @contextmanager

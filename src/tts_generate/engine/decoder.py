@@ -230,14 +230,15 @@ def check_model(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    if cache_argument(model) is None:
+    layers = layers_of(config)
+    if cache_argument(model) is None or all(SLOTTED.get(type(layer)) is StateLayer for layer in layers):
         raise UnsupportedError(
-            f"{name} takes no past_key_values: its state is all it keeps, in a cache of its own. strategy='autotts' "
-            "needs attention in some layers; hybrids are fine."
+            f"{name} keeps states, and keys and values in no layer. strategy='autotts' needs attention in some "
+            "layers; hybrids are fine."
         )
     if getattr(config, "num_kv_shared_layers", 0):
         raise UnsupportedError(f"{name} shares keys and values between layers, which strategy='autotts' does not know.")
-    unknown = {type(layer).__name__ for layer in layers_of(config) if type(layer) not in SLOTTED}
+    unknown = {type(layer).__name__ for layer in layers if type(layer) not in SLOTTED}
     if unknown:
         raise UnsupportedError(
             f"{name} has layers with a {', '.join(sorted(unknown))}, whose branches cannot be kept apart. strategy="

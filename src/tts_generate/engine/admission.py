@@ -28,6 +28,9 @@ _FIRST_COLUMNS = 128
 _AT_ONCE = 512
 """Columns up to which it begins with all that the call's longest branch may need: growing costs more than it saves."""
 
+_QUERIES = 64
+"""Of a row in a pass: as many as are read with the greatest widths."""
+
 Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
 """Episode number -> what the layers hold of its prompt, and the logits (V,) after it."""
 
@@ -45,9 +48,9 @@ class Admission:
     def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
         self.ahead_rows = settings.ahead_rows
-        self.most = bucketed(longest)
+        self.most = bucketed(longest, _QUERIES)
         at_once = longest <= _AT_ONCE or batch.settings.static
-        self.first = self.most if at_once else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS))
+        self.first = self.most if at_once else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS), _QUERIES)
         self.room: Room | None = None
         self.queue: list[tuple[tuple[int, int], Job]] = []
         self.saved: dict[Branch, Saved] = {}
@@ -174,7 +177,7 @@ class Admission:
     def _reserve(self, columns: int) -> None:
         """Have at least this many columns; there may be fewer rows then."""
         cache, rows = self.batch.decoder.cache, self.batch.rows
-        need = bucketed(columns)
+        need = bucketed(columns, _QUERIES)
         if need <= cache.capacity:
             return
         assert self.room is not None

@@ -64,7 +64,10 @@ class Decoder:
         self.window: int | None = window if uses_window else None
         self.mixed = kinds is not None and self.window is not None
         self.device = input_device(model)
-        self.block = BLOCK if self.device.type == "cpu" else 1 << 30
+        on_cpu = self.device.type == "cpu"
+        self.block = BLOCK if on_cpu else 1 << 30
+        heads = getattr(config, "num_attention_heads", 1)
+        self.sharing = heads // (getattr(config, "num_key_value_heads", None) or heads) if on_cpu else 0
         self.static: StaticShapes | None = None
         if static:
             self._check_static()

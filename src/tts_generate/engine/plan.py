@@ -15,6 +15,10 @@ from tts_generate.engine.states import BEFORE, NOW, PROBE
 
 BUCKET = 32
 """Widths are multiples of this: on CPU, float32 results are then the same at every width."""
+HALVES, PART = (192, 384), 512
+"""… but where four or more queries read a row's keys (four heads that share them, or a probe). torch's CPU attention
+goes through them in parts of 512, and its products add up a part of more than 192 and fewer than 384 in two halves:
+there, no part is left that long."""
 MIN_TOKENS = 4
 """Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
 BLOCK = 32
@@ -42,6 +46,8 @@ class Pass:
     """(N,) prompt tokens of each that are not in its row."""
     shared: Sequence[Shared] = ()
     """The prompts that they are in."""
+    sharing: int = 0
+    """Heads that share a key head, where that matters for widths."""
 
     def part(self, tokens: np.ndarray) -> Pass:
         """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
@@ -70,9 +76,17 @@ class Pass:
         return np.where(self.hole < self.columns, self.columns - self.gap, self.columns) + self.offset
 
 
-def bucketed(columns: int) -> int:
-    """The width that reads `columns` columns."""
-    return -(-columns // BUCKET) * BUCKET
+def bucketed(columns: int, queries: int = 1) -> int:
+    """The width that reads `columns` columns for `queries` queries of one row and key head.
+
+    >>> [bucketed(columns) for columns in (1, 32, 33, 200, 300)]
+    [32, 32, 64, 224, 320]
+    >>> [bucketed(columns, queries=4) for columns in (192, 193, 300, 385, 705)]
+    [192, 384, 384, 416, 896]
+    """
+    width = -(-columns // BUCKET) * BUCKET
+    part = width % PART
+    return width + HALVES[1] - part if queries >= 4 and HALVES[0] < part < HALVES[1] else width
 
 
 @dataclass(slots=True)
@@ -93,7 +107,10 @@ class Feed:
         columns = plan.columns + 1
         hole = np.where(plan.probing, plan.hole, columns + 1)
         state = np.where(plan.probing, PROBE, NOW)
-        spans = [replace(span, width=bucketed(int(columns[span.tokens].max()) + 1)) for span in plan.spans]
+        spans = [
+            replace(span, width=bucketed(int(columns[span.tokens].max()) + 1, span.queries * plan.sharing))
+            for span in plan.spans
+        ]
         return replace(self, plan=replace(plan, columns=columns, hole=hole, state=state, spans=spans))
 
     @property
@@ -109,6 +126,7 @@ def feed(
     probes: Sequence[tuple[int, Probe]],
     gap: int,
     block: int,
+    sharing: int = 0,
 ) -> Feed:
     """Plan a pass.
 
@@ -119,10 +137,11 @@ def feed(
         probes: rows with a probe under way.
         gap: columns of the hole between a branch and its probe.
         block: rows that read the same number of columns at most.
+        sharing: heads that share a key head; 0 where that does not matter for widths.
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
     parts: list[tuple[np.ndarray, ...]] = [(slots, tokens, columns, columns + 1, np.full(len(slots), NOW))]
-    spans = _spans(slots, columns, 1, 0, block)
+    spans = _spans(slots, columns, 1, 0, block, sharing)
     last = [np.arange(len(slots))]
     first = len(slots)
     for queries in sorted({len(probe.feeds()) for _, probe in ordered}):
@@ -133,7 +152,7 @@ def feed(
         fed = np.array([probe.feeds() for _, probe in group]).ravel()
         holes, states = np.array([(probe.base, _state(probe)) for _, probe in group]).repeat(queries, 0).T
         parts.append((rows.repeat(queries), fed, spread, holes, states))
-        spans += _spans(rows, starts + queries - 1, queries, first, block)
+        spans += _spans(rows, starts + queries - 1, queries, first, block, sharing)
         last.append(first + queries * np.arange(1, len(group) + 1) - 1)
         first += queries * len(group)
     if first < MIN_TOKENS:
@@ -142,7 +161,7 @@ def feed(
     all_slots, all_tokens, all_columns, holes, states = (
         np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)
     )
-    plan = Pass(all_slots, all_columns, holes, gap, states, spans, np.concatenate(last))
+    plan = Pass(all_slots, all_columns, holes, gap, states, spans, np.concatenate(last), sharing=sharing)
     return Feed(plan, all_tokens, slots, ordered)
 
 
@@ -160,7 +179,7 @@ def _filler(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> tuple[np.nda
     return np.full(count, slot), np.zeros(count, np.int64), behind, behind + 1, np.full(count, NOW)
 
 
-def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int) -> list[Span]:
+def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int, sharing: int) -> list[Span]:
     """Cut rows into runs of neighbours, none of them over a block's end."""
     if not len(slots):
         return []
@@ -172,7 +191,7 @@ def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, blo
             stop - start,
             queries,
             int(slots[start]),
-            bucketed(int(columns[start:stop].max()) + 1),
+            bucketed(int(columns[start:stop].max()) + 1, queries * sharing),
         )
         for start, stop in pairwise(edges)
     ]

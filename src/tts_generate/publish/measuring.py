@@ -75,7 +75,7 @@ def measure(
     budgets = [beta for beta in betas if low <= beta <= high]
     ours = [_method(source.path, name, beta, fewest, trust_remote_code, confined) for beta in budgets]
     theirs = [_method("cmc", "CMC", beta, fewest, False, False) for beta in CMC_BETAS]
-    found_all = sweep(recordings, [*theirs, *ours], shuffles, against=baselines(fewest), threads=threads)
+    found_all = sweep(recordings, [*theirs, *ours], shuffles, against=baselines(fewest), threads=threads, progress=True)
     told = [
         {
             "name": recording.name,

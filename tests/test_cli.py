@@ -69,7 +69,7 @@ def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
     assert [row["label"] for row in result["average"]][:2] == ["SC@8", "ASC@8"]
     wanted = {"controller", "beta", "accuracy", "accuracy_ci", "tokens", "sequential_tokens", "rounds"}
     assert all(wanted <= set(row) for row in [*result["cells"], *result["average"]])
-    assert result["default"] == "cmc"
+    assert result["default"] == "thrift"
     assert set(result["at_k"][str(store)]) == {f"{name}@{k}" for name in ("pass", "maj", "avg") for k in (1, 8)}
     found = list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))
     assert len(found) == 6

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ with Progress(2, "answering", shown=False, report_to="trackio", project="tiny", 
     )
     assert done.returncode == 0, done.stderr
     (database,) = tmp_path.rglob("tiny*.db")
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         rows = [json.loads(row[0]) for row in connection.execute("select metrics from metrics order by step")]
     assert [row["tokens"] for row in rows] == [320, 440]
     assert [row["saving"] for row in rows] == [pytest.approx(0.68), pytest.approx(0.78)]

@@ -31,7 +31,7 @@ __all__ = [
     "find_source", "is_shipped", "load_class", "load_controller", "source_of",
 ]  # fmt: skip
 
-DEFAULT_CONTROLLER = "cmc"
+DEFAULT_CONTROLLER = "thrift"
 """What generate() runs when it is not told."""
 _BUILTIN = (Path(__file__).parent / "controllers").resolve()
 _SOURCES: weakref.WeakKeyDictionary[type[Controller], Source] = weakref.WeakKeyDictionary()

@@ -27,6 +27,7 @@ import tts_generate
 from tts_generate.engine import AutoTTS, enable
 from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import ControllerError, InputError, TTSError, UnknownNameError, UnsupportedError
+from tts_generate.loading import DEFAULT_CONTROLLER
 from tts_generate.processors import MaxBranches, TokenBudget
 from tts_generate.trajectories import Trajectory
 
@@ -97,7 +98,7 @@ class TestDoors:
             eos_token_id=2, pad_token_id=0, return_dict_in_generate=True,
         )  # fmt: skip
         output = qwen.model.generate(**qwen.inputs(*QUESTIONS), generation_config=config, beta=0.5, seed=0)
-        assert output.branches == qwen.run(*QUESTIONS).branches
+        assert output.branches == qwen.run(*QUESTIONS, controller=DEFAULT_CONTROLLER).branches
 
     def test_pipeline(self, qwen: Live) -> None:
         generate = pipeline("text-generation", model=qwen.model, tokenizer=qwen.tokenizer)

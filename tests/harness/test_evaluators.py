@@ -21,7 +21,7 @@ from tts_generate.harness.evaluators import ControllerSuite, TTSEvaluator, contr
 DATA = Dataset.from_dict(
     {"question": [q.question for q in QUESTIONS], "gold_answer": [q.gold_answer for q in QUESTIONS]}
 )
-HOW: dict[str, Any] = {"beta": 0.2, "seed": SEED, "max_new_tokens": LENGTH}
+HOW: dict[str, Any] = {"controller": "cmc", "beta": 0.2, "seed": SEED, "max_new_tokens": LENGTH}
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,8 @@ def test_record_on_the_command_line_goes_on_and_replays(served: str, tmp_path: P
     assert all(row.finish_reason in ("eos", "length") for row in rows)
     for row in rows:
         assert row.probe_positions == tuple(range(48, row.tokens, 48))
-    assert store.manifest.model == {"name_or_path": None, "served": "transformers"}
+    assert store.manifest.model["served"] == "transformers"
+    assert store.manifest.model["name_or_path"] in (None, str(tiny.path()))  # transformers 5.24 tells its name
     assert store.manifest.generation_config == {"temperature": 1.0, "max_new_tokens": 320}
     invoke(*command, str(tmp_path / "s"))
     assert TrajectoryStore.open(tmp_path / "s").trajectories() == rows  # nothing was missing

@@ -26,13 +26,14 @@ from tts_generate.cli.base import (
     write_csv,
     write_json,
 )
+from tts_generate.loading import DEFAULT_CONTROLLER
 
 
 @app.command()
 @guarded
 def replay(
     store: Store,
-    controller: Controller = "cmc",
+    controller: Controller = DEFAULT_CONTROLLER,
     beta: Beta = None,
     shuffles: Shuffles = 100,
     knobs: Knobs = None,
@@ -128,7 +129,6 @@ def _sweep_json(
     votes: str,
 ) -> dict[str, Any]:
     from tts_generate.evaluate import as_dict
-    from tts_generate.loading import DEFAULT_CONTROLLER
 
     return {
         "format": "tts-sweep/2",
@@ -175,7 +175,7 @@ def _plot_sweep(found: Any, path: Path, shuffles: int) -> None:
 @guarded
 def trace(
     source: Annotated[Path, typer.Argument(help="A trajectory store, or a .jsonl file of traces.")],
-    controller: Controller = "cmc",
+    controller: Controller = DEFAULT_CONTROLLER,
     beta: Beta = None,
     question: Annotated[str | None, typer.Option(help="Id of a question, or its number; all if left out.")] = None,
     shuffle: Annotated[

@@ -266,6 +266,8 @@ class EnabledGenerate:
         own |= {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
         own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
         check_model(self.model)
+        kind = kwargs.get("cache_implementation", getattr(kept, "cache_implementation", None))
+        request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
         kwargs = self._with_stop_strings(_with_sampling(self.model, kwargs), own["tokenizer"])
         return generate(self.model, *args, custom_generate=AutoTTS(**own), **kwargs)
 

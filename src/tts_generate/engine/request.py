@@ -83,12 +83,21 @@ def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> No
             raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
 
 
-def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
-    if config.use_cache is False or config.cache_implementation not in (None, "static"):
+def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -> None:
+    """Refuse a key-value cache of another kind than the engine's own.
+
+    Raises:
+        UnsupportedError: no cache, or one of transformers' that is not "static".
+    """
+    if use_cache is False or cache_implementation not in (None, "static"):
         raise UnsupportedError(
             "strategy='autotts' keeps its own key-value cache; leave out use_cache, and cache_implementation unless it "
             "is 'static' (passes of a few fixed shapes, captured as graphs on a CUDA device)."
         )
+
+
+def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
+    check_cache_kind(config.use_cache, config.cache_implementation)
     if config.compile_config is not None:
         raise UnsupportedError(
             "strategy='autotts' does not compile the model; leave out compile_config (cache_implementation='static' "

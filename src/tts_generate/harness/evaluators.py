@@ -18,6 +18,7 @@ from tts_generate.controller import Controller
 from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered, Asker, Request, padded
+from tts_generate.loading import DEFAULT_CONTROLLER
 from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
 from tts_generate.tracking import Progress
 
@@ -38,7 +39,7 @@ class TTSEvaluator(TextGenerationEvaluator):
         tokenizer: Any = None,
         input_column: str = "question",
         label_column: str = "gold_answer",
-        controller: str | Path | Controller = "cmc",
+        controller: str | Path | Controller = DEFAULT_CONTROLLER,
         beta: float | None = None,
         seed: int = 0,
         max_new_tokens: int | None = None,
@@ -115,7 +116,7 @@ class ControllerSuite(EvaluationSuite):
             data = task.data if task.data_preprocessor is None else _load(task).map(task.data_preprocessor)
             baseline = results[0]["by_question"] if results else None
             told = TTSEvaluator().compute(model_or_pipeline, data, baseline=baseline, **arguments)
-            name = _label(arguments.get("controller", "cmc"), arguments.get("beta"))
+            name = _label(arguments.get("controller", DEFAULT_CONTROLLER), arguments.get("beta"))
             results.append({"task_name": name, **told})
         return results
 

@@ -54,7 +54,7 @@ def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any])
     """Its evaluator passes on no keywords of its own; they go where its pipeline keywords are kept."""
     model, tokenizer = enabled
     task = evaluate.evaluator("text-generation")
-    task.PIPELINE_KWARGS = {"strategy": "autotts", "controller": "cmc", **HOW}
+    task.PIPELINE_KWARGS = {"strategy": "autotts", **HOW}
     found = task.compute(
         model_or_pipeline=model, tokenizer=tokenizer, data=DATA, input_column="question", metric=Graded()
     )

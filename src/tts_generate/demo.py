@@ -45,6 +45,7 @@ _LABELS = {
     "self_consistency_8": "SC@8",
     "asc": "ASC@64",
     "cmc": "CMC β=0.5",
+    "thrift": "thrift β=0.5",
     "found": "found",
 }
 """Names of the live runs for people: SC@n is self-consistency of n branches."""
@@ -133,7 +134,7 @@ def run(
         console.print(line, highlight=False)
 
     console.rule("5. live = replay", align="left")
-    decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "found")}
+    decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "thrift", "found")}
     check = _live_equals_replay(console, model, tokenizer, decoded, recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
@@ -177,7 +178,7 @@ def _replayed(recording: Recording, branches: int) -> list[Row]:
 
 
 def _methods(branches: int) -> list[Method]:
-    """Self-consistency at four sizes, ASC and CMC over their budgets."""
+    """Self-consistency at five sizes; ASC, CMC and thrift over their budgets."""
     sizes = [n for n in (4, 8, 16, 32, 64) if n <= branches]
     methods = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
     for name in ("asc", "cmc"):
@@ -185,7 +186,8 @@ def _methods(branches: int) -> list[Method]:
         for beta in _BETAS:
             knobs = {limit: min(branches, round(4 + 60 * beta))}
             methods.append(Method(f"{name.upper()} β={beta:g}", name, beta, knobs))
-    return methods
+    thrift = {beta: _within("thrift", beta, branches).knobs for beta in _BETAS}
+    return [*methods, *(Method(f"thrift β={beta:g}", "thrift", beta, knobs) for beta, knobs in thrift.items())]
 
 
 def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
@@ -199,14 +201,14 @@ def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
         "self_consistency_16": sampled("self_consistency", 16),
         "self_consistency_8": sampled("self_consistency", 8),
         "asc": sampled("asc", 64),
-        "cmc": {"controller": _cmc(branches)},
+        **{name: {"controller": _within(name, 0.5, branches)} for name in ("cmc", "thrift")},
     }
 
 
-def _cmc(branches: int) -> Controller:
-    """CMC at half budget, within the branches there are."""
-    usual = load_controller("cmc", beta=0.5)
-    return load_controller(usual, max_branches=min(branches, int(usual.knobs["max_branches"])))
+def _within(name: str, beta: float, branches: int) -> Controller:
+    """A controller at a budget, within the branches there are."""
+    usual = load_controller(name, beta=beta)
+    return load_controller(usual, **{knob: min(branches, usual.knobs[knob]) for knob in ("n_init", "max_branches")})
 
 
 def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:
@@ -278,12 +280,13 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
             f"CMC β=0.5 against {_LABELS[name]}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
             f"{ours.tokens / other.tokens:.2f} times its tokens and {ours.seconds / other.seconds:.2f} times its time."
         )
-    found = runs["found"]
-    gain, (low, high) = compare(found.correct, ours.correct)
-    lines.append(
-        f"The controller found against CMC β=0.5: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
-        f"{found.tokens / ours.tokens:.2f} times its tokens and {found.seconds / ours.seconds:.2f} times its time."
-    )
+    for name, called in (("thrift", "thrift β=0.5, the default,"), ("found", "The controller found")):
+        found = runs[name]
+        gain, (low, high) = compare(found.correct, ours.correct)
+        lines.append(
+            f"{called} against CMC β=0.5: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
+            f"{found.tokens / ours.tokens:.2f} times its tokens and {found.seconds / ours.seconds:.2f} times its time."
+        )
     return lines
 
 

@@ -3,7 +3,7 @@
     python benchmarks/engine.py --quick                                   # under a minute; JSON to standard output
     python benchmarks/engine.py benchmarks/results/engine_cpu.json        # everything
 
-Speeds are seconds per token of branches that end by themselves, ours over `generate(num_return_sequences=64)`, on the
+Speeds are tokens a second of branches that end by themselves, ours over `generate(num_return_sequences=64)`, on the
 same model, prompts and sampling, run by turns. Two models: the shipped tiny one, and a random one of 30 million
 parameters whose end-of-text token is made likely enough for heavy-tailed lengths.
 """
@@ -125,22 +125,21 @@ def theirs(model: Any, prompts: torch.Tensor, branches: int, cap: int) -> list[i
 
 
 def speed(model: Any, prompts: torch.Tensor, tokenizer: Any, branches: int, cap: int, repeats: int) -> dict[str, Any]:
-    """Seconds per token by turns, the best of `repeats` each, as many rows at most; and the bound of raggedness."""
-    lengths: list[int] = []
-    a, b = [], []
+    """Seconds per token by turns and with as many rows at most; medians, since transformers' lengths differ by turn."""
+    speeds, ragged, rates = [], [], []
     for repeat in range(repeats):
         start = time.perf_counter()
         output = ours(model, prompts, tokenizer, branches, cap, max_rows=len(prompts) * branches)
-        a.append((time.perf_counter() - start) / output.total_cost.generated_tokens)
+        rates.append(output.total_cost.generated_tokens / (time.perf_counter() - start))
+        torch.manual_seed(repeat)
         start = time.perf_counter()
         lengths = theirs(model, prompts, branches, cap)
-        b.append((time.perf_counter() - start) / sum(lengths))
-        del repeat
-    ragged = max(lengths) * len(lengths) / sum(lengths)
-    ratio = min(b) / min(a)
+        speeds.append(rates[-1] * (time.perf_counter() - start) / sum(lengths))
+        ragged.append(max(lengths) * len(lengths) / sum(lengths))
     return {
-        "prompts": len(prompts), "branches": branches, "speedup": ratio, "longest_over_mean": ragged,
-        "speedup_over_longest_over_mean": ratio / ragged, "tokens_per_second": 1 / min(a),
+        "prompts": len(prompts), "branches": branches, "speedup": median(speeds), "longest_over_mean": median(ragged),
+        "speedup_over_longest_over_mean": median(a / b for a, b in zip(speeds, ragged, strict=True)),
+        "tokens_per_second": median(rates), "speedups": sorted(speeds),
     }  # fmt: skip
 
 
@@ -368,8 +367,8 @@ def measure(quick: bool) -> dict[str, Any]:
     model, tokenizer, ids = tiny_prompts(8)
     ours(model, ids[:1], tokenizer, 4, 64)  # warm up
     repeats = 1 if quick else 3
-    eight = speed(model, ids, tokenizer, 64, 320, repeats)
-    one = speed(model, ids[:1], tokenizer, 64, 320, repeats)
+    eight = speed(model, ids, tokenizer, 64, 320, 2 * repeats - 1)
+    one = speed(model, ids[:1], tokenizer, 64, 320, 2 * repeats - 1)
     saving = cmc_saving(8, repeats)
     parts = overheads(random_model(None), 130 if quick else 193, repeats)
     result: dict[str, Any] = {

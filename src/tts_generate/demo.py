@@ -208,7 +208,8 @@ def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
 def _within(name: str, beta: float, branches: int) -> Controller:
     """A controller at a budget, within the branches there are."""
     usual = load_controller(name, beta=beta)
-    return load_controller(usual, **{knob: min(branches, usual.knobs[knob]) for knob in ("n_init", "max_branches")})
+    held: dict[str, Any] = {knob: min(branches, int(usual.knobs[knob])) for knob in ("n_init", "max_branches")}
+    return load_controller(usual, **held)
 
 
 def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:

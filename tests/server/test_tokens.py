@@ -126,7 +126,8 @@ def test_branches_stay_with_the_endpoint_that_has_their_prefix(token_server: Tok
             for branch in branches:
                 steps = {(*prompt, *branch.token_ids[:16]), (*prompt, *branch.token_ids[:32])} & (firsts[0] | firsts[1])
                 assert steps <= firsts[0] or steps <= firsts[1]
-        assert min(output.usage.requests_by_url.values()) > 0.25 * output.usage.requests
+        # Neither is idle; how much each does depends on how fast it is, and here both share two cores with the client.
+        assert min(output.usage.requests_by_url.values()) > 0.1 * output.usage.requests
 
 
 def test_chats_go_through_the_template(model: ServerModel, token_server: TokenServer) -> None:

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from tts_generate import equivalence
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
+KEPT_BY_OTHERS = ("/inspect_ai/traces/", "/matplotlib/mpl-data/fonts/")
+"""Files that other libraries hold open as long as their process lives: Inspect's log, matplotlib's fonts."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,9 +27,11 @@ def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     where = os.environ.get("TTS_LEFT_BEHIND")
     before = _descriptors() if where else {}
     yield
+    equivalence.end()
     if where:
         gc.collect()
         left = [target for file, target in _descriptors().items() if before.get(file) != target]
+        left = [target for target in left if not any(kept in target for kept in KEPT_BY_OTHERS)]
         told = {"tests": request.session.testscollected, "descriptors": left}
         Path(where).write_text(json.dumps(told), "utf-8")
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -74,13 +75,24 @@ class _Child:
         )
         self.replies: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.warm = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.replies.put(line)
         self.replies.put("")  # the end
+
+    def end(self) -> None:
+        """Kill it, and close what led to it."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with suppress(OSError):  # a line that it did not take
+                stream.close()
 
     def ask(self, one: str, other: str) -> Any:
         """True, False, or a text that says why they cannot be compared; None if no answer came."""
@@ -92,7 +104,7 @@ class _Child:
         except (OSError, queue.Empty):
             reply = ""
         if not reply and not self.warm:
-            self.process.kill()
+            self.end()
             raise TTSError(
                 f"math-verify could not be run in a process of {sys.executable}; its standard error says why. votes="
                 "'equal' does without it."
@@ -105,19 +117,25 @@ def _ask(one: str, other: str) -> bool:
     global _child
     if _child is None:
         _child = _Child()
-        atexit.register(_child.process.kill)
+        atexit.register(end)
     try:
         verdict = _child.ask(one, other)
     except TTSError:
         _child = None
         raise
     if verdict is None:  # it hangs, or brought the process down
-        _child.process.kill()
-        _child.process.wait()
-        _child = None
+        end()
     if verdict not in (True, False, None):
         logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
     return verdict is True
+
+
+def end() -> None:
+    """End the process that compares answers, if there is one; the next question starts another."""
+    global _child
+    child, _child = _child, None
+    if child is not None:
+        child.end()
 
 
 def serve() -> None:

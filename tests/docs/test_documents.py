@@ -47,6 +47,7 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     asked = tiny.questions("record")[:8]
     (tmp_path / "questions.jsonl").write_text(questions_to_jsonl(asked), "utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of pytest in a block
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     names: dict[str, object] = {"__name__": page.stem}
     for kind, code in blocks(page.read_text("utf-8")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,14 +57,15 @@ def test_an_example_is_short_and_somebody_runs_it(path: Path) -> None:
     assert any(f'"{path.name}"' in text or f'"{path.stem}"' in text for text in tests), f"no test runs {path.name}"
 
 
-def test_the_notebook_runs() -> None:
+def test_the_notebook_runs(tmp_path: Path) -> None:
     """Every cell, in a kernel of its own; what is stored with the notebook is what such a run printed."""
     pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install 'tts-generate[dev]'")
     import nbclient
     import nbformat
 
     stored = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
-    ran = nbclient.NotebookClient(nbformat.from_dict(stored), timeout=300, kernel_name="python3").execute()
+    client = nbclient.NotebookClient(nbformat.from_dict(stored), timeout=300, kernel_name="python3")
+    ran = asyncio.run(client.async_execute(env={**os.environ, "TMPDIR": str(tmp_path)}))
 
     def printed(notebook: nbformat.NotebookNode) -> list[str]:
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ LAUNCH = [
 
 def launch(*command: object) -> subprocess.CompletedProcess[str]:
     arguments = [*LAUNCH, *map(str, command)]
-    return subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # torch's launcher leaves its logs there
+        environment = {**ENVIRONMENT, "TMPDIR": folder}
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def start(count: int, *arguments: object) -> list[subprocess.Popen[str]]:

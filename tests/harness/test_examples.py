@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ SAID = {
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that an example writes goes to a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
     monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path / "logs"))
@@ -63,7 +66,13 @@ PYTHON, SHELL = (re.findall(f"```{language}\n(.*?)```", PAGE, re.DOTALL) for lan
 def shell(block: str, folder: Path) -> str:
     """What a block prints, run as it stands in a folder, with this Python first."""
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": tools, "HF_HOME": str(folder / "hf"), "XDG_DATA_HOME": str(folder)}
+    environment = {
+        **os.environ,
+        "PATH": tools,
+        "HF_HOME": str(folder / "hf"),
+        "XDG_DATA_HOME": str(folder),
+        "TMPDIR": str(folder),
+    }
     command = ["bash", "-euo", "pipefail", "-c", block]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr

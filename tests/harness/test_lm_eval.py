@@ -258,7 +258,7 @@ def test_two_processes_share_the_questions(tmp_path: Path) -> None:
     model_args = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}"
     command = [*LAUNCH, str(tmp_path / "worker.py"), model_args, str(tmp_path / "results.json")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hf")}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hf"), "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "answering (process 0 of 2): 100%" in done.stderr

@@ -55,12 +55,11 @@ def test_a_script_without_a_main_guard_gets_right_answers(tmp_path: Path) -> Non
 
 
 def test_a_child_that_cannot_run_is_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(equivalence, "_child", None)
+    equivalence.end()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(TTSError, match="math-verify could not be run"):
         equivalence.equivalent("0.125", "1/8")
     monkeypatch.undo()
-    equivalence._child = None
     assert equivalence.equivalent("0.125", "1/8")
 
 

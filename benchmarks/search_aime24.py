@@ -2,20 +2,23 @@
 
     python benchmarks/search_aime24.py [thrift | waves] [OUT.json]      # 8 or 6 minutes on two cores, 1 for the choice
 
-Runs the command that is in the result, and copies it; a faster machine gets further in the time: `rounds` in the result
-says how far this one got, and `--rounds` ends there. `waves` was found before `composed` had a price, a quorum and
-hurrying, and with other points to start from, so that today's run comes to a neighbour of it, not to itself.
+Runs the command that is in the result, copies it, and writes its page into docs; a faster machine gets further in the
+time: `rounds` in the result says how far this one got, and `--rounds` ends there. `waves` was found before
+`composed` had a price, a quorum and hurrying, and with other points to start from, so that today's run comes to a
+neighbour of it, not to itself.
 The tables are looked for in `../shared` or $AUTOTTS_DATA.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tts_generate.report.search_page import search_page
 from tts_generate.trajectories import import_autotts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +51,15 @@ def main(name: str, out: Path | None) -> None:
     folder = f"build/search_{name}"
     subprocess.run([program, "search", *stores, "--out", folder, "--threads", "2", *options], check=True, cwd=ROOT)
     shutil.copyfile(ROOT / folder / "result.json", out or ROOT / "benchmarks" / "results" / kept)
+    if out is None:
+        write_page(name)
+
+
+def write_page(name: str) -> None:
+    """The report of the search that found a shipped controller, from its kept result, into docs."""
+    result = json.loads((ROOT / "benchmarks" / "results" / SEARCHES[name][0]).read_text("utf-8"))
+    page = search_page(result, None, Path("controllers") / name)
+    (ROOT / "docs" / f"search-{name}.html").write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

@@ -563,6 +563,7 @@ def test_it(hub):
         "tts_generate.testing.hub.fixtures",
         "-p",
         "no:cacheprovider",
+        f"--basetemp={tmp_path / 'base'}",
     ]
     done = subprocess.run([*command, "test_it.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, done.stdout + done.stderr

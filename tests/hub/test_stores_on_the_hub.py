@@ -251,7 +251,8 @@ def test_a_push_that_is_killed_leaves_main_as_it_was(hub: HubServer, store: Traj
     make(store.path, ROWS[20:])
     fault = hub.fault("*/commit/*", hold=True)
     command = [sys.executable, "-c", "from tts_generate.cli import app; app()", "store", "push", str(store.path)]
-    with subprocess.Popen([*command, "user/store"], env={**os.environ, **hub.environ(tmp_path / "home")}) as child:
+    environment = {**os.environ, **hub.environ(tmp_path / "home"), "TMPDIR": str(tmp_path)}  # it cannot clean up
+    with subprocess.Popen([*command, "user/store"], env=environment) as child:
         assert fault.arrived.wait(60)
         child.kill()
     assert dataset(hub).head == head

@@ -29,7 +29,11 @@ def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     equivalence.end()
     if where:
+        from tts_generate.search.sandbox import confined
+
         gc.collect()
+        for kept in confined._sandbox:  # the one process for confined controllers, which ends with this one
+            kept.close()
         left = [target for file, target in _descriptors().items() if before.get(file) != target]
         left = [target for target in left if not any(kept in target for kept in KEPT_BY_OTHERS)]
         told = {"tests": request.session.testscollected, "descriptors": left}

@@ -241,6 +241,8 @@ def decode(model: Any, rows: int, tokens: int, interval: int, probe: bool) -> tu
 def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
     """The engine's own share of a step at 64 rows, and what probing every branch adds, by turns."""
     share, ratios = [], []
+    for probe in (False, True):  # the first turn in a process is slower, of whichever is measured
+        decode(model, 64, min(tokens, 130), 64, probe)
     for _ in range(repeats):
         plain, spent = decode(model, 64, tokens, 64, probe=False)
         probed, _ = decode(model, 64, tokens, 64, probe=True)

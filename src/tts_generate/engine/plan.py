@@ -180,18 +180,17 @@ def _filler(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> tuple[np.nda
 
 
 def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int, sharing: int) -> list[Span]:
-    """Cut rows into runs of neighbours, none of them over a block's end."""
+    """Cut rows into runs of neighbours: none over a block's end, but where both read as many columns."""
     if not len(slots):
         return []
     breaks = np.flatnonzero((np.diff(slots) != 1) | (np.diff(slots // block) != 0)) + 1
     edges = [0, *breaks.tolist(), len(slots)]
-    return [
-        Span(
-            first + start * queries,
-            stop - start,
-            queries,
-            int(slots[start]),
-            bucketed(int(columns[start:stop].max()) + 1, queries * sharing),
-        )
-        for start, stop in pairwise(edges)
-    ]
+    spans: list[Span] = []
+    for start, stop in pairwise(edges):
+        rows, slot = stop - start, int(slots[start])
+        width = bucketed(int(columns[start:stop].max()) + 1, queries * sharing)
+        if spans and spans[-1].width == width and spans[-1].slot + spans[-1].rows == slot:
+            spans[-1] = replace(spans[-1], rows=spans[-1].rows + rows)
+        else:
+            spans.append(Span(first + start * queries, rows, queries, slot, width))
+    return spans

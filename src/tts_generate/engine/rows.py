@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_generate.engine.branch import Branch, Probe
+from tts_generate.engine.plan import BUCKET
 from tts_generate.runner import Unit
+
+MOVE = 3
+"""What it takes to move a column of a row, in columns read by a pass (measured on a CPU)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +69,7 @@ class Rows:
     def __init__(self) -> None:
         self.branches = np.empty(0, object)
         self.jobs = np.empty(0, object)
+        self._in_vain = 0  # columns read since rows were last sorted, because they were not
         for name in _NUMBERS:
             setattr(self, name, np.zeros(0, np.int64))
         for name in _FLAGS:
@@ -141,18 +146,24 @@ class Rows:
         self.working[slots] = self.feeding[slots] = False
 
     def arrange(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bring the rows at work to the front, longest blocks first; (sources, targets) whose cache must follow.
+        """Bring the rows at work to the front; (sources, targets) whose cache must follow.
 
-        Rows of one block of `block` rows read as many columns as its longest, so like lengths belong together. A row
-        moves only if it is in the wrong block: when one row comes or goes, at most one row a block has to.
+        Rows of one block of `block` rows read as many columns as its longest, so like lengths belong together. Where a
+        row has come or gone, the last ones fill the gaps; all are sorted, longest first, once the columns that were
+        read for want of it are worth the rows that it moves. A row moves only if it is in the wrong block.
         """
         live = np.flatnonzero(self.working)
-        count = len(live)
-        order = live[np.argsort(-self.length[live], kind="stable")] if count > block else live
-        stays = (order // block == np.arange(count) // block) & (order < count)
+        order = self._dense(live)
+        if len(live) > block:
+            by_length = live[np.argsort(-self.length[live], kind="stable")]
+            moved = self.length[by_length[~self._stays(by_length, block)]].sum()
+            self._in_vain += self._columns_read(order, block) - self._columns_read(by_length, block)
+            if self._in_vain > MOVE * moved:
+                order, self._in_vain = by_length, 0
+        stays = self._stays(order, block)
         if stays.all():
             return live[:0], live[:0]
-        movers = order[~stays]
+        count, movers = len(live), order[~stays]
         kept = np.zeros(count, np.bool_)
         kept[order[stays]] = True
         targets = np.flatnonzero(~kept)
@@ -161,6 +172,27 @@ class Rows:
         sources = np.concatenate([movers, waiting])
         targets = np.concatenate([targets, vacated[: len(waiting)]])
         return self._carry(sources, targets)
+
+    @staticmethod
+    def _dense(live: np.ndarray) -> np.ndarray:
+        """The rows at work with as few of them as possible elsewhere than they are: the last ones in the gaps."""
+        count = len(live)
+        order = np.arange(count)
+        order[np.setdiff1d(order, live)] = live[live >= count]
+        return order
+
+    @staticmethod
+    def _stays(order: np.ndarray, block: int) -> np.ndarray:
+        """(N,) whether each of the rows that are to come first, in this order, is in the right block already."""
+        stays: np.ndarray = (order // block == np.arange(len(order)) // block) & (order < len(order))
+        return stays
+
+    def _columns_read(self, order: np.ndarray, block: int) -> int:
+        """Columns that a pass of rows in this order reads, each block as many as its longest row."""
+        starts = np.arange(0, len(order), block)
+        longest = np.maximum.reduceat(self.length[order], starts) + 1
+        rows = np.diff(np.append(starts, len(order)))
+        return int((-(-longest // BUCKET) * BUCKET * rows).sum())
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """Bring every branch, working or waiting, to the first slots; (sources, targets) as for `arrange`."""

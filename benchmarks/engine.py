@@ -208,52 +208,65 @@ def over_generate(saving: dict[str, Any], speed: dict[str, Any]) -> dict[str, fl
     return found | {f"{name}_over_token_saving": time / saving[name]["token_saving"] for name, time in found.items()}
 
 
-def decode(model: Any, rows: int, tokens: int, interval: int, probe: bool) -> tuple[float, dict[str, float]]:
-    """Seconds to decode `rows` branches of one prompt to `tokens` tokens, probed or not, and where they go."""
-    settings = Settings(
-        seed=0, interval_tokens=interval, max_new_tokens=tokens, eos_token_ids=(), pad_token_id=0, max_rows=rows,
-        probe_every_step=probe,
-    )  # fmt: skip
-    spent = {"forward": 0.0, "sample": 0.0}
+class Decoding:
+    """`rows` branches of one prompt being decoded to `tokens` tokens, probed or not, and where the seconds go."""
 
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self, model: Any, rows: int, tokens: int, interval: int, probe: bool) -> None:
+        settings = Settings(
+            seed=0, interval_tokens=interval, max_new_tokens=tokens, eos_token_ids=(), pad_token_id=0, max_rows=rows,
+            probe_every_step=probe,
+        )  # fmt: skip
+        self.seconds = {"all": 0.0, "forward": 0.0, "sample": 0.0}
+        processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
+        decoder, sampler = Decoder(model), Sampler(processors)
+        decoder._forward = self.timed("forward", decoder._forward)  # type: ignore[method-assign]
+        batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
+        batch.passes._draw = self.timed("sample", batch.passes._draw)  # type: ignore[method-assign]
+        task = Task("0", list(range(3, 67)), load_controller("self_consistency", max_samples=rows))
+        self.loop = Loop(batch, [task], settings)
+        self.turn = self.timed("all", self.loop._guarded)
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its seconds counted."""
+
         def run(*args: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*args)
             finally:
-                spent[name] += time.perf_counter() - start
+                self.seconds[name] += time.perf_counter() - start
 
         return run
 
-    processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
-    decoder, sampler = Decoder(model), Sampler(processors)
-    decoder._forward = timed("forward", decoder._forward)  # type: ignore[method-assign]
-    batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
-    batch.passes._draw = timed("sample", batch.passes._draw)  # type: ignore[method-assign]
-    task = Task("0", list(range(3, 67)), load_controller("self_consistency", max_samples=rows))
-    start = time.perf_counter()
-    for _ in Loop(batch, [task], settings).run():
-        pass
-    return time.perf_counter() - start, spent
+    @property
+    def done(self) -> bool:
+        """Whether all is decoded."""
+        return not (self.loop.waiting or self.loop.running)
 
 
 def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
-    """The engine's own share of a step at 64 rows, and what probing every branch adds, by turns."""
+    """The engine's own share of a step at 64 rows, and what probing every branch adds.
+
+    Both are decoded at once, a turn of the loop each, so that a machine's slower seconds fall on both alike.
+    """
     share, ratios = [], []
-    for probe in (False, True):  # the first turn in a process is slower, of whichever is measured
-        decode(model, 64, min(tokens, 130), 64, probe)
-    for _ in range(repeats):
-        plain, spent = decode(model, 64, tokens, 64, probe=False)
-        probed, _ = decode(model, 64, tokens, 64, probe=True)
-        share.append(1 - (spent["forward"] + spent["sample"]) / plain)
-        probes = (tokens - 1) // 64
-        ratios.append((probed / plain - 1) * tokens / (64 * probes))
+    for repeat in range(repeats + 1):
+        plain, probed = (Decoding(model, 64, tokens, 64, probe) for probe in (False, True))
+        while not (plain.done and probed.done):
+            for each in (plain, probed):
+                if not each.done:
+                    each.turn()
+        if repeat:  # the first one in a process is slower
+            share.append(1 - (plain.seconds["forward"] + plain.seconds["sample"]) / plain.seconds["all"])
+            probes = (tokens - 1) // 64
+            ratios.append((probed.seconds["all"] / plain.seconds["all"] - 1) * tokens / (64 * probes))
     at_64 = median(ratios)
     return {
         "own_overhead": median(share),
-        "probe_overhead": {"at_64": at_64, "at_500_from_the_same_probes": at_64 * 64 / 500},
-    }
+        "probe_overhead": {
+            "at_64": at_64, "at_500_from_the_same_probes": at_64 * 64 / 500, "turns_at_64": sorted(ratios),
+        },
+    }  # fmt: skip
 
 
 def sampling(top_k: int | None = 20, rows: int = 64, vocabulary: int = 151_936) -> dict[str, float]:

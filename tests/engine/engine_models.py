@@ -117,3 +117,8 @@ def make_live(name: str, **kwargs: Any) -> Live:
     tokenizer = make_tokenizer()
     model = enable(make_model(name, **kwargs), tokenizer=tokenizer)
     return Live(model, tokenizer, kwargs.get("device", "cpu"))
+
+
+def said(output: Any) -> list[list[tuple[Any, ...]]]:
+    """Tokens and probes; states are multiplied in batches, so that log-probabilities may differ in their last bits."""
+    return [[(r.branch, r.token_ids, r.probe_answers, r.probe_tokens) for r in rows] for rows in output.branches]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import QUESTIONS, Live, make_live
+from engine_models import QUESTIONS, Live, make_live, said
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tts_generate.engine import shared
 from tts_generate.engine.attention import Span, attend_span
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.noise import branch_key, gumbel
-from tts_generate.engine.plan import bucketed
+from tts_generate.engine.plan import Pass, bucketed
 
 
 def prompt_ids(live: Live, question: str) -> list[int]:
@@ -146,7 +147,7 @@ def test_ledger_equals_tokens_fed_to_the_model(
     real = Decoder.run
 
     def spy(self: Decoder, tokens: Any, plan: Any) -> Any:
-        filler.append(len(tokens) - plan.last[-1] - 1)
+        filler.append(len(tokens) - plan.last.max() - 1)
         return real(self, tokens, plan)
 
     monkeypatch.setattr(Decoder, "run", spy)
@@ -184,6 +185,33 @@ def test_spans_give_what_stock_attention_gives(live: Live, monkeypatch: pytest.M
     for ours, theirs in zip(packed.branches, plain.branches, strict=True):
         assert [b.token_ids for b in ours] == [b.token_ids for b in theirs]
         assert [b.probe_answers for b in ours] == [b.probe_answers for b in theirs]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_rows": 5, "sync_every": 3}], ids=str)
+@pytest.mark.parametrize("least", [1, 128])
+def test_probes_that_read_with_their_branch_change_no_token(
+    live: Live, options: dict[str, Any], least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a row is read once for both; on these models the other last bits flip no token."""
+    chosen = {"controller": "cmc", "beta": 1.0, **options}
+    apart = live.run(*QUESTIONS, **chosen)
+    together_read: set[int] = set()
+    run = Decoder.run
+
+    def look(decoder: Decoder, tokens: torch.Tensor, plan: Pass) -> torch.Tensor:
+        for span in plan.spans:
+            probing = plan.probing[span.tokens].reshape(span.rows, span.queries)
+            together_read.update([span.queries] if (probing.any(1) & ~probing.all(1)).any() else [])
+        return run(decoder, tokens, plan)
+
+    monkeypatch.setattr(shared, "LEAST", least)
+    monkeypatch.setattr(Decoder, "in_row", True)
+    monkeypatch.setattr(Decoder, "run", look)
+    together = live.run(*QUESTIONS, **chosen)
+    assert said(together) == said(apart)
+    assert together.cost == apart.cost
+    assert 2 in together_read, "a branch's token and one of its probe's answer"
+    assert max(together_read) > 2, "a branch's token and its probe's suffix"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_models import _SIZES, QUESTIONS, Live, make_tokenizer
+from engine_models import _SIZES, QUESTIONS, Live, make_tokenizer, said
 from test_live_replay import CONTROLLERS, assert_same, knobs, written_down
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LogitsProcessor, LogitsProcessorList
 
@@ -124,11 +124,6 @@ def test_any_schedule_gives_the_same_tokens(hybrid: Live, options: dict[str, Any
     assert said(other) == said(usual)
     assert other.cost == usual.cost
     assert said(usual) == [said(hybrid.run(question, **chosen))[0] for question in QUESTIONS]
-
-
-def said(output: Any) -> list[list[tuple[Any, ...]]]:
-    """Tokens and probes; states are multiplied in batches, so that log-probabilities may differ in their last bits."""
-    return [[(r.branch, r.token_ids, r.probe_answers, r.probe_tokens) for r in rows] for rows in output.branches]
 
 
 def test_a_probe_leaves_no_trace_in_the_state(hybrid: Live) -> None:

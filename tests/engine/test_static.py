@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_models import QUESTIONS, Live, make_live
-from test_hybrids import make_hybrid, said
+from engine_models import QUESTIONS, Live, make_live, said
+from test_hybrids import make_hybrid
 from test_live_replay import CONTROLLERS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 

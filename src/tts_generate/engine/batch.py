@@ -224,8 +224,8 @@ class Batch:
         slots = np.flatnonzero(rows.feeding)
         probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
         tokens = rows.ids[slots, rows.counts(slots)]
-        decoder = self.decoder
-        found = feed(slots, tokens, rows.length[slots], probes, self._gap, decoder.block, decoder.sharing)
+        how = self.decoder.block, self.decoder.sharing, self.decoder.in_row
+        found = feed(slots, tokens, rows.length[slots], probes, self._gap, *how)
         if rows.offset.any():
             found.plan.offset = rows.offset[found.plan.slots]
             found.plan.shared = self._shared(found.plan.slots)

@@ -81,6 +81,11 @@ class Decoder:
                 f"cache_implementation='static' cannot be had: {type(self.model).__name__} {why}; leave it out."
             )
 
+    @property
+    def in_row(self) -> bool:
+        """Whether a branch and its probe may read their row together: on CPU, one more query changes last bits."""
+        return self.packed and self.device.type != "cpu"
+
     def shares(self, prompt_tokens: int) -> bool:
         """Whether a prompt of this length stands once for all its branches, and not in each one's row."""
         return prompt_tokens >= shared.LEAST and self.packed and self.static is None and self.window is None
@@ -135,7 +140,7 @@ class Decoder:
 
         What only fills a pass would change a state; instead, a turn with few tokens repeats its first one.
         """
-        count = int(plan.last[-1]) + 1
+        count = int(plan.last.max()) + 1
         turns, logits = plan.turns[:count], []
         for number in range(int(turns.max()) + 1):
             chosen = np.flatnonzero(turns == number)

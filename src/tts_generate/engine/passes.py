@@ -63,7 +63,7 @@ class Passes:
             Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
         """
         count, device = len(plan.slots), self.decoder.device
-        tokens = torch.from_numpy(plan.tokens).to(device)
+        tokens, last = (torch.from_numpy(each).to(device) for each in (plan.tokens, plan.plan.last))
         slots, positions = plan.slots, self.rows.counts(plan.slots) + 1
         found: list[tuple[Tensor, ...]] = []
         done = False
@@ -71,7 +71,7 @@ class Passes:
             for number in range(passes):
                 if number:
                     plan = plan.moved()
-                    tokens = torch.cat([found[-1][0], found[-1][2], tokens.new_zeros(plan.filler)])
+                    tokens = torch.zeros_like(tokens).index_copy_(0, last, torch.cat([found[-1][0], found[-1][2]]))
                 logits = self.decoder.run(tokens, plan.plan)
                 drawn, logprobs = self._draw(logits[:count], slots, positions + number)
                 said = logits[count:].argmax(-1)

@@ -27,10 +27,10 @@ BLOCK = 32
 
 @dataclass(slots=True)
 class Pass:
-    """Tokens to feed in one forward pass: `queries` of each of `slots`, then the same for those of probes."""
+    """Tokens to feed in one forward pass; those that read a row together stand together."""
 
     slots: np.ndarray
-    """(N,) the row of each token; the tokens of one row stand together."""
+    """(N,) the row of each token."""
     columns: np.ndarray
     """(N,) the column each token is written to."""
     hole: np.ndarray
@@ -113,11 +113,6 @@ class Feed:
         ]
         return replace(self, plan=replace(plan, columns=columns, hole=hole, state=state, spans=spans))
 
-    @property
-    def filler(self) -> int:
-        """Tokens that only fill the pass."""
-        return len(self.tokens) - int(self.plan.last[-1]) - 1
-
 
 def feed(
     slots: np.ndarray,
@@ -127,6 +122,7 @@ def feed(
     gap: int,
     block: int,
     sharing: int = 0,
+    in_row: bool = False,
 ) -> Feed:
     """Plan a pass.
 
@@ -138,30 +134,35 @@ def feed(
         gap: columns of the hole between a branch and its probe.
         block: rows that read the same number of columns at most.
         sharing: heads that share a key head; 0 where that does not matter for widths.
+        in_row: read a row once for its branch and its probe, where most branches have one.
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
-    parts: list[tuple[np.ndarray, ...]] = [(slots, tokens, columns, columns + 1, np.full(len(slots), NOW))]
-    spans = _spans(slots, columns, 1, 0, block, sharing)
-    last = [np.arange(len(slots))]
-    first = len(slots)
-    for queries in sorted({len(probe.feeds()) for _, probe in ordered}):
-        group = [(slot, probe) for slot, probe in ordered if len(probe.feeds()) == queries]
-        rows = np.array([slot for slot, _ in group])
-        starts = np.array([probe.column(gap) for _, probe in group])
-        spread = (starts[:, None] + np.arange(queries)).ravel()
-        fed = np.array([probe.feeds() for _, probe in group]).ravel()
-        holes, states = np.array([(probe.base, _state(probe)) for _, probe in group]).repeat(queries, 0).T
-        parts.append((rows.repeat(queries), fed, spread, holes, states))
-        spans += _spans(rows, starts + queries - 1, queries, first, block, sharing)
-        last.append(first + queries * np.arange(1, len(group) + 1) - 1)
-        first += queries * len(group)
-    if first < MIN_TOKENS:
-        parts.append(_filler(parts, MIN_TOKENS - first))
-        spans += [Span(first, 1, MIN_TOKENS - first, int(parts[-1][0][0]), bucketed(int(parts[-1][2].max()) + 1))]
-    all_slots, all_tokens, all_columns, holes, states = (
-        np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)
+    count = len(slots)
+    readings = (
+        {slot: number for number, slot in enumerate(slots.tolist())} if in_row and 2 * len(probes) > count else {}
     )
-    plan = Pass(all_slots, all_columns, holes, gap, states, spans, np.concatenate(last), sharing=sharing)
+    said = [
+        (readings.get(slot, number), slot, token, column, probe.base, _state(probe))
+        for number, (slot, probe) in enumerate(ordered, count)
+        for column, token in enumerate(probe.feeds(), probe.column(gap))
+    ]
+    branches = np.stack([np.arange(count), slots, tokens, columns, columns + 1, np.full(count, NOW)], 1)
+    table = np.concatenate([branches.astype(np.int64), np.array(said, np.int64).reshape(-1, 6)])
+    queries = np.bincount(table[:, 0])[table[:, 0]]
+    order = np.lexsort((table[:, 0], queries))  # tokens of one reading together, and those of as many
+    ends = count - 1 + np.cumsum([len(probe.feeds()) for _, probe in ordered], dtype=np.int64)
+    last = np.argsort(order)[np.concatenate([np.arange(count), ends])]
+    table, queries = table[order], queries[order]
+    spans: list[Span] = []
+    for each in np.unique(queries).tolist():
+        first, group = int(np.searchsorted(queries, each)), table[queries == each]
+        spans += _spans(group[::each, 1], group[each - 1 :: each, 3], each, first, block, sharing)
+    if len(table) < MIN_TOKENS:
+        filler = _filler(table, MIN_TOKENS - len(table))
+        spans += [Span(len(table), 1, len(filler), int(filler[0, 1]), bucketed(int(filler[-1, 3]) + 1))]
+        table = np.concatenate([table, filler])
+    _, all_slots, all_tokens, all_columns, holes, states = np.ascontiguousarray(table.T)
+    plan = Pass(all_slots, all_columns, holes, gap, states, spans, last, sharing=sharing)
     return Feed(plan, all_tokens, slots, ordered)
 
 
@@ -172,11 +173,11 @@ def _state(probe: Probe) -> int:
     return NOW if probe.again is None else BEFORE
 
 
-def _filler(parts: Sequence[tuple[np.ndarray, ...]], count: int) -> tuple[np.ndarray, ...]:
-    """Tokens that nobody reads, behind everything that a row at work holds."""
-    slot = next(int(part[0][0]) for part in parts if len(part[0]))
-    behind = 1 + max(int(part[2].max()) for part in parts if len(part[0])) + np.arange(count)
-    return np.full(count, slot), np.zeros(count, np.int64), behind, behind + 1, np.full(count, NOW)
+def _filler(table: np.ndarray, count: int) -> np.ndarray:
+    """Tokens that nobody reads, behind everything that a row at work holds; as the table of `feed`."""
+    behind = 1 + table[:, 3].max() + np.arange(count)
+    nothing = np.zeros(count, np.int64)
+    return np.stack([nothing, nothing + table[0, 1], nothing, behind, behind + 1, nothing + NOW], 1)
 
 
 def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int, sharing: int) -> list[Span]:

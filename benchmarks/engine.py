@@ -222,7 +222,7 @@ class Decoding:
         decoder._forward = self.timed("forward", decoder._forward)  # type: ignore[method-assign]
         batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
         batch.passes._draw = self.timed("sample", batch.passes._draw)  # type: ignore[method-assign]
-        task = Task("0", list(range(3, 67)), load_controller("self_consistency", max_samples=rows))
+        task = Task("0", [3 + place % 32 for place in range(64)], load_controller("self_consistency", max_samples=rows))
         self.loop = Loop(batch, [task], settings)
         self.turn = self.timed("all", self.loop._guarded)
 
@@ -250,16 +250,15 @@ def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
     Both are decoded at once, a turn of the loop each, so that a machine's slower seconds fall on both alike.
     """
     share, ratios = [], []
-    for repeat in range(repeats + 1):
+    for _ in range(repeats):
         plain, probed = (Decoding(model, 64, tokens, 64, probe) for probe in (False, True))
         while not (plain.done and probed.done):
             for each in (plain, probed):
                 if not each.done:
                     each.turn()
-        if repeat:  # the first one in a process is slower
-            share.append(1 - (plain.seconds["forward"] + plain.seconds["sample"]) / plain.seconds["all"])
-            probes = (tokens - 1) // 64
-            ratios.append((probed.seconds["all"] / plain.seconds["all"] - 1) * tokens / (64 * probes))
+        share.append(1 - (plain.seconds["forward"] + plain.seconds["sample"]) / plain.seconds["all"])
+        probes = (tokens - 1) // 64
+        ratios.append((probed.seconds["all"] / plain.seconds["all"] - 1) * tokens / (64 * probes))
     at_64 = median(ratios)
     return {
         "own_overhead": median(share),
@@ -385,9 +384,11 @@ def measure(quick: bool) -> dict[str, Any]:
     eight = speed(model, ids, tokenizer, 64, 320, 2 * repeats - 1)
     one = speed(model, ids[:1], tokenizer, 64, 320, 2 * repeats - 1)
     saving = cmc_saving(8, repeats)
-    parts = overheads(random_model(None), 130 if quick else 193, repeats)
+    parts = overheads(random_model(None), 66 if quick else 193, repeats)
+    of_tiny = overheads(model, 193, 2 * repeats - 1)["probe_overhead"]
     result: dict[str, Any] = {
         "sc_speedup_8_prompts": eight["speedup"], "sc_speedup_1_prompt": one["speedup"], **parts,
+        "probe_overhead_tiny": of_tiny,
         "time_saving_over_token_saving": saving["as_it_is"]["time_saving_over_token_saving"],
         "time_saving_over_token_saving_ahead": saving["ahead"]["time_saving_over_token_saving"],
         "time_saving_over_generate": over_generate(saving, eight),

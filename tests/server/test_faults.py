@@ -127,7 +127,9 @@ def test_a_question_asked_of_nobody_raises(token_server: TokenServer, tokenizer:
 
 
 class _Picky(BaseHTTPRequestHandler):
-    """Fails for one prompt, always, ends another answer too early, and answers all others."""
+    """Fails for one prompt, always, ends another answer too early, garbles one once, and answers all others."""
+
+    garbled = 0
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -139,6 +141,9 @@ class _Picky(BaseHTTPRequestHandler):
         self.send_response(500 if bad else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
+        if b"garbled" in body and not _Picky.garbled:
+            _Picky.garbled += 1
+            self.send_header("content-encoding", "gzip")
         self.end_headers()
         self.wfile.write(text)
 
@@ -163,6 +168,19 @@ def test_an_answer_without_its_end_is_none() -> None:
 
     with _picky() as url, pytest.raises(ServerError, match="cut off after 1 characters"):
         asyncio.run(ask(url))
+
+
+def test_an_answer_that_cannot_be_unpacked_is_asked_for_again() -> None:
+    async def ask(url: str) -> Pool:
+        async with httpx2.AsyncClient() as client:
+            pool = Pool(client, [url], Policy(max_retries=1, first_rest=0.001))
+            await pool.complete({"prompt": "garbled"})
+            return pool
+
+    _Picky.garbled = 0
+    with _picky() as url:
+        usage = asyncio.run(ask(url)).usage
+    assert (usage.requests, usage.retries) == (2, 1)
 
 
 def test_a_dead_server_is_not_asked_for_ever() -> None:

@@ -270,6 +270,10 @@ def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -
     model.generate(QUESTIONS[0], **options)
     room = 512 - len(model.tokenizer(QUESTIONS[0])["input_ids"]) - 4 - 2
     assert sampled(token_server)[-1]["max_tokens"] == room
+    with pytest.raises(InputError, match=r"leave 4\d\d tokens .* one step of interval_tokens=500; pass a smaller"):
+        model.generate(QUESTIONS[0], **{**options, "interval_tokens": 500})
+    with pytest.raises(InputError, match=r"leave 0 tokens .* or shorter prompts"):
+        model.generate(QUESTIONS[0] * 100, **options)
 
 
 def test_a_request_that_the_server_refuses_is_not_sent_again(token_server: TokenServer) -> None:

@@ -95,6 +95,12 @@ def fitting(settings: Settings, session: Session, asked: Sequence[Asked], probe_
     if settings.max_new_tokens == _NO_LIMIT:
         if room is None:
             raise InputError("pass max_new_tokens: the server does not say how long its context is.")
+        if room < settings.interval_tokens:
+            raise InputError(
+                f"a prompt of {longest} tokens and {probe_tokens} for a probe leave {max(0, room)} tokens of the "
+                f"server's context of {session.context}, less than one step of interval_tokens="
+                f"{settings.interval_tokens}; pass a smaller interval_tokens, or shorter prompts."
+            )
         return replace(settings, max_new_tokens=room)
     if room is not None and settings.max_new_tokens > room:
         raise InputError(

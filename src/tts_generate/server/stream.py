@@ -121,7 +121,7 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
                     data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
                     if data and data != "[DONE]":
                         parts.add(json.loads(data))
-    except httpx2.TransportError as error:
+    except httpx2.RequestError as error:
         raise PassingError(f"{type(error).__name__}{f': {error}' if str(error) else ''}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise PassingError(f"the response is not what a completions endpoint sends: {error}") from error
@@ -137,7 +137,7 @@ async def list_models(client: httpx2.AsyncClient, url: str) -> list[dict[str, An
     try:
         response = await client.get(f"{url}/models")
         found = response.json().get("data", []) if response.status_code == httpx2.codes.OK else []
-    except httpx2.TransportError as error:
+    except httpx2.RequestError as error:
         raise PassingError(f"{type(error).__name__}{f': {error}' if str(error) else ''}") from error
     except (ValueError, AttributeError):
         return []

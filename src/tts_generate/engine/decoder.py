@@ -204,9 +204,9 @@ class Decoder:
         return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
 
     def _additive(self, visible: Tensor) -> Tensor:
-        dtype = self.model.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None, None]
+        dtype, device = self.model.dtype, visible.device
+        read, not_read = (torch.full((), value, dtype=dtype, device=device) for value in (0.0, torch.finfo(dtype).min))
+        return torch.where(visible, read, not_read)[:, None, None]
 
     def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor, keep: int | Tensor) -> Tensor:
         output = self.model(

@@ -115,7 +115,7 @@ class Passes:
         rows = self.rows
         rows.widen(int(counts.max(initial=0)) + 1)
         rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
-        ended = np.isin(tokens, self._eos) | np.isnan(logprobs)
+        ended = (tokens[:, None] == self._eos).any(1) | np.isnan(logprobs)
         if self.criteria:
             for row in np.flatnonzero(~ended):
                 met = bool(self.criteria(self._ids(slots[row], counts[row] + 1), None)[0])

@@ -138,32 +138,53 @@ def feed(
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
     count = len(slots)
-    readings = (
-        {slot: number for number, slot in enumerate(slots.tolist())} if in_row and 2 * len(probes) > count else {}
-    )
-    said = [
-        (readings.get(slot, number), slot, token, column, probe.base, _state(probe))
-        for number, (slot, probe) in enumerate(ordered, count)
-        for column, token in enumerate(probe.feeds(), probe.column(gap))
-    ]
-    branches = np.stack([np.arange(count), slots, tokens, columns, columns + 1, np.full(count, NOW)], 1)
-    table = np.concatenate([branches.astype(np.int64), np.array(said, np.int64).reshape(-1, 6)])
-    queries = np.bincount(table[:, 0])[table[:, 0]]
-    order = np.lexsort((table[:, 0], queries))  # tokens of one reading together, and those of as many
-    ends = count - 1 + np.cumsum([len(probe.feeds()) for _, probe in ordered], dtype=np.int64)
-    last = np.argsort(order)[np.concatenate([np.arange(count), ends])]
-    table, queries = table[order], queries[order]
+    table = np.stack([slots, tokens, columns, columns + 1, np.full(count, NOW)]).astype(np.int64)
+    queries, starts, last = [1], [0, count], np.arange(count)
+    if ordered:
+        table, queries, starts, last = _with_probes(table, ordered, gap, in_row and 2 * len(ordered) > count)
     spans: list[Span] = []
-    for each in np.unique(queries).tolist():
-        first, group = int(np.searchsorted(queries, each)), table[queries == each]
-        spans += _spans(group[::each, 1], group[each - 1 :: each, 3], each, first, block, sharing)
-    if len(table) < MIN_TOKENS:
-        filler = _filler(table, MIN_TOKENS - len(table))
-        spans += [Span(len(table), 1, len(filler), int(filler[0, 1]), bucketed(int(filler[-1, 3]) + 1))]
-        table = np.concatenate([table, filler])
-    _, all_slots, all_tokens, all_columns, holes, states = np.ascontiguousarray(table.T)
+    for each, (start, stop) in zip(queries, pairwise(starts), strict=True):
+        rows, ends = table[0, start:stop:each], table[2, start + each - 1 : stop : each]
+        spans += _spans(rows, ends, each, start, block, sharing)
+    if starts[-1] < MIN_TOKENS:
+        filler = _filler(table, MIN_TOKENS - starts[-1])
+        spans += [Span(starts[-1], 1, filler.shape[1], int(filler[0, 0]), bucketed(int(filler[2, -1]) + 1))]
+        table = np.concatenate([table, filler], 1)
+    all_slots, all_tokens, all_columns, holes, states = table
     plan = Pass(all_slots, all_columns, holes, gap, states, spans, last, sharing=sharing)
     return Feed(plan, all_tokens, slots, ordered)
+
+
+def _with_probes(
+    table: np.ndarray, probes: Sequence[tuple[int, Probe]], gap: int, in_row: bool
+) -> tuple[np.ndarray, list[int], list[int], np.ndarray]:
+    """Tokens of branches and of probes; those that read a row together stand together, after those that do with fewer.
+
+    Args:
+        table: (5, B) row, token, column, hole and state of each branch's token.
+        probes: rows with a probe under way.
+        gap: columns of a hole.
+        in_row: read a row once for its branch and its probe.
+
+    Returns:
+        The table (5, N); how many read a row together, in ascending order; where those begin, and N; and where the
+        last token of each branch and of each probe stands.
+    """
+    count = table.shape[1]
+    reading = {slot: number for number, slot in enumerate(table[0].tolist())} if in_row else {}
+    said = [
+        (reading.get(slot, number), slot, token, column, probe.base, _state(probe))
+        for number, (slot, probe) in enumerate(probes, count)
+        for column, token in enumerate(probe.feeds(), probe.column(gap))
+    ]
+    together, *fields = np.array(said).T
+    together = np.concatenate([np.arange(count), together])
+    queries = np.bincount(together)[together]
+    order = np.lexsort((together, queries))
+    kinds, starts = np.unique(queries[order], return_index=True)
+    ends = count - 1 + np.cumsum([len(probe.feeds()) for _, probe in probes])
+    last = np.argsort(order)[np.concatenate([np.arange(count), ends])]
+    return np.concatenate([table, fields], 1)[:, order], kinds.tolist(), [*starts.tolist(), len(order)], last
 
 
 def _state(probe: Probe) -> int:
@@ -174,10 +195,10 @@ def _state(probe: Probe) -> int:
 
 
 def _filler(table: np.ndarray, count: int) -> np.ndarray:
-    """Tokens that nobody reads, behind everything that a row at work holds; as the table of `feed`."""
-    behind = 1 + table[:, 3].max() + np.arange(count)
+    """Tokens that nobody reads, behind everything that a row at work holds; a table as in `_with_probes`."""
+    behind = 1 + table[2].max() + np.arange(count)
     nothing = np.zeros(count, np.int64)
-    return np.stack([nothing, nothing + table[0, 1], nothing, behind, behind + 1, nothing + NOW], 1)
+    return np.stack([nothing + table[0, 0], nothing, behind, behind + 1, nothing + NOW])
 
 
 def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int, sharing: int) -> list[Span]:

@@ -173,12 +173,11 @@ class Rows:
         targets = np.concatenate([targets, vacated[: len(waiting)]])
         return self._carry(sources, targets)
 
-    @staticmethod
-    def _dense(live: np.ndarray) -> np.ndarray:
+    def _dense(self, live: np.ndarray) -> np.ndarray:
         """The rows at work with as few of them as possible elsewhere than they are: the last ones in the gaps."""
         count = len(live)
         order = np.arange(count)
-        order[np.setdiff1d(order, live)] = live[live >= count]
+        order[~self.working[:count]] = live[live >= count]
         return order
 
     @staticmethod

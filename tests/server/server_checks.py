@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from local_servers import OPTIONS
@@ -30,18 +31,19 @@ def assert_replays(output: ServerOutput, controller: Any, **knobs: Any) -> None:
 
 
 class Alarm(BranchProcessor):
-    """Expires some seconds after the call began; one for all questions."""
+    """Expires once something has happened; one for all questions."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began = seconds, 0.0
+    def __init__(self, happened: Callable[[], bool]) -> None:
+        self.happened, self.rang = happened, 0.0
         self.questions: list[str] = []
 
     def __call__(self, state: State, do: Decision) -> None: ...
 
     def begin(self, question_id: str) -> BranchProcessor:
-        self.began = time.monotonic()
         self.questions.append(question_id)
         return self
 
     def expired(self) -> bool:
-        return time.monotonic() > self.began + self.seconds
+        if not self.rang and self.happened():
+            self.rang = time.monotonic()
+        return self.rang > 0

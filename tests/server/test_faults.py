@@ -40,7 +40,7 @@ def patient(urls: Any, timeout: float = 60.0, retries: int = 5, **options: Any) 
 @pytest.mark.parametrize("harm", ["429", "500", "503", "reset", "cut", "stall", "garbage"])
 def test_transformers_serve_behind_a_proxy_that_does_harm(served: str, tokenizer: Any, harm: str) -> None:
     with Proxy(served, lambda n: harm if n in (3, 4, 7) else "") as proxy:
-        model = patient(proxy.url, timeout=1.5 if harm == "stall" else 60.0, tokenizer=tokenizer)
+        model = patient(proxy.url, timeout=6.0 if harm == "stall" else 60.0, tokenizer=tokenizer)
         # The dialect takes two requests to find; 3 and 4 are of branches that run side by side.
         output = model.generate(QUESTIONS[1], controller=FOUR, seed=1, **OPTIONS)
         assert_replays(output, FOUR)

@@ -145,12 +145,11 @@ def test_chats_go_through_the_template(model: ServerModel, token_server: TokenSe
 
 def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:
     with TokenServer(batch=8, pause=0.005) as server:
-        alarm = Alarm(2.0)
+        alarm = Alarm(lambda: server.decoded > 3000)  # the first branches have ended, and most have not begun
         model = ServerModel(server.url, tokenizer=tokenizer, max_in_flight=8)
         options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 64}}
-        start = time.monotonic()
         output = model.generate([*QUESTIONS, *QUESTIONS], seed=1, branch_processors=[alarm], **options)
-        assert time.monotonic() - start < 6
+        assert time.monotonic() - alarm.rang < 6
         assert alarm.questions == ["0", "1", "2", "3"]
         assert output.finish_reason == ["deadline"] * 4
         assert output.usage.cancelled > 0
@@ -158,11 +157,12 @@ def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(to
         assert output.cost[0].generated_tokens == sum(branch.tokens for branch in ended) > 0
         assert output.votes[0] == Counter(b.final_answer for b in ended if b.final_answer is not None)
         assert output.answers[0] == next(iter(output.votes[0]), None)
-        time.sleep(0.5)
+        still = [server.decoded, -1]
+        while still[-1] != still[-2]:  # the server was told to stop, and does before it has decoded the rest
+            time.sleep(0.5)
+            still.append(server.decoded)
         assert server.dropped > 0
-        decoded = server.decoded
-        time.sleep(0.3)
-        assert server.decoded == decoded  # the server was told to stop
+        assert still[-1] < 6000
 
 
 class Faulty(Controller):

@@ -147,7 +147,7 @@ def test_ledger_equals_tokens_fed_to_the_model(
     real = Decoder.run
 
     def spy(self: Decoder, tokens: Any, plan: Any) -> Any:
-        filler.append(len(tokens) - plan.last.max() - 1)
+        filler.append(len(tokens) - plan.wanted)
         return real(self, tokens, plan)
 
     monkeypatch.setattr(Decoder, "run", spy)

@@ -140,7 +140,7 @@ class Decoder:
 
         What only fills a pass would change a state; instead, a turn with few tokens repeats its first one.
         """
-        count = int(plan.last.max()) + 1
+        count = plan.wanted
         turns, logits = plan.turns[:count], []
         for number in range(int(turns.max()) + 1):
             chosen = np.flatnonzero(turns == number)

@@ -57,6 +57,11 @@ class Pass:
         return Pass(self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last)
 
     @property
+    def wanted(self) -> int:
+        """Tokens that somebody asked for; those behind them only fill the pass."""
+        return int(self.last.max()) + 1
+
+    @property
     def turns(self) -> np.ndarray:
         """(N,) how many tokens of the same branch, or the same probe, come before each; they stand together."""
         others = (np.diff(self.slots) != 0) | (np.diff(self.probing) != 0)

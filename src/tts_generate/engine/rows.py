@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_generate.engine.branch import Branch, Probe
-from tts_generate.engine.plan import BUCKET
+from tts_generate.engine.plan import bucketed
 from tts_generate.runner import Unit
 
 MOVE = 3
@@ -191,7 +191,7 @@ class Rows:
         starts = np.arange(0, len(order), block)
         longest = np.maximum.reduceat(self.length[order], starts) + 1
         rows = np.diff(np.append(starts, len(order)))
-        return int((-(-longest // BUCKET) * BUCKET * rows).sum())
+        return sum(bucketed(columns) * count for columns, count in zip(longest.tolist(), rows.tolist(), strict=True))
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """Bring every branch, working or waiting, to the first slots; (sources, targets) as for `arrange`."""

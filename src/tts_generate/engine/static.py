@@ -54,7 +54,7 @@ class Grid:
 
 def grid_of(plan: Pass) -> Grid | None:
     """The grid of a pass in which no row feeds more than a token of its branch and one of its probe; None of others."""
-    count = int(plan.last.max()) + 1
+    count = plan.wanted
     slots, probing = plan.slots[:count], plan.probing[:count]
     per_row = np.bincount(slots)
     queries = int(per_row.max())

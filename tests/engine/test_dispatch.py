@@ -14,7 +14,7 @@ from test_live_replay import assert_same, written_down
 from transformers import AutoModelForCausalLM
 
 from tts_generate.engine import enable, record
-from tts_generate.engine.processes import input_device
+from tts_generate.engine.device import input_device
 from tts_generate.replay import replay
 from tts_generate.trajectories import Question, TrajectoryStore
 

@@ -174,6 +174,8 @@ class TestHonoured:
     def test_min_new_tokens_counts_no_padding(self, qwen: Live) -> None:
         output = qwen.run(*QUESTIONS, min_new_tokens=20, controller="self_consistency")
         assert min(b.tokens for q in output.branches for b in q) >= 20
+        alone = qwen.run(QUESTIONS[0], min_new_tokens=20, controller="self_consistency")
+        assert read(alone.branches[0]) == read(output.branches[0])  # though it is the shortest of the prompts
 
     def test_repetition_penalty_changes_a_branch_as_a_plain_pass_would(self, qwen: Live) -> None:
         alone = qwen.run(QUESTIONS[0], repetition_penalty=3.0)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from tts_generate.engine.device import on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class SlotLayer(CacheLayerMixin):
         keys, values = prefix.columns
         if not self.is_initialized:
             self.lazy_initialization(keys[None], values[None])
-        where = slots[0] if len(slots) == 1 else torch.tensor(slots, device=self.device)
+        where = slots[0] if len(slots) == 1 else on_device(np.array(slots), self.device)
         self.keys[where, :, : keys.shape[1]] = keys.to(self.device)
         self.values[where, :, : values.shape[1]] = values.to(self.device)
 
@@ -83,7 +86,7 @@ class SlotLayer(CacheLayerMixin):
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of each source slot to its target, all at once."""
-        read, write = torch.tensor(sources, device=self.device), torch.tensor(targets, device=self.device)
+        read, write = (on_device(np.array(slots), self.device) for slots in (sources, targets))
         self.keys[write, :, :length] = self.keys[read, :, :length]
         self.values[write, :, :length] = self.values[read, :, :length]
 

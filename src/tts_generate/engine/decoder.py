@@ -20,8 +20,8 @@ from transformers.cache_utils import Cache
 from tts_generate.engine import shared
 from tts_generate.engine.attention import attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
+from tts_generate.engine.device import input_device, on_device
 from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
-from tts_generate.engine.processes import input_device
 from tts_generate.engine.states import (
     NOW,
     PROBE,
@@ -96,7 +96,7 @@ class Decoder:
 
         Each prompt is run alone, so that its numbers do not depend on the other questions of the call.
         """
-        ids = torch.tensor([list(prompt_ids)], device=self.device)
+        ids = on_device(np.array([prompt_ids], np.int64), self.device)
         cache = Cache(layers=sequence_layers(self.config))
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         logits = self._forward(ids, cache, None, places, 1)
@@ -117,11 +117,11 @@ class Decoder:
             return self._run_in_turns(tokens, plan)
         if self.static is not None and (grid := grid_of(plan)) is not None:
             return self.static.run(tokens, plan, grid)
-        last = torch.from_numpy(plan.last).to(tokens.device)
+        last = on_device(plan.last, tokens.device)
         if not self.packed:
             return self._run_apart(tokens, plan).index_select(0, last)
         mask, positions = self._prepare(plan, tokens.device)
-        readers = [(torch.from_numpy(each.tokens).to(tokens.device), each.prefix) for each in plan.shared]
+        readers = [(on_device(each.tokens, tokens.device), each.prefix) for each in plan.shared]
         with attending(self.model, plan.spans, readers):
             return self._forward(tokens[None], self.cache, mask, positions[None], last)[0]
 
@@ -149,13 +149,13 @@ class Decoder:
             filled = np.concatenate([chosen, np.repeat(chosen[:1], max(0, MIN_TOKENS - len(chosen)))])
             for layer in self.states:
                 layer.load(np.where(number == 0, plan.state, PROBE * plan.probing)[filled], plan.slots[filled])
-            found = self._run_apart(tokens[torch.from_numpy(filled).to(tokens.device)], plan.part(filled))
+            found = self._run_apart(tokens[on_device(filled, tokens.device)], plan.part(filled))
             for layer in self.states:
                 layer.keep(slots[~probing])
                 layer.store(places, slots)
             logits.append(found[: len(chosen)])
         order = np.argsort(np.argsort(turns, kind="stable"), kind="stable")
-        return torch.cat(logits)[torch.from_numpy(order[plan.last]).to(tokens.device)]
+        return torch.cat(logits)[on_device(order[plan.last], tokens.device)]
 
     def _prepare(self, plan: Pass, device: torch.device) -> tuple[Any, Tensor]:
         """Tell the cache where a pass writes; the mask, and the tokens' positions (N,)."""
@@ -163,12 +163,12 @@ class Decoder:
         cache.width = max(span.width for span in plan.spans)
         cache.packed = self.packed
         cache.dense = bool((plan.slots == np.arange(len(plan.slots))).all())
-        cache.slots = torch.from_numpy(plan.slots).to(device)
-        cache.columns = torch.from_numpy(plan.columns).to(device)
-        hole = torch.from_numpy(plan.hole).to(device)
+        cache.slots = on_device(plan.slots, device)
+        cache.columns = on_device(plan.columns, device)
+        hole = on_device(plan.hole, device)
         holed = bool((plan.hole < plan.columns).any())
         mask = self._mask(cache.columns, hole, plan.gap if holed else 0)
-        return mask, torch.from_numpy(plan.positions).to(device)
+        return mask, on_device(plan.positions, device)
 
     def _run_grid(self, inputs: Inputs) -> Tensor:
         """(N, V) float32 logits of a pass of a fixed shape; nothing is looked at on the host."""

@@ -24,9 +24,9 @@ from tts_generate.engine import request
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
+from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
-from tts_generate.engine.processes import input_device
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError

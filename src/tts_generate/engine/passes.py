@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 
 from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.device import on_device
 from tts_generate.engine.plan import Feed
 from tts_generate.engine.rows import Rows
 from tts_generate.engine.sample import Sampler
@@ -63,7 +64,7 @@ class Passes:
             Tokens and log-probabilities (passes, B) of the branches, then of the probes (passes, probes).
         """
         count, device = len(plan.slots), self.decoder.device
-        tokens, last = (torch.from_numpy(each).to(device) for each in (plan.tokens, plan.plan.last))
+        tokens, last = (on_device(each, device) for each in (plan.tokens, plan.plan.last))
         slots, positions = plan.slots, self.rows.counts(plan.slots) + 1
         found: list[tuple[Tensor, ...]] = []
         done = False
@@ -101,14 +102,15 @@ class Passes:
     def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """A token for each row (B,), and its log-probability under the raw logits (B, V)."""
         device = logits.device
-        keys = torch.from_numpy(self.rows.key[slots]).to(device)
-        places = torch.from_numpy(positions).to(device)
-        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row]).to(device))
+        keys = on_device(self.rows.key[slots], device)
+        places = on_device(positions, device)
+        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row], device))
         return drawn, _logprob(logits, drawn)
 
-    def _ids(self, slot: int, count: int) -> Tensor:
+    def _ids(self, slot: int, count: int, device: torch.device) -> Tensor:
         """(1, length) the prompt and the first `count` tokens of a row, as processors and criteria see them."""
-        return torch.tensor([[*self.rows.branches[slot].prompt_ids, *self.rows.ids[slot, :count].tolist()]])
+        prompt = np.array(self.rows.branches[slot].prompt_ids, np.int64)
+        return on_device(np.concatenate([prompt, self.rows.ids[slot, :count]])[None], device)
 
     def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
         """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
@@ -118,7 +120,8 @@ class Passes:
         ended = (tokens[:, None] == self._eos).any(1) | np.isnan(logprobs)
         if self.criteria:
             for row in np.flatnonzero(~ended):
-                met = bool(self.criteria(self._ids(slots[row], counts[row] + 1), None)[0])
+                seen = self._ids(slots[row], counts[row] + 1, self.decoder.device)
+                met = bool(self.criteria(seen, None)[0])
                 rows.criterion[slots[row]] = ended[row] = met
         rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
 

@@ -127,13 +127,6 @@ def own_device(device: str) -> str:
     return str(PartialState().device) if several else device
 
 
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Where a model wants its token ids: with its embedding, also where accelerate has put that away on CPU or disk."""
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    return model.device if device is None else torch.device(device)
-
-
 def line_of(error: BaseException) -> str:
     """An error in one line, for other processes; what is said of a third process is handed on as it is."""
     text = str(error).splitlines()[0] if str(error) else ""

@@ -23,9 +23,10 @@ from transformers import (
 from tts_generate.engine import request
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
+from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import Key, open_store
 from tts_generate.engine.generate import AutoTTS
-from tts_generate.engine.processes import Processes, input_device, together
+from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.logits_process import (
+    MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     PrefixConstrainedLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -195,7 +196,8 @@ def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
 def sampler(processors: LogitsProcessorList) -> Sampler:
     """A sampler for the prepared processors, which were made for padded prompts; a branch's own tokens have none.
 
-    `min_new_tokens` is therefore counted by the engine, and a repetition penalty told to skip padding skips nothing.
+    `min_new_tokens` is therefore counted by the engine, and not also as the `min_length` of a padded prompt that
+    transformers makes of it; and a repetition penalty told to skip padding skips nothing.
 
     Raises:
         UnsupportedError: a processor that cannot be honoured branch by branch.
@@ -211,6 +213,8 @@ def sampler(processors: LogitsProcessorList) -> Sampler:
             kept.append(RepetitionPenaltyLogitsProcessor(processor.penalty))
         else:
             kept.append(processor)
+    if least:
+        kept = LogitsProcessorList([each for each in kept if type(each) is not MinLengthLogitsProcessor])
     return Sampler(kept, least, ends)
 
 

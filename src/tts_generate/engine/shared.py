@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from tts_generate.engine.cache import LayerPrefix, Prefix
@@ -66,12 +67,24 @@ def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scal
     In float32: scores rounded to half precision would be off by more than the kernels of sdpa are.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query.float() * scale, key.float().transpose(-1, -2))
+    scores = _product(query, key.transpose(-1, -2)) * scale
     if mask is not None:
         scores = scores + mask
     top = scores.amax(-1, keepdim=True)
     weights = (scores - top).exp()
-    return Partial(torch.matmul(weights, value.float()), top, weights.sum(-1, keepdim=True))
+    return Partial(_product(weights, value), top, weights.sum(-1, keepdim=True))
+
+
+_WIDENS = Version(torch.__version__) >= Version("2.8")
+"""Whether a product of tensors in half precision can come out in float32."""
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The float32 product of (…, Q, D) and (…, D, W); on CUDA, the cache in half precision is not copied for it."""
+    if left.device.type != "cuda" or right.dtype == torch.float32 or not _WIDENS:
+        return torch.matmul(left.float(), right.float())
+    flat = torch.bmm(left.to(right.dtype).flatten(0, -3), right.flatten(0, -3), out_dtype=torch.float32)
+    return flat.view(*left.shape[:-1], right.shape[-1])
 
 
 def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling: float | None) -> Tensor:

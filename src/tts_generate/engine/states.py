@@ -25,6 +25,7 @@ from transformers.cache_utils import (
 )
 
 from tts_generate.engine.cache import LayerPrefix, SlotCache, SlotLayer
+from tts_generate.engine.device import on_device
 
 NOW, BEFORE, PROBE = range(3)
 """Places of a slot: where its branch is, where it was before its last token, and where its probe is."""
@@ -59,7 +60,8 @@ class StateLayer(LinearAttentionLayer):
         for name, states in prefix.states.items():
             if name not in self.banks:
                 self.banks[name] = states.new_zeros((PLACES, self.cache.rows, *states.shape[1:]))
-            self.banks[name][:, list(slots)] = states[:, None].to(self.banks[name].device)
+            bank = self.banks[name]
+            bank[:, on_device(np.array(slots), bank.device)] = states[:, None].to(bank.device)
 
     def save(self, slot: int, length: int) -> LayerPrefix:
         """The states of a slot, copied to the host's memory."""
@@ -68,13 +70,14 @@ class StateLayer(LinearAttentionLayer):
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the states of each source slot to its target, all at once."""
         for bank in self.banks.values():
-            bank[:, list(targets)] = bank[:, list(sources)]
+            read, write = (on_device(np.array(slots), bank.device) for slots in (sources, targets))
+            bank[:, write] = bank[:, read]
 
     # ---- a pass
 
     def load(self, places: np.ndarray, slots: np.ndarray) -> None:
         """Have the model go on from the states in (N,) places of (N,) slots, one a token."""
-        where = torch.from_numpy(places), torch.from_numpy(slots)
+        where = self._where(places, slots)
         self.has_previous_state.update(dict.fromkeys(range(self.number_of_states), True))
         for (kind, number), bank in self.banks.items():
             getattr(self, kind)[number] = bank[where]
@@ -88,11 +91,17 @@ class StateLayer(LinearAttentionLayer):
 
     def keep(self, slots: np.ndarray) -> None:
         """Have BEFORE be what NOW is, for these slots."""
-        states = {name: bank[NOW, torch.from_numpy(slots)] for name, bank in self.banks.items()}
+        _, chosen = self._where(slots, slots)
+        states = {name: bank[NOW, chosen] for name, bank in self.banks.items()}
         self._write(np.full(len(slots), BEFORE), slots, states)
 
+    def _where(self, places: np.ndarray, slots: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Both as indices on the device of the banks, which are all on the same one."""
+        device = next((bank.device for bank in self.banks.values()), torch.device("cpu"))
+        return on_device(places, device), on_device(slots, device)
+
     def _write(self, places: np.ndarray, slots: np.ndarray, states: dict[StateName, Tensor]) -> None:
-        where = torch.from_numpy(places), torch.from_numpy(slots)
+        where = self._where(places, slots)
         self._before.append((where, {name: bank[where] for name, bank in self.banks.items()}))
         for name, bank in self.banks.items():
             bank[where] = states[name]

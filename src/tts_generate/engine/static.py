@@ -17,7 +17,10 @@ from torch import Tensor
 
 from tts_generate.engine.attention import Span
 from tts_generate.engine.cache import SlotCache
+from tts_generate.engine.device import on_device
+from tts_generate.engine.memory import out_of_memory
 from tts_generate.engine.plan import MIN_TOKENS, Pass
+from tts_generate.errors import UnsupportedError
 
 _ROWS = MIN_TOKENS
 _WIDTH = 128
@@ -40,7 +43,7 @@ class Inputs:
     span: Span
     graph: torch.cuda.CUDAGraph | None = None
     logits: Tensor | None = None
-    """(N, V), where a graph writes them."""
+    """(N, V), where the graph writes them; the next graph that is replayed writes there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class StaticShapes:
         self.cache, self.forward, self.device = cache, forward, device
         self.sizes: dict[tuple[int, int, int], Inputs] = {}
         self._version = cache.version
+        self._captures: Captures | None = None
 
     def run(self, tokens: Tensor, plan: Pass, grid: Grid) -> Tensor:
         """Feed a pass whose tokens stand in this grid; (K, V) float32 logits of `plan.last`."""
@@ -89,15 +93,15 @@ class StaticShapes:
         columns = np.full(rows * queries, self.cache.capacity - 1)  # the last column holds nothing
         hole = columns + 1
         columns[cells], hole[cells] = plan.columns[:count], plan.hole[:count]
-        where = torch.from_numpy(cells).to(self.device)
+        where = on_device(cells, self.device)
         inputs.ids[where] = tokens[:count]
-        inputs.columns.copy_(torch.from_numpy(columns))
-        inputs.hole.copy_(torch.from_numpy(hole))
-        return self._replayed(inputs).index_select(0, where[torch.from_numpy(plan.last).to(self.device)])
+        inputs.columns.copy_(on_device(columns, self.device))
+        inputs.hole.copy_(on_device(hole, self.device))
+        return self._replayed(inputs).index_select(0, where[on_device(plan.last, self.device)])
 
     def _inputs(self, rows: int, queries: int, width: int, gap: int) -> Inputs:
         if self._version != self.cache.version:  # the cache has moved, and with it all that was captured
-            self.sizes, self._version = {}, self.cache.version
+            self.sizes, self._version, self._captures = {}, self.cache.version, None
         size = rows, queries, width
         if size not in self.sizes:
             count = rows * queries
@@ -111,24 +115,59 @@ class StaticShapes:
         if self.device.type != "cuda":
             return self.forward(inputs)
         if inputs.graph is None:
-            self._capture(inputs)
-        assert inputs.graph is not None
+            if self._captures is None:
+                self._captures = Captures(self.device)
+            inputs.graph, inputs.logits = self._captures.capture(lambda: self.forward(inputs))
         assert inputs.logits is not None
         inputs.graph.replay()
         return inputs.logits
 
-    def _capture(self, inputs: Inputs) -> None:
-        """Run a size twice, so that all that is made lazily is there, and once more to capture it."""
-        current, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                self.forward(inputs)
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            inputs.logits = self.forward(inputs)
-        inputs.graph = graph
+
+class Captures:
+    """Captures graphs that run one at a time, and so can work in the same memory.
+
+    Each would otherwise keep what its pass needs on the way, and its logits: with a vocabulary of 150,000, tens of
+    megabytes a size.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._found = torch.empty(0, device=device)
+
+    def capture(self, run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Run a pass twice, so that all that is made lazily is there, and once more to capture it.
+
+        Returns:
+            The graph, and where it writes what `run` returns: until the next one is replayed.
+
+        Raises:
+            UnsupportedError: the host looks at what the pass computes.
+        """
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                run()
+                found = run()
+            current.wait_stream(self._stream)
+            if found.numel() > self._found.numel():
+                self._found = found.new_empty(found.numel())
+            target = self._found[: found.numel()].view_as(found)
+            del found
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                    target.copy_(run())
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                raise UnsupportedError(
+                    f"cache_implementation='static' cannot be had: the model's pass cannot be captured as a CUDA graph "
+                    f"({str(error).splitlines()[0]}); leave it out."
+                ) from error
+        return graph, target
 
 
 def _size(count: int, least: int) -> int:

@@ -1,0 +1,225 @@
+"""A CUDA device without one: tensors that say "cuda:0" and are held on the CPU, under CUDA's rules.
+
+Every operation goes through a dispatch mode that refuses what a GPU would refuse (operands of two devices, whatever
+makes the host wait while a graph is being captured) and counts what would make the host wait for the device. A graph
+remembers the operations of its capture and runs them again over the same addresses, as a CUDA graph does.
+
+What it cannot show: kernels of a GPU and their rounding, speed, memory, and races between streams.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+CUDA = torch.device("cuda:0")
+_aten = torch.ops.aten
+_COPIES = {_aten._to_copy.default, _aten.copy_.default}
+_LOOKS = {_aten._local_scalar_dense.default, _aten.nonzero.default, _aten.masked_select.default}
+_INDEXED = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default}
+
+
+class OnDevice(Tensor):
+    """A tensor "on" the device; `held` has its values."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> OnDevice:
+        """Wrap a CPU tensor; sizes and strides are its own."""
+        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=CUDA
+        )
+        made.held = held
+        return made  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Outside the mode there is no device."""
+        raise AssertionError(f"{func} outside of a PretendCuda")
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnDevice({self.held})"
+
+    def tolist(self) -> Any:
+        """Values, waited for."""
+        return self.cpu().tolist()
+
+    def data_ptr(self) -> int:
+        """The address on the "device"."""
+        return self.held.data_ptr()
+
+
+class Graph:
+    """Stands in for `torch.cuda.CUDAGraph`."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[Any, Any, Any, Any]] = []
+
+    def replay(self) -> None:
+        """Run what was captured again, over the same addresses."""
+        for func, args, kwargs, found in self.recorded:
+            again = _run(func, args, kwargs)
+            taken = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if _is(tensor)}
+            for old, new in zip(tree_leaves(found), tree_leaves(again), strict=True):
+                if _is(old) and old.untyped_storage().data_ptr() not in taken:  # else it was written, or is a view
+                    old.copy_(new)
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _held(value: Any) -> Any:
+    return value.held if isinstance(value, OnDevice) else value
+
+
+class PretendCuda(TorchDispatchMode):
+    """Runs operations, on whichever device their tensors say they are.
+
+    Attributes:
+        waits: of each operation, how often it made the host wait for the device.
+        capturing: the graph that is being captured.
+        graphs: how many have been captured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+        self.capturing: Graph | None = None
+        self.graphs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        tensors = [value for value in tree_leaves((args, kwargs)) if _is(value)]
+        here = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
+        device = kwargs.get("device")
+        target = torch.device(device).type if device is not None else None
+        on_device = target == "cuda" if target is not None else bool(here)
+        self._check(
+            func, args, kwargs, here, [t for t in tensors if t.dim() and not isinstance(t, OnDevice)], on_device
+        )
+        if target is not None:
+            kwargs["device"] = torch.device("cpu")
+        if func is _aten._pin_memory.default or not (here or on_device):
+            return func(*args, **kwargs)
+        arguments, options = tree_map(_held, args), tree_map(_held, kwargs)
+        found = _run(func, arguments, options)
+        if self.capturing is not None:
+            self.capturing.recorded.append((func, arguments, options, found))
+        if func in {_aten.copy_.default, _aten.index_put_.default}:
+            return args[0]
+        by_held = {id(tensor.held): tensor for tensor in here}
+        return tree_map(lambda x: by_held.get(id(x), OnDevice(x)) if _is(x) and on_device else x, found)
+
+    def _check(
+        self, func: Any, args: Any, kwargs: Any, here: list[OnDevice], elsewhere: list[Tensor], on_device: bool
+    ) -> None:
+        if func in _COPIES:
+            sources = args[1:2] if func is _aten.copy_.default else args[:1]
+            crosses = bool(here) != on_device or isinstance(args[0], OnDevice) != isinstance(sources[0], OnDevice)
+            to_host = crosses and isinstance(sources[0], OnDevice)
+            asynchronous = kwargs.get("non_blocking") or (func is _aten.copy_.default and args[2:3] == (True,))
+            if crosses:
+                self._not_captured(func)
+                if to_host or not asynchronous:
+                    self._wait(func)
+            return
+        if here and elsewhere:
+            indices = (
+                func in _INDEXED and isinstance(args[0], OnDevice) and all(not t.is_floating_point() for t in elsewhere)
+            )
+            assert indices, f"{func}: operands on cuda:0 and on the CPU"
+            self._wait(func)
+        if here and (func in _LOOKS or (func in _INDEXED and any(t.dtype == torch.bool for t in _indices(args)))):
+            self._wait(func)
+
+    def _wait(self, func: Any) -> None:
+        self._not_captured(func)
+        self.waits[str(func)] += 1
+
+    def _not_captured(self, func: Any) -> None:
+        if self.capturing is not None:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({func})")
+
+
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operation on CPU tensors; some are known to CUDA only."""
+    if func is _aten.bmm.dtype:
+        return torch.bmm(args[0].float(), args[1].float())
+    if func is _aten.histc.default:  # of whole numbers too
+        return func(args[0].double(), *args[1:], **kwargs).to(args[0].dtype)
+    return func(*args, **kwargs)
+
+
+def _indices(args: Any) -> list[Tensor]:
+    return [index for index in args[1] if index is not None]
+
+
+_CUDA, _META = 1, 14
+"""Numbers of device types in torch's C++."""
+
+
+def _guards() -> Any:
+    """torch's table of device guards; builds without CUDA have none for it, and refuse its tensors for that."""
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    return (ctypes.c_void_p * (_META + 1)).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+
+
+class _Nothing:
+    """Stands in for streams and for the choice of a device."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def wait_stream(self, other: Any) -> None: ...
+
+
+@contextmanager
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendCuda]:
+    """A block in which there is a CUDA device "cuda:0"."""
+    mode = PretendCuda()
+
+    @contextmanager
+    def graph(captured: Graph, **_: Any) -> Iterator[None]:
+        mode.capturing, mode.graphs = captured, mode.graphs + 1
+        try:
+            yield
+        finally:
+            mode.capturing = None
+
+    instead = {
+        "_lazy_init": lambda: None, "mem_get_info": lambda *_: (1 << 30, 1 << 30), "memory_reserved": lambda *_: 0,
+        "memory_allocated": lambda *_: 0, "empty_cache": lambda: None, "current_stream": _Nothing, "Stream": _Nothing,
+        "stream": _Nothing, "device": _Nothing, "get_device_capability": lambda *_: (7, 0),
+        "graph": graph, "CUDAGraph": Graph, "graph_pool_handle": object,
+    }  # fmt: skip
+    lifted = torch._C._only_lift_cpu_tensors()
+    guards = _guards()
+    before = guards[_CUDA]
+    guards[_CUDA] = guards[_META]  # the guard that does nothing, which torch itself puts there in builds with CUDA
+    torch._C._set_only_lift_cpu_tensors(True)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with monkeypatch.context() as patch:
+            for name, value in instead.items():
+                patch.setattr(torch.cuda, name, value)
+            with mode:
+                yield mode
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lifted)
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+        guards[_CUDA] = before

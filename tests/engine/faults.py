@@ -213,7 +213,7 @@ def _forward(live: Live, at: int | None, harm: Callable[[Any, int], Any]) -> Ite
         if isinstance(chosen, torch.Tensor):  # a pass, not a prefill
             count += 1
             if at is None or count == at:
-                harm(output, len(chosen))
+                harm(output, len(chosen.unique()))  # what fills a pass is the last one again
         return output
 
     handle = live.model.register_forward_hook(hook, with_kwargs=True)

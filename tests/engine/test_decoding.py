@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tts_generate.engine import shared
-from tts_generate.engine.attention import Span, attend_span
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.noise import branch_key, gumbel
-from tts_generate.engine.plan import Pass, bucketed
+from tts_generate.engine.plan import Pass
 
 
 def prompt_ids(live: Live, question: str) -> list[int]:
@@ -94,22 +93,6 @@ def test_same_branches_whatever_the_neighbours(
         assert output.cost[number] == expected.cost[0]
         assert output.trace[number].events == expected.trace[0].events
         assert [b.token_ids for b in output.branches[number]] == [b.token_ids for b in expected.branches[0]]
-
-
-@pytest.mark.parametrize("queries", [1, 2, 4, 8, 24])
-@pytest.mark.parametrize("head_dim", [24, 64])
-def test_no_width_that_is_read_changes_a_bit(queries: int, head_dim: int) -> None:
-    """Columns that a row does not see leave its attention as it is, however many its neighbours make it read."""
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(2, queries, head_dim, generator=generator)
-    keys, values = torch.randn(2, 2, 2, 1536, head_dim, generator=generator)
-    for columns in (5, 130, 190, 300, 700):
-        found = []
-        for width in sorted({bucketed(wider, queries) for wider in range(columns, 1280)}):
-            mask = torch.zeros(2, 1, 1, width).masked_fill(torch.arange(width) >= columns, torch.finfo().min)
-            heads = query.repeat(1, 2, 1)
-            found.append(attend_span(Span(0, 2, 1, 0, width), heads, keys, values, mask, None))
-        assert all(each.equal(found[0]) for each in found)
 
 
 _REFERENCES: dict[tuple[str, str], Any] = {}

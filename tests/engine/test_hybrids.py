@@ -144,7 +144,9 @@ def test_a_probe_with_nothing_to_force_reads_the_last_token_again(hybrid: Live, 
 
     def fed(token: int | None, column: int, probe: Probe | None = None) -> torch.Tensor:
         slots = slot if token is not None else slot[:0]
-        plan = feed(slots, np.array([token] * len(slots)), np.array([column] * len(slots)), _with(probe), gap, 32)
+        plan = feed(
+            slots, np.array([token] * len(slots)), np.array([column] * len(slots)), _with(probe), gap, decoder.shapes
+        )
         found = decoder.run(torch.from_numpy(plan.tokens), plan.plan)
         decoder.settle(True)
         return found

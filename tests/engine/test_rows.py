@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_generate.engine.branch import Branch
-from tts_generate.engine.plan import BUCKET, bucketed, feed
+from tts_generate.engine.plan import feed
 from tts_generate.engine.rows import MOVE, Rows
+from tts_generate.engine.shapes import BUCKET, Shapes, bucketed
 
 EMPTY, WAITING, WORKING = range(3)
 
@@ -85,7 +86,7 @@ def test_rows_are_sorted_once_columns_read_in_vain_are_worth_the_moves() -> None
 def test_spans_cover_each_row_once_and_like_widths_are_one(lengths: list[int], block: int, data: st.DataObject) -> None:
     kept = sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1)))
     slots, columns = np.array(kept), np.array([lengths[slot] for slot in kept])
-    spans = feed(slots, slots, columns, [], 0, block).plan.spans
+    spans = feed(slots, slots, columns, [], 0, Shapes(block)).plan.spans
     spans = [span for span in spans if span.first < len(kept)]  # behind them a pass may be filled up
     assert [slot for span in spans for slot in range(span.slot, span.slot + span.rows)] == kept
     for span in spans:

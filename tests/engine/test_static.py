@@ -80,7 +80,7 @@ def test_nothing_of_a_fixed_shape_is_looked_at_on_the_host() -> None:
 
     assert decoder.static is not None
     decoder.static.forward = forward
-    plan = feed(np.arange(8), np.full(8, 9), np.full(8, 3), [], 4, 32)
+    plan = feed(np.arange(8), np.full(8, 9), np.full(8, 3), [], 4, decoder.shapes)
     with torch.no_grad():
         logits = decoder.run(torch.from_numpy(plan.tokens), plan.plan)
     assert len(asked) == 1

@@ -17,7 +17,6 @@ from tts_generate.engine.batch import Batch, Saved
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
-from tts_generate.engine.plan import bucketed
 from tts_generate.engine.rows import Job
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, TTSError
@@ -27,9 +26,6 @@ _FIRST_COLUMNS = 128
 
 _AT_ONCE = 512
 """Columns up to which it begins with all that the call's longest branch may need: growing costs more than it saves."""
-
-_QUERIES = 64
-"""Of a row in a pass: as many as are read with the greatest widths."""
 
 Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
 """Episode number -> what the layers hold of its prompt, and the logits (V,) after it."""
@@ -48,9 +44,10 @@ class Admission:
     def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
         self.ahead_rows = settings.ahead_rows
-        self.most = bucketed(longest, _QUERIES)
+        shapes = batch.decoder.shapes
+        self.most = shapes.capacity(longest)
         at_once = longest <= _AT_ONCE or batch.settings.static
-        self.first = self.most if at_once else bucketed(min(longest, longest_prompt + _FIRST_COLUMNS), _QUERIES)
+        self.first = self.most if at_once else shapes.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
         self.queue: list[tuple[tuple[int, int], Job]] = []
         self.saved: dict[Branch, Saved] = {}
@@ -177,7 +174,7 @@ class Admission:
     def _reserve(self, columns: int) -> None:
         """Have at least this many columns; there may be fewer rows then."""
         cache, rows = self.batch.decoder.cache, self.batch.rows
-        need = bucketed(columns, _QUERIES)
+        need = self.batch.decoder.shapes.capacity(columns)
         if need <= cache.capacity:
             return
         assert self.room is not None

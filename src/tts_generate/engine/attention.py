@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from tts_generate.engine.cache import Prefix
-from tts_generate.engine.shared import Partial, Reader, over_prompts, partial
+from tts_generate.engine.shared import Partial, Reader, over_prompts, partial_of_rows
 
 NAME = "tts_generate_spans"
 _UNKNOWN = ("softcap", "position_bias", "s_aux")
@@ -97,7 +97,7 @@ def attend_shared(
     parts = []
     for span in spans:
         folded, slots, visible = _folded(span, query, mask, key.shape[1])
-        own = partial(folded, key[slots, :, : span.width], value[slots, :, : span.width], visible, scaling)
+        own = partial_of_rows(folded, key[slots, :, : span.width], value[slots, :, : span.width], visible, scaling)
         parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
     whole = Partial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     return over_prompts(whole, query, readers, scaling).to(query.dtype)

@@ -18,7 +18,7 @@ from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.passes import Passes
-from tts_generate.engine.plan import MIN_TOKENS, Feed, feed
+from tts_generate.engine.plan import Feed, feed
 from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
@@ -165,7 +165,7 @@ class Batch:
 
     def arrange(self) -> None:
         """Bring the rows at work to the front."""
-        sources, targets = self.rows.arrange(self.decoder.block)
+        sources, targets = self.rows.arrange(self.decoder.shapes.block)
         self._follow(sources, targets)
 
     def pack(self) -> None:
@@ -185,16 +185,18 @@ class Batch:
 
     @property
     def spread(self) -> int:
-        """Columns that a row may take beyond its branch: a hole, a probe, what fills a pass, passes not looked at.
+        """Columns that a row may take beyond its branch: a hole, a probe, and what passes write behind."""
+        return self._gap + self.reader.max_tokens + 1 + self._behind
 
-        Where passes have fixed shapes, also one that nobody reads.
-        """
-        return self._gap + self.reader.max_tokens + 1 + self.passes.unseen + MIN_TOKENS + self.settings.static
+    @property
+    def _behind(self) -> int:
+        """Columns behind the longest row: passes before the host looks, and what fills them; if static, one more."""
+        return self.passes.unseen + self.decoder.shapes.min_tokens + self.settings.static
 
     @property
     def columns_needed(self) -> int:
         """Columns that the next call of `step` may write."""
-        return self.columns + self.passes.unseen + MIN_TOKENS + self.settings.static
+        return self.columns + self._behind
 
     # ---- passes
 
@@ -224,7 +226,7 @@ class Batch:
         slots = np.flatnonzero(rows.feeding)
         probes = [(job.branch.row, job.probe) for job in self.probing if job.probe is not None]
         tokens = rows.ids[slots, rows.counts(slots)]
-        how = self.decoder.block, self.decoder.sharing, self.decoder.in_row
+        how = self.decoder.shapes, self.decoder.in_row
         found = feed(slots, tokens, rows.length[slots], probes, self._gap, *how)
         if rows.offset.any():
             found.plan.offset = rows.offset[found.plan.slots]

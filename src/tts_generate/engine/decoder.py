@@ -21,7 +21,8 @@ from tts_generate.engine import shared
 from tts_generate.engine.attention import attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.device import input_device, on_device
-from tts_generate.engine.plan import BLOCK, MIN_TOKENS, Pass
+from tts_generate.engine.plan import Pass
+from tts_generate.engine.shapes import shapes_of
 from tts_generate.engine.states import (
     NOW,
     PROBE,
@@ -64,14 +65,11 @@ class Decoder:
         self.window: int | None = window if uses_window else None
         self.mixed = kinds is not None and self.window is not None
         self.device = input_device(model)
-        on_cpu = self.device.type == "cpu"
-        self.block = BLOCK if on_cpu else 1 << 30
-        heads = getattr(config, "num_attention_heads", 1)
-        self.sharing = heads // (getattr(config, "num_key_value_heads", None) or heads) if on_cpu else 0
+        self.shapes = shapes_of(model, self.device)
         self.static: StaticShapes | None = None
         if static:
             self._check_static()
-            self.static = StaticShapes(self.cache, self._run_grid, self.device)
+            self.static = StaticShapes(self.cache, self._run_grid, self.device, self.shapes)
 
     def _check_static(self) -> None:
         devices = set((getattr(self.model, "hf_device_map", None) or {"": self.device}).values())
@@ -117,13 +115,15 @@ class Decoder:
             return self._run_in_turns(tokens, plan)
         if self.static is not None and (grid := grid_of(plan)) is not None:
             return self.static.run(tokens, plan, grid)
-        last = on_device(plan.last, tokens.device)
+        wanted = len(plan.last)
+        more = self.shapes.min_tokens - wanted  # what is too few for the layers is so for the head
+        last = on_device(np.pad(plan.last, (0, max(0, more)), mode="edge"), tokens.device)
         if not self.packed:
-            return self._run_apart(tokens, plan).index_select(0, last)
+            return self._run_apart(tokens, plan).index_select(0, last[:wanted])
         mask, positions = self._prepare(plan, tokens.device)
         readers = [(on_device(each.tokens, tokens.device), each.prefix) for each in plan.shared]
         with attending(self.model, plan.spans, readers):
-            return self._forward(tokens[None], self.cache, mask, positions[None], last)[0]
+            return self._forward(tokens[None], self.cache, mask, positions[None], last)[0, :wanted]
 
     def settle(self, done: bool) -> None:
         """The passes since the last call count; or, if not `done`, never were: they can be run again."""
@@ -146,7 +146,7 @@ class Decoder:
             chosen = np.flatnonzero(turns == number)
             slots, probing = plan.slots[chosen], plan.probing[chosen]
             places = np.where(probing, PROBE, NOW)
-            filled = np.concatenate([chosen, np.repeat(chosen[:1], max(0, MIN_TOKENS - len(chosen)))])
+            filled = np.concatenate([chosen, np.repeat(chosen[:1], max(0, self.shapes.min_tokens - len(chosen)))])
             for layer in self.states:
                 layer.load(np.where(number == 0, plan.state, PROBE * plan.probing)[filled], plan.slots[filled])
             found = self._run_apart(tokens[on_device(filled, tokens.device)], plan.part(filled))

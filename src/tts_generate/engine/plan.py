@@ -10,19 +10,9 @@ import numpy as np
 
 from tts_generate.engine.attention import Span
 from tts_generate.engine.branch import Probe
+from tts_generate.engine.shapes import Shapes, bucketed
 from tts_generate.engine.shared import Shared
 from tts_generate.engine.states import BEFORE, NOW, PROBE
-
-BUCKET = 32
-"""Widths are multiples of this: on CPU, float32 results are then the same at every width."""
-HALVES, PART = (192, 384), 512
-"""… but where four or more queries read a row's keys (four heads that share them, or a probe). torch's CPU attention
-goes through them in parts of 512, and its products add up a part of more than 192 and fewer than 384 in two halves:
-there, no part is left that long."""
-MIN_TOKENS = 4
-"""Passes feed at least this many tokens: below, CPU matrix products take another path and round differently."""
-BLOCK = 32
-"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
 
 
 @dataclass(slots=True)
@@ -42,19 +32,20 @@ class Pass:
     spans: list[Span]
     last: np.ndarray
     """(K,) the tokens whose logits are wanted."""
+    shapes: Shapes
     offset: np.ndarray | int = 0
     """(N,) prompt tokens of each that are not in its row."""
     shared: Sequence[Shared] = ()
     """The prompts that they are in."""
-    sharing: int = 0
-    """Heads that share a key head, where that matters for widths."""
 
     def part(self, tokens: np.ndarray) -> Pass:
         """A pass of some of the tokens, each of which is wanted; for passes that are not packed."""
         columns = self.columns[tokens]
         every = Span(0, len(tokens), 1, 0, bucketed(int(columns.max()) + 1))
         last = np.arange(len(tokens))
-        return Pass(self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last)
+        return Pass(
+            self.slots[tokens], columns, self.hole[tokens], self.gap, self.state[tokens], [every], last, self.shapes
+        )
 
     @property
     def wanted(self) -> int:
@@ -81,19 +72,6 @@ class Pass:
         return np.where(self.hole < self.columns, self.columns - self.gap, self.columns) + self.offset
 
 
-def bucketed(columns: int, queries: int = 1) -> int:
-    """The width that reads `columns` columns for `queries` queries of one row and key head.
-
-    >>> [bucketed(columns) for columns in (1, 32, 33, 200, 300)]
-    [32, 32, 64, 224, 320]
-    >>> [bucketed(columns, queries=4) for columns in (192, 193, 300, 385, 705)]
-    [192, 384, 384, 416, 896]
-    """
-    width = -(-columns // BUCKET) * BUCKET
-    part = width % PART
-    return width + HALVES[1] - part if queries >= 4 and HALVES[0] < part < HALVES[1] else width
-
-
 @dataclass(slots=True)
 class Feed:
     """A pass, and the tokens on the host that go into it."""
@@ -113,7 +91,7 @@ class Feed:
         hole = np.where(plan.probing, plan.hole, columns + 1)
         state = np.where(plan.probing, PROBE, NOW)
         spans = [
-            replace(span, width=bucketed(int(columns[span.tokens].max()) + 1, span.queries * plan.sharing))
+            replace(span, width=plan.shapes.width(int(columns[span.tokens].max()) + 1, span.queries))
             for span in plan.spans
         ]
         return replace(self, plan=replace(plan, columns=columns, hole=hole, state=state, spans=spans))
@@ -125,8 +103,7 @@ def feed(
     columns: np.ndarray,
     probes: Sequence[tuple[int, Probe]],
     gap: int,
-    block: int,
-    sharing: int = 0,
+    shapes: Shapes,
     in_row: bool = False,
 ) -> Feed:
     """Plan a pass.
@@ -137,8 +114,7 @@ def feed(
         columns: (B,) where to.
         probes: rows with a probe under way.
         gap: columns of the hole between a branch and its probe.
-        block: rows that read the same number of columns at most.
-        sharing: heads that share a key head; 0 where that does not matter for widths.
+        shapes: what passes look like on the device.
         in_row: read a row once for its branch and its probe, where most branches have one.
     """
     ordered = sorted(probes, key=lambda item: (len(item[1].feeds()), item[0]))
@@ -150,13 +126,13 @@ def feed(
     spans: list[Span] = []
     for each, (start, stop) in zip(queries, pairwise(starts), strict=True):
         rows, ends = table[0, start:stop:each], table[2, start + each - 1 : stop : each]
-        spans += _spans(rows, ends, each, start, block, sharing)
-    if starts[-1] < MIN_TOKENS:
-        filler = _filler(table, MIN_TOKENS - starts[-1])
+        spans += _spans(rows, ends, each, start, shapes)
+    if starts[-1] < shapes.min_tokens:
+        filler = _filler(table, shapes.min_tokens - starts[-1])
         spans += [Span(starts[-1], 1, filler.shape[1], int(filler[0, 0]), bucketed(int(filler[2, -1]) + 1))]
         table = np.concatenate([table, filler], 1)
     all_slots, all_tokens, all_columns, holes, states = table
-    plan = Pass(all_slots, all_columns, holes, gap, states, spans, last, sharing=sharing)
+    plan = Pass(all_slots, all_columns, holes, gap, states, spans, last, shapes)
     return Feed(plan, all_tokens, slots, ordered)
 
 
@@ -206,16 +182,16 @@ def _filler(table: np.ndarray, count: int) -> np.ndarray:
     return np.stack([nothing + table[0, 0], nothing, behind, behind + 1, nothing + NOW])
 
 
-def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, block: int, sharing: int) -> list[Span]:
+def _spans(slots: np.ndarray, columns: np.ndarray, queries: int, first: int, shapes: Shapes) -> list[Span]:
     """Cut rows into runs of neighbours: none over a block's end, but where both read as many columns."""
     if not len(slots):
         return []
-    breaks = np.flatnonzero((np.diff(slots) != 1) | (np.diff(slots // block) != 0)) + 1
+    breaks = np.flatnonzero((np.diff(slots) != 1) | (np.diff(slots // shapes.block) != 0)) + 1
     edges = [0, *breaks.tolist(), len(slots)]
     spans: list[Span] = []
     for start, stop in pairwise(edges):
         rows, slot = stop - start, int(slots[start])
-        width = bucketed(int(columns[start:stop].max()) + 1, queries * sharing)
+        width = shapes.width(int(columns[start:stop].max()) + 1, queries)
         if spans and spans[-1].width == width and spans[-1].slot + spans[-1].rows == slot:
             spans[-1] = replace(spans[-1], rows=spans[-1].rows + rows)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_generate.engine.branch import Branch, Probe
-from tts_generate.engine.plan import bucketed
+from tts_generate.engine.shapes import bucketed
 from tts_generate.runner import Unit
 
 MOVE = 3

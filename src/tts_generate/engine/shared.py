@@ -87,6 +87,20 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return flat.view(*left.shape[:-1], right.shape[-1])
 
 
+def partial_of_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Partial:
+    """What `partial` gives, for rows of the cache: on CPU by sdpa's own kernel, whose bits `Shapes` knows."""
+    if query.device.type != "cpu":
+        return partial(query, key, value, mask, scaling)
+    found, top = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=mask, scale=scaling
+    )
+    return Partial(found.float(), top[..., None], torch.ones_like(top)[..., None])
+
+
+_LEAST_QUERIES = 16
+"""Queries that a prompt is read for at least, of each head: products of fewer rows may take another path."""
+
+
 def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling: float | None) -> Tensor:
     """Attention over the rows' own columns and, for those who share one, the prompt's; (N, heads, D) float32.
 
@@ -101,9 +115,11 @@ def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling
         count, heads = len(reader.tokens), keys.shape[0]
         asked = query[reader.tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
         groups = asked.shape[2]
-        found = partial(asked.reshape(heads, count * groups, -1), keys, values, None, scaling)
+        queries = count * groups
+        filled = torch.nn.functional.pad(asked.reshape(heads, queries, -1), (0, 0, 0, max(0, _LEAST_QUERIES - queries)))
+        found = partial(filled, keys, values, None, scaling)
         parts = (
-            part.view(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
+            part[:, :queries].reshape(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
             for part in (found.found, found.top, found.total)
         )
         own.add(reader.tokens, Partial(*parts))

@@ -19,10 +19,11 @@ from tts_generate.engine.attention import Span
 from tts_generate.engine.cache import SlotCache
 from tts_generate.engine.device import on_device
 from tts_generate.engine.memory import out_of_memory
-from tts_generate.engine.plan import MIN_TOKENS, Pass
+from tts_generate.engine.plan import Pass
+from tts_generate.engine.shapes import Shapes
 from tts_generate.errors import UnsupportedError
 
-_ROWS = MIN_TOKENS
+_ROWS = 4
 _WIDTH = 128
 """The smallest sizes; each further one is twice the last."""
 
@@ -76,10 +77,13 @@ class StaticShapes:
         cache: the slots.
         forward: the model's forward pass on `Inputs`, (N, V) float32 logits; must not look at values on the host.
         device: of the inputs.
+        shapes: what else passes look like there.
     """
 
-    def __init__(self, cache: SlotCache, forward: Callable[[Inputs], Tensor], device: torch.device) -> None:
-        self.cache, self.forward, self.device = cache, forward, device
+    def __init__(
+        self, cache: SlotCache, forward: Callable[[Inputs], Tensor], device: torch.device, shapes: Shapes
+    ) -> None:
+        self.cache, self.forward, self.device, self.shapes = cache, forward, device, shapes
         self.sizes: dict[tuple[int, int, int], Inputs] = {}
         self._version = cache.version
         self._captures: Captures | None = None
@@ -87,8 +91,9 @@ class StaticShapes:
     def run(self, tokens: Tensor, plan: Pass, grid: Grid) -> Tensor:
         """Feed a pass whose tokens stand in this grid; (K, V) float32 logits of `plan.last`."""
         cells, queries, count = grid.cells, grid.queries, len(grid.cells)
-        rows = min(_size(int(plan.slots[:count].max()) + 1, _ROWS), self.cache.rows)
-        width = min(_size(int(plan.columns[:count].max()) + 1, _WIDTH), self.cache.capacity)
+        rows = min(_size(int(plan.slots[:count].max()) + 1, max(_ROWS, self.shapes.min_tokens)), self.cache.rows)
+        width = self.shapes.width(_size(int(plan.columns[:count].max()) + 1, _WIDTH), queries)
+        width = min(width, self.cache.capacity)
         inputs = self._inputs(rows, queries, width, plan.gap)
         columns = np.full(rows * queries, self.cache.capacity - 1)  # the last column holds nothing
         hole = columns + 1

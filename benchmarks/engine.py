@@ -154,11 +154,11 @@ def tiny_prompts(count: int) -> tuple[Any, Any, torch.Tensor]:
 AHEAD_ROWS = 32
 
 
-def cmc_saving(prompts: int, repeats: int, device: str = "cpu") -> dict[str, Any]:
+def cmc_saving(prompts: int, repeats: int, device: str = "cpu", max_rows: int | None = None) -> dict[str, Any]:
     """CMC at half budget against self-consistency of 64, live, tokens and seconds, with `prompts` in flight.
 
     Once as it is, once with idle rows decoding ahead: what those decode in vain is in no saving, but stands beside it.
-    And the default controller at half budget.
+    And the default controller at half budget. With `max_rows`, all of them have that many rows.
     """
     model, tokenizer, ids = tiny_prompts(prompts)
     model, ids = model.to(device), ids.to(device)
@@ -170,6 +170,7 @@ def cmc_saving(prompts: int, repeats: int, device: str = "cpu") -> dict[str, Any
         DEFAULT_CONTROLLER: {"beta": 0.5},
         "self_consistency": {"controller": "self_consistency", "controller_kwargs": {"max_samples": 64}},
     }
+    rows = {} if max_rows is None else {"max_rows": max_rows}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     tokens, passes, discarded = {}, {}, {}
     for _ in range(repeats):
@@ -177,7 +178,7 @@ def cmc_saving(prompts: int, repeats: int, device: str = "cpu") -> dict[str, Any
             counted: list[int] = []
             hook = model.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
             start = time.perf_counter()
-            output = model.generate(**inputs, strategy="autotts", seed=0, return_dict_in_generate=True, **how)
+            output = model.generate(**inputs, strategy="autotts", seed=0, return_dict_in_generate=True, **how, **rows)
             seconds[name].append(time.perf_counter() - start)
             hook.remove()
             tokens[name] = output.total_cost.generated_tokens + output.total_cost.probe_tokens
@@ -247,7 +248,8 @@ class Decoding:
 def overheads(model: Any, tokens: int, repeats: int) -> dict[str, Any]:
     """The engine's own share of a step at 64 rows, and what probing every branch adds.
 
-    Both are decoded at once, a turn of the loop each, so that a machine's slower seconds fall on both alike.
+    Both are decoded at once, a turn of the loop each, so that a machine's slower seconds fall on both alike; and
+    to half a step behind a probe, so that all of it falls beside decoding.
     """
     share, ratios = [], []
     for _ in range(repeats):
@@ -349,7 +351,13 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
         recording = Recording.from_store(store)
     batch = tokenizer([q.question for q in asked], return_tensors="pt", padding=True, padding_side="left").to(device)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    counts = {"episodes": 0, "recording_equal": 0, "written_down_equal": 0, "branches": 0, "branches_equal": 0}
+    counts: dict[str, Any] = {
+        "episodes": 0,
+        "recording_equal": 0,
+        "written_down_equal": 0,
+        "branches": 0,
+        "branches_equal": 0,
+    }
     for beta in (0.2, 0.5, 1.0):
         live = model.generate(
             **inputs,
@@ -373,7 +381,7 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
                 counts["branches"] += 1
                 whole = branch.finish_reason is not None
                 counts["branches_equal"] += mine.tokens == branch.tokens if whole else mine.tokens >= branch.tokens
-    return counts
+    return counts | {"same_bits_beside_any_neighbours": Decoder(model).shapes.exact}
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -384,8 +392,8 @@ def measure(quick: bool) -> dict[str, Any]:
     eight = speed(model, ids, tokenizer, 64, 320, 2 * repeats - 1)
     one = speed(model, ids[:1], tokenizer, 64, 320, 2 * repeats - 1)
     saving = cmc_saving(8, repeats)
-    parts = overheads(random_model(None), 66 if quick else 193, repeats)
-    of_tiny = overheads(model, 193, 2 * repeats - 1)["probe_overhead"]
+    parts = overheads(random_model(None), 97 if quick else 225, repeats)
+    of_tiny = overheads(model, 97 if quick else 225, 2 * repeats - 1)["probe_overhead"]
     result: dict[str, Any] = {
         "sc_speedup_8_prompts": eight["speedup"], "sc_speedup_1_prompt": one["speedup"], **parts,
         "probe_overhead_tiny": of_tiny,
@@ -406,6 +414,7 @@ def measure(quick: bool) -> dict[str, Any]:
         details["growth"] = growth((1, 4, 16, 64))
         details["long_prompt_30m"] = long_prompt(mid, 1024)
         details["cmc_96_prompts"] = cmc_saving(96, 1)
+        details["cmc_64_rows"] = cmc_saving(8, repeats, max_rows=64)
     return result
 
 

@@ -55,6 +55,9 @@ class OnDevice(Tensor):
         """Values, waited for."""
         return self.cpu().tolist()
 
+    def __deepcopy__(self, memo: Any) -> OnDevice:
+        return OnDevice(self.held.clone())
+
     def data_ptr(self) -> int:
         """The address on the "device"."""
         return self.held.data_ptr()

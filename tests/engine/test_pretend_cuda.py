@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from test_hybrids import MAIN, make_hybrid
 from test_live_replay import assert_same, written_down
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from tts_generate.engine import enable, shared
+from tts_generate.engine import enable, record, shared
+from tts_generate.engine.cards import model_card
 from tts_generate.engine.passes import Passes
 from tts_generate.errors import UnsupportedError
 from tts_generate.replay import replay
+from tts_generate.trajectories import Question
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real CUDA device: see test_gpu.py"),
@@ -204,3 +207,15 @@ def test_a_layer_on_the_gpu_and_one_on_the_cpu(cuda: PretendCuda) -> None:
     assert {weight.device.type for weight in model.parameters()} == {"cpu", "cuda"}
     live = Live(enable(model, tokenizer=make_tokenizer()), make_tokenizer(), str(CUDA))
     assert said(live.run(*QUESTIONS)) == said(make_live("qwen3").run(*QUESTIONS))
+
+
+def test_recording_moves_no_weight(cuda: PretendCuda, tmp_path: Path) -> None:
+    """The sample that a manifest holds of the weights is taken where they are, and is the one of the CPU."""
+    live = make_live("qwen3", device=str(CUDA))
+    before = dict(live.model.named_parameters())
+    store = record(
+        live.model, live.tokenizer, [Question("q", QUESTIONS[0])], tmp_path / "store", branches=3, interval_tokens=8,
+        max_new_tokens=24, progress=False,
+    )  # fmt: skip
+    assert all(weight is before[name] for name, weight in live.model.named_parameters())
+    assert store.manifest.model == model_card(make_model("qwen3"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from typing import Any
 
-from accelerate.utils import align_module_device
+from accelerate.utils import align_module_device, has_offloaded_params
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -25,11 +26,12 @@ def model_card(model: PreTrainedModel) -> dict[str, Any]:
 def _weights_sample(model: PreTrainedModel) -> str:
     """A hash of a few numbers of every weight, so that another model at the same path is not taken for this one.
 
-    Weights that accelerate has put away on CPU or disk are fetched, module by module: the hash is the same there.
+    Weights that accelerate has put away on CPU or disk are fetched, module by module: the hash is the same there. All
+    others stay where they are.
     """
     few: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        with align_module_device(module, "cpu"):
+        with align_module_device(module, "cpu") if has_offloaded_params(module) else nullcontext():
             for key, weight in module.state_dict(prefix=f"{name}." if name else "").items():
                 if weight.device.type != "meta":
                     few[key] = weight.flatten()[:: max(1, weight.numel() // 16)][:16].float().cpu()

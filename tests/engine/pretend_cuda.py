@@ -109,9 +109,10 @@ class PretendCuda(TorchDispatchMode):
         device = kwargs.get("device")
         target = torch.device(device).type if device is not None else None
         on_device = target == "cuda" if target is not None else bool(here)
-        self._check(
-            func, args, kwargs, here, [t for t in tensors if t.dim() and not isinstance(t, OnDevice)], on_device
-        )
+        if func in _COPIES:
+            self._check_copy(func, args, kwargs, on_device)
+        else:
+            self._check(func, args, here, [t for t in tensors if t.dim() and not isinstance(t, OnDevice)])
         if target is not None:
             kwargs["device"] = torch.device("cpu")
         if func is _aten._pin_memory.default or not (here or on_device):
@@ -125,26 +126,26 @@ class PretendCuda(TorchDispatchMode):
         by_held = {id(tensor.held): tensor for tensor in here}
         return tree_map(lambda x: by_held.get(id(x), OnDevice(x)) if _is(x) and on_device else x, found)
 
-    def _check(
-        self, func: Any, args: Any, kwargs: Any, here: list[OnDevice], elsewhere: list[Tensor], on_device: bool
-    ) -> None:
-        if func in _COPIES:
-            sources = args[1:2] if func is _aten.copy_.default else args[:1]
-            crosses = bool(here) != on_device or isinstance(args[0], OnDevice) != isinstance(sources[0], OnDevice)
-            to_host = crosses and isinstance(sources[0], OnDevice)
-            asynchronous = kwargs.get("non_blocking") or (func is _aten.copy_.default and args[2:3] == (True,))
-            if crosses:
-                self._not_captured(func)
-                if to_host or not asynchronous:
-                    self._wait(func)
-            return
+    def _check_copy(self, func: Any, args: Any, kwargs: Any, on_device: bool) -> None:
+        """To the host, the host waits for the values; to the device, unless it is told not to."""
+        if func is _aten.copy_.default:
+            target, source, asynchronous = isinstance(args[0], OnDevice), args[1], args[2:3] == (True,)
+        else:
+            target, source, asynchronous = on_device, args[0], bool(kwargs.get("non_blocking"))
+        if target != isinstance(source, OnDevice):
+            self._not_captured(func)
+            if not (target and asynchronous):
+                self._wait(func)
+
+    def _check(self, func: Any, args: Any, here: list[OnDevice], elsewhere: list[Tensor]) -> None:
+        """Operands of two devices are refused, but indices on the CPU, which the host sends and waits for."""
+        indexed = func in _INDEXED and isinstance(args[0], OnDevice)
         if here and elsewhere:
-            indices = (
-                func in _INDEXED and isinstance(args[0], OnDevice) and all(not t.is_floating_point() for t in elsewhere)
-            )
+            indices = indexed and not any(t.is_floating_point() for t in elsewhere)
             assert indices, f"{func}: operands on cuda:0 and on the CPU"
             self._wait(func)
-        if here and (func in _LOOKS or (func in _INDEXED and any(t.dtype == torch.bool for t in _indices(args)))):
+        chosen = indexed and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if here and (func in _LOOKS or chosen):
             self._wait(func)
 
     def _wait(self, func: Any) -> None:
@@ -163,10 +164,6 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if func is _aten.histc.default:  # of whole numbers too
         return func(args[0].double(), *args[1:], **kwargs).to(args[0].dtype)
     return func(*args, **kwargs)
-
-
-def _indices(args: Any) -> list[Tensor]:
-    return [index for index in args[1] if index is not None]
 
 
 _CUDA, _META = 1, 14

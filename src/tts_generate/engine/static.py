@@ -26,6 +26,8 @@ from tts_generate.errors import UnsupportedError
 _ROWS = 4
 _WIDTH = 128
 """The smallest sizes; each further one is twice the last."""
+_WIDE = 512
+"""Beyond this width there is a size between each two: what is read in vain takes longer than capturing one more."""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class StaticShapes:
         """Feed a pass whose tokens stand in this grid; (K, V) float32 logits of `plan.last`."""
         cells, queries, count = grid.cells, grid.queries, len(grid.cells)
         rows = min(_size(int(plan.slots[:count].max()) + 1, max(_ROWS, self.shapes.min_tokens)), self.cache.rows)
-        width = self.shapes.width(_size(int(plan.columns[:count].max()) + 1, _WIDTH), queries)
+        width = self.shapes.width(_width(int(plan.columns[:count].max()) + 1), queries)
         width = min(width, self.cache.capacity)
         inputs = self._inputs(rows, queries, width, plan.gap)
         columns = np.full(rows * queries, self.cache.capacity - 1)  # the last column holds nothing
@@ -181,3 +183,13 @@ def _size(count: int, least: int) -> int:
     while size < count:
         size *= 2
     return size
+
+
+def _width(columns: int) -> int:
+    """The smallest width that holds `columns`.
+
+    >>> [_width(columns) for columns in (1, 200, 513, 800, 1025)]
+    [128, 256, 768, 1024, 1536]
+    """
+    doubled = _size(columns, _WIDTH)
+    return min(doubled, _size(columns, _WIDE * 3 // 2)) if doubled > _WIDE else doubled

@@ -3,7 +3,8 @@
 In float32 a sum depends on the order in which it is added up. CPU libraries choose it by the shape of a product: one
 path for few rows and another for many, and long sums in parts whose ends depend on their length. Which shapes give the
 same bits differs from CPU to CPU, so each process tries its own, once for each kind of model. In half precision, and
-where nothing that is tried gives the same bits, tokens are as robust as keyed noise makes them.
+where none do (several threads; CPUs whose products also depend on a row's place), tokens are as robust as keyed noise
+makes them.
 """
 
 from __future__ import annotations

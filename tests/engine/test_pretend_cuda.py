@@ -195,6 +195,7 @@ def test_graphs_write_their_logits_into_one_buffer(cuda: PretendCuda, monkeypatc
     make_live("qwen3", device=str(CUDA)).run(*QUESTIONS[:2], cache_implementation="static")
     assert len(pools) > 2
     assert len(set(pools)) == 1
+    assert None not in pools, "each would have a pool of its own"
 
 
 def test_a_layer_on_the_gpu_and_one_on_the_cpu(cuda: PretendCuda) -> None:

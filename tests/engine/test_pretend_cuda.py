@@ -174,10 +174,31 @@ def test_criteria_see_ids_on_the_models_device(monkeypatch: pytest.MonkeyPatch) 
         assert said(make_live("qwen3", device=str(CUDA)).run(*QUESTIONS, stopping_criteria=ends)) == said(usual)
 
 
+@pytest.mark.parametrize("family", ["qwen3", *MAIN])
+def test_out_of_memory_the_rows_come_back_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they held went to the host's memory; nothing is lost."""
+    make = make_hybrid if family in MAIN else make_live
+    usual = make(family).run(*QUESTIONS)
+
+    def no_more_than_8(module: Any, args: Any, output: Any) -> None:
+        if output.logits.shape[:2].numel() > 8:
+            raise torch.OutOfMemoryError("no more than that fits (a test)")
+
+    with pretend_cuda(monkeypatch):
+        live = on_cuda(make(family))
+        live.model.register_forward_hook(no_more_than_8)
+        with pytest.warns(RuntimeWarning, match="going on with"):
+            found = live.run(*QUESTIONS)
+    assert said(found) == said(usual)
+    assert found.cost == usual.cost
+
+
 def test_a_model_that_cannot_be_captured_says_so(cuda: PretendCuda) -> None:
+    def look(module: Any, args: Any) -> None:
+        args[0].sum().item()
+
     live = make_live("qwen3", device=str(CUDA))
-    layer = live.model.model.layers[0]
-    layer.register_forward_pre_hook(lambda module, args: print(end=str(args[0].sum().item())[:0]))
+    live.model.model.layers[0].register_forward_pre_hook(look)
     live.run(QUESTIONS[0])
     with pytest.raises(UnsupportedError, match="cannot be captured as a CUDA graph"):
         live.run(QUESTIONS[0], cache_implementation="static")

@@ -43,10 +43,13 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
         self.cache = cache
+        self.home: torch.device | None = None
+        """Where the layer is, also while its memory is given back and what it held is on the host."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers with the model's dtype, device and head shape."""
-        self.dtype, self.device = key_states.dtype, key_states.device
+        self.home = self.home or key_states.device
+        self.dtype, self.device = key_states.dtype, self.home
         self.keys = self._buffer(key_states)
         self.values = self._buffer(value_states)
         self.is_initialized = True

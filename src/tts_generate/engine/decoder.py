@@ -115,11 +115,11 @@ class Decoder:
             return self._run_in_turns(tokens, plan)
         if self.static is not None and (grid := grid_of(plan)) is not None:
             return self.static.run(tokens, plan, grid)
-        wanted = len(plan.last)
-        more = self.shapes.min_tokens - wanted  # what is too few for the layers is so for the head
-        last = on_device(np.pad(plan.last, (0, max(0, more)), mode="edge"), tokens.device)
         if not self.packed:
-            return self._run_apart(tokens, plan).index_select(0, last[:wanted])
+            return self._run_apart(tokens, plan).index_select(0, on_device(plan.last, tokens.device))
+        wanted = len(plan.last)
+        more = max(0, self.shapes.min_tokens - wanted)  # what is too few for the layers is so for the head
+        last = on_device(np.pad(plan.last, (0, more), mode="edge"), tokens.device)
         mask, positions = self._prepare(plan, tokens.device)
         readers = [(on_device(each.tokens, tokens.device), each.prefix) for each in plan.shared]
         with attending(self.model, plan.spans, readers):

@@ -40,8 +40,10 @@ class StateLayer(LinearAttentionLayer):
     def __init__(self, cache: SlotCache, number_of_states: int = 1) -> None:
         super().__init__(number_of_states=number_of_states)
         self.cache = cache
+        self.home: torch.device | None = None
+        """As of a `SlotLayer`; the banks are there."""
         self.banks: dict[StateName, Tensor] = {}
-        self._before: list[tuple[tuple[Tensor, Tensor], dict[StateName, Tensor]]] = []
+        self._before: list[tuple[tuple[Tensor, ...], dict[StateName, Tensor]]] = []
 
     def resize(self, length: int) -> None:
         """Take the cache's rows, keeping the states of those that stay."""
@@ -57,11 +59,13 @@ class StateLayer(LinearAttentionLayer):
 
     def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
         """Write states into each slot."""
+        where = np.array(slots)
         for name, states in prefix.states.items():
+            self.home = self.home or states.device
             if name not in self.banks:
-                self.banks[name] = states.new_zeros((PLACES, self.cache.rows, *states.shape[1:]))
-            bank = self.banks[name]
-            bank[:, on_device(np.array(slots), bank.device)] = states[:, None].to(bank.device)
+                shape = PLACES, self.cache.rows, *states.shape[1:]
+                self.banks[name] = states.new_zeros(shape, device=self.home)
+            self.banks[name][:, on_device(where, self.home)] = states[:, None].to(self.home)
 
     def save(self, slot: int, length: int) -> LayerPrefix:
         """The states of a slot, copied to the host's memory."""
@@ -69,15 +73,15 @@ class StateLayer(LinearAttentionLayer):
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the states of each source slot to its target, all at once."""
+        read, write = self._indices(np.array(sources), np.array(targets))
         for bank in self.banks.values():
-            read, write = (on_device(np.array(slots), bank.device) for slots in (sources, targets))
             bank[:, write] = bank[:, read]
 
     # ---- a pass
 
     def load(self, places: np.ndarray, slots: np.ndarray) -> None:
         """Have the model go on from the states in (N,) places of (N,) slots, one a token."""
-        where = self._where(places, slots)
+        where = self._indices(places, slots)
         self.has_previous_state.update(dict.fromkeys(range(self.number_of_states), True))
         for (kind, number), bank in self.banks.items():
             getattr(self, kind)[number] = bank[where]
@@ -91,17 +95,17 @@ class StateLayer(LinearAttentionLayer):
 
     def keep(self, slots: np.ndarray) -> None:
         """Have BEFORE be what NOW is, for these slots."""
-        _, chosen = self._where(slots, slots)
+        (chosen,) = self._indices(slots)
         states = {name: bank[NOW, chosen] for name, bank in self.banks.items()}
         self._write(np.full(len(slots), BEFORE), slots, states)
 
-    def _where(self, places: np.ndarray, slots: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Both as indices on the device of the banks, which are all on the same one."""
-        device = next((bank.device for bank in self.banks.values()), torch.device("cpu"))
-        return on_device(places, device), on_device(slots, device)
+    def _indices(self, *numbers: np.ndarray) -> tuple[Tensor, ...]:
+        """Indices where the banks are."""
+        home = self.home or torch.device("cpu")  # no banks, nothing to index
+        return tuple(on_device(each, home) for each in numbers)
 
     def _write(self, places: np.ndarray, slots: np.ndarray, states: dict[StateName, Tensor]) -> None:
-        where = self._where(places, slots)
+        where = self._indices(places, slots)
         self._before.append((where, {name: bank[where] for name, bank in self.banks.items()}))
         for name, bank in self.banks.items():
             bank[where] = states[name]

@@ -35,6 +35,7 @@ METHODS = {
     "pp_16": Method("parallel_probe of 16", "parallel_probe", None, {"num_chains": 16}),
     "pp_64": Method("parallel_probe of 64", "parallel_probe", None, {"num_chains": 64}),
     **{f"cmc_b{beta:g}".replace(".", "_"): Method(f"cmc β={beta:g}", "cmc", beta) for beta in (0, 0.2, 0.5, 0.8, 1)},
+    "thrift_b0_5": Method("thrift β=0.5", "thrift", 0.5),
 }
 SHUFFLES = 100
 
@@ -63,7 +64,9 @@ def main(out: Path) -> None:
     average = {}
     for name in METHODS:
         rows = [cells[model][name] for model in MODELS]
-        average[name] = {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "tokens")}
+        average[name] = {
+            key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "tokens", "sequential_tokens")
+        }
     for name, row in average.items():
         for baseline in ("self_consistency_64", "asc_64"):
             ours, theirs = np.concatenate(per_question[name]), np.concatenate(per_question[baseline])

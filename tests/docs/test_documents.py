@@ -1,6 +1,7 @@
 """What the documents say runs: every python and bash block of every page, in its order, in a folder of its own.
 
-A block that cannot run here says why in the line before it, in words that the reader sees: `*Not run here: …*`.
+A block that cannot run here says why in the line before it, in words that the reader sees: `*Not run here: …*`. What
+stands in a `text` block after a python block is what that prints.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from tts_generate.trajectories.schema import questions_to_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```(?P<kind>python|bash)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(?P<before>[^\n]*)\n+```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+KINDS = {"python", "bash", "text", "json"}
+"""The first two run."""
 NOT_RUN = re.compile(r"^\*Not run here: .{8,}\*$")
-SERVERS = "ServerModel(["  # the README's example of two servers; tests/server runs such code against real ones
 ELSEWHERE = {
     "hub.md": "tests/hub/test_docs.py",
     "stores-on-the-hub.md": "tests/hub/test_docs_of_stores.py",
@@ -33,13 +35,15 @@ ELSEWHERE = {
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """Kind and code of each block that is to run."""
-    found = [match.groupdict() for match in BLOCK.finditer("\n" + text)]
-    return [(b["kind"], b["code"]) for b in found if not NOT_RUN.match(b["before"]) and SERVERS not in b["code"]]
+    """Kind and code of each block that is to run, and of each that says what the one before printed."""
+    fenced = [match.groupdict() for match in BLOCK.finditer("\n" + text)]
+    return [(b["kind"], b["code"]) for b in fenced if b["kind"] != "json" and not NOT_RUN.match(b["before"])]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
-def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Blocks of one page run in order; names go from one python block to the next.
 
     The folder of a page holds `questions.jsonl`, which a reader is told to have, and nothing else.
@@ -52,7 +56,10 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     names: dict[str, object] = {"__name__": page.stem}
     for kind, code in blocks(page.read_text("utf-8")):
         if kind == "python":
+            capsys.readouterr()
             exec(compile(code, str(page), "exec"), names)
+        elif kind == "text":
+            assert capsys.readouterr().out == code
         else:
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
@@ -61,6 +68,29 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_blocks_are_found_and_the_marked_are_left_out() -> None:
     text = "a\n\n```python\nx = 1\n```\n\n*Not run here: needs a GPU.*\n\n```bash\nfail\n```\n\nb\n```bash\ntrue\n```\n"
     assert blocks(text) == [("python", "x = 1\n"), ("bash", "true\n")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_escapes(page: Path) -> None:
+    """Every fence opens a block of a known kind, so that none is left out without a word."""
+    text = page.read_text("utf-8")
+    kinds = [match["kind"] for match in BLOCK.finditer("\n" + text)]
+    assert set(kinds) <= KINDS
+    assert 2 * len(kinds) == len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE))
+
+
+def rendered(markdown: str) -> str:
+    """About what a reader sees of it: no comments, no addresses of links, no marks of tables."""
+    seen = re.sub(r"<!--.*?-->", "", markdown, flags=re.DOTALL)
+    seen = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", seen)
+    return re.sub(r"[|#`*>]|^-{3,}", " ", re.sub(r"\|(?:-+\|)+", "", seen), flags=re.MULTILINE)
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(rendered(text).split()) <= 1000
+    running = [line for line in text.splitlines() if not line.startswith(("|", "#"))]
+    assert len(re.findall(r"<!--=\w", "\n".join(running))) <= 10
 
 
 def test_a_sentence_of_a_page_links_to_what_there_is() -> None:

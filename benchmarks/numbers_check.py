@@ -5,8 +5,8 @@
 
 A number in a text is written `<!--=NAME.path.to.key|FORMAT-->TEXT<!--=-->`: NAME is benchmarks/results/NAME.json, the
 path goes through objects by key and lists by index, FORMAT is a Python format specification. A table with numbers
-stands between `<!--table NAME-->` and `<!--/table-->`, and is made whole from benchmarks/tables/NAME.md, where a number is
-written `{path|FORMAT}`.
+stands between `<!--table NAME-->` and `<!--/table-->`, and is made whole from benchmarks/tables/NAME.md, where a number
+is written `{path|FORMAT}`.
 """
 
 from __future__ import annotations

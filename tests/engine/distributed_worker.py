@@ -31,10 +31,10 @@ ANSWER: dict[str, Any] = {
 
 
 class Broken(LogitsProcessor):
-    """Raises, or ends its process, at its third call."""
+    """Raises, or ends its process, at its third call, if it `breaks`."""
 
-    def __init__(self, dies: bool = False) -> None:
-        self.dies, self.calls = dies, 0
+    def __init__(self, breaks: bool, dies: bool = False) -> None:
+        self.dies, self.calls = dies, 0 if breaks else 1 << 30
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.calls += 1
@@ -83,12 +83,13 @@ def raising(out: Path) -> None:
         lambda: record_all(live, out / "other", seed=6 if last else 5),
         lambda: answer_all(live, *QUESTIONS, **broken()),
         lambda: answer_all(live, *QUESTIONS, seed=4 if last else 3),
+        lambda: answer_all(live, *QUESTIONS, beta=0.1 if last else 0.5, controller_kwargs={"n_init": 2 + last}),
         lambda: record_all(spread_out(), out / "store"),
         lambda: answer_all(live, *QUESTIONS, **broken(dies=True)),
     ]
 
     def broken(dies: bool = False) -> dict[str, Any]:
-        return {"logits_processor": LogitsProcessorList([Broken(dies)])} if last else {}
+        return {"logits_processor": LogitsProcessorList([Broken(last, dies)])}
 
     for number, attempt in enumerate(attempts):
         try:

@@ -119,8 +119,9 @@ def test_two_processes_answer_what_one_does(job: Path, qwen: Live) -> None:
         alone = worker.answer_all(qwen, *questions, seed=ours.seed)
         for output in (ours, theirs):
             assert output.sequences.tolist() == alone.sequences.tolist()
-            for name in ("answers", "votes", "cost", "winners", "seed", "trace"):
+            for name in ("answers", "votes", "cost", "winners", "seed", "trace", "questions", "finish_reason"):
                 assert output[name] == alone[name], name
+            assert output.discarded_tokens == alone.discarded_tokens
             assert list(map(tokens, output.branches)) == list(map(tokens, alone.branches))
 
 
@@ -170,16 +171,17 @@ def test_where_one_process_fails_all_do(tmp_path: Path) -> None:
         "0 ProcessError process 1 of 2 ended early: RuntimeError: broken processor. What was recorded is kept",
         "1 ProcessError process 1 of 2 failed: StoreFormatError: ",
         "2 ProcessError process 1 of 2 failed: RuntimeError: broken processor",
-        "3 ProcessError the processes were given different questions or seeds",
-        "4 UnsupportedError this model's weights are spread over the processes",
-        "5 ProcessError another process of this job ended early",
+        "3 ProcessError the processes were given different seed; give all",
+        "4 ProcessError the processes were given different beta, controller_kwargs; give all",
+        "5 UnsupportedError this model's weights are spread over the processes",
+        "6 ProcessError another process of this job ended early",
     ]
     for line, start_of_it in zip(said.splitlines(), expected, strict=True):
         assert line.startswith(start_of_it)
     assert "other settings (seed: 5 here, 6 asked for)" in said
     assert children[1].returncode == 9
     kinds = [line.split()[1] for line in theirs.splitlines()]
-    assert kinds == ["RuntimeError", "StoreFormatError", "RuntimeError", "ProcessError", "UnsupportedError"]
+    assert kinds == ["RuntimeError", "StoreFormatError", "RuntimeError", "ProcessError", "ProcessError", "UnsupportedError"]
 
 
 def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
+from tts_generate.controller import Controller, describe
 from tts_generate.engine import request
 from tts_generate.engine.output import AutoTTSOutput
 from tts_generate.engine.processes import Processes, line_of, together
@@ -101,7 +102,7 @@ def generate_distributed(
         **kwargs: for `model.generate`.
 
     Raises:
-        ProcessError: a process failed or died, or was given other questions.
+        ProcessError: a process failed or died, or was given other questions or options.
         UnsupportedError: something that has no meaning over several processes.
     """
     for name in ("streamer", "stream", "synced_gpus", "custom_generate"):
@@ -115,19 +116,21 @@ def generate_distributed(
         if processes.count == 1:
             alone: AutoTTSOutput = model.generate(input_ids=input_ids, attention_mask=mask, seed=seed, **kwargs)
             return alone
-        seeds, asked = zip(*processes.gather((_drawn(seed), _digest(input_ids, mask, seed))), strict=True)
-        if len(set(asked)) > 1:
-            raise ProcessError("the processes were given different questions or seeds; give all of them all questions.")
+        mine = {"input_ids": input_ids, "attention_mask": mask, "seed": seed, **kwargs}
+        seeds, asked = zip(*processes.gather((_drawn(seed), _digests(mine))), strict=True)
+        if different := sorted({name for each in asked for name in each.items() ^ asked[0].items()}):
+            names = ", ".join(dict.fromkeys(name for name, _ in different))
+            raise ProcessError(f"the processes were given different {names}; give all of them the same call.")
         numbers = range(len(input_ids))[processes.index :: processes.count]
 
         def answer() -> tuple[AutoTTSOutput, Tensor] | None:
             if not numbers:
                 return None
             rows = torch.tensor(numbers, device=input_ids.device)
-            mine = {"input_ids": input_ids[rows], "attention_mask": mask[rows]}
-            found: AutoTTSOutput = model.generate(**mine, seed=seeds[0], **kwargs)
-            sequences, found.sequences = cast(Tensor, found.sequences).cpu(), None
-            return found, sequences
+            part = {"input_ids": input_ids[rows], "attention_mask": mask[rows]}
+            output: AutoTTSOutput = model.generate(**part, seed=seeds[0], **kwargs)
+            sequences, output.sequences = cast(Tensor, output.sequences).cpu(), None
+            return output, sequences
 
         parts = [part for part in processes.agree(answer) if part is not None]
     output = _merged([part for part, _ in parts], len(input_ids))
@@ -140,8 +143,27 @@ def _drawn(seed: int | None) -> int:
     return int(torch.randint(2**62, ())) if seed is None else seed
 
 
-def _digest(input_ids: Tensor, mask: Tensor, seed: int | None) -> str:
-    return hashlib.sha256(repr((input_ids.tolist(), mask.tolist(), seed)).encode()).hexdigest()
+def _digests(call: dict[str, Any]) -> dict[str, str]:
+    """A short hash of each argument that is given, by which processes see that they were asked for the same."""
+    given = {name: value for name, value in call.items() if value is not None}
+    return {name: hashlib.sha256(repr(_plain(value)).encode()).hexdigest()[:16] for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as the same text in every process: of objects that say nothing of themselves, their class."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Controller):
+        return describe(value)
+    if isinstance(value, GenerationConfig):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return sorted((str(key), repr(_plain(each))) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str, PurePath)):
+        return value
+    return type(value).__qualname__
 
 
 def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
@@ -156,7 +178,9 @@ def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
         lists["branches"][number] = [
             dataclasses.replace(row, question_id=str(number)) for row in lists["branches"][number]
         ]
-    return AutoTTSOutput(**lists, seed=parts[0].seed)
+    lists["questions"] = list(range(count))
+    discarded = sum(part.discarded_tokens or 0 for part in parts)
+    return AutoTTSOutput(**lists, seed=parts[0].seed, discarded_tokens=discarded)
 
 
 def _stacked(parts: Sequence[Tensor], count: int, pad_id: int) -> Tensor:

@@ -151,6 +151,7 @@ class Controller:
 
         Raises:
             ControllerError: it has no file of its own, or one that breaks a rule.
+            InputError: the folder holds a `controller.py` that would be lost.
         """
         saved: Path = import_module("tts_generate.saving").save(self, Path(folder), name=name, description=description)
         return saved

@@ -123,7 +123,7 @@ class Sweep:
 def methods(
     controllers: Sequence[str],
     betas: Sequence[float],
-    trust_remote_code: bool = False,
+    trust_remote_code: Trust = False,
     max_branches: int | None = None,
 ) -> list[Method]:
     """Every controller at every beta.

@@ -36,16 +36,27 @@ def save(controller: Controller, folder: Path, *, name: str | None = None, descr
         files[CODE] = code
     if not (folder / "README.md").exists():
         files["README.md"] = readme(card).encode()
-    for stale in (CODE, RECIPE_CODE):
-        if (folder / CARD).is_file() and stale not in files:
-            (folder / stale).unlink(missing_ok=True)
+    _spare_code(folder, code)
     try:
+        if code is None:
+            (folder / RECIPE_CODE).unlink(missing_ok=True)  # a copy, which nothing would run any more
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}.") from error
     return folder
+
+
+def _spare_code(folder: Path, code: bytes | None) -> None:
+    """Refuse a folder whose code would be lost: code of no earlier save, or any where none is to be written."""
+    there = folder / CODE
+    if not there.is_file() or (old := there.read_bytes()) == code:
+        return
+    earlier = (folder / CARD).is_file() and hashlib.sha256(old).hexdigest() in (folder / CARD).read_text("utf-8")
+    if code is None or not earlier:
+        what = "the code of another controller" if earlier else "no code that was saved"
+        raise InputError(f"{there} would be lost: it is {what}. Save into another folder, or delete it first.")
 
 
 def as_files(

@@ -181,7 +181,14 @@ def test_where_one_process_fails_all_do(tmp_path: Path) -> None:
     assert "other settings (seed: 5 here, 6 asked for)" in said
     assert children[1].returncode == 9
     kinds = [line.split()[1] for line in theirs.splitlines()]
-    assert kinds == ["RuntimeError", "StoreFormatError", "RuntimeError", "ProcessError", "ProcessError", "UnsupportedError"]
+    assert kinds == [
+        "RuntimeError",
+        "StoreFormatError",
+        "RuntimeError",
+        "ProcessError",
+        "ProcessError",
+        "UnsupportedError",
+    ]
 
 
 def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:

@@ -426,6 +426,22 @@ def test_saving(tmp_path: Path) -> None:
         verify(str(tmp_path / "cmc"))
 
 
+def test_saving_loses_no_code(tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "few")
+    few = load_controller(folder, trust_remote_code=True)
+    few.save_pretrained(folder, name="again")  # its own code
+    with pytest.raises(InputError, match=r"controller\.py would be lost: it is the code of another controller"):
+        load_controller("asc").save_pretrained(folder)
+    mine = b"# mine, saved by nobody\n"
+    (folder / "controller.py").write_bytes(mine)
+    with pytest.raises(InputError, match=r"would be lost: it is no code that was saved\. Save into another folder"):
+        few.save_pretrained(folder)
+    assert (folder / "controller.py").read_bytes() == mine
+    (folder / "controller.py").unlink()
+    load_controller("asc").save_pretrained(folder)
+    assert not (folder / "custom_generate" / "controller.py").exists()
+
+
 def write_few(folder: Path) -> Path:
     folder.mkdir()
     for name, content in good().items():

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from tts_generate import ServerModel, load_controller
 from tts_generate.cli import app
 from tts_generate.errors import ControllerError, HubError, InputError, UnknownNameError, UntrustedCodeError
+from tts_generate.evaluate import methods
 from tts_generate.hub.card import check_code, parse_card
 from tts_generate.hub.fetch import lock
 from tts_generate.hub.pin import MovingRevisionWarning
@@ -49,6 +50,9 @@ class TestTrust:
         commit = put(hub, "user/x", good())
         assert load_controller("user/x", revision=commit, trust_remote_code=trust).knobs == {"width": 3}  # type: ignore[arg-type]
         assert "RAN" in capfd.readouterr().out
+        recording = recording_of(random_trajectories(random.Random(1), 4))
+        replay(recording, f"user/x@{commit}", shuffles=1, trust_remote_code=trust)  # type: ignore[arg-type]
+        assert methods([f"user/x@{commit}"], [0.5], trust)[0].trust_remote_code == trust  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("trust", ["user/x", 1.0, ["no repo"], [3]])
     def test_trust_that_is_none(self, hub: HubServer, trust: object) -> None:

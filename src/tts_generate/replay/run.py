@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
 from tts_generate.errors import InputError
-from tts_generate.loading import load_controller
+from tts_generate.loading import Trust, load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.replay.compiled import run_compiled
 from tts_generate.replay.episodes import Columns, Work, raise_problem, run_episodes
@@ -124,7 +124,7 @@ def replay(
     traces: bool = False,
     compiled: bool | None = None,
     threads: int | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: Trust = False,
     **knobs: Any,
 ) -> ReplayResult:
     """Run a controller on every recorded question, once per shuffle of its branches.
@@ -140,7 +140,7 @@ def replay(
         compiled: run the hooks compiled by numba, over all cores, or interpreted; None: compiled where it pays. The
             results are the same. A controller that does not compile runs interpreted, with a warning that says why.
         threads: of a compiled run; all cores if left out.
-        trust_remote_code: needed for a controller folder that did not come with this package.
+        trust_remote_code: as in `load_controller`.
         **knobs: knobs to set by hand.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tts_generate.errors import InputError
-from tts_generate.evaluate import accuracy_interval, methods
+from tts_generate.evaluate import accuracy_interval, methods, sweep
+from tts_generate.loading import builtin_controllers, load_controller
+from tts_generate.replay import replay
 from tts_generate.statistics import compare, compare_samples, frontier, mean_interval
+from tts_generate.testing import random_trajectories, recording_of
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,3 +77,24 @@ def test_nothing_beats_a_point_of_the_frontier(found: list[tuple[float, float]])
 def test_methods_carry_trust() -> None:
     (only,) = methods(["cmc"], [0.5], trust_remote_code=True)
     assert (only.label, only.beta, only.trust_remote_code) == ("cmc β=0.5", 0.5, True)
+
+
+@pytest.mark.parametrize("name", sorted(set(builtin_controllers()) - {"deepconf"}))
+def test_every_controller_runs_on_few_branches(name: str) -> None:
+    """A store of 16 branches, at every budget; deepconf reads log-probabilities, which this one has not."""
+    recording = recording_of(random_trajectories(random.Random(3), 16))
+    swept = sweep([recording], methods([name], [0.0, 0.5, 1.0], max_branches=16), 2, compiled=False)
+    assert len(swept.average) == 3
+    for beta in (0.0, 1.0):
+        controller = load_controller(name, beta=beta)
+        if controller.most_branches is not None:
+            assert replay(
+                recording_of(random_trajectories(random.Random(4), 64)), controller, shuffles=2
+            ).opened.max() <= (controller.most_branches)
+
+
+def test_what_counts_branches_is_held() -> None:
+    labels = [m.label for m in methods(["parallel_probe", "answer_stability", "short_m_at_k"], [1.0], max_branches=16)]
+    assert labels == [f"{name} β=1, num_chains=16" for name in ("parallel_probe", "answer_stability", "short_m_at_k")]
+    assert load_controller("parallel_probe", beta=0.0).most_branches == 4
+    assert load_controller("worth", n_init=9, max_branches=4).most_branches == 9  # one wave

@@ -13,8 +13,8 @@ from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.state import Decision, State, leading_answer
 
 Knob = int | float | bool | str
-BRANCH_KNOBS = ("max_branches", "max_samples")
-"""Knobs that say how many branches an episode opens at most."""
+BRANCH_KNOBS = ("max_branches", "max_samples", "num_chains", "n_init", "widen")
+"""Knobs that count branches: at most, first (`n_init`), and at a time (`widen`)."""
 Probing = Literal["every_step", "on_demand", "never"]
 
 
@@ -111,9 +111,12 @@ class Controller:
 
     @property
     def most_branches(self) -> int | None:
-        """Branches that an episode opens at most, as far as a knob says so: `max_branches` or `max_samples`."""
-        most = next((self.knobs[name] for name in BRANCH_KNOBS if name in self.knobs), None)
-        return None if most is None else int(most)
+        """Branches that an episode opens at most, as far as knobs say so.
+
+        `widen` is what is opened at a time, and `n_init` what is opened first: more than the limit, if it is more.
+        """
+        limits = {name: int(self.knobs[name]) for name in BRANCH_KNOBS if name in self.knobs and name != "widen"}
+        return max(limits.values()) if limits.keys() - {"n_init"} else None
 
     def memory(self, max_branches: int) -> None:
         """Allocate what the hooks remember within one episode; called before `begin`."""
@@ -200,6 +203,16 @@ def _knob_value(controller: str, name: str, kind: Any, value: Any) -> Knob:
             f"{controller}.{name} is annotated {kind!r}; a knob is int, float, bool or a Literal of names."
         )
     raise InputError(f"knob {name} of {controller} must be {expected}, got {value!r}.")
+
+
+def held_to(knobs: Mapping[str, Knob], branches: int) -> dict[str, Knob]:
+    """Those of the knobs that count more branches than there are, held to as many.
+
+    >>> held_to({"num_chains": 64, "stability": 40}, 16)
+    {'num_chains': 16}
+    """
+    counts = {name: knobs[name] for name in BRANCH_KNOBS if name in knobs}
+    return {name: branches for name, count in counts.items() if not isinstance(count, str) and count > branches}
 
 
 def describe(controller: Controller) -> Mapping[str, Any]:

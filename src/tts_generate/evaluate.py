@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.controller import BRANCH_KNOBS
+from tts_generate.controller import held_to
 from tts_generate.errors import InputError
 from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
@@ -132,7 +132,7 @@ def methods(
         controllers: names, folders, Hub repos or published files.
         betas: budgets.
         trust_remote_code: as in `load_controller`.
-        max_branches: the branches that were recorded. A controller whose knob allows more is held to as many, which
+        max_branches: the branches that were recorded. A controller whose knobs count more is held to as many, which
             its label says.
 
     >>> [method.label for method in methods(["asc", "cmc"], [0, 0.5])]
@@ -144,8 +144,7 @@ def methods(
     for name in controllers:
         for beta in betas:
             controller = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
-            most, limits = controller.most_branches, [knob for knob in BRANCH_KNOBS if knob in controller.knobs]
-            held = {limits[0]: max_branches} if most and max_branches and most > max_branches else {}
+            held = held_to(controller.knobs, max_branches) if max_branches else {}
             label = ", ".join([f"{name} β={beta:g}", *(f"{knob}={value}" for knob, value in held.items())])
             found.append(Method(label, name, beta, held, trust_remote_code=trust_remote_code))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from tts_generate import __version__
 from tts_generate.arguments import checked
-from tts_generate.controller import Knob
+from tts_generate.controller import held_to
 from tts_generate.errors import InputError
 from tts_generate.evaluate import Cell, Method, as_dict, baselines, by_question, sweep
 from tts_generate.hub.card import Card
@@ -20,7 +20,6 @@ from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
-from tts_generate.search.narrow import BRANCHES
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.trajectories.schema import public_model
@@ -115,11 +114,7 @@ def identity(card: Card) -> str:
 def _method(controller: Path | str, name: str, beta: float, branches: int, trust: Trust, confined: bool) -> Method:
     """A controller at one budget, asking for no more branches than the stores hold."""
     chosen = load_controller(controller, beta=beta, trust_remote_code=trust, sandbox=confined)
-    held: dict[str, Knob] = {
-        knob: branches
-        for knob, value in chosen.knobs.items()
-        if knob in BRANCHES and not isinstance(value, str) and value > branches
-    }
+    held = held_to(chosen.knobs, branches)
     return Method(f"{name} β={beta:g}", str(controller), beta, held, trust, confined)
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from tts_generate.controller import Controller, Knob
+from tts_generate.controller import BRANCH_KNOBS, Controller, Knob, held_to
 from tts_generate.schedule import Range
-
-BRANCHES = ("max_branches", "max_samples", "n_init", "num_chains", "widen")
-"""Knobs of the shipped controllers that count branches."""
 
 
 def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
@@ -21,7 +18,8 @@ def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
     """
 
     def schedule(beta: float) -> dict[str, Knob]:
-        return {name: _held(name, knob, branches) for name, knob in kind.schedule(beta).items()}
+        knobs = kind.schedule(beta)
+        return {**knobs, **held_to(knobs, branches)}
 
     names = {"schedule": staticmethod(schedule), "__doc__": kind.__doc__, "__module__": __name__}
     return type(kind.__name__, (kind,), names)
@@ -31,12 +29,8 @@ def narrowed_ranges(ranges: Mapping[str, Range], branches: int, logprobs: bool) 
     """`ranges` as far as recordings of `branches` branches allow, without the knobs that read what they do not hold."""
     return {
         name: dataclasses.replace(room, low=min(room.low, branches), high=min(room.high, branches))
-        if name in BRANCHES
+        if name in BRANCH_KNOBS
         else room
         for name, room in ranges.items()
         if logprobs or not room.logprobs
     }
-
-
-def _held(name: str, knob: Knob, branches: int) -> Knob:
-    return min(knob, branches) if name in BRANCHES and isinstance(knob, int) else knob

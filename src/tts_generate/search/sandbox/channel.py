@@ -63,9 +63,11 @@ class Channel:
     def __init__(self, stream: socket.socket, errors: int, limits: Limits, end: Callable[[float], int]) -> None:
         self._stream = stream
         self._errors = errors
-        self._limits = limits
+        self.limits = limits
+        self.waited = 0.0
+        """Seconds, in all."""
         self._end = end
-        self._left = limits.seconds
+        self.left = limits.seconds
         self._asked = 0
         self._output = bytearray()
         self._pending = bytearray()
@@ -91,20 +93,21 @@ class Channel:
         if not self.open:
             raise CandidateError("ended", "this candidate has been ended; open it anew to go on.")
         started = time.monotonic()
-        self._deadline = started + self._left
+        self._deadline = started + self.left
         self._asked += 1
         try:
             self._send(wire.pack({**message, "do": do, "t": self._asked}, raw))
             reply, out = self._receive(expects)
         finally:
-            self._left -= time.monotonic() - started
+            self.left -= time.monotonic() - started
+            self.waited += time.monotonic() - started
         if "error" in reply:
             self._report(do, reply["error"])
         return reply, out
 
     def renew(self) -> None:
         """Wait for later replies as long as for the first ones."""
-        self._left = self._limits.seconds
+        self.left = self.limits.seconds
 
     def close(self) -> None:
         """End the process; nothing it sends any more counts."""
@@ -146,8 +149,8 @@ class Channel:
 
     def _receive(self, expects: int) -> tuple[dict[str, Any], bytes]:
         (length,) = wire.LENGTH.unpack(self._take(wire.LENGTH.size))
-        if length > self._limits.reply_bytes:
-            self.refuse(f"a reply of {length} bytes announced, at most {self._limits.reply_bytes} are taken")
+        if length > self.limits.reply_bytes:
+            self.refuse(f"a reply of {length} bytes announced, at most {self.limits.reply_bytes} are taken")
         try:
             reply = wire.unpack(self._take(length))
         except (ValueError, RecursionError) as error:
@@ -188,7 +191,7 @@ class Channel:
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                self.fail("time", f"the candidate was not done in {self._limits.seconds:g} s and has been killed.")
+                self.fail("time", f"the candidate was not done in {self.limits.seconds:g} s and has been killed.")
             ready = dict(self._poll.poll(1000 * left))
             if self._errors in ready:
                 self._drain(once=True)

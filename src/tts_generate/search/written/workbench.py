@@ -17,7 +17,7 @@ from tts_generate.search.candidate import Proposal, Written
 from tts_generate.search.objective import Cost, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
 from tts_generate.search.sandbox import Candidate, Sandbox
-from tts_generate.search.sandbox.candidate import order_of
+from tts_generate.search.sandbox.strictly import order_of
 from tts_generate.search.written.telling import telling_episodes
 from tts_generate.search.written.traces import compact
 from tts_generate.trace import Event
@@ -72,7 +72,8 @@ class Workbench:
         """
         recording = next(one for one in part.recordings if one.name == telling.recording)
         (q,) = recording.numbers(telling.question)
-        order = order_of(recording, q, telling.shuffle, fidelity.shuffles, fidelity.first_shuffle)
+        branches = recording.questions[q].branches
+        order = order_of(branches, telling.shuffle, fidelity.shuffles, fidelity.first_shuffle).tolist()
         with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened:
             ours = _events(recording, opened.controller(beta=telling.beta), q, order)
         theirs = _events(recording, self._reference.from_beta(telling.reference_beta), q, order)

@@ -282,5 +282,6 @@ def _are_knobs(row: object) -> bool:
         return False
     return all(
         name.isidentifier() and len(name) <= 100 and type(value) in (int, float, bool, str) and len(str(value)) <= 100
+        and clean(str(value)) == str(value)
         for name, value in row.items()
     )

@@ -7,12 +7,15 @@ ends it.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from tts_generate.arguments import check_fields
@@ -81,8 +84,7 @@ class Channel:
     @property
     def output(self) -> str:
         """What the candidate wrote to its output, at most 4 KB, without control characters. Untrusted."""
-        text = self._output.decode("utf-8", "replace")
-        return "".join(c for c in text if c.isprintable() or c == "\n")
+        return clean(self._output.decode("utf-8", "replace"))
 
     def ask(self, do: str, message: Mapping[str, Any], raw: bytes = b"", expects: int = 0) -> tuple[Any, bytes]:
         """The reply to a request: its JSON, and as many raw bytes as are expected.
@@ -241,9 +243,23 @@ class Channel:
 
 
 def clean(text: str) -> str:
-    r"""Text of a candidate without control characters.
+    r"""Text of a candidate without control characters, and without the places of this machine.
 
     >>> clean("a\x1b[31mb")
     'a[31mb'
+    >>> clean(f"in {os.getcwd()}/controller.py")
+    'in …/controller.py'
     """
-    return "".join(c for c in text if c.isprintable() or c == "\n")
+    printable = "".join(c for c in text if c.isprintable() or c == "\n")
+    return _places().sub("…", printable)
+
+
+@lru_cache(maxsize=1)
+def _places() -> re.Pattern[str]:
+    """Folders whose names say whose machine this is, and what is on it."""
+    wanted = {
+        sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.realpath(sys.executable)), os.getcwd(),
+        os.path.expanduser("~"), *sys.path, os.path.dirname(os.path.dirname(os.path.abspath(clean.__code__.co_filename))),
+    }  # fmt: skip
+    found = {path for one in wanted for path in (one, os.path.realpath(one)) if path.strip("/") and os.path.isabs(path)}
+    return re.compile("|".join(re.escape(path) for path in sorted(found, key=len, reverse=True)) or r"(?!)")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tts_generate.replay.compiled import compiled_function, records_of
 from tts_generate.replay.episodes import Columns, Work, go_on, open_more
-from tts_generate.replay.recording import BranchRow, Recording, StepRow, Table
-from tts_generate.rules import clear_decision, clear_state
+from tts_generate.replay.recording import BranchRow, RecordedQuestion, Recording, StepRow, Table
+from tts_generate.rules import clear_decision
 from tts_generate.search.sandbox.channel import Channel
 from tts_generate.search.sandbox.strict import StrictController, same_knobs
 from tts_generate.search.sandbox.together import BEGIN, HEAD, ROW, SCALARS
@@ -28,6 +28,7 @@ PLAN, REVIEW, ANSWER, OVER, STUCK = 1, 2, 3, 4, 5
 _ENTRIES = 2_000_000
 """Steps of branches that the states of one batch hold at most: two tables of 16 MB each."""
 _I8 = np.dtype("<i8")
+"""Of all numbers that are sent, which is int64 as it lies on every machine with a list of system calls."""
 
 
 class Board(NamedTuple):
@@ -215,7 +216,7 @@ def reveal_pool(state: State, board: Board, e: int, k: int, row: int) -> int:
 
 
 class Stuck(Exception):  # noqa: N818  not an error by itself: the runner says what it is
-    """An episode's decision that cannot be carried out; the number of its question."""
+    """An episode's decision that cannot be carried out; the number of its question in its `Ground`."""
 
     def __init__(self, question: int) -> None:
         super().__init__(question)
@@ -224,25 +225,42 @@ class Stuck(Exception):  # noqa: N818  not an error by itself: the runner says w
 
 @dataclass(frozen=True)
 class Ground:
-    """A recording made ready for batches: its tables as the loops want them."""
+    """Recordings of one `interval_tokens` made ready for batches, as one table of all their questions."""
 
-    recording: Recording
+    questions: tuple[RecordedQuestion, ...]
+    """Recording by recording."""
+    shapes: tuple[tuple[int, int, int, int], ...]
+    """By question: branches, and of its recording the depth, the tokens of a step and those of a probe."""
+    offsets: tuple[int, ...]
+    """By question: its first branch."""
     compiled: bool
     table: Table
+    logprobs: NDArray[np.float64]
     answers: int
     """Different answers of the question that has most, at most."""
 
     @classmethod
-    def of(cls, recording: Recording, compiled: bool) -> Ground:
+    def of(cls, recordings: Sequence[Recording], compiled: bool) -> Ground:
         """The arrays, for compiled loops; Python rows, which interpreted ones read faster."""
-        table, answers = recording.table, int(recording.table.steps["answer"].max(initial=0)) + 1
+        tables, known = [one.table for one in recordings], any(len(one.table.logprobs) for one in recordings)
+        branches = np.concatenate([table.branches for table in tables])
+        steps = np.concatenate([table.steps for table in tables])
+        before = np.cumsum([0, *(len(table.steps) for table in tables)])[:-1]
+        branches["first"] += np.repeat(before, [len(table.branches) for table in tables])
+        logs = [one.logprobs if len(one.logprobs) else np.full(len(one.steps), np.nan) for one in tables]
+        logprobs = np.concatenate(logs) if known else np.zeros(0)
+        table = Table(branches, steps, logprobs)
         if not compiled:
-            table = Table(
-                list(map(BranchRow._make, table.branches.tolist())),
-                list(map(StepRow._make, table.steps.tolist())),
-                table.logprobs.tolist(),
-            )
-        return cls(recording, compiled, table, answers)
+            rows = list(map(BranchRow._make, branches.tolist())), list(map(StepRow._make, steps.tolist()))
+            table = Table(*rows, logprobs.tolist())
+        first = np.cumsum([0, *(len(one.branches) for one in tables)]).tolist()
+        found = [(one, question, start) for one, start in zip(recordings, first, strict=False) for question in one.questions]
+        return cls(
+            questions=tuple(question for _, question, _ in found),
+            shapes=tuple((q.branches, r.max_depth, r.interval_tokens, r.max_probe_tokens) for r, q, _ in found),
+            offsets=tuple(start + question.offset for _, question, start in found),
+            compiled=compiled, table=table, logprobs=logprobs, answers=int(steps["answer"].max(initial=0)) + 1,
+        )  # fmt: skip
 
     def run(
         self,
@@ -263,7 +281,8 @@ class Ground:
             CandidateError: the candidate fails, or is another than it says.
             Stuck: an episode cannot go on.
         """
-        most = max(1, _ENTRIES // (max(64, self.recording.max_branches) * max(64, self.recording.max_depth)))
+        room = [max(64, size) for size in np.max(self.shapes, axis=0)[:2]]
+        most = max(1, _ENTRIES // int(np.prod(room)))
         parts = [questions[start : start + most] for start in range(0, len(questions), most)]
         found = [_Batch(self, channel, controller, part, orders).run() for part in parts]
         return np.concatenate(found, axis=1)
@@ -281,20 +300,22 @@ class _Batch:
         orders: Mapping[int, NDArray[np.int64]],
     ) -> None:
         self.ground, self.channel, self.questions = ground, channel, questions
-        recording = ground.recording
-        asked = [recording.questions[q] for q in questions]
-        self.work = Work.of(asked, orders, controller, recording.interval_tokens)
-        shape = recording.max_branches, recording.max_depth, recording.interval_tokens, recording.max_probe_tokens
+        asked, shapes = [ground.questions[q] for q in questions], [ground.shapes[q] for q in questions]
+        work = Work.of(asked, orders, controller, shapes[0][2])
+        self.work = work._replace(offset=np.array([ground.offsets[q] for q in questions], np.int64))
         self.begun = {
-            "branches": [question.branches for question in asked], "shape": shape, "beta": controller.beta,
-            "knobs": dict(controller.given), "logprobs": len(recording.table.logprobs) > 0,
+            "shapes": shapes, "beta": controller.beta, "knobs": dict(controller.given),
+            "logprobs": len(ground.logprobs) > 0,
         }  # fmt: skip
         self.knobs = controller.knobs
-        self.moved = np.zeros(shape[0], np.int64)
-        self.states, self.dos = records_of(len(asked), *shape) if ground.compiled else _objects(len(asked), shape)
-        for state, branches in zip(self.states, self.begun["branches"], strict=True):
-            _clear(state, branches)
-        self.board = _board(len(asked), shape[0], ground.answers)
+        most = np.max(shapes, axis=0).tolist()
+        self.moved = np.zeros(most[0], np.int64)
+        if ground.compiled:
+            self.states, self.dos = records_of(len(asked), *most)
+            self.states["max_branches"] = [shape[0] for shape in shapes]
+        else:
+            self.states, self.dos = [State(*shape) for shape in shapes], [Decision(shape[0]) for shape in shapes]
+        self.board = _board(len(asked), most[0], ground.answers)
         self.out = Columns.empty(len(asked), 1)[:, :, 0]
         self.turn: Any = compiled_function(turn) if ground.compiled else turn
 
@@ -318,11 +339,8 @@ class _Batch:
     def _ask(self, asked: NDArray[np.int64]) -> Decided:
         """What the candidate decides for the episodes `asked`, once every part of it is what it must be."""
         board, (count_, rows, pool, width) = self.board, self.board.counts.tolist()
-        told = [
-            np.stack([asked, board.phase[asked]], axis=1), board.scalars[:count_], board.rows[:rows, :ROW],
-            board.pool[:pool],
-        ]  # fmt: skip
-        raw = b"".join(part.astype(_I8).tobytes() for part in told) + self._logprobs(board.rows[:rows])
+        told = (asked, board.phase[asked], board.scalars[:count_], board.rows[:rows, :ROW], board.pool[:pool])
+        raw = b"".join(part.tobytes() for part in told) + self._logprobs(board.rows[:rows])
         size = 8 * HEAD * count_ + (8 + 1 + 1) * count_ * width
         _, back = self.channel.ask("turn", {"counts": [count_, rows, pool, width]}, raw, expects=size)
         heads = np.frombuffer(back, _I8, HEAD * count_).reshape(count_, HEAD)
@@ -336,24 +354,12 @@ class _Batch:
 
     def _logprobs(self, rows: NDArray[np.int64]) -> bytes:
         """The log-probabilities of the steps that `rows` tell of, one after the other."""
-        logprobs = self.ground.recording.table.logprobs
+        logprobs = self.ground.logprobs
         if not len(logprobs):
             return b""
         counts = rows[:, 3] - rows[:, 8]
         starts = np.repeat(rows[:, 9] + rows[:, 8] - np.cumsum(counts) + counts, counts)
         return logprobs[starts + np.arange(len(starts))].astype("<f8").tobytes()
-
-
-def _objects(episodes: int, shape: tuple[int, int, int, int]) -> tuple[list[State], list[Decision]]:
-    return [State(*shape) for _ in range(episodes)], [Decision(shape[0]) for _ in range(episodes)]
-
-
-def _clear(state: Any, branches: int) -> None:
-    if isinstance(state, State):
-        clear_state(state)
-        state.max_branches = branches
-    else:
-        state["max_branches"] = branches
 
 
 def _board(episodes: int, branches: int, answers: int) -> Board:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tts_generate.search.sandbox.candidate import Candidate
 
 _T = TypeVar("_T")
-_AGAIN = 8, 2, 128
+_AGAIN = 4, 2, 128
 """Episodes that are run again: so many, more for each budget on each recording, and at most."""
 _SECONDS = 0.05
 """Of wall time that an episode may take on average, beside what the limits say of a candidate."""
@@ -60,21 +60,27 @@ def replay_strictly(
     rows = max(1, shuffles)
     episodes = rows * len(controllers) * sum(len(recording.questions) for recording in recordings)
     compiled = episodes >= WORTH_COMPILING and find_spec("numba") is not None
-    grounds = [Ground.of(recording, compiled) for recording in recordings]
     out = [[Columns.empty(rows, len(recording.questions)) for recording in recordings] for _ in controllers]
+    grounds = []
+    for interval in {recording.interval_tokens for recording in recordings}:
+        those = [r for r, recording in enumerate(recordings) if recording.interval_tokens == interval]
+        places = [(r, q) for r in those for q in range(len(recordings[r].questions))]
+        grounds.append((Ground.of([recordings[r] for r in those], compiled), places))
 
     def in_one_process(c: int, s: int) -> None:
         with candidate.fresh() as process:
-            for r in random.sample(range(len(grounds)), len(grounds)):
-                recorded = recordings[r].questions
-                questions = random.sample(range(len(recorded)), len(recorded))
-                orders = {n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in recorded}}
+            for ground, places in random.sample(grounds, len(grounds)):
+                questions = random.sample(range(len(places)), len(places))
+                orders = {n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}}
                 try:
-                    found = grounds[r].run(process.channel, controllers[c], questions, orders)
+                    found = ground.run(process.channel, controllers[c], questions, orders)
                 except Stuck as stuck:
-                    columns_of(recordings[r], controllers[c], stuck.question, s, shuffles, first_shuffle)
-                    raise unlike(stuck.question) from None
-                out[c][r][:, s, questions] = found
+                    r, q = places[stuck.question]
+                    columns_of(recordings[r], controllers[c], q, s, shuffles, first_shuffle)
+                    raise unlike(q) from None
+                for k, question in enumerate(questions):
+                    r, q = places[question]
+                    out[c][r][:, s, q] = found[:, k]
 
     def alone(c: int, r: int, s: int, q: int) -> Difference | None:
         columns = out[c][r][:, s, q]

@@ -33,38 +33,30 @@ class Together:
 
     Args:
         kind: of the controller.
-        message: `branches` of each episode, `shape` of the largest, `beta`, `knobs`, `logprobs`.
+        message: `shapes` (what a `State` takes) of each episode, `beta`, `knobs`, `logprobs`.
     """
 
     def __init__(self, kind: type[Controller], message: Mapping[str, Any]) -> None:
-        branches, (most, depth, *rest) = message["branches"], message["shape"]
-        room = (len(branches), most)
-        self.columns: dict[str, NDArray[Any]] = {
-            name: np.full((len(branches), *array.shape), array.flat[0] if array.size else 0, array.dtype)
-            for name, array in vars(State(most, depth, *rest)).items()
-            if isinstance(array, np.ndarray)
-        }
-        self.chosen: dict[str, NDArray[Any]] = {
-            name: np.zeros(room, array.dtype)
-            for name, array in vars(Decision(most)).items()
-            if isinstance(array, np.ndarray)
-        }
+        shapes = message["shapes"]
+        most = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        self.columns = _side_by_side(State(*most), len(shapes))
+        self.chosen = _side_by_side(Decision(most[0]), len(shapes))
         self.logprobs = bool(message["logprobs"])
         controller = kind.from_beta(message["beta"], **message["knobs"])
         self.knobs = controller.knobs
-        self.controllers = [controller.for_episode(count) for count in branches]
-        self.states = [State(count, depth, *rest) for count in branches]
-        self.dos = [Decision(count) for count in branches]
-        for e, count in enumerate(branches):
+        self.controllers = [controller.for_episode(shape[0]) for shape in shapes]
+        self.states = [State(*shape) for shape in shapes]
+        self.dos = [Decision(shape[0]) for shape in shapes]
+        for e, (count, depth, *_) in enumerate(shapes):
             for names, one in ((self.columns, self.states[e]), (self.chosen, self.dos[e])):
                 for name, array in names.items():
-                    setattr(one, name, array[e, :count])
+                    setattr(one, name, array[e, :count] if array.ndim == 2 else array[e, :count, :depth])
         self.given = [vars(do).copy() for do in self.dos]
 
     def turn(self, counts: list[int], raw: bytes) -> bytes:
         """Let the states see what was revealed, and ask every hook that is asked; the decisions."""
         asked, rows, pool, width = counts
-        shapes = ((asked, 2), (asked, len(SCALARS)), (rows, ROW), (pool, 3))
+        shapes = ((2, asked), (asked, len(SCALARS)), (rows, ROW), (pool, 3))
         parts, place = [], 0
         for shape in shapes:
             parts.append(np.frombuffer(raw, "<i8", shape[0] * shape[1], place).reshape(shape))
@@ -72,12 +64,12 @@ class Together:
         who, scalars, branches, joined = parts
         self._see(branches, joined, np.frombuffer(raw, "<f8", -1, place))
         heads = np.empty((asked, HEAD), "<i8")
-        for k, (e, hook) in enumerate(who.tolist()):
+        for k, (e, hook) in enumerate(who.T.tolist()):
             state = self.states[e]
             for name, value in zip(SCALARS, scalars[k].tolist(), strict=True):
                 setattr(state, name, value)
             heads[k] = self._hook(e, HOOKS[hook], state)
-        those = who[:, 0]
+        those = who[0]
         steps, prune, probe = (self.chosen[name][those, :width] for name in ("steps", "prune", "probe"))
         return (
             heads.tobytes() + steps.astype("<i8").tobytes() + prune.astype("u1").tobytes()
@@ -114,6 +106,15 @@ class Together:
             if getattr(do, name) is not self.given[e][name]:  # replaced by another array
                 array[e, : state.opened] = getattr(do, name)[: state.opened]
         return index(do.open), index(do.open_steps), bool(do.stop), index(do.answer)
+
+
+def _side_by_side(one: State | Decision, count: int) -> dict[str, NDArray[Any]]:
+    """The arrays of `count` states or decisions like this one, by name, as one array each."""
+    return {
+        name: np.full((count, *array.shape), array.flat[0] if array.size else 0, array.dtype)
+        for name, array in vars(one).items()
+        if isinstance(array, np.ndarray)
+    }
 
 
 def check_decision(do: Decision, opened: int) -> None:

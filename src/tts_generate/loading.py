@@ -23,6 +23,7 @@ from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.hub.trust import Trust, check_form, check_trust
+from tts_generate.import_rules import compiled
 from tts_generate.published import load_published
 from tts_generate.schedule import from_json, scheduled
 
@@ -217,7 +218,7 @@ def _own_class(source: Source, code: bytes) -> type[Controller]:
     module.__file__ = str(source.path / file_name)
     sys.modules[module.__name__] = module
     try:
-        exec(compile(code, module.__file__, "exec"), module.__dict__)
+        exec(compiled(code, module.__file__), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ControllerError(f"{module.__file__} does not load: {type(error).__name__}: {error}.") from error

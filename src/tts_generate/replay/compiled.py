@@ -221,14 +221,29 @@ def _fields(instance: object) -> dict[str, Any]:
     return spec
 
 
-def _function(function: Any) -> Any:
+def compiled_function(function: Any) -> Any:
+    """A function of plain loops over records (`records_of`) and arrays, compiled, to be called from Python."""
+    return _function(function, entered=True)
+
+
+def records_of(
+    count: int, branches: int, depth: int, interval_tokens: int, max_probe_tokens: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`count` states and decisions of episodes that have not begun, as compiled loops take them."""
+    room = (_bucket(branches), _bucket(depth), 1, 0)
+    states, decisions = _dtype_of(State(*room)), _dtype_of(Decision(room[0]))
+    begun = _record(states, State(branches, depth, interval_tokens, max_probe_tokens))
+    return np.full(count, begun, states), np.zeros(count, decisions)
+
+
+def _function(function: Any, entered: bool = False) -> Any:
     """`function` compiled, and the functions it calls; made once."""
     import numba
 
     with _lock:
         if function not in _functions:
-            inner = function is not run_episodes  # called from compiled code only
-            leaf = function not in (run_episodes, run_episode)
+            inner = not entered and function is not run_episodes  # called from compiled code only
+            leaf = inner and function is not run_episode
             options: Any = {"forceinline": leaf, "no_cpython_wrapper": inner, "no_cfunc_wrapper": inner}
             _functions[function] = numba.njit(_rebuilt(function), nogil=True, **options)
         return _functions[function]

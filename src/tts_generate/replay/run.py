@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,14 @@ class ReplayResult:
         np.savez_compressed(path, correct=self.correct, cost=self.cost, answers=self.answers)
 
 
+@runtime_checkable
+class RunsElsewhere(Protocol):
+    """A controller whose code runs in other processes, and which replays many episodes at once there."""
+
+    def replayed(self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None) -> NDArray[np.int64]:
+        """The `Columns` of every episode, (columns, shuffles, questions)."""
+
+
 @lru_cache(maxsize=64)
 def _orders(shuffles: int, branches: int, first: int) -> NDArray[np.int64]:
     """(max(1, shuffles), branches); the recorded order alone for 0 shuffles."""
@@ -161,7 +169,9 @@ def replay(
         compiled = out[0].size >= WORTH_COMPILING and find_spec("numba") is not None
     seconds = None
     kept: list[Trace] | None = [] if traces else None
-    if processors or traces:
+    if not processors and not traces and isinstance(chosen, RunsElsewhere):
+        out[:] = chosen.replayed(recording, shuffles, first_shuffle, threads)
+    elif processors or traces:
         _follow(recording, chosen, orders, out, processors, kept)
     else:
         if compiled:

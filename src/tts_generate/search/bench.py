@@ -41,6 +41,7 @@ class Bench(Protocol):
         threads: int | None = 1,
         confirm: int | None = None,
         tell: bool = False,
+        strict: bool = False,
     ) -> Look:
         """What a candidate does on `part`.
 
@@ -52,6 +53,8 @@ class Bench(Protocol):
             threads: of its replay.
             confirm: seed of the choice of episodes that are to come out the same in strict mode.
             tell: look for telling episodes too.
+            strict: whether the host counts every episode and hands over only what was paid for: so does all that
+                chooses or is reported. Otherwise code may be taken at its word, which is faster and good for a sieve.
 
         Raises:
             CandidateError: code that failed, or that does not come out the same.
@@ -75,8 +78,9 @@ class Families:
         threads: int | None = 1,
         confirm: int | None = None,
         tell: bool = False,
+        strict: bool = False,
     ) -> Look:
-        """See `Bench.look`; there is nothing to confirm, and nobody to tell."""
+        """See `Bench.look`; it is strict always, there is nothing to confirm, and nobody to tell."""
         assert isinstance(candidate, Candidate)
         family = narrowed(candidate.family(self.kind), fewest_branches(part.recordings))
         return Look(curve_of(part, family, fidelity, cost=cost, threads=threads))

@@ -45,15 +45,18 @@ class Contest:
     gain: Gains = gain_over
     _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
 
-    def measure(self, part: Part, candidate: Proposal, fidelity: Fidelity, *, confirm: int | None = None) -> Measured:
+    def measure(self, part: Part, candidate: Proposal, fidelity: Fidelity) -> Measured:
         """A candidate beside the reference, both asking for no more branches than `part` holds.
 
+        Every figure that chooses or is reported comes from here, and every one of code that a model wrote from strict
+        mode: the host counts, and hands over only what was paid for.
+
         Raises:
-            CandidateError: code that fails, or is not confirmed.
+            CandidateError: code that fails, or decides otherwise when an episode is alone.
         """
         theirs = self._reference(part, fidelity)
-        how: dict[str, Any] = {"cost": self.cost, "threads": self.threads, "confirm": confirm}
-        ours = self.bench.look(part, candidate, fidelity, **how).curve
+        how: dict[str, Any] = {"cost": self.cost, "threads": self.threads}
+        ours = self.bench.look(part, candidate, fidelity, strict=True, **how).curve
         return Measured(part, theirs, ours, self.gain(theirs, ours, part.weights), self.gain)
 
     def _reference(self, part: Part, fidelity: Fidelity) -> Curve:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,9 +211,8 @@ class Search:
     ) -> tuple[choosing.Choice, choosing.Measured]:
         """The best choice that stands up to a last look, and that look."""
         for chosen in choices:
-            seed = secrets.randbits(32) if contest.bench.confirms else None
             try:
-                return chosen, contest.measure(self.whole, chosen.candidate, self.setup.fresh, confirm=seed)
+                return chosen, contest.measure(self.whole, chosen.candidate, self.setup.fresh)
             except CandidateError as error:
                 failed(chosen.candidate, error)
         raise InputError(

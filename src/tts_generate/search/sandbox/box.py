@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,11 +19,12 @@ from tts_generate.import_rules import check_source
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.replay.episodes import Columns
 from tts_generate.replay.run import WORTH_COMPILING
-from tts_generate.search.sandbox.candidate import Candidate, Mode, columns_of, order_of
+from tts_generate.search.sandbox.candidate import Candidate, Mode
 from tts_generate.search.sandbox.channel import Channel, Limits
 from tts_generate.search.sandbox.confirmation import Confirmation, Difference
 from tts_generate.search.sandbox.locks import LOCKS
 from tts_generate.search.sandbox.process import Child, Keeper, bubblewrap_problem
+from tts_generate.search.sandbox.strictly import at_once, columns_of
 
 
 class Sandbox:
@@ -145,10 +147,18 @@ class Sandbox:
         text = source.encode() if isinstance(source, str) else source
         if check:
             check_source(text)
-        limits = limits or self.limits
+        return self._opened(text, mode, entry, seed, limits or self.limits, quiet)
+
+    def _opened(
+        self, text: bytes, mode: Mode, entry: str | None, seed: int, limits: Limits, quiet: bool
+    ) -> Candidate:
+        """A process in which the candidate's module has run."""
         keeper, child = self._child(mode, limits)
         channel = Channel(child.stream, child.errors, limits, lambda patience: keeper.end(child.pid, patience))
-        opened = Candidate(channel, mode, seed, quiet)
+        opened = Candidate(
+            channel, mode, seed, quiet,
+            lambda: self._opened(text, mode, entry, random.getrandbits(32), limits, quiet),
+        )  # fmt: skip
         try:
             opened.load(text, entry)
         except BaseException:
@@ -194,12 +204,13 @@ class Sandbox:
         entry: str | None = None,
         knobs: Mapping[str, Knob] | None = None,
         check: bool = True,
+        threads: int | None = None,
     ) -> Confirmation:
-        """Run a random part of what `results` say in strict mode, in random order, and compare every column.
+        """Run a random part of what `results` say in strict mode, each episode in a process of its own, and compare.
 
         A candidate that looked ahead, kept memory between episodes, drew random numbers, read clocks or hash orders,
         or made its numbers up differs. One that did so in a share f of the episodes gets away with probability
-        (1 - f) ** episodes, so a number to be published is measured in strict mode altogether.
+        (1 - f) ** episodes, so what chooses or is reported is measured in strict mode altogether.
 
         Args:
             source: the candidate's code.
@@ -211,6 +222,7 @@ class Sandbox:
             entry: as in `candidate`.
             knobs: those set by hand.
             check: as in `candidate`.
+            threads: processes at once; as many as cores if left out.
 
         Raises:
             CandidateError: the candidate fails in strict mode.
@@ -218,24 +230,24 @@ class Sandbox:
         rng = random.Random(seed)
         places = [(r, s, q) for r, found in enumerate(results) for s, q in np.ndindex(found.answer_ids.shape)]
         chosen = rng.sample(places, min(episodes, len(places)))
-        different: list[Difference] = []
         given = dict(knobs or {})
         with self.candidate(source, mode="strict", entry=entry, check=check, seed=rng.getrandbits(32)) as candidate:
-            for r, s, q in chosen:
+            betas = {float(found.controller["beta"]) for found in results}
+            controllers = {beta: candidate.controller(beta=beta, **given) for beta in betas}
+
+            def alone(r: int, s: int, q: int) -> Difference | None:
                 found = results[r]
                 beta = float(found.controller["beta"])
-                strict = candidate.controller(beta=beta, **given)
+                strict = controllers[beta]
                 if strict.knobs != found.controller["knobs"]:
-                    different.append(Difference(beta, s, q, "knobs", found.controller["knobs"], strict.knobs))
-                    continue
-                order = order_of(found.recording, q, s, shuffles, first_shuffle)
-                told = columns_of(found.recording, strict, q, order)
-                for name, value in zip(Columns._fields, told, strict=True):
-                    bulk = int(getattr(found, name)[s, q])
-                    if bulk != value:
-                        different.append(Difference(beta, s, q, name, bulk, value))
-                        break
-        return Confirmation(len(chosen), tuple(different))
+                    return Difference(beta, s, q, "knobs", found.controller["knobs"], strict.knobs)
+                before = np.array([getattr(found, name)[s, q] for name in Columns._fields])
+                told = columns_of(found.recording, strict, q, s, shuffles, first_shuffle)
+                return Difference.of(beta, s, q, before, told)
+
+            with candidate.allowed(0.0):
+                differences = at_once([partial(alone, *place) for place in chosen], threads)
+        return Confirmation(len(chosen), tuple(one for one in differences if one is not None))
 
     def _child(self, mode: Mode, limits: Limits) -> tuple[Keeper, Child]:
         """A locked child whose locks are those wanted, as its keeper saw them in /proc."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.controller import Knob
-from tts_generate.errors import CandidateError, ControllerError, InputError
-from tts_generate.replay import Recording, ReplayResult, shuffled_orders
+from tts_generate.controller import Knob, describe
+from tts_generate.errors import CandidateError, InputError
+from tts_generate.replay import Recording, ReplayResult
 from tts_generate.replay.compiled import CompileWarning
 from tts_generate.replay.episodes import Columns
 from tts_generate.search.sandbox.arrays import Relabelled
 from tts_generate.search.sandbox.channel import Channel, clean
 from tts_generate.search.sandbox.process import Keeper
 from tts_generate.search.sandbox.strict import StrictController
+from tts_generate.search.sandbox.strictly import replay_strictly
 
 Mode = Literal["bulk", "strict"]
 _MAX_KNOBS = 256
@@ -34,13 +35,21 @@ class Candidate:
         warnings: what its process warned of, such as code that does not compile. Untrusted text.
     """
 
-    def __init__(self, channel: Channel, mode: Mode, seed: int, quiet: bool = False) -> None:
+    def __init__(
+        self, channel: Channel, mode: Mode, seed: int, quiet: bool = False, again: Callable[[], Candidate] | None = None
+    ) -> None:
         self.mode = mode
+        self.over: list[Candidate] = []
+        """Processes that nobody needs any more; ended when the next one is opened."""
         self._quiet = quiet
         self.name = ""
         self.warnings: list[str] = []
         self.keeper: Keeper | None = None
-        self._channel = channel
+        self.channel = self._channel = channel
+        self._again = again
+        self._origin: Candidate | None = None
+        self._living: set[Candidate] = set()
+        self._left: float | None = None
         self._seed = seed
         self._rng = np.random.default_rng()
         self._kind: type[StrictController] = StrictController
@@ -53,10 +62,50 @@ class Candidate:
         self.close()
 
     def close(self) -> None:
-        """End its process."""
+        """End its process, and those of its episodes."""
+        if self._origin is not None:
+            self._origin._ended(self)
+        for other in list(self._living):
+            other.close()
         self._channel.close()
         if self.keeper is not None:
             self.keeper.close()
+
+    def fresh(self) -> Candidate:
+        """Another process of the same code, which has run no episode.
+
+        Raises:
+            CandidateError: it loads otherwise than before, or its time is used up.
+        """
+        while self.over:
+            self.over.pop().close()
+        if self._left is not None and self._left <= 0:
+            raise CandidateError("time", "the candidate was not done with its episodes in time and has been ended.")
+        assert self._again is not None
+        other = self._again()
+        if (other.name, other.described) != (self.name, self.described):
+            other.close()
+            raise CandidateError("different", f"it loads as {other.name} in one process, as {self.name} in another.")
+        other._origin = self
+        self._living.add(other)
+        if self._left is not None:
+            other.channel.left = self._left
+        return other
+
+    @contextmanager
+    def allowed(self, seconds: float) -> Iterator[None]:
+        """Share the wall time of the limits, and so many seconds more, among all processes that are opened."""
+        self._left = self._channel.limits.seconds + seconds
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def _ended(self, other: Candidate) -> None:
+        if other in self._living:
+            self._living.discard(other)
+            if self._left is not None:
+                self._left -= other.channel.waited
 
     def renew(self) -> None:
         """Give it the whole wall time of its limits again; of CPU time it has what is left."""
@@ -83,6 +132,7 @@ class Candidate:
         if any(type(flag) is not bool for flag in flags):
             raise CandidateError("import", "reads_logprobs and compiles must be True or False.")
         self.name = kind["name"][:100]
+        self.described = (kind["probing"], rounds, *flags)
         body = {"probing": kind["probing"], "max_rounds": rounds, "reads_logprobs": flags[0], "__doc__": None}
         self._kind = type(self.name, (StrictController,), body)
 
@@ -107,7 +157,45 @@ class Candidate:
         if self.mode != "strict":
             raise InputError("a controller runs step by step: open the candidate with mode='strict'.")
         (told,) = self.knobs([_budget(beta)], **knobs)
-        return self._kind(self._channel, float(beta), knobs, told)
+        return self._kind(self, float(beta), knobs, told)
+
+    def columns(
+        self,
+        recordings: Sequence[Recording],
+        controller: StrictController,
+        shuffles: int,
+        first_shuffle: int,
+        threads: int | None = 1,
+    ) -> list[NDArray[np.int64]]:
+        """The columns of every episode at one budget, by recording, strict mode only; see `replay_strictly`."""
+        return replay_strictly(self, recordings, [controller], shuffles, first_shuffle, threads)[0]
+
+    def replays(
+        self,
+        recordings: Sequence[Recording],
+        betas: Sequence[float],
+        *,
+        shuffles: int,
+        first_shuffle: int = 0,
+        threads: int | None = 1,
+    ) -> list[list[ReplayResult]]:
+        """Replays in strict mode, by recording, then by budget: no question twice in a process.
+
+        Raises:
+            CandidateError: see `replay`; or it decides otherwise when it is alone.
+            StoreError: it reads what was not recorded.
+        """
+        controllers = [self.controller(beta=beta) for beta in betas]
+        for recording in recordings:
+            recording.check(controllers[0])
+        found = replay_strictly(self, recordings, controllers, shuffles, first_shuffle, threads)
+        return [
+            [
+                ReplayResult(dict(describe(controller)), recording, *Columns(*found[c][r]))
+                for c, controller in enumerate(controllers)
+            ]
+            for r, recording in enumerate(recordings)
+        ]
 
     def replay(
         self,
@@ -136,13 +224,13 @@ class Candidate:
         if shuffles < 0:
             raise InputError(f"shuffles must be 0 (recorded order) or more, got {shuffles}.")
         beta = _budget(beta)
-        recording.check(self._kind(self._channel, beta, knobs, {}))
         (told,) = self.knobs([beta], **knobs)
-        described = {"controller": self.name, "beta": float(beta), "knobs": told}
+        controller = self._kind(self, beta, knobs, told)
+        recording.check(controller)
+        described = dict(describe(controller))
         if self.mode == "strict":
-            return ReplayResult(
-                described, recording, *Columns(*self._strictly(recording, beta, shuffles, first_shuffle, knobs))
-            )
+            (columns,) = self.columns([recording], controller, shuffles, first_shuffle)
+            return ReplayResult(described, recording, *Columns(*columns))
         number, relabelled = self._recording(recording)
         reply, raw = self._channel.ask(
             "replay",
@@ -157,26 +245,14 @@ class Candidate:
             expects=8 * len(Columns._fields) * max(1, shuffles) * len(recording.questions),
         )
         try:
-            columns = relabelled.columns(raw, shuffles)
+            bulk = relabelled.columns(raw, shuffles)
         except ValueError as error:
             self._channel.refuse(str(error))
         seconds = reply.get("seconds")
         if seconds is not None and not (type(seconds) is float and 0 <= seconds < float("inf")):
             self._channel.refuse("compile seconds that are no number")
         self._warn(reply.get("warned"))
-        return ReplayResult(described, recording, *Columns(*columns), compile_seconds=seconds)
-
-    def _strictly(
-        self, recording: Recording, beta: float, shuffles: int, first_shuffle: int, knobs: Mapping[str, Knob]
-    ) -> NDArray[np.int64]:
-        """Every episode, in random order."""
-        out = Columns.empty(max(1, shuffles), len(recording.questions))
-        controller = self.controller(beta=beta, **knobs)
-        places = list(np.ndindex(out[0].shape))
-        random.shuffle(places)
-        for s, q in places:
-            out[:, s, q] = columns_of(recording, controller, q, order_of(recording, q, s, shuffles, first_shuffle))
-        return out
+        return ReplayResult(described, recording, *Columns(*bulk), compile_seconds=seconds)
 
     def _recording(self, recording: Recording) -> tuple[int, Relabelled]:
         if id(recording) not in self._sent:
@@ -194,28 +270,6 @@ class Candidate:
                 warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
 
 
-def order_of(recording: Recording, question: int, shuffle: int, shuffles: int, first: int) -> list[int]:
-    """The order of a question's branches in row `shuffle` of a replay's columns."""
-    branches = recording.questions[question].branches
-    if shuffles == 0:
-        return list(range(branches))
-    (order,) = shuffled_orders(1, branches, first + shuffle)
-    return order
-
-
-def columns_of(recording: Recording, controller: StrictController, question: int, order: Sequence[int]) -> list[int]:
-    """One episode's columns, run and counted by the host."""
-    try:
-        episode = recording.episode(controller, question, order)
-    except CandidateError:
-        raise
-    except ControllerError as error:
-        raise CandidateError("decision", str(error)) from error
-    cost, state = episode.cost(), episode.state
-    told = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
-    return [int(value) for value in (*told, state.sequential_tokens, state.opened, state.round)]
-
-
 def _budget(beta: float) -> float:
     if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
         raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
@@ -228,5 +282,6 @@ def _are_knobs(row: object) -> bool:
         return False
     return all(
         name.isidentifier() and len(name) <= 100 and type(value) in (int, float, bool, str) and len(str(value)) <= 100
+        and clean(str(value)) == str(value)
         for name, value in row.items()
     )

@@ -7,12 +7,15 @@ ends it.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from tts_generate.arguments import check_fields
@@ -63,9 +66,11 @@ class Channel:
     def __init__(self, stream: socket.socket, errors: int, limits: Limits, end: Callable[[float], int]) -> None:
         self._stream = stream
         self._errors = errors
-        self._limits = limits
+        self.limits = limits
+        self.waited = 0.0
+        """Seconds, in all."""
         self._end = end
-        self._left = limits.seconds
+        self.left = limits.seconds
         self._asked = 0
         self._output = bytearray()
         self._pending = bytearray()
@@ -79,8 +84,7 @@ class Channel:
     @property
     def output(self) -> str:
         """What the candidate wrote to its output, at most 4 KB, without control characters. Untrusted."""
-        text = self._output.decode("utf-8", "replace")
-        return "".join(c for c in text if c.isprintable() or c == "\n")
+        return clean(self._output.decode("utf-8", "replace"))
 
     def ask(self, do: str, message: Mapping[str, Any], raw: bytes = b"", expects: int = 0) -> tuple[Any, bytes]:
         """The reply to a request: its JSON, and as many raw bytes as are expected.
@@ -91,20 +95,21 @@ class Channel:
         if not self.open:
             raise CandidateError("ended", "this candidate has been ended; open it anew to go on.")
         started = time.monotonic()
-        self._deadline = started + self._left
+        self._deadline = started + self.left
         self._asked += 1
         try:
             self._send(wire.pack({**message, "do": do, "t": self._asked}, raw))
             reply, out = self._receive(expects)
         finally:
-            self._left -= time.monotonic() - started
+            self.left -= time.monotonic() - started
+            self.waited += time.monotonic() - started
         if "error" in reply:
             self._report(do, reply["error"])
         return reply, out
 
     def renew(self) -> None:
         """Wait for later replies as long as for the first ones."""
-        self._left = self._limits.seconds
+        self.left = self.limits.seconds
 
     def close(self) -> None:
         """End the process; nothing it sends any more counts."""
@@ -146,8 +151,8 @@ class Channel:
 
     def _receive(self, expects: int) -> tuple[dict[str, Any], bytes]:
         (length,) = wire.LENGTH.unpack(self._take(wire.LENGTH.size))
-        if length > self._limits.reply_bytes:
-            self.refuse(f"a reply of {length} bytes announced, at most {self._limits.reply_bytes} are taken")
+        if length > self.limits.reply_bytes:
+            self.refuse(f"a reply of {length} bytes announced, at most {self.limits.reply_bytes} are taken")
         try:
             reply = wire.unpack(self._take(length))
         except (ValueError, RecursionError) as error:
@@ -188,7 +193,7 @@ class Channel:
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                self.fail("time", f"the candidate was not done in {self._limits.seconds:g} s and has been killed.")
+                self.fail("time", f"the candidate was not done in {self.limits.seconds:g} s and has been killed.")
             ready = dict(self._poll.poll(1000 * left))
             if self._errors in ready:
                 self._drain(once=True)
@@ -238,9 +243,23 @@ class Channel:
 
 
 def clean(text: str) -> str:
-    r"""Text of a candidate without control characters.
+    r"""Text of a candidate without control characters, and without the places of this machine.
 
     >>> clean("a\x1b[31mb")
     'a[31mb'
+    >>> clean(f"in {os.getcwd()}/controller.py")
+    'in …/controller.py'
     """
-    return "".join(c for c in text if c.isprintable() or c == "\n")
+    printable = "".join(c for c in text if c.isprintable() or c == "\n")
+    return _places().sub("…", printable)
+
+
+@lru_cache(maxsize=1)
+def _places() -> re.Pattern[str]:
+    """Folders whose names say whose machine this is, and what is on it."""
+    wanted = {
+        sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.realpath(sys.executable)), os.getcwd(),
+        os.path.expanduser("~"), *sys.path, os.path.dirname(os.path.dirname(os.path.abspath(clean.__code__.co_filename))),
+    }  # fmt: skip
+    found = {path for one in wanted for path in (one, os.path.realpath(one)) if path.strip("/") and os.path.isabs(path)}
+    return re.compile("|".join(re.escape(path) for path in sorted(found, key=len, reverse=True)) or r"(?!)")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tts_generate.errors import CandidateError
+from tts_generate.replay.episodes import Columns
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where strict mode does not come out as bulk mode did."""
+    """Where an episode that is run alone, in strict mode, does not come out as it did before."""
 
     beta: float
     shuffle: int
@@ -18,6 +22,16 @@ class Difference:
     column: str
     bulk: Any
     strict: Any
+
+    @classmethod
+    def of(
+        cls, beta: float, shuffle: int, question: int, before: NDArray[np.int64], alone: NDArray[np.int64]
+    ) -> Difference | None:
+        """The first column that differs; None if none does."""
+        for name, bulk, strict in zip(Columns._fields, before.tolist(), alone.tolist(), strict=True):
+            if bulk != strict:
+                return cls(beta, shuffle, question, name, bulk, strict)
+        return None
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,8 @@ class Confirmation:
             first = self.different[0]
             raise CandidateError(
                 "different",
-                f"in {len(self.different)} of {self.episodes} episodes the candidate decides otherwise when it sees "
-                f"only what was revealed (first: shuffle {first.shuffle}, question {first.question}, beta "
+                f"in {len(self.different)} of {self.episodes} episodes the candidate decides otherwise when it is alone "
+                f"and sees only what was revealed (first: shuffle {first.shuffle}, question {first.question}, beta "
                 f"{first.beta:g}: {first.column} {first.strict} instead of {first.bulk}). It looks ahead, remembers "
                 "other episodes, or draws on time, chance or the numbers of answer ids.",
             )

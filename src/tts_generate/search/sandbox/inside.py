@@ -21,8 +21,10 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError
+from tts_generate.import_rules import compiled
 from tts_generate.rules import clear_decision
 from tts_generate.search.sandbox import wire
+from tts_generate.search.sandbox.together import Together, check_decision
 from tts_generate.state import Decision, State
 from tts_generate.votes import confidence, majority, tally
 
@@ -61,20 +63,20 @@ class _Candidate:
     """A candidate's code and the episodes it has running; `do_*` answers a request by (JSON, raw bytes)."""
 
     kind: type[Controller]
+    running: tuple[Controller, State, Decision]
+    together: Together
 
     def __init__(self) -> None:
-        self.running: dict[int, tuple[Controller, State, Decision]] = {}
         self.recordings: list[Any] = []
 
     def do_load(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Run the candidate's module and find its controller."""
         random.seed(message["seed"])
-        source = raw.decode("utf-8")
         module = types.ModuleType(MODULE)
         module.__file__ = FILE
         sys.modules[MODULE] = module
-        linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
-        exec(compile(source, FILE, "exec"), vars(module))
+        linecache.cache[FILE] = (len(raw), None, raw.decode("utf-8").splitlines(keepends=True), FILE)
+        exec(compiled(raw, FILE), vars(module))
         self.kind = kind = _controller_of(module, message["entry"])
         told = {name: getattr(kind, name) for name in ("probing", "max_rounds", "reads_logprobs", "compiles")}
         if any(isinstance(value, property) for value in told.values()):  # it depends on the knobs: as they usually are
@@ -87,21 +89,29 @@ class _Candidate:
         return {"knobs": [self.kind.from_beta(beta, **message["knobs"]).knobs for beta in message["betas"]]}, b""
 
     def do_hook(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
-        """Strict mode: let an episode's controller see what was revealed since, and decide."""
-        slot = message["slot"]
-        for over in message["over"]:
-            self.running.pop(over, None)
+        """Strict mode: let the controller of this process's one episode see what was revealed since, and decide."""
+        told: dict[str, Any] = {}
         if "shape" in message:
             shape = message["shape"]
-            mine = self.kind.from_beta(message["beta"], **message["knobs"]).for_episode(shape[0])
-            self.running[slot] = mine, State(*shape), Decision(shape[0])
-        mine, state, do = self.running[slot]
+            mine = self.kind.from_beta(message["beta"], **message["knobs"])
+            told["knobs"] = mine.knobs
+            self.running = mine.for_episode(shape[0]), State(*shape), Decision(shape[0])
+        mine, state, do = self.running
         _see(state, message["seen"])
         if message["hook"] == "answer":
             return {"answer": int(index(mine.answer(state)))}, b""
         clear_decision(do)
         getattr(mine, message["hook"])(state, do)
-        return {"did": _decided(do, message["seen"]["scalars"][4])}, b""
+        return {**told, "did": _decided(do, message["seen"]["scalars"][4])}, b""
+
+    def do_batch(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
+        """Strict mode: begin episodes that go on together, each of another question."""
+        self.together = Together(self.kind, message)
+        return {"knobs": self.together.knobs}, b""
+
+    def do_turn(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
+        """Strict mode: the next hook of each of them that goes on."""
+        return {}, self.together.turn(message["counts"], raw)
 
     def do_recording(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Bulk mode: take a recording, relabelled and without gold."""
@@ -170,12 +180,7 @@ def _decided(do: Decision, opened: int) -> _Message:
     Raises:
         TypeError: it holds anything else.
     """
-    if not isinstance(do.stop, (bool, np.bool_)):
-        raise TypeError(f"do.stop must be True or False, got {do.stop!r}")
-    for name in ("steps", "prune", "probe"):
-        array = getattr(do, name)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "bi" or array.shape[0] < opened:
-            raise TypeError(f"do.{name} must stay the array it is; fill it by index")
+    check_decision(do, opened)
     return {
         "open": int(index(do.open)),
         "open_steps": int(index(do.open_steps)),

@@ -11,12 +11,15 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import linecache
 import os
+import platform
 import select
 import signal
 import socket
 import sys
 import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +43,8 @@ def keep(settings: _Options) -> None:
 
     told = {"version": __version__, "python": list(sys.version_info[:2])}
     wire.write(1, wire.pack({"ready": told}))
+    if not settings["compiles"]:
+        forget_places()
     _Keeper(bool(settings["single"]), bool(settings["compiles"])).serve()
 
 
@@ -50,7 +55,8 @@ class _Keeper:
         self.single = single
         self.cold = compiles
         self.parent = os.getppid()
-        self.children: set[int] = set()
+        self.children: dict[int, float] = {}
+        """By process: the CPU seconds that it may take."""
 
     def serve(self) -> None:
         ready = select.poll()
@@ -76,6 +82,8 @@ class _Keeper:
         from tts_generate.search.sandbox.inside import warm_up
 
         warm_up(branches, depth)
+        if self.cold:
+            forget_places()
         self.cold = False
         gc.collect()
         gc.freeze()  # a child's collector then leaves what it shares with this process alone
@@ -95,7 +103,8 @@ class _Keeper:
                 os.close(descriptor)
         message = wire.read(ours)
         os.close(ours)
-        self.children.add(pid)
+        without_end = "limits" in request["without"]
+        self.children[pid] = float("inf") if without_end else float(request["cpu_seconds"])
         if message is None:
             wire.write(1, wire.pack({"pid": pid, "died": self.end(pid, 1.0)}))
             return
@@ -114,13 +123,16 @@ class _Keeper:
         """Kill a child and all in its session, unless it ends by itself within `patience` seconds; its wait status."""
         if pid not in self.children:
             return 0
-        self.children.discard(pid)
+        seconds = self.children.pop(pid)
         deadline = time.monotonic() + patience
-        while not _over(pid) and time.monotonic() < deadline:
+        while not (alone := _over(pid)) and time.monotonic() < deadline:
             time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        return os.waitpid(pid, 0)[1]
+        _, status, used = os.wait4(pid, 0)
+        if alone and status == signal.SIGKILL and used.ru_utime + used.ru_stime >= seconds:
+            return signal.SIGXCPU  # it ignored this signal, and got the one that cannot be ignored a second later
+        return status
 
     def _watch(self, pid: int) -> int:
         """Wait for the only child, and end it when the host's end of standard input is closed; an exit code."""
@@ -130,6 +142,23 @@ class _Keeper:
             pass
         status = self.end(pid)
         return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def forget_places() -> None:
+    """Take out of this process what machine it runs on, and where its files lie; it imports nothing more."""
+    for name in ("executable", "_base_executable", "prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
+        setattr(sys, name, "")
+    for names in (sys.path, sys.argv, sys.orig_argv):
+        names.clear()
+    for cache in (sys.path_importer_cache, linecache.cache):
+        cache.clear()
+    vars(platform).update(_uname_cache=None, _platform_cache={})
+    for name, module in list(sys.modules.items()):
+        where = vars(module) if isinstance(module, types.ModuleType) else {}
+        for attribute, value in (("__file__", name), ("__cached__", name), ("__path__", [])):
+            if attribute in where:
+                where[attribute] = value
+        where |= dict.fromkeys(("__spec__", "__loader__"))
 
 
 def _over(pid: int) -> bool:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tts_generate.controller import Controller, Knob
-from tts_generate.errors import InputError
-from tts_generate.search.sandbox.channel import Channel
+from tts_generate.errors import CandidateError, InputError
+from tts_generate.replay import Recording
+from tts_generate.search.sandbox.channel import Channel, clean
 from tts_generate.state import Decision, State
 from tts_generate.votes import NO_ANSWER
+
+if TYPE_CHECKING:
+    from tts_generate.search.sandbox.candidate import Candidate
 
 _WHOLE = range(-(1 << 63), 1 << 63)
 
@@ -23,25 +30,23 @@ _WHOLE = range(-(1 << 63), 1 << 63)
 class StrictController(Controller):
     """A candidate as a controller; made by `Candidate.controller`.
 
-    Not compiled, and no faster than its process answers: about a tenth of a millisecond a hook.
+    Every episode has a process of its own, which has run no other: nothing can be remembered from one to the next.
     """
 
     compiles = False
     home: object = None
     """What must live for as long as any copy of it."""
 
-    _channel: Channel
-    _given: Mapping[str, Knob]
     _told: Mapping[str, Knob]
 
-    def __init__(self, channel: Channel, beta: float, given: Mapping[str, Knob], told: Mapping[str, Knob]) -> None:
+    def __init__(
+        self, candidate: Candidate, beta: float, given: Mapping[str, Knob], told: Mapping[str, Knob]
+    ) -> None:
         self.beta = beta
-        self._channel = channel
-        self._given = given
+        self._candidate = candidate
+        self.given = given
         self._told = told
-        self._slots: list[int] = [0]  # the last one used, shared by all copies
-        self._over: list[int] = []
-        self._slot = [0]
+        self._mine: list[Candidate] = []
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -57,27 +62,40 @@ class StrictController(Controller):
         """
         raise InputError(f"{cls.__name__} runs in a sandbox; make it at another budget by Candidate.controller.")
 
+    def replayed(self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None) -> NDArray[np.int64]:
+        """The columns of a replay (`replay.run.RunsElsewhere`), many episodes at once."""
+        return self._candidate.columns([recording], self, shuffles, first_shuffle, threads)[0]
+
     def for_episode(self, max_branches: int) -> Self:
-        """A copy with an episode of its own in the candidate's process."""
+        """A copy with an episode, and a process, of its own."""
         mine = copy.copy(self)
-        mine._slot = [0]
+        mine._mine = []
         mine.memory(max_branches)
-        weakref.finalize(mine, _end, self._over, mine._slot)
+        weakref.finalize(mine, self._candidate.over.extend, mine._mine)
         return mine
 
     def memory(self, max_branches: int) -> None:
-        """Another episode in the candidate's process; the one before it is over."""
-        _end(self._over, self._slot)
-        self._slots[0] += 1
-        self._slot[0] = self._slots[0]
+        """Another episode; the process of the one before it ends."""
+        self._end()
         self._seen = _Seen()
+
+    def _end(self) -> None:
+        while self._mine:
+            self._mine.pop().close()
+
+    @property
+    def _channel(self) -> Channel:
+        if not self._mine:
+            raise CandidateError("ended", "this episode is over, and its process has ended.")
+        return self._mine[0].channel
 
     _seen: _Seen
 
     def begin(self, state: State, do: Decision) -> None:
         """Ask the candidate."""
+        self._mine.append(self._candidate.fresh())
         shape = [int(n) for n in (state.max_branches, state.max_depth, state.interval_tokens, state.max_probe_tokens)]
-        self._hook("begin", state, do, {"shape": shape, "beta": self.beta, "knobs": dict(self._given)})
+        self._hook("begin", state, do, {"shape": shape, "beta": self.beta, "knobs": dict(self.given)})
 
     def plan(self, state: State, do: Decision) -> None:
         """Ask the candidate."""
@@ -89,18 +107,21 @@ class StrictController(Controller):
 
     def answer(self, state: State) -> int:
         """Ask the candidate."""
-        return self._seen.real(self._channel, self._ask("answer", state, {}).get("answer"))
+        told = self._seen.real(self._channel, self._ask("answer", state, {}).get("answer"))
+        self._end()
+        return told
 
     def _ask(self, hook: str, state: State, more: Mapping[str, Any]) -> dict[str, Any]:
-        over = [self._over.pop() for _ in range(len(self._over))]
-        seen = self._seen.since(state)
-        reply, _ = self._channel.ask("hook", {"hook": hook, "slot": self._slot[0], "over": over, "seen": seen, **more})
+        reply, _ = self._channel.ask("hook", {"hook": hook, "seen": self._seen.since(state), **more})
         return dict(reply)
 
     def _hook(self, hook: str, state: State, do: Decision, more: Mapping[str, Any]) -> None:
         """Carry over what the candidate decides, once every part of it is what it must be."""
         refuse = self._channel.refuse
-        did = self._ask(hook, state, more).get("did")
+        reply = self._ask(hook, state, more)
+        if hook == "begin":
+            same_knobs(reply.get("knobs"), self._told)
+        did = reply.get("did")
         if type(did) is not dict or set(did) != {"open", "open_steps", "stop", "answer", "steps", "prune", "probe"}:
             refuse(f"{hook} decided {did!r:.200}, no decision")
         steps, opened = did["steps"], int(state.opened)
@@ -120,12 +141,21 @@ class StrictController(Controller):
         do.steps[:opened] = steps
         do.prune[did["prune"]] = True
         do.probe[did["probe"]] = True
+        if do.stop and do.answer != NO_ANSWER:
+            self._end()
 
 
-def _end(over: list[int], slot: list[int]) -> None:
-    """Let the candidate's process forget an episode, if one was begun."""
-    if slot[0]:
-        over.append(slot[0])
+def same_knobs(here: object, there: Mapping[str, Knob]) -> None:
+    """Refuse a candidate that is another one in each process.
+
+    Raises:
+        CandidateError: its knobs differ.
+    """
+    if here != there:
+        raise CandidateError(
+            "different",
+            f"its knobs are {clean(repr(here))[:200]} in one process and {dict(there)!r:.200} in another, at one budget.",
+        )
 
 
 def _is_whole(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +18,7 @@ from tts_generate.search.candidate import Proposal, Written
 from tts_generate.search.objective import Cost, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
 from tts_generate.search.sandbox import Candidate, Sandbox
-from tts_generate.search.sandbox.candidate import order_of
+from tts_generate.search.sandbox.strictly import order_of
 from tts_generate.search.written.telling import telling_episodes
 from tts_generate.search.written.traces import compact
 from tts_generate.trace import Event
@@ -53,14 +54,18 @@ class Workbench:
         threads: int | None = 1,
         confirm: int | None = None,
         tell: bool = False,
+        strict: bool = False,
     ) -> Look:
-        """See `Bench.look`; a candidate's process is one thread, whatever `threads` says."""
+        """See `Bench.look`; a bulk process is one thread, whatever `threads` says."""
         assert isinstance(candidate, Written)
+        if strict:
+            return Look(curve_from(self._strictly(part, candidate, fidelity, threads), fidelity, cost))
         results, warned = self._replay(part, candidate, fidelity)
         if confirm is not None:
             flat = [row for rows in results for row in rows]
             orders: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
-            self.box.confirm(candidate.code, flat, **orders, episodes=self.confirms, seed=confirm).require()
+            how = {"episodes": self.confirms, "seed": confirm, "threads": threads}
+            self.box.confirm(candidate.code, flat, **orders, **how).require()
         telling = telling_episodes(results, self.reference_replays(part, fidelity)) if tell else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
 
@@ -72,7 +77,8 @@ class Workbench:
         """
         recording = next(one for one in part.recordings if one.name == telling.recording)
         (q,) = recording.numbers(telling.question)
-        order = order_of(recording, q, telling.shuffle, fidelity.shuffles, fidelity.first_shuffle)
+        branches = recording.questions[q].branches
+        order = order_of(branches, telling.shuffle, fidelity.shuffles, fidelity.first_shuffle).tolist()
         with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened:
             ours = _events(recording, opened.controller(beta=telling.beta), q, order)
         theirs = _events(recording, self._reference.from_beta(telling.reference_beta), q, order)
@@ -105,6 +111,12 @@ class Workbench:
         opened = self.box.candidate(candidate.code, quiet=True)
         return self._replayed(opened, part, candidate, fidelity, compiled)
 
+    def _strictly(self, part: Part, candidate: Written, fidelity: Fidelity, threads: int | None) -> _Replays:
+        """Every replay of a curve, counted here; each order of the branches in a process of its own."""
+        how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
+        with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened, _as_a_candidates():
+            return opened.replays(part.recordings, fidelity.betas, **how, threads=threads)
+
     def _replayed(
         self, opened: Candidate, part: Part, candidate: Written, fidelity: Fidelity, compiled: bool
     ) -> tuple[_Replays, tuple[str, ...]]:
@@ -112,13 +124,11 @@ class Workbench:
         how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
         opened.renew()
         try:
-            results = [
-                [opened.replay(recording, beta=beta, compiled=compiled, **how) for beta in fidelity.betas]
-                for recording in part.recordings
-            ]
-        except StoreError as error:  # it wants to read what this search set does not hold
-            opened.close()
-            raise CandidateError("decision", str(error)) from error
+            with _as_a_candidates():
+                results = [
+                    [opened.replay(recording, beta=beta, compiled=compiled, **how) for beta in fidelity.betas]
+                    for recording in part.recordings
+                ]
         except BaseException:
             opened.close()
             raise
@@ -137,6 +147,15 @@ class Workbench:
         if key not in self._replays:
             self._replays[key] = part, replays_of(part, self._reference, fidelity, threads=None)
         return self._replays[key][1]
+
+
+@contextlib.contextmanager
+def _as_a_candidates() -> Iterator[None]:
+    """Have it be the candidate's fault where it wants to read what this search set does not hold."""
+    try:
+        yield
+    except StoreError as error:
+        raise CandidateError("decision", str(error)) from error
 
 
 def _events(recording: Recording, controller: Controller, question: int, order: list[int]) -> list[Event]:

@@ -62,7 +62,7 @@ class Decoder:
         config = model.config.get_text_config(decoder=True)
         self.config = config
         self.cache = slot_layers(config)
-        self.states = [layer for layer in self.cache.layers if isinstance(layer, StateLayer)]
+        self.states = [layer for layer in self.cache.layers if isinstance(layer, StateLayer) and layer.number_of_states]
         self.packed = packed and knows_spans(model) and not self.states
         self.sharing = sharing
         self.reaches = reaches_of(config)
@@ -222,14 +222,21 @@ def check_model(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    layers = layers_of(config)
+    if "custom_generate" not in inspect.signature(type(model).generate).parameters:
+        raise UnsupportedError(
+            f"{name} has a generate of its own that takes no custom_generate, which is how strategy='autotts' decodes."
+        )
+    try:
+        layers = layers_of(config)
+    except (AttributeError, KeyError) as error:
+        raise UnsupportedError(
+            f"{name}: transformers knows no cache layers for its config ({error}), which strategy='autotts' needs."
+        ) from error
     if cache_argument(model) is None or all(SLOTTED.get(type(layer)) is StateLayer for layer in layers):
         raise UnsupportedError(
             f"{name} keeps states, and keys and values in no layer. strategy='autotts' needs attention in some "
             "layers; hybrids are fine."
         )
-    if getattr(config, "num_kv_shared_layers", 0):
-        raise UnsupportedError(f"{name} shares keys and values between layers, which strategy='autotts' does not know.")
     unknown = {type(layer).__name__ for layer in layers if type(layer) not in SLOTTED}
     if unknown:
         raise UnsupportedError(

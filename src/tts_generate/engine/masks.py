@@ -81,4 +81,4 @@ def masks(
         return torch.where(visible, read, not_read)[:, None, None]
 
     found = {kind: None if reach is None else additive(reach) for kind, reach in reaches.items()}
-    return found[""] if "" in found else found
+    return found.get("", found)

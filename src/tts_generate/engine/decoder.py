@@ -222,10 +222,6 @@ def check_model(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    if "custom_generate" not in inspect.signature(type(model).generate).parameters:
-        raise UnsupportedError(
-            f"{name} has a generate of its own that takes no custom_generate, which is how strategy='autotts' decodes."
-        )
     try:
         layers = layers_of(config)
     except (AttributeError, KeyError) as error:

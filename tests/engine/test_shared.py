@@ -94,10 +94,19 @@ def test_rows_hold_no_prompt(qwen: Live, loops: list[Loop], copied: pytest.Monke
     width=st.integers(1, 24),
     scaling=st.sampled_from([None, 0.3]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    size_of_values=st.sampled_from([8, 5]),
     seed=st.integers(0, 1 << 20),
 )
 def test_two_parts_are_the_softmax_over_both(
-    rows: int, queries: int, groups: int, prompt: int, width: int, scaling: float | None, dtype: torch.dtype, seed: int
+    rows: int,
+    queries: int,
+    groups: int,
+    prompt: int,
+    width: int,
+    scaling: float | None,
+    dtype: torch.dtype,
+    size_of_values: int,
+    seed: int,
 ) -> None:
     """Against one call over the prompt's columns and the row's behind them, with every row's own mask."""
     generator = torch.Generator().manual_seed(seed)
@@ -108,8 +117,8 @@ def test_two_parts_are_the_softmax_over_both(
     heads, size, span = 2, 8, Span(0, rows, queries, 0, width)
     query = draw(rows * queries, heads * groups, size)
     prefix, key, value = (
-        LayerPrefix((draw(heads, prompt, size), draw(heads, prompt, size))),
-        *(draw(rows, heads, width, size) for _ in range(2)),
+        LayerPrefix((draw(heads, prompt, size), draw(heads, prompt, size_of_values))),
+        *(draw(rows, heads, width, each) for each in (size, size_of_values)),
     )
     seen = torch.randint(1, width + 1, (rows * queries, 1), generator=generator)
     hidden = (torch.arange(width) >= seen).to(dtype) * torch.finfo(dtype).min

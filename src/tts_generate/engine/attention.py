@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from tts_generate.engine.cache import Prefix
+from tts_generate.engine.cache import Prefix, SlotCache
 from tts_generate.engine.shared import Partial, Reader, over_prompts, partial_of_rows
 
 NAME = "tts_generate_spans"
@@ -108,6 +108,7 @@ class _Pass(threading.local):
 
     spans: Sequence[Span] = ()
     shared: Sequence[tuple[Tensor, Prefix]] = ()
+    cache: SlotCache | None = None
 
 
 _PASS = _Pass()
@@ -136,7 +137,8 @@ def attend(
         raise NotImplementedError(f"{type(module).__name__} passes one of {_UNKNOWN}, which spans do not know")
     packed = query[0].transpose(0, 1)
     if _PASS.shared:
-        readers = [Reader(tokens.to(query.device), prefix[module.layer_idx]) for tokens, prefix in _PASS.shared]
+        layer = _PASS.cache.latest  # type: ignore[union-attr]
+        readers = [Reader(tokens.to(query.device), prefix[layer]) for tokens, prefix in _PASS.shared]
         found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
@@ -166,20 +168,26 @@ def knows_spans(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def attending(
-    model: PreTrainedModel, spans: Sequence[Span], shared: Sequence[tuple[Tensor, Prefix]] = ()
+    model: PreTrainedModel,
+    spans: Sequence[Span],
+    cache: SlotCache | None = None,
+    shared: Sequence[tuple[Tensor, Prefix]] = (),
 ) -> Iterator[None]:
     """Have the model's layers attend over `spans` within this block; one thread at a time for each model.
 
     Args:
         model: whose layers.
         spans: whose tokens a pass feeds.
+        cache: the rows.
         shared: tokens (n,) that read a prompt which is not in their row, and that prompt.
     """
     config = model.config.get_text_config(decoder=True)
     with _LOCKS.setdefault(model, threading.Lock()):
         usual = config._attn_implementation
-        config._attn_implementation_internal, _PASS.spans, _PASS.shared = NAME, spans, shared
+        config._attn_implementation_internal = NAME
+        _PASS.spans, _PASS.shared, _PASS.cache = spans, shared, cache
         try:
             yield
         finally:
-            config._attn_implementation_internal, _PASS.spans, _PASS.shared = usual, (), ()
+            config._attn_implementation_internal = usual
+            _PASS.spans, _PASS.shared, _PASS.cache = (), (), None

@@ -146,7 +146,14 @@ class SlotCache(Cache):
         """Whether the tokens of a pass come as one sequence, or as a batch of sequences of one."""
         self.dense = False
         """Whether token i of a pass writes into slot i."""
+        self.latest = 0
+        """The layer that was written last: a module that runs several times in a pass writes another one each time."""
         super().__init__(layers=[layer(self) for layer in layers])
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """As of a layer, for the one of this number."""
+        self.latest = layer_idx
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     def resize(self, rows: int, capacity: int, length: int) -> None:
         """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.

@@ -21,6 +21,7 @@ from tts_generate.engine import shared
 from tts_generate.engine.attention import attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.device import input_device, on_device
+from tts_generate.engine.masks import EVERYTHING, masks, reaches_of
 from tts_generate.engine.plan import Pass
 from tts_generate.engine.shapes import shapes_of
 from tts_generate.engine.states import (
@@ -38,14 +39,18 @@ from tts_generate.errors import UnsupportedError
 
 
 class Decoder:
-    """Runs `model` on rows of the slot cache; the only place that knows masks, widths and positions.
+    """Runs `model` on rows of the slot cache; the only place that knows widths and positions.
 
     Args:
         model: decodes.
         static: run passes in a few fixed shapes, captured as graphs on a CUDA device; see `static.py`.
+        packed: whether the tokens of a pass may come as one sequence; what a model can do is found out in any case.
+        sharing: whether a prompt may stand once for all its branches.
     """
 
-    def __init__(self, model: PreTrainedModel, static: bool = False) -> None:
+    def __init__(
+        self, model: PreTrainedModel, static: bool = False, *, packed: bool = True, sharing: bool = True
+    ) -> None:
         check_model(model)
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             raise UnsupportedError(
@@ -57,13 +62,10 @@ class Decoder:
         config = model.config.get_text_config(decoder=True)
         self.config = config
         self.cache = slot_layers(config)
-        self.states = [layer for layer in self.cache.layers if isinstance(layer, StateLayer)]
-        self.packed = knows_spans(model) and not self.states
-        kinds = getattr(config, "layer_types", None)
-        window = getattr(config, "sliding_window", None)
-        uses_window = kinds is None or "sliding_attention" in kinds
-        self.window: int | None = window if uses_window else None
-        self.mixed = kinds is not None and self.window is not None
+        self.states = [layer for layer in self.cache.layers if isinstance(layer, StateLayer) and layer.number_of_states]
+        self.packed = packed and knows_spans(model) and not self.states
+        self.sharing = sharing
+        self.reaches = reaches_of(config)
         self.device = input_device(model)
         self.shapes = shapes_of(model, self.device)
         self.static: StaticShapes | None = None
@@ -86,7 +88,12 @@ class Decoder:
 
     def shares(self, prompt_tokens: int) -> bool:
         """Whether a prompt of this length stands once for all its branches, and not in each one's row."""
-        return prompt_tokens >= shared.LEAST and self.packed and self.static is None and self.window is None
+        return prompt_tokens >= shared.LEAST and self.can_share
+
+    @property
+    def can_share(self) -> bool:
+        """Whether prompts may stand once at all."""
+        return self.sharing and self.packed and self.static is None and set(self.reaches.values()) == {EVERYTHING}
 
     @torch.no_grad()
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
@@ -122,7 +129,7 @@ class Decoder:
         last = on_device(np.pad(plan.last, (0, more), mode="edge"), tokens.device)
         mask, positions = self._prepare(plan, tokens.device)
         readers = [(on_device(each.tokens, tokens.device), each.prefix) for each in plan.shared]
-        with attending(self.model, plan.spans, readers):
+        with attending(self.model, plan.spans, self.cache, readers):
             return self._forward(tokens[None], self.cache, mask, positions[None], last)[0, :wanted]
 
     def settle(self, done: bool) -> None:
@@ -182,31 +189,8 @@ class Decoder:
             return self._forward(inputs.ids[None], cache, mask, positions[None], 0)[0]
 
     def _mask(self, columns: Tensor, hole: Tensor, gap: int) -> Any:
-        """(N, 1, 1, W), 0 where a token reads; one for each kind of layer where there are two.
-
-        Args:
-            columns: (N,) of each token.
-            hole: (N,) as in `Pass`.
-            gap: columns of a hole; 0 where no token of the pass has one.
-        """
-        places = torch.arange(self.cache.width, device=columns.device)
-        own, hole = columns[:, None], hole[:, None]
-        full = places <= own
-        if gap:
-            full &= (places < hole) | (places >= hole + gap)
-        if self.window is None:
-            return self._additive(full)
-        holed = hole < own
-        place = torch.where(holed & (places >= hole), places - gap, places)
-        near = full & (place > torch.where(holed, own - gap, own) - self.window)
-        if not self.mixed:
-            return self._additive(near)
-        return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
-
-    def _additive(self, visible: Tensor) -> Tensor:
-        dtype, device = self.model.dtype, visible.device
-        read, not_read = (torch.full((), value, dtype=dtype, device=device) for value in (0.0, torch.finfo(dtype).min))
-        return torch.where(visible, read, not_read)[:, None, None]
+        """What the tokens of a pass read, see `masks`."""
+        return masks(self.reaches, columns, hole, gap, self.cache.width, self.model.dtype)
 
     def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor, keep: int | Tensor) -> Tensor:
         output = self.model(
@@ -238,14 +222,17 @@ def check_model(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise UnsupportedError(f"{name} is an encoder-decoder model; strategy='autotts' decodes causal models only.")
-    layers = layers_of(config)
+    try:
+        layers = layers_of(config)
+    except (AttributeError, KeyError) as error:
+        raise UnsupportedError(
+            f"{name}: transformers knows no cache layers for its config ({error}), which strategy='autotts' needs."
+        ) from error
     if cache_argument(model) is None or all(SLOTTED.get(type(layer)) is StateLayer for layer in layers):
         raise UnsupportedError(
             f"{name} keeps states, and keys and values in no layer. strategy='autotts' needs attention in some "
             "layers; hybrids are fine."
         )
-    if getattr(config, "num_kv_shared_layers", 0):
-        raise UnsupportedError(f"{name} shares keys and values between layers, which strategy='autotts' does not know.")
     unknown = {type(layer).__name__ for layer in layers if type(layer) not in SLOTTED}
     if unknown:
         raise UnsupportedError(

@@ -28,6 +28,7 @@ from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
 from tts_generate.engine.question import Task
+from tts_generate.engine.selfcheck import checked
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
@@ -67,6 +68,8 @@ class AutoTTS:
         revision: the commit of a controller on the Hub, see `load_controller`.
         trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
         sandbox: run such code in a locked process instead, which needs no trust.
+        self_check: the first time that a kind of model decodes in this process, hold a few tokens of every path against
+            the model's own forward pass without a cache; what differs takes a slower path, or is refused.
 
     Of transformers' own arguments, `cache_implementation="static"` runs passes in a few fixed shapes over fixed
     addresses, captured as CUDA graphs on a GPU: worth it where launching kernels takes longer than running them, that
@@ -101,6 +104,7 @@ class AutoTTS:
         revision: str | None = None,
         trust_remote_code: Trust = False,
         sandbox: bool = False,
+        self_check: bool = True,
     ) -> None:
         self.controller = load_controller(
             controller,
@@ -117,7 +121,7 @@ class AutoTTS:
             )
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InputError(f"seed must be a whole number or None, got {seed!r}.")
-        for name, value in (("stream", stream), ("decode_ahead", decode_ahead)):
+        for name, value in (("stream", stream), ("decode_ahead", decode_ahead), ("self_check", self_check)):
             if not isinstance(value, bool):
                 raise InputError(f"{name} must be True or False, got {value!r}.")
         self.tokenizer = tokenizer
@@ -134,6 +138,7 @@ class AutoTTS:
         self.processors = BranchProcessorList(branch_processors)
         self.stream, self.streamer = stream, streamer
         self.progress = progress
+        self.self_check = self_check
 
     def __call__(
         self,
@@ -233,9 +238,10 @@ class AutoTTS:
         request.check_lengths(model, [list(task.prompt_ids) for task in tasks], settings, reader.max_tokens)
         sampler = request.sampler(logits_processor or LogitsProcessorList())
         criteria = request.criteria(stopping_criteria or StoppingCriteriaList())
-        return Loop(
-            Batch(Decoder(model, settings.static), sampler, reader, settings, criteria), tasks, settings, **hooks
-        )
+        longest = max((len(task.prompt_ids) for task in tasks), default=0)
+        tokens = longest + settings.max_new_tokens + reader.max_tokens
+        decoder = checked(model, settings.static, tokens) if self.self_check else Decoder(model, settings.static)
+        return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
 _OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}
@@ -320,6 +326,11 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
         )
     if tokenizer is None or not callable(tokenizer):
         raise InputError("enable() needs the model's tokenizer: enable(model, tokenizer=tokenizer).")
+    if "custom_generate" not in inspect.signature(type(model).generate).parameters:
+        raise UnsupportedError(
+            f"{type(model).__name__} has a generate of its own that takes no custom_generate, which is how "
+            "strategy='autotts' decodes. If it hands all arguments on, model.generate(..., custom_generate=AutoTTS(...))."
+        )
     check_model(model)
     bound = model.__dict__.get("generate")
     plain = bound.plain if isinstance(bound, EnabledGenerate) else bound

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 BUCKET = 32
 """Widths are multiples of this."""
@@ -85,18 +85,27 @@ def shapes_of(model: PreTrainedModel, device: torch.device) -> Shapes:
     if model.dtype != torch.float32:
         return Shapes(BLOCK, FEW)
     config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_attention_heads", 1)
-    sharing = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads = {_heads(layer) for layer in getattr(config, "per_layer_config", None) or [config]}
     threads = torch.get_num_threads()
     linear = {
         (module.in_features, min(module.out_features, 512)) for module in model.modules() if type(module) is nn.Linear
     }
     least = _least_tokens(tuple(sorted(linear)), threads)
-    one = _left_out((sharing,), dim, threads)
-    several = _left_out(tuple(sharing * queries for queries in _QUERIES), dim, threads)
+    one, several = None, None
+    if len(heads) == 1 and (known := heads.pop()):
+        sharing, dim = known
+        one = _left_out((sharing,), dim, threads)
+        several = _left_out(tuple(sharing * queries for queries in _QUERIES), dim, threads)
     exact = least is not None and one is not None and several is not None
     return Shapes(BLOCK, least or FEW, one or _NEVER, several or _NEVER, exact)
+
+
+def _heads(config: PreTrainedConfig) -> tuple[int, int] | None:
+    """How many queries of a token read the same keys, and the size of a head; None where values have another size."""
+    heads = getattr(config, "num_attention_heads", None) or 1
+    sharing = heads // (getattr(config, "num_key_value_heads", None) or heads)
+    dim = getattr(config, "qk_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+    return (sharing, dim) if (getattr(config, "v_head_dim", None) or dim) == dim else None
 
 
 @lru_cache(maxsize=64)

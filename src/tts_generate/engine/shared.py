@@ -89,7 +89,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 def partial_of_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Partial:
     """What `partial` gives, for rows of the cache: on CPU by sdpa's own kernel, whose bits `Shapes` knows."""
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or key.shape[-1] != value.shape[-1]:  # the kernel takes heads of one size
         return partial(query, key, value, mask, scaling)
     found, top = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, attn_mask=mask, scale=scaling

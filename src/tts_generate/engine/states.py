@@ -183,7 +183,7 @@ def slot_layers(config: PreTrainedConfig) -> SlotCache:
 
     def make(layer: Any, cache: SlotCache) -> Any:
         kind: Any = SLOTTED[type(layer)]
-        return kind(cache, getattr(layer, "number_of_states", 1)) if issubclass(kind, StateLayer) else kind(cache)
+        return kind(cache, getattr(layer, "number_of_states", 0)) if issubclass(kind, StateLayer) else kind(cache)
 
     return SlotCache([partial(make, layer) for layer in layers_of(config)])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tts_generate.search import Fidelity, Setup
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory
+from tts_generate.trajectories.schema import questions_sha256
 
 BRANCHES = 24
 FEW = {
@@ -24,7 +25,7 @@ def make_store(
     asked = [Question(f"q{n}", f"what is {n} ?", "1") for n in range(questions)]
     manifest = Manifest(
         interval_tokens=10, branches=branches, seed=0, model={"name_or_path": "m"}, tokenizer={}, generation_config={},
-        probe={}, versions={}, source="recorded", questions_sha256="0",
+        probe={}, versions={}, source="recorded", questions_sha256=questions_sha256(asked),
     )  # fmt: skip
     rows = [
         _branch(rng, question.question_id, b, (n + 1) / (questions + 1) if right is None else right)

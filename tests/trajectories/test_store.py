@@ -22,11 +22,12 @@ from tts_generate.errors import StoreError, StoreFormatError, UnknownNameError
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore, import_autotts
 from tts_generate.trajectories.journal import read_journal
 from tts_generate.trajectories.parts import read_parts
+from tts_generate.trajectories.schema import questions_sha256
 
 QUESTIONS = [Question("a", "1 + 1 ?", "2"), Question("b", "2 + 2 ?", "4")]
 MANIFEST = Manifest(
     interval_tokens=10, branches=40, seed=3, model={"name_or_path": "m"}, tokenizer={}, generation_config={"top_k": 0},
-    probe={}, versions={"torch": "2"}, source="recorded", questions_sha256="0",
+    probe={}, versions={"torch": "2"}, source="recorded", questions_sha256=questions_sha256(QUESTIONS),
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ anything = st.builds(
         "a", branch, None, 1, tokens, finish, None, tuple(10 * (k + 1) for k in range(len(probes))),
         tuple(probes), (2,) * len(probes), (None,) * len(probes), (), None,
     ),
-    st.integers(0, 1000), st.integers(0, 10**6), st.lists(texts, max_size=5), st.sampled_from(["eos", "length", None]),
+    st.integers(0, 39), st.integers(50, 10**6), st.lists(texts, max_size=5), st.sampled_from(["eos", "length", None]),
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ with StoreWriter.open({path!r}, MANIFEST, QUESTIONS) as writer:
         if row.key in writer.done:
             continue
         writer.append([row])
-        print(row.question_id, row.branch, flush=True)
+        print(f"{row.question_id} {row.branch}", flush=True)  # one write, also where nothing is buffered
         if row.branch % 7 == 6:
             writer.seal()
 """
@@ -320,7 +321,7 @@ try:
     with writer:
         for row in ROWS:
             writer.append([row])
-            print(row.question_id, row.branch, flush=True)
+            print(f"{row.question_id} {row.branch}", flush=True)  # one write, also where nothing is buffered
 except StoreError as error:
     print("ERROR", error)
 """

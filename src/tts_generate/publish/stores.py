@@ -20,8 +20,10 @@ from tts_generate.publish.leaks import check_leaks
 from tts_generate.publish.store_summary import summarise
 from tts_generate.report.store_page import store_page
 from tts_generate.trajectories import Manifest, Trajectory, TrajectoryStore
-from tts_generate.trajectories.parts import read_part, write_part
+from tts_generate.trajectories.files import read_text
+from tts_generate.trajectories.parts import read_part, read_parts, shards, write_part
 from tts_generate.trajectories.remote import INDEX, STORE_FILE, Index, sha256_of
+from tts_generate.trajectories.schema import questions_to_jsonl
 from tts_generate.trajectories.store import read_journals
 
 _LEFT = {".gitattributes", "README.md", "LICENSE", "LICENSE.txt", ".gitignore"}
@@ -112,8 +114,8 @@ def publish_store(
 def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
     """The files of a store as they are now; what is not sealed yet becomes a shard in `folder`."""
     journalled = read_journals(store.path)  # first: a row that is sealed meanwhile is seen twice, not never
-    parts = sorted(store.path.glob("part-*.parquet"))
-    sealed = [row for part in parts for row in read_part(part)]
+    parts = shards(store.path)
+    sealed = read_parts(store.path, parts)
     rows = store.ordered(sealed + journalled)
     if not rows:
         raise StoreError(f"nothing is recorded in {store.path} yet; there is nothing to publish.")
@@ -126,7 +128,7 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
     manifest = store.manifest.published()
     files: dict[str, Content] = {
         "manifest.json": manifest.to_json().encode(),
-        "questions.jsonl": (store.path / "questions.jsonl").read_bytes(),
+        "questions.jsonl": questions_to_jsonl(store.questions).encode(),
         **{part.name: part for part in parts},
     }
     files[INDEX] = Index({name: _sha256(content) for name, content in files.items()}).to_json().encode()
@@ -149,9 +151,7 @@ def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents
         return
     if replace:
         return
-    theirs = Manifest.from_json(
-        client.download(repo, parent, "manifest.json").read_text("utf-8"), f"{repo}/manifest.json"
-    )
+    theirs = Manifest.from_json(read_text(client.download(repo, parent, "manifest.json")), f"{repo}/manifest.json")
     difference = theirs.difference(contents.manifest)
     if difference:
         raise ConflictError(
@@ -164,7 +164,7 @@ def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents
         row
         for name, part in parts.items()
         if name not in contents.files or not part.holds(contents.files[name])
-        for row in read_part(client.download(repo, parent, name))
+        for row in read_part(client.download(repo, parent, name))[0]
         if ours.get(row.key) != row
     ]
     if lost:

@@ -7,6 +7,7 @@ branch read to its end in one go costs its tokens; a probe costs what was decode
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +20,16 @@ from tts_generate.answers import AnswerBook
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
 from tts_generate.equivalence import Votes, same_answer
-from tts_generate.errors import StoreError, UnknownNameError
+from tts_generate.errors import InputError, StoreError, UnknownNameError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Episode, Outcome, Unit
 from tts_generate.state import TO_END
 from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
+from tts_generate.trajectories.fields import misfit
+from tts_generate.trajectories.files import check_memory
 
+logger = logging.getLogger(__name__)
 UNREAD = -2
 """In `Table.answers`: a depth at which nothing was probed when the branch was recorded."""
 
@@ -51,6 +55,8 @@ class StepRow(NamedTuple):
 
 
 _BRANCH = np.dtype([("tokens", "i8"), ("interior", "i8"), ("first", "i8"), ("complete", "?")], align=True)
+_STEP_BYTES = 64
+"""What a step takes in memory, about: here, and in the state of an episode."""
 _STEP = np.dtype([("answer", "i8"), ("probe_tokens", "i8")], align=True)
 
 
@@ -173,8 +179,11 @@ class Recording:
                 controller sees (its votes and its stopping) as in the grading.
 
         Raises:
-            StoreError: there is nothing to replay, or the branches of a question are not numbered 0, 1, 2, …
+            StoreError: there is nothing to replay, the branches of a question are not numbered 0, 1, 2, …, one cannot be
+                cut into such steps, or it would take more memory than a store may.
         """
+        if interval_tokens < 1:
+            raise InputError(f"interval_tokens must be at least 1, got {interval_tokens}.")
         found: dict[str, list[Trajectory]] = {}
         for trajectory in trajectories:
             found.setdefault(trajectory.question_id, []).append(trajectory)
@@ -182,6 +191,7 @@ class Recording:
         if not asked:
             raise StoreError(f"{name} holds no recorded branch; record some first (tts-generate record).")
         arranged = [_arranged(found[question.question_id]) for question in asked]
+        _check_steps(arranged, interval_tokens, source, name)
         same = same_answer(votes)
         books = [_book(branches, same) for branches in arranged]
         columns = [
@@ -208,11 +218,21 @@ class Recording:
     @classmethod
     @checked
     def from_store(cls, store: TrajectoryStore | str | Path, *, votes: Votes = "equal") -> Recording:
-        """Read a whole store into memory; `votes` as in `of`."""
+        """Read a whole store into memory; `votes` as in `of`. A warning says what is not recorded in it."""
         if not isinstance(store, TrajectoryStore):
             store = TrajectoryStore.open(store)
         manifest = store.manifest
         rows = store.trajectories()
+        whole = len(store.questions) * manifest.branches
+        if len(rows) < whole:
+            there = {row.question_id for row in rows}
+            lacking = [q.question_id for q in store.questions if q.question_id not in there]
+            none = (
+                f"; {len(lacking)} of {len(store.questions)} questions have none (first {lacking[0]!r})"
+                if lacking
+                else ""
+            )
+            logger.warning("%s: %d of %d branches are recorded%s.", store.name, len(rows), whole, none)
         return cls.of(
             store.questions,
             rows,
@@ -310,6 +330,25 @@ def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
     return trajectories
 
 
+def _check_steps(questions: Sequence[list[Trajectory]], interval_tokens: int, source: str, name: str) -> None:
+    """Refuse branches that cannot be cut into steps, or into so many that they do not fit into memory."""
+    total = deepest = 0
+    for row in (row for branches in questions for row in branches):
+        wrong = misfit(row, interval_tokens, source)
+        if wrong:
+            raise StoreError(f"{name}: branch {row.branch} of {row.question_id!r} cannot be replayed: {wrong}.")
+        steps = _interior(row, interval_tokens, source) + 1
+        total, deepest = total + steps, max(deepest, steps)
+    check_memory(f"replaying {name}", _STEP_BYTES * max(total, deepest * max(map(len, questions))))
+
+
+def _interior(trajectory: Trajectory, interval_tokens: int, source: str) -> int:
+    """Depths at which a branch is not finished."""
+    if source == "autotts":  # published tables list their probes; some tokens fall short of the last one
+        return len(trajectory.probe_positions)
+    return max(0, -(-trajectory.tokens // interval_tokens) - (trajectory.finish_reason is not None))
+
+
 def _book(trajectories: list[Trajectory], same: Callable[[str, str], bool] | None) -> AnswerBook:
     book = AnswerBook(same)
     for trajectory in trajectories:  # final answers first, so that ids of answers that can win are small
@@ -323,10 +362,7 @@ class _Column:
     def __init__(self, trajectory: Trajectory, book: AnswerBook, interval_tokens: int, source: str) -> None:
         self.tokens = trajectory.tokens
         self.complete = trajectory.finish_reason is not None
-        if source == "autotts":  # published tables list their probes; some tokens fall short of the last one
-            self.interior = len(trajectory.probe_positions)
-        else:
-            self.interior = max(0, -(-trajectory.tokens // interval_tokens) - self.complete)
+        self.interior = _interior(trajectory, interval_tokens, source)
         self.answers = np.full(self.interior + 1, UNREAD, np.int64)
         self.probe_tokens = np.zeros(self.interior + 1, np.int64)
         for position, answer, tokens in zip(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tts_generate.arguments import checked
 from tts_generate.errors import StoreFormatError
+from tts_generate.trajectories.fields import shown
+from tts_generate.trajectories.files import parse, read_text
 from tts_generate.trajectories.schema import Manifest, Question, Trajectory, questions_sha256
 from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
 
@@ -27,27 +28,27 @@ def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None 
     """
     path = Path(json_file)
     try:
-        table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        table = parse(read_text(path))
+    except ValueError as error:
         raise StoreFormatError(f"{path} is not a readable JSON table: {error}") from error
     if not isinstance(table, list) or not table:
         raise StoreFormatError(f"{path} must hold a list of questions, got {type(table).__name__}.")
     questions, trajectories, intervals = [], [], set()
     for number, entry in enumerate(table):
-        where = f"{path}, question {number}"
+        question_id = f"{path.stem}/{number:04d}"
         try:
-            question_id = f"{path.stem}/{number:04d}"
-            questions.append(Question(question_id, str(entry["question"]), str(entry["gold_answer"])))
-            intervals.add(int(entry["probe_freq"]))
-            branches = [
-                _branch(question_id, branch, row, int(entry["probe_freq"]))
-                for branch, row in enumerate(entry["each_branch"])
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreFormatError(f"{where} is not an AutoTTS table: {type(error).__name__} {error}.") from error
-        trajectories += branches
+            interval = entry["probe_freq"]
+            intervals.add(interval)
+            questions.append(Question(question_id, _text(entry["question"]), _text(entry["gold_answer"])))
+            trajectories += [_branch(question_id, n, row, interval) for n, row in enumerate(entry["each_branch"])]
+        except (KeyError, TypeError, ValueError, StoreFormatError) as error:
+            raise StoreFormatError(
+                f"{path}, question {number} is not an AutoTTS table: {type(error).__name__} {error}."
+            ) from error
     if len(intervals) != 1:
-        raise StoreFormatError(f"{path}: all questions must have one probe_freq, got {sorted(intervals)}.")
+        raise StoreFormatError(f"{path}: all questions must have one probe_freq, got {sorted(intervals, key=str)}.")
+    if not trajectories:
+        raise StoreFormatError(f"{path} holds no branch.")
     manifest = Manifest(
         interval_tokens=intervals.pop(),
         branches=max(len(entry["each_branch"]) for entry in table),
@@ -68,18 +69,27 @@ def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None 
 def _branch(question_id: str, branch: int, row: Any, interval_tokens: int) -> Trajectory:
     answers, *end = row
     tokens, final = end[0] if len(end) == 1 else end
+    if not isinstance(answers, list):
+        raise ValueError(f"a list of answers is expected, got {shown(answers)}")
     probes = len(answers)
     return Trajectory(
         question_id=question_id,
         branch=branch,
         seed=None,
         prompt_tokens=0,
-        tokens=int(tokens),
+        tokens=tokens,
         finish_reason="eos",
-        final_answer=str(final),
+        final_answer=_text(final),
         probe_positions=tuple(interval_tokens * (k + 1) for k in range(probes)),
-        probe_answers=tuple(map(str, answers)),
+        probe_answers=tuple(map(_text, answers)),
         probe_tokens=(0,) * probes,
         probe_logprobs=(None,) * probes,
         step_logprobs=(),
     )
+
+
+def _text(value: Any) -> str:
+    """Text, or what some tables have for it: a number or null."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"text is expected, got {shown(value)}")
+    return str(value)

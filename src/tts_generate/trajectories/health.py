@@ -7,6 +7,7 @@ what is damaged aside (`<name>.damaged-<n>`), once the rows that can be read are
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,8 @@ from tts_generate.trajectories.journal import (
     sync,
     torn,
 )
-from tts_generate.trajectories.parts import read_part
-from tts_generate.trajectories.schema import Manifest, Question, Trajectory, questions_from_jsonl, questions_sha256
+from tts_generate.trajectories.parts import read_part, shards
+from tts_generate.trajectories.schema import Manifest, Question, Trajectory, read_manifest, read_questions
 from tts_generate.trajectories.writers import Seat, clear_seats
 
 
@@ -70,15 +71,15 @@ def check(path: str | Path) -> CheckedStore:
         path: its folder. Nothing is written there.
 
     Raises:
-        StoreError: no folder of that name, or nothing in it that is part of a store.
+        StoreError: no folder of that name, or nothing in it that is part of a store; or one that takes too much memory.
     """
     path = Path(path)
     if not path.is_dir() or not any((path / name).exists() for name in ("manifest.json", "questions.jsonl", "journal")):
         raise StoreError(f"{path} is not a trajectory store: a folder with manifest.json and questions.jsonl is one.")
     reading = _Reading(path)
     # As in TrajectoryStore.trajectories: a row that moves meanwhile is seen twice, not never.
-    journals = {file: read_bytes(file) for file in (*other_journals(path), journal_path(path, 0))}
-    for part in sorted(path.glob("part-*.parquet")):
+    journals = {file: reading.bytes_of(file) for file in (*other_journals(path), journal_path(path, 0))}
+    for part in shards(path):
         reading.part(part)
     for file, data in journals.items():
         reading.journal(file, data)
@@ -130,11 +131,12 @@ _MADE_ONCE = ("manifest.json", "questions.jsonl")
 
 def _mend(found: CheckedStore) -> None:
     main = journal_path(found.path, 0)
+    journals = {file for file in found._kept if file.suffix != ".parquet" and stat.S_ISREG(file.lstat().st_mode)}
     for file, rows in found._kept.items():
-        if file.suffix != ".parquet":
+        if file in journals:
             replace_journal(file, [row.to_row() for row in rows])
     for file, rows in found._kept.items():
-        if file.suffix == ".parquet":
+        if file not in journals:
             if rows:
                 journal = Journal(main)
                 try:
@@ -152,6 +154,7 @@ class _Reading:
         self.path = path
         self.findings: list[Finding] = []
         self.rows: dict[tuple[str, int], Trajectory] = {}
+        self.taken = 0
         self.kept: dict[Path, list[Trajectory]] = {}
         self.manifest = self._manifest()
         self.questions = self._questions()
@@ -164,42 +167,33 @@ class _Reading:
     def _note(self, file: Path, text: str) -> None:
         self.findings.append(Finding(file.name, text, wrong=False))
 
-    def _text(self, file: Path) -> str | None:
-        try:
-            return file.read_text("utf-8")
-        except FileNotFoundError:
-            self._wrong(file, "is not there")
-        except (OSError, UnicodeDecodeError) as error:
-            self._wrong(file, f"cannot be read ({error})")
-        return None
-
     def _manifest(self) -> Manifest | None:
-        file = self.path / "manifest.json"
-        text = self._text(file)
         try:
-            return Manifest.from_json(text, file) if text is not None else None
+            return read_manifest(self.path)
         except (StoreFormatError, InputError) as error:
-            self._wrong(file, str(error))
+            self._wrong(self.path / "manifest.json", str(error))
             return None
 
     def _questions(self) -> tuple[Question, ...] | None:
-        file = self.path / "questions.jsonl"
-        text = self._text(file)
-        if text is None:
-            return None
         try:
-            questions = questions_from_jsonl(text, file)
+            return read_questions(self.path, self.manifest)
         except StoreFormatError as error:
-            self._wrong(file, str(error))
+            self._wrong(self.path / "questions.jsonl", str(error))
             return None
-        if self.manifest is not None and questions_sha256(questions) != self.manifest.questions_sha256:
-            self._wrong(file, "is not the file that manifest.json was written with (questions_sha256 differs)")
-        return questions
+
+    def bytes_of(self, journal: Path) -> bytes:
+        """A journal as it stands."""
+        try:
+            return read_bytes(journal)
+        except StoreFormatError as error:
+            self._wrong(journal, str(error), [])
+            return b""
 
     def part(self, file: Path) -> None:
         """Read a shard."""
         try:
-            rows = read_part(file)
+            rows, needed = read_part(file, self.taken)
+            self.taken += needed
         except StoreFormatError as error:
             self._wrong(file, str(error).split(" Move it aside")[0], [])
             return
@@ -240,6 +234,8 @@ class _Reading:
         for row in rows:
             if known is not None and row.question_id not in known:
                 wrong = wrong or f"it holds a branch of {row.question_id!r}, not in questions.jsonl"
+            elif self.manifest is not None and self.manifest.misfit(row):
+                wrong = wrong or f"branch {row.branch} of {row.question_id!r}: {self.manifest.misfit(row)}"
             elif self.rows.setdefault(row.key, row) != row:
                 wrong = wrong or f"branch {row.branch} of {row.question_id!r} stands elsewhere with other contents"
             else:

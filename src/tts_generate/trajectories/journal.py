@@ -3,7 +3,8 @@
 `journal` is that of a store's only writer, or of the main one of several; `journal-<n>` of the n-th of the others.
 
 A record is its length, its crc32, and its JSON. A crash in the middle of a write leaves a torn record at the very end,
-which is passed over. Damage before that costs the records it hits and no others: whole records behind it are found.
+which is passed over. Damage before that costs the records it hits and no others: whole records behind it are found. A
+record whose checksum is right and whose text is no list of JSON objects was made by no writer, and counts as damage.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import StoreError
+from tts_generate.trajectories.files import WRITE, new_file, open_file, parse
+from tts_generate.trajectories.files import read_bytes as read_file
 
 logger = logging.getLogger(__name__)
 _HEAD = struct.Struct("<II")
@@ -34,7 +37,7 @@ def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
 def read_bytes(path: Path) -> bytes:
     """A journal as it stands; b"" if there is none."""
     try:
-        return path.read_bytes()
+        return read_file(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return b""
 
@@ -43,10 +46,9 @@ def records_of(data: bytes) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
     """Every whole record of a journal's bytes, with where it starts and ends."""
     offset = 0
     while offset >= 0:
-        payload = _record(data, offset)
-        if payload:
-            end = offset + _HEAD.size + len(payload)
-            yield json.loads(payload), offset, end
+        end, rows = _record(data, offset)
+        if rows:
+            yield rows, offset, end
             offset = end
         else:
             found = data.find(_START, offset + _HEAD.size + 1)
@@ -63,14 +65,21 @@ def other_journals(store: Path) -> list[Path]:
     return [path for path in sorted(store.glob("journal-*")) if path.name.removeprefix("journal-").isdecimal()]
 
 
-def _record(data: bytes, offset: int) -> bytes:
-    """The JSON of the record at `offset`; b"" if there is no whole one."""
-    if offset + _HEAD.size > len(data):
-        return b""
+def _record(data: bytes, offset: int) -> tuple[int, list[dict[str, Any]]]:
+    """Where the record at `offset` ends, and its rows; none if there is no whole one."""
+    start = offset + _HEAD.size
+    if not data.startswith(_START, start):
+        return offset, []
     length, crc = _HEAD.unpack_from(data, offset)
-    payload = data[offset + _HEAD.size : offset + _HEAD.size + length]
-    whole = len(payload) == length and payload.startswith(_START) and zlib.crc32(payload) == crc
-    return payload if whole else b""
+    payload = memoryview(data)[start : start + length]
+    whole = len(payload) == length and zlib.crc32(payload) == crc
+    if not whole:
+        return offset, []
+    try:
+        rows = parse(bytes(payload))
+    except ValueError:
+        return offset, []
+    return start + length, rows if all(isinstance(row, dict) for row in rows) else []
 
 
 def torn(rest: bytes) -> bool:
@@ -100,7 +109,7 @@ class Journal:
                 len(self.rows),
                 kept,
             )
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = open_file(path, WRITE)
         try:
             self._settle(path)
         except OSError:
@@ -155,7 +164,8 @@ def replace_journal(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Replace a journal by one of these rows; where the old one stays, whole, beside it."""
     kept = free_name(path)
     aside = path.with_suffix(".tmp")
-    aside.write_bytes(_pack(rows) if rows else b"")
+    with new_file(aside) as file:
+        file.write(_pack(rows) if rows else b"")
     sync(aside)
     os.link(path, kept)
     os.replace(aside, path)

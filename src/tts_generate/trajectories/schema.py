@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from tts_generate.arguments import check_fields
-from tts_generate.errors import StoreFormatError, UnknownNameError
+from tts_generate.errors import InputError, StoreFormatError, UnknownNameError
+from tts_generate.trajectories.fields import encodable, mended, misfit, shown, wrong_manifest, wrong_trajectory
+from tts_generate.trajectories.files import parse, read_text
 
 FORMAT = "tts-store/1"
-FINISH_REASONS = ("eos", "stop", "length")
-SOURCES = ("recorded", "live", "autotts")
 
 SCHEMA = pa.schema(
     [
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, with its right answer where one is known."""
+    """A prompt, with its right answer where one is known: any text that UTF-8 can hold, NUL aside."""
 
     question_id: str
     question: str
@@ -49,14 +49,19 @@ class Question:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("question_id", "question", "gold_answer"):
+            if not encodable(getattr(self, name) or ""):
+                raise InputError(f"Question: {name} must be text that UTF-8 can hold, got {getattr(self, name)!r:.80}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """One branch of one question, read to its end or as far as a live run read it.
 
+    Its answers are what a model wrote: surrogates in them, which UTF-8 does not hold, are paired or become U+FFFD.
+
     Raises:
-        StoreFormatError: fields that cannot belong together, naming the branch.
+        StoreFormatError: fields that no column holds, or that cannot belong together, naming the branch.
     """
 
     question_id: str
@@ -81,27 +86,13 @@ class Trajectory:
     token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        wrong = self._wrong()
+        wrong = wrong_trajectory(self)
         if wrong:
-            raise StoreFormatError(f"branch {self.branch} of question {self.question_id!r}: {wrong}.")
-
-    def _wrong(self) -> str:
-        probes = {len(self.probe_positions), len(self.probe_answers), len(self.probe_tokens), len(self.probe_logprobs)}
-        if min(self.branch, self.prompt_tokens, self.tokens, *self.probe_tokens, 0) < 0:
-            return "numbers of branches and tokens must not be negative"
-        if len(probes) > 1:
-            return "probe_positions, probe_answers, probe_tokens and probe_logprobs must have one length"
-        if any(a >= b for a, b in zip((0, *self.probe_positions), self.probe_positions, strict=False)):
-            return f"probe_positions must ascend from above 0, got {list(self.probe_positions)}"
-        if self.finish_reason not in (*FINISH_REASONS, None):
-            return f"finish_reason must be one of {', '.join(FINISH_REASONS)} or null, got {self.finish_reason!r}"
-        if not all(value is None or math.isfinite(value) for value in (*self.probe_logprobs, *self.step_logprobs)):
-            return "log-probabilities must be finite, or null where there is none"
-        if self.finish_reason is None and self.final_answer is not None:
-            return "a branch not read to its end has no final_answer"
-        if self.token_ids is not None and len(self.token_ids) != self.tokens:
-            return f"{len(self.token_ids)} token_ids for {self.tokens} tokens"
-        return ""
+            name = f"branch {shown(self.branch)} of question {shown(self.question_id)}"
+            raise StoreFormatError(f"{name} does not fit a store: {wrong}.")
+        if not encodable("".join(filter(None, (self.final_answer, *self.probe_answers)))):
+            object.__setattr__(self, "final_answer", self.final_answer and mended(self.final_answer))
+            object.__setattr__(self, "probe_answers", tuple(text and mended(text) for text in self.probe_answers))
 
     @property
     def key(self) -> tuple[str, int]:
@@ -131,7 +122,11 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything needed to repeat a recording."""
+    """Everything needed to repeat a recording.
+
+    Raises:
+        StoreFormatError: a field of another type or range, by name.
+    """
 
     interval_tokens: int
     branches: int
@@ -147,15 +142,20 @@ class Manifest:
     questions_sha256: str
     format: str = FORMAT
 
+    def __post_init__(self) -> None:
+        wrong = wrong_manifest(self)
+        if wrong:
+            raise StoreFormatError(f"a recording's {wrong}.")
+
     @classmethod
     def from_json(cls, text: str, path: object) -> Manifest:
-        """Read a manifest, refusing other formats and unknown fields.
+        """Read a manifest, refusing other formats, unknown fields, and values that cannot be.
 
         Raises:
             StoreFormatError: naming `path` and what is wrong.
         """
         try:
-            row = json.loads(text)
+            row = parse(text)
         except ValueError as error:
             raise StoreFormatError(f"{path} is not JSON: {error}") from error
         found = row.get("format") if isinstance(row, dict) else type(row).__name__
@@ -170,7 +170,10 @@ class Manifest:
         missing = known - set(row)
         if missing:
             raise StoreFormatError(f"{path} lacks {', '.join(sorted(missing))}.")
-        return cls(**row)
+        try:
+            return cls(**row)
+        except StoreFormatError as error:
+            raise StoreFormatError(f"{path} is of no recording: {error}") from error
 
     def to_json(self) -> str:
         """Indented JSON, the format named first."""
@@ -189,6 +192,10 @@ class Manifest:
             for name in names
             if getattr(here, name) != getattr(there, name)
         )
+
+    def misfit(self, row: Trajectory) -> str:
+        """Why a branch cannot be one of this recording; "" if it can."""
+        return misfit(row, self.interval_tokens, self.source, self.branches)
 
     def published(self) -> Manifest:
         """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""
@@ -218,12 +225,39 @@ def from_table(table: pa.Table) -> list[Trajectory]:
 
 def questions_to_jsonl(questions: Sequence[Question]) -> str:
     """One JSON object a line."""
-    return "".join(json.dumps(dataclasses.asdict(question), ensure_ascii=False) + "\n" for question in questions)
+    names = [field.name for field in dataclasses.fields(Question)]
+    rows = ({name: getattr(question, name) for name in names} for question in questions)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def questions_sha256(questions: Sequence[Question]) -> str:
     """A hash of ids, texts and gold answers, in order: that of questions.jsonl."""
     return hashlib.sha256(questions_to_jsonl(questions).encode()).hexdigest()
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest of a store's folder.
+
+    Raises:
+        StoreFormatError: it is damaged, or of no recording.
+    """
+    return Manifest.from_json(read_text(store / "manifest.json"), store / "manifest.json")
+
+
+def read_questions(store: Path, manifest: Manifest | None) -> tuple[Question, ...]:
+    """The questions of a store's folder, which are those that its manifest, if it has one, was written with.
+
+    Raises:
+        StoreFormatError: they are others, or the file is damaged.
+    """
+    file = store / "questions.jsonl"
+    questions = questions_from_jsonl(read_text(file), file)
+    if manifest is not None and questions_sha256(questions) != manifest.questions_sha256:
+        raise StoreFormatError(
+            f"{file} is not the file that manifest.json was written with: its questions_sha256 differs, so a question "
+            "or a right answer was changed, added or lost."
+        )
+    return questions
 
 
 def questions_from_jsonl(text: str, path: object) -> tuple[Question, ...]:
@@ -233,21 +267,17 @@ def questions_from_jsonl(text: str, path: object) -> tuple[Question, ...]:
         StoreFormatError: naming file, line and what is wrong.
     """
     questions: list[Question] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # no other end of a line: texts may hold those
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            question = Question(**row)
+            questions.append(Question(**parse(line)))
         except (ValueError, TypeError) as error:
             raise StoreFormatError(
                 f'{path}, line {number}: expected {{"question_id", "question", "gold_answer"}}, {error}.'
             ) from error
-        if not all(isinstance(v, str) for v in (question.question_id, question.question)):
-            raise StoreFormatError(f"{path}, line {number}: question_id and question must be text.")
-        questions.append(question)
-    ids = [question.question_id for question in questions]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise StoreFormatError(f"{path}: question_id {twice[0]!r} stands twice; ids must differ.")
+    if questions:
+        name, count = Counter(question.question_id for question in questions).most_common(1)[0]
+        if count > 1:
+            raise StoreFormatError(f"{path}: question_id {name!r} stands twice; ids must differ.")
     return tuple(questions)

@@ -19,6 +19,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -30,17 +31,18 @@ import pyarrow.parquet as pq
 from tts_generate.arguments import checked
 from tts_generate.errors import StoreError, StoreFormatError
 from tts_generate.hub.names import repo_of
+from tts_generate.trajectories.files import new_file, read_text
 from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal, sync
 from tts_generate.trajectories.parts import read_parts, write_part
 from tts_generate.trajectories.remote import fetch
 from tts_generate.trajectories.schema import (
-    SCHEMA,
     Manifest,
     Question,
     Trajectory,
-    from_table,
-    questions_from_jsonl,
+    questions_sha256,
     questions_to_jsonl,
+    read_manifest,
+    read_questions,
     to_table,
 )
 from tts_generate.trajectories.writers import Seat, clear_seats
@@ -73,21 +75,19 @@ class TrajectoryStore:
 
         Raises:
             StoreError: no store there.
-            StoreFormatError: a store of another format, or a damaged one.
+            StoreFormatError: a store of another format, a damaged one, or one whose questions were changed.
             HubError: the dataset cannot be had.
         """
         repo = repo_of(str(path)) if not Path(path).exists() else None
         if repo is not None:
             return cls.from_hub(repo.repo_id, revision=repo.revision)
         path = Path(path)
-        if not (path / "manifest.json").is_file():
+        if not (path / "manifest.json").exists():
             raise StoreError(
                 f"{path} is not a trajectory store: it has no manifest.json. Make one: tts-generate record (or import)."
             )
-        manifest = Manifest.from_json((path / "manifest.json").read_text("utf-8"), path / "manifest.json")
-        text = _read_text(path / "questions.jsonl")
-        questions = questions_from_jsonl(text, path / "questions.jsonl")
-        return cls(path, manifest, questions)
+        manifest = read_manifest(path)
+        return cls(path, manifest, read_questions(path, manifest))
 
     @classmethod
     @checked
@@ -139,18 +139,23 @@ class TrajectoryStore:
         """Rows of this store by question, then branch, each once.
 
         Raises:
-            StoreFormatError: a branch of no question here, or one branch with different contents.
+            StoreFormatError: a branch of no question here or of another recording, or one with different contents.
         """
-        place = {question.question_id: number for number, question in enumerate(self.questions)}
+        place = self._places
         found: dict[tuple[str, int], Trajectory] = {}
         for row in rows:
             if row.question_id not in place:
                 raise StoreFormatError(f"{self.path} holds a branch of {row.question_id!r}, not in questions.jsonl.")
+            wrong = self.manifest.misfit(row)
             if found.setdefault(row.key, row) != row:
-                raise StoreFormatError(
-                    f"{self.path}: branch {row.branch} of {row.question_id!r} stands twice, with different contents."
-                )
+                wrong = "it stands twice, with different contents"
+            if wrong:
+                raise StoreFormatError(f"{self.path}: branch {row.branch} of {row.question_id!r} is damaged: {wrong}.")
         return sorted(found.values(), key=lambda row: (place[row.question_id], row.branch))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {question.question_id: number for number, question in enumerate(self.questions)}
 
     def table(self) -> pa.Table:
         """The same as an arrow table."""
@@ -163,8 +168,9 @@ class StoreWriter:
     Use it as a context manager; leaving it, by an exception too, seals what was recorded and frees the lock.
     """
 
-    def __init__(self, path: Path, seat: Seat, journal: Journal, done: set[tuple[str, int]]) -> None:
-        self.path, self.seat = path, seat
+    def __init__(self, store: TrajectoryStore, seat: Seat, journal: Journal, done: set[tuple[str, int]]) -> None:
+        self.path, self.seat = store.path, seat
+        self._store = store
         self.done = done
         """(question_id, branch) of every branch recorded; of a writer that joined, those it recorded itself."""
         self._journal = journal
@@ -189,10 +195,12 @@ class StoreWriter:
         try:
             clear_seats(path)
             seat.say("")
-            _settle(path, manifest, questions)
+            store = _settle(path, manifest, questions)
             for leftover in path.glob("*.tmp"):  # of a writer that was killed
                 leftover.unlink()
-            sealed = {row.key for row in read_parts(path)}
+            parts = read_parts(path)
+            store.ordered(parts + read_journals(path))  # nothing is added to what could not be read back
+            sealed = {row.key for row in parts}
             journal = Journal(journal_path(path, 0))
             # Killed between naming a shard and clearing the journal: what is sealed is not sealed again.
             journal.rows = [row for row in journal.rows if _key(row) not in sealed]
@@ -207,7 +215,7 @@ class StoreWriter:
             if isinstance(error, OSError):
                 raise full(path / "manifest.json", error) from error
             raise
-        return cls(path, seat, journal, done)
+        return cls(store, seat, journal, done)
 
     @classmethod
     @checked
@@ -221,11 +229,12 @@ class StoreWriter:
             StoreFormatError: the main process records with other settings; the fields are named.
         """
         path = Path(path)
-        _check_settings(TrajectoryStore.open(path), manifest)
+        store = TrajectoryStore.open(path)
+        _check_settings(store, manifest)
         try:
             seat = Seat(path, index)
             try:
-                return cls(path, seat, Journal(journal_path(path, index)), set())
+                return cls(store, seat, Journal(journal_path(path, index)), set())
             except BaseException:
                 seat.leave()
                 raise
@@ -237,11 +246,11 @@ class StoreWriter:
 
         Raises:
             StoreError: the disk is full or fails; what was recorded before is kept.
-            StoreFormatError: a branch that would not come back from a shard as it is; nothing of the call is recorded.
+            StoreFormatError: a branch that is none of this recording; nothing of the call is recorded.
         """
         rows = [trajectory for trajectory in trajectories if trajectory.key not in self.done]
         if rows:
-            _check_storable(rows)
+            self._store.ordered(rows)
             self._journal.append([row.to_row() for row in rows])
             self.done |= {row.key for row in rows}
             if len(self._journal.rows) >= _SEAL_ROWS:
@@ -315,37 +324,34 @@ def _take_over(path: Path, journal: Journal, done: set[tuple[str, int]]) -> None
         leftover.path.unlink()
 
 
-def _check_storable(rows: list[Trajectory]) -> None:
-    """What is acknowledged must fit the columns of a shard, or sealing would fail when it is too late."""
-    for row in rows:
-        try:
-            found = from_table(to_table([row]))[0]
-        except (pa.ArrowException, OverflowError, TypeError) as error:
-            raise StoreFormatError(
-                f"branch {row.branch} of {row.question_id!r} does not fit a store: {error}."
-            ) from error
-        if found != row:
-            wrong = [name for name in SCHEMA.names if getattr(found, name) != getattr(row, name)]
-            raise StoreFormatError(
-                f"branch {row.branch} of {row.question_id!r} does not fit a store: {', '.join(wrong)} would come back "
-                "changed."
-            )
-
-
 def read_journals(path: Path) -> list[Trajectory]:
-    """The whole records of every journal: what is recorded and not yet sealed."""
-    journals = [*other_journals(path), journal_path(path, 0)]
-    return [Trajectory.from_row(row) for journal in journals for rows, _, _ in read_journal(journal) for row in rows]
+    """The whole records of every journal: what is recorded and not yet sealed.
+
+    Raises:
+        StoreFormatError: naming the journal that is damaged or holds something else.
+    """
+    found = []
+    for journal in (*other_journals(path), journal_path(path, 0)):
+        try:
+            found += [Trajectory.from_row(row) for rows, _, _ in read_journal(journal) for row in rows]
+        except StoreFormatError as error:
+            raise StoreFormatError(
+                f"{journal} cannot be read ({error}). Move it aside: tts-generate store repair."
+            ) from error
+    return found
 
 
-def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> None:
+def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> TrajectoryStore:
     """Write manifest and questions, or check that those there ask for the same recording."""
-    if (path / "manifest.json").is_file():
-        _check_settings(TrajectoryStore.open(path), manifest)
-        return
+    if (path / "manifest.json").exists():
+        store = TrajectoryStore.open(path)
+        _check_settings(store, manifest)
+        return store
     text = questions_to_jsonl(questions)
+    if questions_sha256(questions) != manifest.questions_sha256:
+        raise StoreFormatError("the questions are not those of the manifest: their questions_sha256 differs.")
     ours = {"LOCK", "manifest.tmp", "questions.tmp"}
-    if (path / "questions.jsonl").is_file() and _read_text(path / "questions.jsonl") == text:
+    if (path / "questions.jsonl").exists() and read_text(path / "questions.jsonl") == text:
         ours.add("questions.jsonl")  # of a writer that was killed right here
     foreign = sorted(file.name for file in path.iterdir() if file.name not in ours and not file.name.startswith("."))
     if foreign:
@@ -354,6 +360,7 @@ def _settle(path: Path, manifest: Manifest, questions: Sequence[Question]) -> No
         )
     _write_text(path / "questions.jsonl", text)
     _write_text(path / "manifest.json", manifest.to_json())  # last: a folder with a manifest is a store
+    return TrajectoryStore.open(path)
 
 
 def _check_settings(store: TrajectoryStore, manifest: Manifest) -> None:
@@ -368,14 +375,8 @@ def _check_settings(store: TrajectoryStore, manifest: Manifest) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     aside = path.with_suffix(".tmp")
-    aside.write_text(text, "utf-8")
+    with new_file(aside) as file:
+        file.write(text.encode())
     sync(aside)
     aside.replace(path)
     sync(path.parent)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreFormatError(f"{path} cannot be read: {error}.") from error

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from tts_generate.errors import ProcessError, StoreError
+from tts_generate.trajectories.files import WRITE, open_file
 from tts_generate.trajectories.journal import full
 
 DONE = "done"
@@ -32,7 +33,7 @@ class Seat:
     def __init__(self, path: Path, index: int) -> None:
         self.path = _seat(path, index)
         self._passing = False
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = open_file(self.path, WRITE)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -129,7 +130,7 @@ def _seat(path: Path, index: int) -> Path:
 def _alive(seat: Path) -> bool:
     """Whether the process that has this seat still runs."""
     try:
-        file = os.open(seat, os.O_RDONLY)
+        file = open_file(seat, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tts_generate.inert import inert
+
 _secrets: set[str] = set()
 _SHORTEST = 8
 
@@ -28,10 +30,13 @@ def without_secrets(text: str) -> str:
 
 
 class TTSError(Exception):
-    """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret."""
+    """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret.
+
+    Text of strangers in it is inert, wherever it is shown.
+    """
 
     def __init__(self, *told: object) -> None:
-        super().__init__(*(without_secrets(text) if isinstance(text, str) else text for text in told))
+        super().__init__(*(inert(without_secrets(text)) if isinstance(text, str) else text for text in told))
 
 
 class InputError(TTSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 from tts_generate.inert import inert
@@ -27,6 +28,11 @@ def without_secrets(text: str) -> str:
     for secret in _secrets:
         text = text.replace(secret, "<secret>")
     return text
+
+
+def warn(text: str, kind: type[Warning] = RuntimeWarning, *, stacklevel: int = 1) -> None:
+    """Warn as `warnings.warn` does, by a text that holds no secret and in which text of strangers is inert."""
+    warnings.warn(inert(without_secrets(text)), kind, stacklevel=stacklevel + 1)
 
 
 class TTSError(Exception):

@@ -1,7 +1,8 @@
-"""Text of strangers, made inert: what a terminal, a browser or a reader's eye would obey is shown instead."""
+"""Text of strangers, made inert: what a terminal, a browser, a Markdown page or an eye would obey is shown instead."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _BLANK = {
@@ -37,3 +38,16 @@ def inert(text: object, *, lines: bool = True) -> str:
     'a\\nb'
     """
     return str(text).translate(_LINES if lines else _ONE_LINE)
+
+
+def as_markdown(text: object) -> str:
+    r"""`text` as Markdown that shows it: inert, one line, no link, no picture, no HTML, no heading, no cell of a table.
+
+    Code in backticks stays, for descriptions have some.
+
+    >>> as_markdown("# <b>[x](y)|\nz")
+    '\\# &lt;b>\\[x\\](y)\\| z'
+    """
+    shown = " ".join(inert(" ".join(str(text).split())).split())
+    shown = re.sub(r"[\\\[\]|]", r"\\\g<0>", shown.replace("&", "&amp;").replace("<", "&lt;"))
+    return re.sub(r"^(\d*)(```|~~~|>|#+(?=\s|$)|[-+*.)](?=\s|$))", r"\1\\\2", shown)  # what begins a block

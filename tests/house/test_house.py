@@ -21,6 +21,7 @@ import numbers_check as numbers  # noqa: E402
 LAYERS = [
     {"inert", "errors", "votes"},
     {"arguments"},
+    {"strict_json"},
     {"answers", "state", "statistics", "equivalence", "import_rules"},
     {"rules", "controller", "processors", "trace"},
     {"schedule"},

@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **how)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """As before."""
         return _inertly(super().parse_args, ctx, args)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tts_generate.cli.base import Trust, app, console, guarded, numbers_of
 from tts_generate.errors import ControllerError, InputError
+from tts_generate.strict_json import read_json
 
 Named = Annotated[str, typer.Argument(help="A repo of the Hub, user/name or user/name@revision.")]
 
@@ -166,10 +167,7 @@ def _benchmark(text: str) -> tuple[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ControllerError(f"{path} must hold a list of rows, as tts_generate.publish.measure_live returns them.")
     return rows

@@ -102,7 +102,7 @@ def show(
     source = find_source(controller, revision)
     card = source.card
     console.print(Text(card["name"], "bold"), f" {source.label}", soft_wrap=True)
-    for line in card.get("description", "").splitlines():
+    for line in card.get("description", "").split("\n"):
         console.print(f"  {line}", soft_wrap=True)  # not to be taken for one of ours
     if source.code is None:
         console.print(f"data alone, for {card['builtin']}: loads without trust")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+
+from tts_generate.inert import inert
 
 _secrets: set[str] = set()
 _SHORTEST = 8
@@ -27,11 +30,19 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def warn(text: str, kind: type[Warning] = RuntimeWarning, *, stacklevel: int = 1) -> None:
+    """Warn as `warnings.warn` does, by a text that holds no secret and in which text of strangers is inert."""
+    warnings.warn(inert(without_secrets(text)), kind, stacklevel=stacklevel + 1)
+
+
 class TTSError(Exception):
-    """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret."""
+    """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret.
+
+    Text of strangers in it is inert, wherever it is shown.
+    """
 
     def __init__(self, *told: object) -> None:
-        super().__init__(*(without_secrets(text) if isinstance(text, str) else text for text in told))
+        super().__init__(*(inert(without_secrets(text)) if isinstance(text, str) else text for text in told))
 
 
 class InputError(TTSError, ValueError):

@@ -14,6 +14,7 @@ from tts_generate.controller import Controller, Knob
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub.card import API, CARD, FORMAT, check_code, entry_of, parse_card
 from tts_generate.hub.source import Source, read_folder
+from tts_generate.inert import as_markdown
 from tts_generate.loading import is_shipped, source_of
 from tts_generate.schedule import Ends, from_json, to_json
 
@@ -181,7 +182,7 @@ def readme(card: Mapping[str, Any]) -> str:
         "---\nlibrary_name: tts_generate\nlicense: apache-2.0",
         "tags: [tts-controller, test-time-scaling, custom_generate]\n---\n",
         f"# {card['name']}\n",
-        f"{card.get('description', '')}\n".lstrip(),
+        f"{as_markdown(card.get('description', ''))}\n".lstrip(),
         *knob_table(card),
         "Not measured yet: `tts-generate publish FOLDER user/repo --store STORE` measures it and writes this page.",
     ]
@@ -196,7 +197,7 @@ def knob_table(card: Mapping[str, Any]) -> list[str]:
     lines = ["| knob | at β = 0 | at β = 1 |", "|---|---|---|"]
     for name, knob in schedule.items():
         start, end = (knob.start, knob.end) if isinstance(knob, Ends) else (knob, knob)
-        lines.append(f"| `{name}` | {start} | {end} |")
+        lines.append(f"| `{name}` | {as_markdown(start)} | {as_markdown(end)} |")
     return [*lines, ""]
 
 

@@ -78,7 +78,7 @@ def from_json(row: Mapping[str, Any], where: object) -> dict[str, Knob | Ends]:
 
 def _ends(name: str, row: Mapping[str, Any], where: object) -> Ends:
     start, end, scale = row.get("start"), row.get("end"), row.get("scale", "linear")
-    if _finite(start) and _finite(end) and scale in get_args(Scale) and set(row) <= {"start", "end", "scale"}:
+    if is_number(start) and is_number(end) and scale in get_args(Scale) and set(row) <= {"start", "end", "scale"}:
         if scale == "linear" or (start > 0 and end > 0):
             return Ends(start, end, scale)
     raise ControllerError(
@@ -87,8 +87,13 @@ def _ends(name: str, row: Mapping[str, Any], where: object) -> Ends:
     )
 
 
-def _finite(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number that a hook can reckon with, in 64 bits.
+
+    >>> is_number(7), is_number(10**4000), is_number(float("nan")), is_number(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -(1 << 63) < value < 1 << 63
 
 
 def scheduled(kind: type[Controller], schedule: Schedule, name: str) -> type[Controller]:

@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tts_generate.errors import InputError
+from tts_generate.strict_json import LARGEST, check_shape, parse_json
 
 FORMAT = "tts-trace/2"
+_EVENT: dict[Any, Any] = {
+    "round": int, "verb": Literal["open", "continue", "answer"], "leader": str | None, "leader_votes": int,
+    "runner_up_votes": int, "live": int, "tokens": int,
+}  # fmt: skip
+_SHAPE = {
+    "question_id": str,
+    "controller": {"controller": str, "beta": float | None, "knobs": {str: bool | float | str}},
+    "events": [_EVENT],
+}
+_READING = {"branch": int, "depth": int, "tokens": int, "answer": str | None, "finished": bool}
+_ANSWER = {"answer": str | None}
+_MOVE = {"pruned": [int], "branches": [_READING]}
+"""What a trace holds, as far as it is read: of an event that is the answer, and of any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +115,20 @@ class Trace:
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Trace:
-        """The trace of such an object.
+    def from_dict(cls, row: Mapping[str, Any], where: object = "a trace") -> Trace:
+        """The trace of such an object, of which `where` says where it stands.
 
         Raises:
-            InputError: another format.
+            InputError: another format, or something in it that is not what it must be.
         """
         if not isinstance(row, Mapping) or row.get("format") != FORMAT:
             found = row.get("format") if isinstance(row, Mapping) else type(row).__name__
-            raise InputError(f"a trace has format {FORMAT!r}, got {found!r}; make it again with tts-generate trace.")
+            raise InputError(
+                f"{where} has format {found!r:.80}, expected {FORMAT!r}; make it again with tts-generate trace."
+            )
+        check_shape(dict(row), _SHAPE, where)
+        for event in row["events"]:
+            check_shape(event, _ANSWER if event["verb"] == "answer" else _MOVE, where)
         return cls(row["question_id"], row["controller"], tuple(row["events"]))
 
 
@@ -129,9 +149,6 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
         InputError: naming the line that is not a trace.
     """
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number} is not JSON: {error}.") from None
-            yield Trace.from_dict(row)
+        for number, line in enumerate(iter(partial(file.readline, LARGEST + 1), b""), 1):
+            where = f"{path}, line {number}"
+            yield Trace.from_dict(parse_json(line, where), where)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from tqdm.auto import tqdm
 
 from tts_generate.errors import InputError, TTSError, UnknownNameError
+from tts_generate.inert import inert
 from tts_generate.runner import Cost
 from tts_generate.statistics import saving
 from tts_generate.trajectories import Trajectory
@@ -118,11 +119,11 @@ class Bar:
 
     def __init__(self, total: float | None, description: str, *, unit: str, shown: bool, initial: float = 0) -> None:
         hidden = not (shown and bars_shown())
-        self.bar = tqdm(total=total, desc=description, unit=unit, initial=initial, disable=hidden)
+        self.bar = tqdm(total=total, desc=inert(description, lines=False), unit=unit, initial=initial, disable=hidden)
 
     def tell(self, text: str, count: float = 1) -> None:
         """Put `text` behind the bar, and count `count` more as done."""
-        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.set_postfix_str(inert(text, lines=False), refresh=False)
         self.bar.update(count)
 
     def __enter__(self) -> Self:

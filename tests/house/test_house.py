@@ -19,8 +19,9 @@ import numbers_check as numbers  # noqa: E402
 
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
-    {"errors", "votes"},
+    {"inert", "errors", "votes"},
     {"arguments"},
+    {"strict_json"},
     {"answers", "state", "statistics", "equivalence", "import_rules"},
     {"rules", "controller", "processors", "trace"},
     {"schedule"},

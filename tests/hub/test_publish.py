@@ -216,7 +216,7 @@ class TestRefused:
 
     def test_a_damaged_evaluation_is_there(self, hub: HubServer, folder: Path, store: Path) -> None:
         put(hub, "user/few", {**good(), "evaluation/summary.json": b'{"format": "tts-evaluation/1", "stores": [{}]}'})
-        with pytest.raises(ConflictError, match=r"cannot be compared with: .*a store has no fingerprint"):
+        with pytest.raises(ConflictError, match=r"cannot be compared with: .*controller is not in it"):
             publish(folder, "user/few", stores=[store], **QUICK)
 
     @pytest.mark.parametrize("name", ["few", "a/b/c", "user/../x", ""])

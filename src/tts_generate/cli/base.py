@@ -17,11 +17,62 @@ from typing import Annotated, Any, Literal
 import typer
 from rich import box
 from rich.console import Console
+from rich.protocol import is_renderable
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from tts_generate.errors import InputError, TTSError
+from tts_generate.inert import inert
+
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+class PlainConsole(Console):
+    """A console that shows every text as it is and inert, in lines, tables and titles: no markup, no emoji codes."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **how)
+
+    def render_str(self, text: str, *args: Any, **how: Any) -> Text:
+        """Where rich takes any text: of `print`, and of a table's cells and titles."""
+        return super().render_str(inert(text), *args, **how)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print what can be drawn as it is, anything else as its text."""
+        super().print(*(one if is_renderable(one) else str(one) for one in objects), **how)
+
+
+class _Commands(TyperGroup):
+    """Commands whose complaints about their usage are inert: what they repeat may be the name of a stranger's file."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """As before; what the terminal's encoding does not have is written out as well."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **how)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """As before."""
+        return _inertly(super().parse_args, ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As before."""
+        return _inertly(super().invoke, ctx)
+
+
+def _inertly(call: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return call(*args)
+    except _UsageError as error:
+        error.message = inert(error.message)
+        raise
+
 
 app = typer.Typer(
+    cls=_Commands,
+    rich_markup_mode=None,  # brackets in helps are brackets
     help="Test-time scaling for transformers: record trajectories, replay controllers on them, answer live.",
     no_args_is_help=True,
     add_completion=False,
@@ -29,8 +80,8 @@ app = typer.Typer(
 )
 importers = typer.Typer(help="Make a trajectory store from somebody else's recording.", no_args_is_help=True)
 app.add_typer(importers, name="import")
-console = Console(width=None if sys.stdout.isatty() else 110)
-complaints = Console(stderr=True)
+console = PlainConsole(width=None if sys.stdout.isatty() else 110)
+complaints = PlainConsole(stderr=True)
 
 Store = Annotated[Path, typer.Argument(help="Folder of a trajectory store.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
@@ -55,22 +106,26 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with _heeding_sigterm():
                 command(*args, **kwargs)
         except TTSError as error:
-            complaints.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+            _complain(error)
             raise typer.Exit(1) from None
         except OSError as error:
             where = f"{error.filename!s:.200}: " if error.filename else ""
-            complaints.print(f"[red]error:[/red] {where}{error.strerror or error}", soft_wrap=True, highlight=False)
+            _complain(f"{where}{error.strerror or error}")
             raise typer.Exit(1) from None
         except _Terminated:
             _end_at_once_from_now_on()
-            complaints.print("terminated; run the same command again to go on", highlight=False)
+            complaints.print("terminated; run the same command again to go on")
             raise typer.Exit(143) from None
         except KeyboardInterrupt:
             _end_at_once_from_now_on()
-            complaints.print("interrupted; run the same command again to go on", highlight=False)
+            complaints.print("interrupted; run the same command again to go on")
             raise typer.Exit(130) from None
 
     return run
+
+
+def _complain(error: object) -> None:
+    complaints.print(Text("error:", "red"), str(error), soft_wrap=True)
 
 
 def _end_at_once_from_now_on() -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tts_generate.cli.base import app, console, guarded
 from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.inert import inert
 
 _SHOWN = 12
 
@@ -73,9 +74,9 @@ def _print_failures(archive: Any, top: int) -> None:
     lost = [f"round {failure.round + 1}: {failure.problem}" for failure in archive.failures]
     for title, lines in (("candidates that failed", out), ("proposals that failed", lost)):
         if lines:
-            console.print(f"{len(lines)} {title}, the last ones:", highlight=False)
+            console.print(f"{len(lines)} {title}, the last ones:")
             for line in lines[-top:]:
-                console.print(f"  {line}", highlight=False, markup=False)
+                console.print(f"  {line}")
 
 
 def _show(archive: Any, name: str) -> None:
@@ -85,9 +86,10 @@ def _show(archive: Any, name: str) -> None:
     for entry in archive.lineage(name):
         last = archive.last(entry.candidate.name)
         gained = "not measured" if last is None else last.problem or f"{last.mean:+.2f} points"
-        told = f"{entry.candidate.name}  {entry.candidate.origin}, ${entry.usd:.2f}, {gained}\n  {entry.candidate.idea}"
-        console.print(told, highlight=False, markup=False)
-    console.print(archive.written[name].candidate.code, highlight=False, markup=False)
+        idea = inert(entry.candidate.idea, lines=False)
+        told = f"{entry.candidate.name}  {entry.candidate.origin}, ${entry.usd:.2f}, {gained}\n  {idea}"
+        console.print(told)
+    console.print(archive.written[name].candidate.code)
 
 
 def _print_difference(archive: Any, names: str) -> None:
@@ -103,7 +105,7 @@ def _print_difference(archive: Any, names: str) -> None:
     one, other = (known[name] for name in pair)
     if pair[0] in archive.written:
         lines = difflib.unified_diff(one.code.splitlines(), other.code.splitlines(), one.name, other.name, lineterm="")
-        console.print("\n".join(lines), highlight=False, markup=False)
+        console.print("\n".join(lines))
     else:
         console.print(_difference(one, other))
 

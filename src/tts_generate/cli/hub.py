@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from tts_generate.cli.base import Trust, app, console, guarded, numbers_of
 from tts_generate.errors import ControllerError, InputError
+from tts_generate.strict_json import read_json
 
 Named = Annotated[str, typer.Argument(help="A repo of the Hub, user/name or user/name@revision.")]
 
@@ -68,9 +70,9 @@ def publish(
 def tell(done: Any) -> None:
     """Say what was published, and how it is loaded."""
     if done.verdict is not None:
-        console.print(f"Over what was there: {done.verdict}.", highlight=False)
-    console.print(f"{done}\n{done.url}", highlight=False, soft_wrap=True)
-    console.print(f'load_controller("{done.repo_id}", revision="{done.commit}")', highlight=False, soft_wrap=True)
+        console.print(f"Over what was there: {done.verdict}.")
+    console.print(f"{done}\n{done.url}", soft_wrap=True)
+    console.print(f'load_controller("{done.repo_id}", revision="{done.commit}")', soft_wrap=True)
 
 
 @app.command()
@@ -84,7 +86,7 @@ def pull(
     from tts_generate.hub.fetch import pull as fetch
 
     source = fetch(controller, revision, out)
-    console.print(f"{source.label}\n{out}", highlight=False, soft_wrap=True)
+    console.print(f"{source.label}\n{out}", soft_wrap=True)
 
 
 @app.command()
@@ -99,21 +101,20 @@ def show(
 
     source = find_source(controller, revision)
     card = source.card
-    console.print(f"[bold]{card['name']}[/bold]  {source.label}", highlight=False, soft_wrap=True)
-    console.print(str(card.get("description", "")), highlight=False, markup=False)
+    console.print(Text(card["name"], "bold"), f" {source.label}", soft_wrap=True)
+    for line in card.get("description", "").split("\n"):
+        console.print(f"  {line}", soft_wrap=True)  # not to be taken for one of ours
     if source.code is None:
-        console.print(f"data alone, for {card['builtin']}: loads without trust", highlight=False)
+        console.print(f"data alone, for {card['builtin']}: loads without trust")
     elif not is_shipped(source):
-        console.print(
-            f"code: {source.readable_at}\nneeds trust_remote_code, or sandbox", highlight=False, soft_wrap=True
-        )
+        console.print(f"code: {source.readable_at}\nneeds trust_remote_code, or sandbox", soft_wrap=True)
     for name, sha256 in source.files.items():
-        console.print(f"{sha256}  {name}", highlight=False, soft_wrap=True)
+        console.print(f"{sha256}  {name}", soft_wrap=True)
     for name, knob in card.get("knobs", {}).items():
-        console.print(f"  {name} = {json.dumps(knob)}", highlight=False, markup=False)
+        console.print(f"  {name} = {json.dumps(knob)}")
     evaluation = evaluation_of(source)
     if evaluation is None:
-        console.print("not measured", highlight=False)
+        console.print("not measured")
         return
     for store in evaluation["stores"]:
         console.print(_curve(store, evaluation["name"]))
@@ -129,7 +130,7 @@ def lock(
     from tts_generate.hub.fetch import lock as write
 
     for entry in write(controllers or [], file):
-        console.print(f"{entry.repo_id}@{entry.revision}  {entry.commit}", highlight=False, soft_wrap=True)
+        console.print(f"{entry.repo_id}@{entry.revision}  {entry.commit}", soft_wrap=True)
 
 
 @app.command()
@@ -152,7 +153,7 @@ def verify(
         )
     for name in names:
         source = check(name, entries)
-        console.print(f"{source.label}: as it says", highlight=False, soft_wrap=True)
+        console.print(f"{source.label}: as it says", soft_wrap=True)
 
 
 def _benchmark(text: str) -> tuple[str, Any]:
@@ -166,10 +167,7 @@ def _benchmark(text: str) -> tuple[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ControllerError(f"{path} must hold a list of rows, as tts_generate.publish.measure_live returns them.")
     return rows

@@ -95,13 +95,13 @@ def sweep(
     for store, cell, told in zip(stores, found.cells, metrics, strict=True):
         console.print(table_of(list(cell.rows), str(store)))
         for name, value in told.items():
-            console.print(f"{name} {value:.1f} %", highlight=False)
+            console.print(f"{name} {value:.1f} %")
     if len(stores) > 1:
         console.print(table_of(list(found.average), f"average of {len(stores)} stores"))
     baseline = against[0].label
     frontiers = found.frontiers(baseline)
     for line in _worth(frontiers, baseline):
-        console.print(line, highlight=False)
+        console.print(line)
     if json_file is not None:
         write_json(json_file, _sweep_json(stores, found, frontiers, metrics, shuffles, votes))
     if csv_file is not None:
@@ -210,4 +210,4 @@ def trace(
     else:
         for found in traces:
             for line in timeline(found):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)

@@ -80,8 +80,8 @@ def report(
     write(out, html)
     if plots is not None:
         for picture in draw(plots, plot_question or ()):
-            console.print(str(picture), highlight=False)
-    console.print(f"{out}, {out.stat().st_size:,} bytes", highlight=False)
+            console.print(str(picture))
+    console.print(f"{out}, {out.stat().st_size:,} bytes")
 
 
 class Asking(NamedTuple):

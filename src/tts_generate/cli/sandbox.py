@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from tts_generate.cli.base import JsonFile, app, console, guarded, write_json
 
@@ -33,10 +34,10 @@ def check(json_file: JsonFile = None) -> None:
     for name in ("a candidate tries to", "stopped", "by any one of"):
         table.add_column(name, no_wrap=name != "by any one of")
     for outcome in outcomes:
-        table.add_row(outcome.attack, "yes" if outcome.stopped else "[red]NO[/red]", ", ".join(outcome.by))
+        table.add_row(outcome.attack, "yes" if outcome.stopped else Text("NO", "red"), ", ".join(outcome.by))
     console.print(table)
     through = [outcome.attack for outcome in outcomes if not outcome.stopped]
-    console.print(f"{len(outcomes) - len(through)} of {len(outcomes)} attacks stopped", highlight=False)
+    console.print(f"{len(outcomes) - len(through)} of {len(outcomes)} attacks stopped")
     if json_file is not None:
         write_json(
             json_file, {"format": "tts-sandbox-check/1", "locks": line, "attacks": [asdict(o) for o in outcomes]}

@@ -108,7 +108,7 @@ def search(
             held_out=held_out or (),
             command=shlex.join(["tts-generate", *sys.argv[1:]]),
             watch=watch,
-            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            say=lambda line: console.print(line, soft_wrap=True),
         )
     _conclude(result, reference, cost, write_report(out), out / "best")
     if push_to is not None:
@@ -166,7 +166,6 @@ def _conclude(result: dict[str, Any], reference: str, cost: str, report: Path, b
         f"{result['candidate']['name']}: {gain['mean']:+.2f} points over {reference} at equal {cost} "
         f"(95 % interval {gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f}, worst cost {gain['worst']:+.2f}) "
         f"on the search set, fresh orders.\n{report}\n{best}",
-        highlight=False,
     )
 
 

@@ -49,8 +49,8 @@ def push(
         description=read(description) if description is not None else None,
         message=message,
     )
-    console.print(str(made), highlight=False, soft_wrap=True)
-    console.print(made.url, highlight=False, soft_wrap=True)
+    console.print(str(made), soft_wrap=True)
+    console.print(made.url, soft_wrap=True)
 
 
 @stores.command()
@@ -80,7 +80,7 @@ def check(store: Store) -> None:
     found = run(store)
     _show(found)
     if not found.sound:
-        console.print(f"tts-generate store repair {store} keeps what can be read.", highlight=False, soft_wrap=True)
+        console.print(f"tts-generate store repair {store} keeps what can be read.", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -93,18 +93,16 @@ def repair(store: Store) -> None:
     before, after = run(store)
     for finding in before.findings if before is not after else ():
         if finding.wrong:
-            console.print(f"mended: {finding}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"mended: {finding}", soft_wrap=True)
     _show(after)
     if after.branches < after.expected:
-        console.print("Run the command that recorded it again: it fills in what is missing.", highlight=False)
+        console.print("Run the command that recorded it again: it fills in what is missing.")
 
 
 def _show(found: CheckedStore) -> None:
     for finding in found.findings:
         kind = "WRONG" if finding.wrong else "note"
-        console.print(f"{kind}: {finding}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{kind}: {finding}", soft_wrap=True)
     of = f" of {found.expected}" if found.expected else ""
     verdict = "nothing is wrong" if found.sound else "damaged"
-    console.print(
-        f"{found.path}: {verdict}; {found.branches}{of} branches can be read", highlight=False, soft_wrap=True
-    )
+    console.print(f"{found.path}: {verdict}; {found.branches}{of} branches can be read", soft_wrap=True)

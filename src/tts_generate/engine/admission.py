@@ -7,7 +7,6 @@ hold is copied to the host's memory and comes back as it was, so nothing is deco
 from __future__ import annotations
 
 import heapq
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -19,7 +18,7 @@ from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
 from tts_generate.engine.rows import Job
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import InputError, TTSError
+from tts_generate.errors import InputError, TTSError, warn
 
 _FIRST_COLUMNS = 128
 """Columns behind the longest prompt that the cache begins with; it doubles as branches grow."""
@@ -222,4 +221,4 @@ class Admission:
         cache.drop()
         rows.resize(0)
         self.max_rows = count
-        warnings.warn(f"out of memory: going on with {count} rows; nothing is lost", RuntimeWarning, stacklevel=2)
+        warn(f"out of memory: going on with {count} rows; nothing is lost", RuntimeWarning, stacklevel=2)

@@ -6,7 +6,6 @@ has arrived decide. Decisions take effect between passes only.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,7 +21,7 @@ from tts_generate.engine.memory import out_of_memory
 from tts_generate.engine.question import FinishReason, Running, Task
 from tts_generate.engine.rows import Job
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import TTSError
+from tts_generate.errors import TTSError, warn
 from tts_generate.runner import Episode, Outcome, Unit
 from tts_generate.state import TO_END
 from tts_generate.trace import Event
@@ -230,7 +229,7 @@ class Loop:
 
     def _fail(self, running: Running, why: str) -> None:
         """A question that cannot go on answers with the majority so far; the others are not touched."""
-        warnings.warn(
+        warn(
             f"question {running.task.question_id!r} ends with the majority so far: {why}", RuntimeWarning, stacklevel=2
         )
         self._end(running, "error")

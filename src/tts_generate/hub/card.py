@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -17,7 +15,8 @@ from packaging.version import Version
 
 from tts_generate.errors import CandidateError, ControllerError, UnknownNameError
 from tts_generate.import_rules import MAX_SOURCE, check_source, parse
-from tts_generate.schedule import from_json
+from tts_generate.schedule import from_json, is_number
+from tts_generate.strict_json import parse_json
 
 FORMAT = "tts-controller/1"
 API = 1
@@ -127,30 +126,9 @@ def check_beta(card: Card, beta: float, where: object) -> None:
 
 
 def _json(text: bytes, where: object) -> Any:
-    if len(text) > MAX_CARD:
-        _refuse(where, f"it has {len(text):,} bytes; at most {MAX_CARD:,} are read")
     if text.startswith(_LFS_POINTER):
         _refuse(where, "it is the pointer of a file kept in Git LFS and not the file")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                _refuse(where, f"{name[:80]!r} is in it twice")
-            found[name] = value
-        return found
-
-    def number(name: str) -> NoReturn:
-        _refuse(where, f"it holds {name}, which JSON does not have")
-
-    try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=number)
-    except UnicodeDecodeError as error:
-        _refuse(where, f"it is not UTF-8 text ({error.reason} at byte {error.start})")
-    except RecursionError:
-        _refuse(where, "it is nested too deeply")
-    except ValueError as error:
-        _refuse(where, f"it is not JSON: {error}")
+    return parse_json(text, where, largest=MAX_CARD, error=ControllerError)
 
 
 def _is_text(value: object) -> bool:
@@ -161,23 +139,19 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_beta(value: object) -> bool:
     if not isinstance(value, dict) or not {"default"} <= set(value) <= {"default", "range"}:
         return False
     room = value.get("range", [0.0, 1.0])
     numbers = [*room, value["default"]] if isinstance(room, list) and len(room) == 2 else [None]
-    return all(map(_is_number, numbers)) and 0 <= room[0] <= value["default"] <= room[1] <= 1
+    return all(map(is_number, numbers)) and 0 <= room[0] <= value["default"] <= room[1] <= 1
 
 
 def _are_knobs(value: object) -> bool:
     if not isinstance(value, dict) or len(value) > _MAX_KNOBS or not all(name.isidentifier() for name in value):
         return False
     plain = [knob for knob in value.values() if not isinstance(knob, dict)]  # `from_json` checks the others
-    return all(isinstance(knob, bool) or _is_number(knob) or (_is_text(knob) and len(knob) <= 100) for knob in plain)
+    return all(isinstance(knob, bool) or is_number(knob) or (_is_text(knob) and len(knob) <= 100) for knob in plain)
 
 
 def _are_requirements(value: object) -> bool:

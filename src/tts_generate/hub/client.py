@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from tqdm.auto import tqdm
 
 from tts_generate.errors import HubError, keep_secret
 from tts_generate.hub.listed import Content, Listed
+from tts_generate.hub.names import check_paths
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 """What fails below `huggingface_hub`: httpx2's error, or httpx's, by which of them it speaks to the Hub."""
@@ -103,11 +105,14 @@ def snapshot(repo_id: str, commit: str, into: Path, patterns: Sequence[str]) -> 
     """Copy those files of a commit that match `patterns` into a folder.
 
     Raises:
-        HubError: they cannot be had.
+        HubError: they cannot be had, or a file has a name that leads out of the folder or to another one.
     """
+    there = paths(repo_id, commit)
+    check_paths(there, f"{repo_id} at commit {commit}")
+    wanted = [glob.escape(path) for path in there if any(fnmatchcase(path, pattern) for pattern in patterns)]
     with told(repo_id, commit):
         huggingface_hub.snapshot_download(
-            **named(repo_id), revision=commit, local_dir=into, allow_patterns=list(patterns), tqdm_class=_Silent
+            **named(repo_id), revision=commit, local_dir=into, allow_patterns=wanted, tqdm_class=_Silent
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import ControllerError, InputError
+from tts_generate.strict_json import read_json
 
 FORMAT = "tts-controllers-lock/1"
 LOCK_FILE = "tts-controllers.lock"
@@ -53,18 +54,11 @@ def read_lock(path: Path) -> dict[str, Locked]:
         ControllerError: naming the file and what is wrong in it.
         InputError: `TTS_CONTROLLERS_LOCK` names a file that is not there.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         if os.environ.get(LOCK_VARIABLE):
-            raise InputError(f"{LOCK_VARIABLE} names {path}, which does not exist.") from None
+            raise InputError(f"{LOCK_VARIABLE} names {path}, which does not exist.")
         return {}
-    except (OSError, ValueError) as error:
-        raise ControllerError(f"{path} cannot be read: {error}.") from error
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ControllerError(f"{path} is not JSON: {error}.") from error
+    told = read_json(path, error=ControllerError)
     if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("controllers"), dict):
         raise ControllerError(f"{path} is no lock file of this version, which reads {FORMAT!r}; make it anew.")
     return {repo_id: _entry(path, repo_id, row) for repo_id, row in told["controllers"].items()}
@@ -91,6 +85,9 @@ def _entry(path: Path, repo_id: str, row: Any) -> Locked:
     for name, kind in expected.items():
         if not isinstance(row[name], kind):
             raise ControllerError(f"{path}: {name} of {repo_id} is {row[name]!r:.80}.")
+    for name, sha256 in row["files"].items():
+        if not isinstance(sha256, str):
+            raise ControllerError(f"{path}: the sha256 of {name:.80} of {repo_id} is {sha256!r:.80}.")
     commit = row["commit"]
     if len(commit) != 40 or not set(commit) <= set("0123456789abcdef"):
         raise ControllerError(f"{path}: commit of {repo_id} is {commit!r:.80}; expected are 40 hexadecimal digits.")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tts_generate.errors import InputError
+from tts_generate.errors import HubError, InputError
+from tts_generate.inert import inert
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.-]{1,96}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_NOWHERE = re.compile(r'[\\:*?"<>|]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
+_LONGEST = 255
+"""Bytes of a file's name."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +78,47 @@ def repo_of(text: str, revision: str | None = None) -> Repo | None:
             "the revision out and write './' before it."
         )
     return Repo(name, chosen)
+
+
+def check_paths(paths: Iterable[str], where: str) -> None:
+    r"""Refuse a repo with a file whose name leads out of it, or is another file's, on this system or on another.
+
+    Args:
+        paths: of all its files.
+        where: what holds them, for messages.
+
+    Raises:
+        HubError: naming the file and what is wrong with its name.
+
+    >>> check_paths(["README.md", "a\\..\\b"], "me/ctl")
+    Traceback (most recent call last):
+    tts_generate.errors.HubError: me/ctl holds a file named 'a\\..\\b', which has '\\' in it; nothing of it is written.
+    """
+    files = set(paths)
+    spelt: dict[str, str] = {}
+    for path in sorted(files):
+        parts = path.split("/")
+        why = next(filter(None, map(_unfit, parts)), "")
+        folders = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        for place in (*folders, path):
+            known = spelt.setdefault(unicodedata.normalize("NFC", place).casefold(), place)
+            why = why or (f"is {known!r} on some systems" if known != place else "")
+        if folder := next((folder for folder in folders if folder in files), ""):
+            why = why or f"lies in {folder!r}, which is a file"
+        if why:
+            raise HubError(f"{where} holds a file named {path!r:.200}, which {why}; nothing of it is written.")
+
+
+def _unfit(part: str) -> str:
+    """What is wrong with a part of a path; "" for nothing."""
+    if part in ("", ".", ".."):
+        return "leads out of its folder" if part else "begins or ends with '/', or has two in a row"
+    if found := _NOWHERE.search(part):
+        return f"has {found[0]!r} in it"
+    if inert(part, lines=False) != part:
+        return "has characters in it that nobody sees"
+    if part.endswith((".", " ")) or part.startswith(" "):
+        return "begins or ends with a space, or ends with a dot"
+    if _DEVICE.fullmatch(part):
+        return "is a device on Windows"
+    return "" if len(part.encode()) <= _LONGEST else "is too long for a file"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 
-from tts_generate.errors import InputError, UntrustedCodeError
+from tts_generate.errors import InputError, UntrustedCodeError, warn
 from tts_generate.hub import client
 from tts_generate.hub.lock import Locked, locked
 from tts_generate.hub.names import Repo, is_commit
@@ -52,7 +51,7 @@ def _resolve(repo_id: str, revision: str) -> str:
     with _resolving:
         if (repo_id, revision) not in _resolved:
             _resolved[repo_id, revision] = commit = client.resolve(repo_id, revision)
-            warnings.warn(
+            warn(
                 f"{repo_id} at {revision!r} is commit {commit} now and may be another tomorrow; pass revision="
                 f"'{commit}', or run 'tts-generate lock {repo_id}@{revision}'.",
                 MovingRevisionWarning,

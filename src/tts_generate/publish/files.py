@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
@@ -21,6 +22,7 @@ from tts_generate.publish.measuring import FORMAT, identity
 from tts_generate.report.controller_page import controller_page
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.saving import knob_table, recipe_files
+from tts_generate.strict_json import Amount, Short, check_shape, read_json
 
 SUMMARY = "evaluation/summary.json"
 CURVES = "evaluation/curves.csv"
@@ -28,6 +30,28 @@ _COLUMNS = (
     "environment", "model", "dataset", "method", "controller", "beta", "accuracy", "accuracy_low", "accuracy_high",
     "tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "questions",
 )  # fmt: skip
+_POINT: dict[Any, Any] = {
+    "controller": Short, "beta": float | None, "accuracy": float, "accuracy_ci": (float, float),
+    "tokens": Amount, "probe_tokens": Amount, "wasted_tokens": Amount,
+}  # fmt: skip
+_AGAINST = {str: {"points": float, "points_ci": (float, float), "saving": float}}
+_ROW = {**_POINT, "label": Short, "against?": _AGAINST}
+_HEX = Annotated[str, "hexadecimal", re.compile("[0-9a-f]{1,64}").fullmatch]
+_ORIGIN = Annotated[str, "as 'user/dataset@commit'", re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}").fullmatch]
+_MODEL = {"name_or_path": str | None, "revision?": str | None}
+LIVE = {**_POINT, "model": _MODEL, "dataset": Short, "questions": Amount}
+"""A row of `measure_live`."""
+_SHAPE = {
+    "controller": Short, "name": Short, "betas": [float], "shuffles": int, "sandboxed?": bool,
+    "stores": [{
+        "name": Short, "fingerprint": _HEX, "origin?": _ORIGIN | None, "model": _MODEL, "questions": Amount,
+        "branches": Amount, "interval_tokens": Amount, "rows": [_ROW],
+        "by_question": {"accuracy": [[float]], "tokens": [[float]]},
+    }],
+    "average": [_ROW],
+    "live": [LIVE],
+}  # fmt: skip
+"""What `evaluation/summary.json` holds, as far as it is read."""
 GENERATED = "<!-- written by tts-generate from evaluation/summary.json and controller.json -->"
 
 
@@ -62,7 +86,7 @@ def repo_files(
     if evaluation is not None:
         files |= evaluation_files(evaluation)
         for name, benchmark in benchmarks.items():
-            files[f".eval_results/{name}.yaml"] = results_yaml(_results(evaluation, name, benchmark)).encode()
+            files[f".eval_results/{_plain(name)}.yaml"] = results_yaml(_results(evaluation, name, benchmark)).encode()
     front = front_matter(licence=licence, base_models=_base_models(evaluation), datasets=sorted(datasets))
     page = controller_page(
         source.card, evaluation, repo_id=repo_id, knobs="\n".join(knob_table(source.card)), own_words=own_words
@@ -113,24 +137,22 @@ def curves_csv(evaluation: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def read_evaluation(text: bytes, where: object, source: Source | None = None) -> dict[str, Any]:
+def read_evaluation(path: Path, where: object, source: Source | None = None) -> dict[str, Any]:
     """What `evaluation/summary.json` holds.
 
     Args:
-        text: its bytes.
+        path: of the file.
         where: its path or address, for messages.
         source: the controller that it must be of; any, if left out.
 
     Raises:
         ControllerError: it is damaged, of another format, or of another controller.
     """
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ControllerError(f"{where} is not JSON: {error}.") from error
+    told = read_json(path, where, error=ControllerError)
     found = told.get("format") if isinstance(told, dict) else type(told).__name__
     if not isinstance(told, dict) or found != FORMAT:
         raise ControllerError(f"{where} has format {found!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    check_shape(told, _SHAPE, where, error=ControllerError)
     if source is not None and told.get("controller") != identity(source.card):
         raise ControllerError(
             f"{where} was measured with other code or other knobs than {source.label} has now; measure it again "

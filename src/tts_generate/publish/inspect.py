@@ -30,7 +30,7 @@ def evaluation_of(source: Source) -> dict[str, Any] | None:
     if source.repo_id is not None and source.commit is not None:
         return published_evaluation(source.repo_id, source.commit, source)
     path = source.path / SUMMARY
-    return read_evaluation(path.read_bytes(), path, source) if path.is_file() else None
+    return read_evaluation(path, path, source) if path.is_file() else None
 
 
 @checked
@@ -71,4 +71,4 @@ def _check_folder(folder: Path, source: Source) -> None:
     elif not is_shipped(source) and any(path.startswith("custom_generate/") for path in paths):
         raise ControllerError(f"{source.label}: custom_generate/ has no generate.py.")
     if (folder / SUMMARY).is_file():
-        read_evaluation((folder / SUMMARY).read_bytes(), f"{source.label}: {SUMMARY}", source)
+        read_evaluation(folder / SUMMARY, f"{source.label}: {SUMMARY}", source)

@@ -13,14 +13,15 @@ from tts_generate.errors import ControllerError, HubError, InputError
 from tts_generate.hub import client, commit
 from tts_generate.hub.card import entry_of
 from tts_generate.hub.front import Benchmark
-from tts_generate.hub.names import is_repo_id
+from tts_generate.hub.names import check_paths, is_repo_id
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.hub.trust import Trust
 from tts_generate.publish.contest import Verdict
-from tts_generate.publish.files import SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
+from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
 from tts_generate.publish.measuring import BETAS, SHUFFLES, measure
 from tts_generate.publish.standing import LEFT, LICENCES, OURS, check_standing
+from tts_generate.strict_json import check_shape
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def publish(
     )
     files |= {name: (source.path / name).read_bytes() for name in LICENCES if (source.path / name).is_file()}
     check_leaks(files)
+    check_paths(files, repo_id)
     parent = commit.head_of(repo_id)
     there = client.paths(repo_id, parent) if parent is not None else []
     verdict = check_standing(repo_id, parent, there, source.card, evaluation, replace)
@@ -176,10 +178,11 @@ def _evaluated(
 ) -> dict[str, Any] | None:
     """What is measured now, else what the folder says was."""
     kept = source.path / SUMMARY
+    check_shape(list(live), [LIVE], "live")
     if stores:
         told = measure(source, stores, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
     elif kept.is_file():
-        told = read_evaluation(kept.read_bytes(), kept, source)
+        told = read_evaluation(kept, kept, source)
     elif live:
         raise InputError("live rows are shown beside replay: give stores too.")
     else:

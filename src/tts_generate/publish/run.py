@@ -11,13 +11,15 @@ from typing import Any
 
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError
-from tts_generate.hub.card import CARD
+from tts_generate.errors import ControllerError, InputError
+from tts_generate.hub.card import CARD, MAX_CARD
 from tts_generate.publish.push import Published, publish
 from tts_generate.replay import Recording
 from tts_generate.saving import save
-from tts_generate.search.history import RESULT, SETTINGS, read_json, read_settings
+from tts_generate.search.history import RESULT, SETTINGS, read_settings
+from tts_generate.search.history import read_json as read_result
 from tts_generate.search.run import fingerprint
+from tts_generate.strict_json import read_json
 
 
 @checked
@@ -44,7 +46,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         ConflictError: what is there is as good; see `publish`.
     """
     run = Path(run)
-    result = read_json(run / RESULT)
+    result = read_result(run / RESULT)
     if result is None:
         read_settings(run)
         raise InputError(f"{run} has no {RESULT} yet; let the search end first.")
@@ -54,7 +56,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
     _check_stores(chosen, result["settings"]["stores"], run)
     with tempfile.TemporaryDirectory(prefix="tts-publish-") as folder:
         best = Path(shutil.copytree(run / "best", Path(folder) / "best"))
-        card = json.loads((best / CARD).read_text("utf-8"))
+        card = read_json(best / CARD, largest=MAX_CARD, error=ControllerError)
         card["provenance"] = {**card.get("provenance", {}), **_found(result)}
         (best / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         (best / "README.md").unlink(missing_ok=True)  # made from `provenance`, as the page is

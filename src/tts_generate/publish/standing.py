@@ -13,12 +13,12 @@ from tts_generate.hub.source import Source
 from tts_generate.publish.contest import Verdict, compare
 from tts_generate.publish.files import SUMMARY, read_evaluation
 from tts_generate.publish.measuring import identity
+from tts_generate.strict_json import LARGEST
 
 OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")
 """Paths that a controller's repo may hold, and a later commit may take away."""
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 LEFT = {".gitattributes", ".gitignore", *LICENCES}
-_MAX_SUMMARY = 32 << 20
 
 
 def check_standing(
@@ -69,10 +69,9 @@ def published_evaluation(repo_id: str, revision: str, source: Source | None = No
         HubError: the repo cannot be asked.
     """
     path = client.cached(repo_id, revision, SUMMARY)
-    if path is None and not client.offline() and SUMMARY in client.paths(repo_id, revision):
-        path = client.download(repo_id, revision, SUMMARY)
-    if path is None:
-        return None
-    if path.stat().st_size > _MAX_SUMMARY:
-        raise ControllerError(f"{SUMMARY} of {repo_id} has {path.stat().st_size:,} bytes; at most {_MAX_SUMMARY:,}.")
-    return read_evaluation(path.read_bytes(), f"{repo_id}/{SUMMARY}", source)
+    if path is None and not client.offline():
+        listed = client.listing(repo_id, revision).get(SUMMARY)
+        if listed is not None and listed.size > LARGEST:
+            raise ControllerError(f"{SUMMARY} of {repo_id} has {listed.size:,} bytes; at most {LARGEST:,} are read.")
+        path = client.download(repo_id, revision, SUMMARY) if listed is not None else None
+    return None if path is None else read_evaluation(path, f"{repo_id}/{SUMMARY}", source)

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
+from tts_generate.errors import warn
 from tts_generate.replay.episodes import Columns, Work, raise_problem, run_episode, run_episodes
 from tts_generate.replay.recording import Recording
 from tts_generate.state import Decision, State
@@ -58,7 +58,7 @@ def run_compiled(
         make, seconds = _compiled(controller, recording)
     except _Unsupported as error:
         _refused.add(type(controller))
-        warnings.warn(str(error), CompileWarning, stacklevel=3)
+        warn(str(error), CompileWarning, stacklevel=3)
         return None
     work = Work.of(recording.questions, orders, controller, recording.interval_tokens)
     episodes = out[0].size

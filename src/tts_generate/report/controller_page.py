@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tts_generate.report.templating import fill
+from tts_generate.inert import as_markdown
+from tts_generate.report.templating import fill, markup
 
 
 def controller_page(
@@ -30,7 +31,7 @@ def controller_page(
         evaluation=evaluation,
         repo_id=repo_id,
         knobs=knobs,
-        own_words=own_words,
+        own_words=markup(own_words),
         provenance=card.get("provenance", {}),
     )
 
@@ -39,7 +40,7 @@ def _cell(text: object) -> str:
     """Text that stays within its cell of a table, and is no markup."""
     if isinstance(text, Mapping):
         text = ", ".join(f"{name} {value}" for name, value in text.items())
-    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())
+    return as_markdown(text)
 
 
 def _percent(row: Mapping[str, Any]) -> str:

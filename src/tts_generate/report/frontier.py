@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from tts_generate.errors import TTSError
+from tts_generate.inert import inert
 
 _COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#8a5cc2", "#c97b12", "#4d5761")
 
@@ -24,18 +26,43 @@ class Point:
     live: bool = False
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw with every text as it is, whatever somebody's matplotlibrc says: a `$` is no formula, and TeX reads none.
+
+    Raises:
+        TTSError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise TTSError("plots need matplotlib: pip install 'tts-generate[report]'.") from error
+    with rc_context({"svg.hashsalt": "tts-generate", "text.usetex": False, "text.parse_math": False}):
+        yield
+
+
+def caption(text: object) -> str:
+    """A stranger's text as matplotlib may show it: inert, one line, not endless, and not hidden by an underscore.
+
+    >>> caption("_mine"), len(caption("x" * 1000))
+    (' _mine', 120)
+    """
+    shown = inert(text, lines=False)
+    shown = shown if len(shown) <= 120 else f"{shown[:119]}…"
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+@drawing()
 def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: str) -> None:
     """Write a PNG (or SVG, by the ending of `path`; SVG into an open text file).
 
     Raises:
         TTSError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogFormatter
-    except ImportError as error:
-        raise TTSError("plots need matplotlib: pip install 'tts-generate[report]'.") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
     figure = Figure(figsize=(8.4, 5.2), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -44,7 +71,8 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
         colour = _COLOURS[number % len(_COLOURS)]
         mine = sorted((p for p in points if p.series == name), key=lambda p: p.tokens)
         replayed = [p for p in mine if not p.live]
-        axes.plot([p.tokens for p in replayed], [p.accuracy for p in replayed], "-o", color=colour, ms=4.5, label=name)
+        line = [p.tokens for p in replayed], [p.accuracy for p in replayed]
+        axes.plot(*line, "-o", color=colour, ms=4.5, label=caption(name))
         for point in mine:
             low, high = point.interval
             shift = 1.025 if point.live else 1.0  # beside the replayed bar, not on it
@@ -55,7 +83,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
             if point.label:
                 offset = (5, -12) if number % 2 == 0 else (-8, 8)  # neighbouring series: one below, one above
                 axes.annotate(
-                    point.label,
+                    caption(point.label),
                     (x, point.accuracy),
                     xytext=offset,
                     textcoords="offset points",
@@ -69,7 +97,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
         ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(caption(title), loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
@@ -78,12 +106,9 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
 
 def save(figure: Any, path: str | Path | TextIO) -> None:
     """Write a figure as PNG or SVG by the ending of `path`, as SVG into a text file; the same figure, the same file."""
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": "tts-generate"}):
-        if not isinstance(path, (str, Path)):
-            figure.savefig(path, format="svg", metadata={"Date": None})
-        elif Path(path).suffix == ".svg":
-            figure.savefig(Path(path), metadata={"Date": None})
-        else:
-            figure.savefig(Path(path))
+    if not isinstance(path, (str, Path)):
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    elif Path(path).suffix == ".svg":
+        figure.savefig(Path(path), metadata={"Date": None})
+    else:
+        figure.savefig(Path(path))

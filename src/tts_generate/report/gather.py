@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError
@@ -13,9 +12,20 @@ from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method,
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Measured, Page, Told
+from tts_generate.strict_json import Amount, check_shape, read_json
 from tts_generate.trajectories import TrajectoryStore
 
 SWEEP = "tts-sweep/2"
+_NUMBERS = ("tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "rounds")
+_ROW: dict[Any, Any] = {
+    "label": str, "controller": str, "beta": float | None, "knobs": {str: bool | float | str},
+    "accuracy": float, "accuracy_ci": (float, float), **dict.fromkeys(_NUMBERS, Amount),
+    "against": {str: {"points": float, "points_ci": (float, float), "saving": float}},
+}  # fmt: skip
+_SHAPE = {
+    "shuffles": int, "votes": Literal["equal", "math"], "cells": [{**_ROW, "store": str}], "average": [_ROW]
+}  # fmt: skip
+"""What a sweep's file holds, as far as it is read."""
 
 
 def of_recordings(
@@ -112,13 +122,17 @@ def read_sweep(file: Path) -> dict[str, Any]:
     Raises:
         InputError: something else.
     """
-    try:
-        result = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no JSON file of a sweep: {error}.") from error
+    result = read_json(file)
     if not isinstance(result, dict) or result.get("format") != SWEEP:
         found = result.get("format") if isinstance(result, dict) else type(result).__name__
-        raise InputError(f"{file} has format {found!r}, expected {SWEEP!r}; make it with tts-generate sweep --json.")
+        raise InputError(
+            f"{file} has format {found!r:.80}, expected {SWEEP!r}; make it with tts-generate sweep --json."
+        )
+    check_shape(result, _SHAPE, file)
+    baseline = result["average"][0]["label"] if result["average"] else None
+    for row in [*result["cells"], *result["average"]]:
+        if baseline not in row["against"]:
+            raise InputError(f"{file}: {row['label']!r} is not compared with {baseline!r}, the first of the average.")
     return result
 
 

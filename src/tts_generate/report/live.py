@@ -31,6 +31,8 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
     runs: dict[str, dict[str, Trace]] = {}
     for file in files:
         for trace in read_traces(file):
+            if not trace.events:
+                raise InputError(f"{file}: the trace of {trace.question_id!r} has no events.")
             label = _label(trace)
             run = runs.setdefault(label, {})
             if trace.question_id in run:

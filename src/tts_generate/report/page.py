@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tts_generate.inert import inert
 from tts_generate.report import chart
 from tts_generate.report.frontier import Point
 from tts_generate.report.lanes import parcel
@@ -104,9 +105,11 @@ def viewer(page: Page) -> str:
         kept = [(label, trace) for label, trace in zip(page.methods, asked.traces, strict=True) if trace is not None]
         if kept:
             answers, data = parcel([trace for _, trace in kept])
-            traces = [{"label": label, "knobs": _knobs(trace)} for label, trace in kept]
+            answers = [inert(answer) for answer in answers]
+            traces = [{"label": inert(label), "knobs": inert(_knobs(trace))} for label, trace in kept]
             text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
-            row = {"name": asked.name, "text": text, "gold": asked.gold, "answers": answers, "traces": traces}
+            gold = None if asked.gold is None else inert(asked.gold)
+            row = {"name": inert(asked.name), "text": inert(text), "gold": gold, "answers": answers, "traces": traces}
             watched.append({**row, "data": data})
     return fill("viewer.html", watched=watched) if watched else ""
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import InputError, TTSError, UnknownNameError
-from tts_generate.report.frontier import plot_frontier, save
+from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.report.frontier import caption, drawing, plot_frontier, save
 from tts_generate.report.page import Asked, Page
 from tts_generate.report.search_page import frontier_points
 from tts_generate.trace import Trace
@@ -92,7 +92,7 @@ def _chosen(traced: Sequence[Asked], wanted: Sequence[str]) -> dict[str, Asked]:
             found += same
     files: dict[str, Asked] = {}
     for asked in found:
-        name = "trace-" + re.sub(r"[^\w.-]+", "_", asked.name)
+        name = "trace-" + re.sub(r"[^\w.-]+", "_", asked.name)[:100]
         files[name if name not in files else f"{name}-{len(files)}"] = asked
     return files
 
@@ -111,23 +111,26 @@ def _both(path: Path, draw: Callable[[Path], None]) -> Iterator[Path]:
         yield file
 
 
+@drawing()
 def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Tokens a question by kind, one bar a row of a sweep; PNG or SVG by the ending of `path`."""
     figure, (axes,) = _figure(1, height=1.2 + 0.3 * len(rows))
-    labels = [row["label"] for row in rows]
+    places = range(len(rows))  # not by their labels, of which two may be equal
     left = [0.0] * len(rows)
     counted = [row["generated_tokens"] - row["wasted_tokens"] for row in rows]
     lengths = (counted, [row["wasted_tokens"] for row in rows], [row["probe_tokens"] for row in rows])
     for (name, colour), widths in zip(_KINDS.items(), lengths, strict=True):
-        axes.barh(labels, widths, left=left, color=colour, label=name)
+        axes.barh(places, widths, left=left, color=colour, label=name)
         left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_yticks(places, [caption(row["label"]) for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("tokens a question")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(caption(title), loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
 
 
+@drawing()
 def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     """The lanes of episodes of one question, by label: branches over depth, coloured by the answer they show.
 
@@ -138,7 +141,7 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
 
     figure, every = _figure(len(traces), height=6.0)
     colour = Colours.of(traces.values())
-    deepest = max(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))
+    deepest = max([1, *(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))])
     for axes, (label, trace) in zip(every, traces.items(), strict=True):
         depth: dict[int, int] = {}
         shown: dict[int, str | None] = {}
@@ -153,7 +156,7 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
             if reading["finished"]:
                 axes.plot(reading["depth"] + 0.012 * deepest, branch, ".", color=hues[-1], ms=5)
         axes.add_collection(LineCollection(lines, colors=hues, linewidths=max(1.0, 220 / max(8, len(depth)))))
-        for branch in pruned:
+        for branch in pruned & depth.keys():
             axes.plot(depth[branch] + 0.012 * deepest, branch, "x", color="#5b6570", ms=4)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
@@ -161,10 +164,10 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.set_ylim(len(depth) - 0.5, -0.5)
         axes.set_xlabel("depth (steps)")
         answer, tokens = trace.events[-1].get("answer"), trace.events[-1]["tokens"]
-        told = f"{label}\nanswers {answer} after {tokens:,} tokens"
+        told = f"{caption(label)}\nanswers {caption(answer)} after {tokens:,} tokens"
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(caption(title), x=0.01, ha="left", fontsize=11)
     _legend(figure, colour)
     save(figure, path)
 
@@ -173,7 +176,7 @@ def _legend(figure: Any, colour: Colours) -> None:
     """Which colour is which answer, and what the marks are."""
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {answer}") for answer, hue in colour.ranked.items()]
+    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {caption(answer)}") for answer, hue in colour.ranked.items()]
     keys += [Line2D([], [], color=hue, lw=6, label=name) for name, hue in (("another", _REST), ("none yet", _NONE))]
     keys += [
         Line2D([], [], color="#5b6570", ls="none", marker=mark, label=name)
@@ -212,11 +215,9 @@ class Colours:
 
 
 def _figure(columns: int, *, height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise TTSError("plots need matplotlib: pip install 'tts-generate[report]'.") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(max(8.4, 3.4 * columns), height), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     every = figure.subplots(1, columns, squeeze=False)[0]

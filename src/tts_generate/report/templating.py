@@ -7,10 +7,11 @@ from importlib.resources import files
 from typing import Any
 
 from tts_generate.errors import TTSError
+from tts_generate.inert import inert
 
 
 def fill(template: str, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any) -> str:
-    """The text of a template; in HTML, values are escaped, unless they are `markup`.
+    """The text of a template; values are inert, and in HTML escaped too, unless they are `markup`.
 
     Args:
         template: its file name; by its ending it is HTML or Markdown.
@@ -24,10 +25,15 @@ def fill(template: str, filters: Mapping[str, Callable[..., str]] | None = None,
         import jinja2
     except ImportError as error:
         raise TTSError("reports and pages need jinja2: pip install 'tts-generate[report]'.") from error
+
+    def shown(value: object) -> object:
+        return inert(value) if type(value) is str else value  # but not `markup`
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tts_generate.report"),
         autoescape=template.endswith(".html"),
         undefined=jinja2.StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -36,7 +42,7 @@ def fill(template: str, filters: Mapping[str, Callable[..., str]] | None = None,
 
 
 def markup(text: str) -> Any:
-    """HTML or SVG of ours, which is not escaped.
+    """HTML or SVG of ours, or an author's own Markdown, which stands as it is.
 
     Raises:
         TTSError: jinja2 is not installed.

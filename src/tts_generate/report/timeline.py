@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tts_generate.inert import inert
 from tts_generate.trace import Trace
 
 _SHOWN = 12
@@ -12,7 +13,12 @@ _SHOWN = 12
 
 
 def timeline(trace: Trace) -> Iterator[str]:
-    """The lines of a trace, rich markup escaped by nothing: answers are shown as they are."""
+    """The lines of a trace, each of them one line and inert, whatever the answers hold."""
+    for line in _lines(trace):
+        yield inert(line, lines=False)
+
+
+def _lines(trace: Trace) -> Iterator[str]:
     knobs = ", ".join(f"{name}={value}" for name, value in trace.controller["knobs"].items())
     beta = "" if trace.controller["beta"] is None else f" at beta {trace.controller['beta']:g}"
     yield f"{trace.question_id} · {trace.controller['controller']}{beta} ({knobs})"

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tts_generate import strict_json
 from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Proposal
+from tts_generate.strict_json import check_shape
 from tts_generate.trajectories.journal import Journal, full, read_journal
 
 FORMAT = "tts-search/1"
@@ -111,7 +113,12 @@ def write_whole(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file."""
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    return _object(path) if path.is_file() else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    check_shape(row := strict_json.read_json(path), {}, path)
+    return dict(row)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -123,14 +130,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise InputError(f"{folder} is not the folder of a search: it has no {SETTINGS}.")
-    try:
-        row = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}.") from error
-    found = row.get("format") if isinstance(row, dict) else type(row).__name__
-    if found != FORMAT:
-        raise InputError(f"{path} has format {found!r}; this version of tts-generate reads {FORMAT!r}.")
-    return dict(row)
+    row = _object(path)
+    if row.get("format") != FORMAT:
+        raise InputError(f"{path} has format {row.get('format')!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    return row
 
 
 def read_archive(folder: Path) -> Archive:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.noise import branch_key
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import ServerError
+from tts_generate.errors import ServerError, warn
 from tts_generate.runner import Episode, Outcome, Unit
 from tts_generate.server.asked import Asked, Job
 from tts_generate.server.pool import Pool
@@ -80,7 +79,7 @@ class ServerLoop:
         except Exception as error:
             asked.error = error
             asked.fall_back("error", interval)
-            warnings.warn(
+            warn(
                 f"question {asked.question_id!r} ends with the majority so far: {type(error).__name__}: {error}",
                 RuntimeWarning,
                 stacklevel=2,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
@@ -61,6 +62,7 @@ class AnswerFormat:
     r"""Regular expression whose first group (or whole match) is the answer, the last one counting; None: a box."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.probe_suffix:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
         if self.answer_pattern is not None:

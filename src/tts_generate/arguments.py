@@ -85,7 +85,7 @@ def fits(value: object, hint: Any) -> bool:
     if not isinstance(origin, type):
         return True
     if issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(fits(key, inner[0]) for key in value)
     if issubclass(origin, Sequence):
         several = hasattr(value, "__len__") and hasattr(value, "__getitem__")
         if isinstance(value, (str, bytes, Mapping)) or not several:
@@ -142,7 +142,7 @@ def told(hint: Any) -> str:
 def _several(item: str) -> str:
     if item.startswith("a sequence of "):
         return "sequences" + item.removeprefix("a sequence")
-    return f"{item.removeprefix('a ')}s" if item.startswith("a ") else item
+    return f"{item.removeprefix('a ')}s" if item.startswith("a ") else item.removeprefix("of type ")
 
 
 def _either(parts: Sequence[str]) -> str:

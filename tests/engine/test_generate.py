@@ -22,6 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
     pipeline,
 )
+from transformers.generation.streamers import BaseStreamer
 
 import tts_generate
 from tts_generate.engine import AutoTTS, enable
@@ -222,8 +223,8 @@ REFUSED: list[tuple[dict[str, Any], type[TTSError], str]] = [
     ({"betta": 0.5}, UnknownNameError, "did you mean 'beta'"),
     ({"beta": 1.5}, InputError, "from 0"),
     ({"beta": -0.1}, InputError, "from 0"),
-    ({"beta": float("nan")}, InputError, "from 0"),
-    ({"beta": "much"}, InputError, "from 0"),
+    ({"beta": float("nan")}, InputError, "beta must be a number"),
+    ({"beta": "much"}, InputError, "beta must be a number"),
     ({"controller_kwargs": {"n_inti": 3}}, UnknownNameError, "did you mean 'n_init'"),
     ({"controller_kwargs": {"n_init": 2.5}}, InputError, "whole number"),
     ({"seed": 1.5}, InputError, "seed"),
@@ -242,7 +243,7 @@ REFUSED: list[tuple[dict[str, Any], type[TTSError], str]] = [
     ({"guidance_scale": 2.0}, UnsupportedError, "guidance_scale"),
     ({"prefix_allowed_tokens_fn": lambda batch, ids: [1]}, UnsupportedError, "prefix_allowed_tokens_fn"),
     ({"prompt_lookup_num_tokens": 3}, UnsupportedError, "assisted"),
-    ({"streamer": object()}, InputError, "one question"),
+    ({"streamer": BaseStreamer()}, InputError, "one question"),
     ({"stream": 1}, InputError, "stream"),
     ({"max_cache_bytes": 0}, InputError, "max_cache_bytes"),
     ({"sync_every": 0}, InputError, "sync_every"),

@@ -26,7 +26,7 @@ class ProbeRecord:
         return max(0, self.tokens - 1)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Branch:
     """Tokens and probes of one branch; `number` names it in the recording and keys its randomness."""
 

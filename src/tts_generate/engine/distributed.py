@@ -110,6 +110,7 @@ def generate_distributed(
             raise UnsupportedError(
                 f"generate_distributed cannot honour {name!r}: each process has some questions only."
             )
+    request.check_inputs(input_ids, attention_mask)
     kwargs = {**kwargs, "strategy": "autotts", "return_dict_in_generate": True}
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     with together(model) as processes:

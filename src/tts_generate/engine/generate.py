@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from transformers import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
-from transformers.generation.streamers import BaseStreamer
 
+from tts_generate.arguments import checked
 from tts_generate.controller import Controller
-from tts_generate.engine import request
+from tts_generate.engine import request, selfcheck
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
@@ -28,7 +29,6 @@ from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
 from tts_generate.engine.question import Task
-from tts_generate.engine.selfcheck import checked
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
@@ -43,6 +43,8 @@ class AutoTTS:
         controller: name, folder or object; see `load_controller`.
         beta: the budget in [0, 1]; the controller's default when left out.
         tokenizer: needed to force probes and to read answers.
+        stop_strings: texts that end a branch; those of a generation config or of `generate` go there by themselves,
+            except on a stock model, where transformers asks for a tokenizer and hands none on.
         seed: every branch's tokens depend on (seed, question, branch, position) only; None draws one from torch's
             global generator.
         interval_tokens: tokens of one step; else the model's generation config says, else 500.
@@ -61,8 +63,8 @@ class AutoTTS:
             left out.
         branch_processors: limits chained around the controller.
         stream: return an iterator of `AutoTTSOutput`, each with one question, as they are answered.
-        streamer: an object of transformers' `BaseStreamer`, given the prompt and then the winning branch; for a call
-            of one question.
+        streamer: what has the `put` and `end` of transformers' `BaseStreamer`, given the prompt and then the winning
+            branch; for a call of one question.
         controller_kwargs: knobs of the controller to set by hand.
         progress: show a bar over the questions, with the tokens saved so far.
         revision: the commit of a controller on the Hub, see `load_controller`.
@@ -78,12 +80,14 @@ class AutoTTS:
     Source: AutoTTS (arXiv 2605.08083) for the controllers; the seam is transformers' `custom_generate`.
     """
 
+    @checked
     def __init__(
         self,
         controller: str | Path | Controller = DEFAULT_CONTROLLER,
         *,
         beta: float | None = None,
         tokenizer: Any = None,
+        stop_strings: str | Sequence[str] | None = None,
         seed: int | None = None,
         interval_tokens: int | None = None,
         probe_suffix: str | None = None,
@@ -98,7 +102,7 @@ class AutoTTS:
         sync_every: int | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         stream: bool = False,
-        streamer: BaseStreamer | None = None,
+        streamer: Any = None,
         controller_kwargs: Mapping[str, Any] | None = None,
         progress: bool = False,
         revision: str | None = None,
@@ -112,19 +116,12 @@ class AutoTTS:
             beta=beta,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
-            **dict(controller_kwargs or {}),
+            **request.knobs(controller_kwargs),
         )
-        if tokenizer is None:
-            raise InputError(
-                "strategy='autotts' needs the tokenizer to read answers: tts_generate.enable(model, "
-                "tokenizer=tokenizer), or AutoTTS(..., tokenizer=tokenizer)."
-            )
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise InputError(f"seed must be a whole number or None, got {seed!r}.")
-        for name, value in (("stream", stream), ("decode_ahead", decode_ahead), ("self_check", self_check)):
-            if not isinstance(value, bool):
-                raise InputError(f"{name} must be True or False, got {value!r}.")
+        request.check_tokenizer(tokenizer)
+        request.check_streamer(streamer)
         self.tokenizer = tokenizer
+        self.stop_strings = request.stop_texts(stop_strings)
         self.seed = seed
         self.interval_tokens = interval_tokens
         self.probing = {
@@ -157,7 +154,7 @@ class AutoTTS:
         """
         config = generation_config or model.generation_config
         request.check_modes(config, model_kwargs)
-        questions = request.prompts(input_ids, model_kwargs.get("attention_mask"))
+        questions = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
         if self.streamer is not None and len(questions) > 1:
             raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
         processors, criteria = request.deadline(self.processors, stopping_criteria or StoppingCriteriaList())
@@ -165,8 +162,8 @@ class AutoTTS:
             Task(str(number), ids, self.controller, processors=processors.begin(str(number)))
             for number, ids in enumerate(questions)
         ]
-        settings = self.settings(model, config, input_ids.shape[1])
-        loop = self.loop(model, config, settings, tasks, logits_processor, criteria)
+        settings = self.settings(model, config, input_ids.shape[1], questions)
+        loop = self.loop(model, config, settings, input_ids.shape[1], tasks, logits_processor, criteria)
         if self.stream:
             return self._stream(loop, input_ids, settings)
         # Tensors alone could not say that they are partial: only an output with `finish_reason` survives Ctrl-C.
@@ -198,15 +195,15 @@ class AutoTTS:
         self.streamer.put(output.sequences[0, input_ids.shape[1] :].cpu())
         self.streamer.end()
 
-    def settings(self, model: PreTrainedModel, config: GenerationConfig, padded_length: int) -> Settings:
+    def settings(
+        self, model: PreTrainedModel, config: GenerationConfig, padded_length: int, questions: list[list[int]]
+    ) -> Settings:
         """The numbers of this call, checked."""
-        seed = self.seed
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
+        seed = int(torch.randint(2**62, ())) if self.seed is None else int(self.seed)
         return Settings(
             seed=seed,
             interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, 500),
-            max_new_tokens=request.max_new_tokens(config, padded_length),
+            max_new_tokens=request.max_new_tokens(config, padded_length, questions),
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
             max_rows=self.max_rows,
@@ -227,6 +224,7 @@ class AutoTTS:
         model: PreTrainedModel,
         config: GenerationConfig,
         settings: Settings,
+        padded_length: int,
         tasks: Sequence[Task],
         logits_processor: LogitsProcessorList | None,
         stopping_criteria: StoppingCriteriaList | None,
@@ -236,11 +234,14 @@ class AutoTTS:
         probing = request.probing(self.probing, config)
         reader = Reader(self.tokenizer, probing.format, probing.max_probe_tokens)
         request.check_lengths(model, [list(task.prompt_ids) for task in tasks], settings, reader.max_tokens)
-        sampler = request.sampler(logits_processor or LogitsProcessorList())
-        criteria = request.criteria(stopping_criteria or StoppingCriteriaList())
+        prepared = logits_processor or LogitsProcessorList()
+        sampler = request.sampler(prepared, config, padded_length, settings.max_new_tokens)
+        criteria = request.criteria(stopping_criteria or StoppingCriteriaList(), config)
+        if self.stop_strings:
+            criteria.append(StopStringCriteria(self.tokenizer, self.stop_strings))
         longest = max((len(task.prompt_ids) for task in tasks), default=0)
         tokens = longest + settings.max_new_tokens + reader.max_tokens
-        decoder = checked(model, settings.static, tokens) if self.self_check else Decoder(model, settings.static)
+        decoder = selfcheck.checked(model, settings.static, tokens) if self.self_check else Decoder(model, settings.static)
         return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
@@ -264,6 +265,8 @@ class EnabledGenerate:
             alone = sorted({"controller", "beta", "controller_kwargs", "branch_processors"} & set(kwargs))
             if alone:
                 raise InputError(f"{', '.join(alone)} needs strategy='autotts'; without it they would be ignored.")
+            if isinstance(kwargs.get("custom_generate"), AutoTTS):
+                return run(self.model, kwargs.pop("custom_generate"), *args, **kwargs)
             return generate(self.model, *args, **kwargs) if self.plain is None else self.plain(*args, **kwargs)
         if strategy != "autotts":
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
@@ -271,11 +274,12 @@ class EnabledGenerate:
         own = {"tokenizer": self.tokenizer}
         own |= {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
         own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
+        request.check_fields(kwargs, kept, self.model.generation_config)
+        self._check_inputs(*args, **kwargs)
         check_model(self.model)
         kind = kwargs.get("cache_implementation", getattr(kept, "cache_implementation", None))
         request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
-        kwargs = self._with_stop_strings(_with_sampling(self.model, kwargs), own["tokenizer"])
-        return generate(self.model, *args, custom_generate=AutoTTS(**own), **kwargs)
+        return run(self.model, AutoTTS(**own), *args, **_with_sampling(self.model, kwargs))
 
     def _check_names(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse a keyword that neither we, transformers nor the model knows."""
@@ -284,17 +288,27 @@ class EnabledGenerate:
         for name in kwargs:
             if name not in known:
                 raise UnknownNameError.of("keyword of generate", name, known - {"self", "kwargs"})
-        if kwargs.get("assistant_model") is not None or kwargs.get("custom_generate") is not None:
-            raise UnsupportedError("strategy='autotts' cannot be combined with assistant_model or custom_generate.")
+        for name in ("assistant_model", "custom_generate", "negative_prompt_ids", "synced_gpus"):
+            if kwargs.get(name) is not None and kwargs[name] is not False:
+                raise UnsupportedError(f"strategy='autotts' cannot be combined with {name}; leave it out.")
 
-    def _with_stop_strings(self, kwargs: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
-        """Stop strings as a criterion: transformers builds it without the tokenizer when `custom_generate` is used."""
-        strings = kwargs.pop("stop_strings", None)
-        if strings is None:
-            return kwargs
-        criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])
-        criteria.append(StopStringCriteria(tokenizer, strings))
-        return {**kwargs, "stopping_criteria": criteria}
+    def _check_inputs(self, inputs: Any = None, *rest: Any, **kwargs: Any) -> None:
+        """Refuse prompts that are none before transformers looks at them."""
+        given = [ids for ids in (inputs, kwargs.get("inputs"), kwargs.get("input_ids")) if ids is not None]
+        for ids in given:
+            request.check_inputs(ids, kwargs.get("attention_mask"))
+
+
+def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> Any:
+    """The `generate` of a model's class with a recipe of ours, which gets the stop strings that are asked for.
+
+    transformers would make a criterion of them before it calls a recipe, and does not give it the tokenizer.
+    """
+    strings = request.stop_strings(model, kwargs)
+    if strings is not None:
+        recipe = copy.copy(recipe)
+        recipe.stop_strings = request.stop_texts(strings)
+    return type(model).generate(model, *args, custom_generate=recipe, **kwargs)
 
 
 def _with_sampling(model: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -324,8 +338,7 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
             f"enable() takes a transformers model that can generate, got {type(model).__name__}; load it with "
             "AutoModelForCausalLM.from_pretrained(...)."
         )
-    if tokenizer is None or not callable(tokenizer):
-        raise InputError("enable() needs the model's tokenizer: enable(model, tokenizer=tokenizer).")
+    request.check_tokenizer(tokenizer)
     if "custom_generate" not in inspect.signature(type(model).generate).parameters:
         raise UnsupportedError(
             f"{type(model).__name__} has a generate of its own that takes no custom_generate, which is how "

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
+from tts_generate.engine.branch import Branch
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import on_device
+from tts_generate.engine.own import Own, met
 from tts_generate.engine.plan import Feed
 from tts_generate.engine.rows import Rows
 from tts_generate.engine.sample import Sampler
@@ -30,7 +32,7 @@ class Passes:
         self, rows: Rows, decoder: Decoder, sampler: Sampler, settings: Settings, criteria: StoppingCriteriaList
     ) -> None:
         self.rows, self.decoder, self.sampler = rows, decoder, sampler
-        self.settings, self.criteria = settings, criteria
+        self.settings, self.criteria = settings, Own(criteria, first=1)
         self.unseen = settings.sync_every if not criteria and sampler.row_wise else 1
         """Passes at most before the host looks: 1 where something must look at every token."""
         self._eos = np.array(settings.eos_token_ids, np.int64)
@@ -104,13 +106,14 @@ class Passes:
         device = logits.device
         keys = on_device(self.rows.key[slots], device)
         places = on_device(positions, device)
-        drawn = self.sampler(logits, keys, places, lambda row: self._ids(slots[row], positions[row], device))
+        drawn = self.sampler(logits, keys, places, lambda row: self._seen(slots[row], positions[row], device))
         return drawn, _logprob(logits, drawn)
 
-    def _ids(self, slot: int, count: int, device: torch.device) -> Tensor:
-        """(1, length) the prompt and the first `count` tokens of a row, as processors and criteria see them."""
-        prompt = np.array(self.rows.branches[slot].prompt_ids, np.int64)
-        return on_device(np.concatenate([prompt, self.rows.ids[slot, :count]])[None], device)
+    def _seen(self, slot: int, count: int, device: torch.device) -> tuple[Branch, Tensor]:
+        """The branch of a row; and (1, length) its prompt and first `count` tokens, as processors and criteria see."""
+        branch: Branch = self.rows.branches[slot]
+        prompt = np.array(branch.prompt_ids, np.int64)
+        return branch, on_device(np.concatenate([prompt, self.rows.ids[slot, :count]])[None], device)
 
     def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
         """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
@@ -118,11 +121,11 @@ class Passes:
         rows.widen(int(counts.max(initial=0)) + 1)
         rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
         ended = (tokens[:, None] == self._eos).any(1) | np.isnan(logprobs)
-        if self.criteria:
+        if self.criteria.things:
             for row in np.flatnonzero(~ended):
-                seen = self._ids(slots[row], counts[row] + 1, self.decoder.device)
-                met = bool(self.criteria(seen, None)[0])
-                rows.criterion[slots[row]] = ended[row] = met
+                branch, seen = self._seen(slots[row], counts[row] + 1, self.decoder.device)
+                ends = met(self.criteria.of(branch, seen), seen)
+                rows.criterion[slots[row]] = ended[row] = ends
         rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
 
 

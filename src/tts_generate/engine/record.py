@@ -20,12 +20,13 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from tts_generate.arguments import checked
 from tts_generate.engine import request
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import Key, open_store
-from tts_generate.engine.generate import AutoTTS
+from tts_generate.engine.generate import AutoTTS, run
 from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
@@ -60,8 +61,9 @@ class Recorder(AutoTTS):
         """Record what is missing of every question; returns the prompts unchanged."""
         config = generation_config or model.generation_config
         request.check_modes(config, model_kwargs)
-        prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
-        settings = dataclasses.replace(self.settings(model, config, input_ids.shape[1]), probe_every_step=True)
+        prompts = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
+        width = input_ids.shape[1]
+        settings = dataclasses.replace(self.settings(model, config, width, prompts), probe_every_step=True)
         with (
             together(model) as processes,
             open_store(processes, self.out, self._manifest(model, config, settings), self.questions) as (
@@ -82,7 +84,7 @@ class Recorder(AutoTTS):
 
             if tasks:
                 hooks = {"on_branch": keep, "before_step": watch}
-                loop = self.loop(model, config, settings, tasks, logits_processor, criteria, **hooks)
+                loop = self.loop(model, config, settings, width, tasks, logits_processor, criteria, **hooks)
                 for _ in loop.run():
                     pass
         return input_ids
@@ -98,12 +100,16 @@ class Recorder(AutoTTS):
                 "vocab_size": len(self.tokenizer),
                 "chat": self.chat,
             },
-            generation_config=sampling_card(config, settings.max_new_tokens),
+            generation_config=sampling_card(config, settings.max_new_tokens) | self._stops(),
             probe=dataclasses.asdict(request.probing(self.probing, config)),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             source="recorded",
             questions_sha256=questions_sha256(self.questions),
         )
+
+    def _stops(self) -> dict[str, Any]:
+        """The stop strings, which shape branches as what a generation config says does."""
+        return {"stop_strings": self.stop_strings} if self.stop_strings else {}
 
     def _bar(self, processes: Processes, missing: int) -> Recorded:
         """A bar over this process's branches, shown by the main one; those recorded before count as done."""
@@ -162,8 +168,9 @@ def _flushing(writer: StoreWriter) -> Iterator[_Rows]:
         rows.flush()
 
 
+@checked
 def record(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: Any,
     questions: Sequence[Question],
     out: str | Path,
@@ -236,11 +243,11 @@ def record(
     input_ids, attention_mask = _prompts(tokenizer, questions, chat)
     device = input_device(model)
     generate_kwargs.setdefault("do_sample", True)
-    type(model).generate(
+    run(
         model,
+        recorder,
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
-        custom_generate=recorder,
         **generate_kwargs,
     )
     return TrajectoryStore.open(out)

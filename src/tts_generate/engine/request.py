@@ -9,17 +9,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.configuration_utils import GenerationMode
-from transformers.generation.logits_process import (
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    PrefixConstrainedLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensAtBeginLogitsProcessor,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor,
-)
+from transformers.generation.logits_process import MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 from tts_generate.answers import AnswerFormat
+from tts_generate.engine.honoured import FIELDS, Place
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Probing, Settings
 from tts_generate.errors import InputError, UnsupportedError
@@ -34,11 +28,8 @@ _PREPARED = {
     "logits_to_keep",
     "cache_position",
 }
-_REFUSED_PROCESSORS = {
-    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn, which counts rows of a batch that keeps changing",
-    UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale, which keeps a second cache of its own",
-    SuppressTokensAtBeginLogitsProcessor: "begin_suppress_tokens",
-}
+_USUAL_TOKENS = 20
+"""What transformers generates where nothing else is said."""
 _REFUSED_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
@@ -78,10 +69,82 @@ def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> No
             raise UnsupportedError(
                 f"{name}=True is not offered by strategy='autotts': branches come and go in a batch."
             )
+    check_fields(config)
     _check_cache(config, model_kwargs)
     for name, value in model_kwargs.items():
         if name not in _PREPARED and value is not None:
             raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
+
+
+def check_fields(*places: Mapping[str, Any] | GenerationConfig) -> None:
+    """Refuse fields of a generation config that would have to be ignored, wherever they are set.
+
+    Raises:
+        UnsupportedError: naming the first.
+    """
+    for place in places:
+        for name, advice in FIELDS.items():
+            value = place.get(name) if isinstance(place, Mapping) else getattr(place, name, None)
+            if value:
+                raise UnsupportedError(f"strategy='autotts' cannot honour {name}={value!r}: {advice}.")
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what cannot force probes and read answers.
+
+    Raises:
+        InputError: no tokenizer.
+    """
+    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+        raise InputError(
+            "strategy='autotts' needs the model's tokenizer to read answers: tts_generate.enable(model, "
+            f"tokenizer=tokenizer), or AutoTTS(..., tokenizer=tokenizer); got {tokenizer!r:.60}."
+        )
+
+
+def check_streamer(streamer: Any) -> None:
+    """Refuse a streamer that takes no tokens.
+
+    Raises:
+        InputError: it has no `put` or `end`.
+    """
+    if streamer is not None and not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise InputError(f"streamer must have the methods put and end of BaseStreamer, got {streamer!r:.60}.")
+
+
+def knobs(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A controller's knobs, none of which is an argument of its own.
+
+    Raises:
+        InputError: naming it.
+    """
+    given = dict(controller_kwargs or {})
+    for name in ("controller", "beta", "revision", "trust_remote_code", "sandbox"):
+        if name in given:
+            raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
+    return given
+
+
+def stop_texts(strings: Any) -> list[str]:
+    """Stop strings as a list.
+
+    Raises:
+        InputError: one is empty, or no text.
+    """
+    texts = [strings] if isinstance(strings, str) else list(strings or [])
+    if not all(isinstance(text, str) and text for text in texts):
+        raise InputError(f"stop_strings must be texts of one character or more, got {strings!r:.80}.")
+    return texts
+
+
+def stop_strings(model: PreTrainedModel, kwargs: dict[str, Any]) -> Any:
+    """Take the stop strings out of a call: its own, else those of the generation config that it uses."""
+    configs = (kwargs.get("generation_config"), model.generation_config)
+    kept = [strings for config in configs if (strings := getattr(config, "stop_strings", None)) is not None]
+    found = kwargs.pop("stop_strings", None) if "stop_strings" in kwargs else next(iter(kept), None)
+    if kept:
+        kwargs["stop_strings"] = None
+    return found
 
 
 def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -> None:
@@ -110,18 +173,61 @@ def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> N
             raise UnsupportedError(f"strategy='autotts' prefills prompts itself; leave out {name}.")
 
 
-def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+def check_inputs(input_ids: Any, attention_mask: Any) -> None:
+    """Refuse prompts and masks that are no token ids and no mask of them.
+
+    Raises:
+        InputError: saying what they must be.
+    """
+    if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or not _whole(input_ids):
+        raise InputError(f"input_ids must be whole numbers in a tensor (questions, length), got {_told(input_ids)}.")
+    if not len(input_ids):
+        raise InputError("input_ids holds no question; give at least one.")
+    if attention_mask is None:
+        return
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
+        raise InputError(
+            f"attention_mask must be a tensor of the shape of input_ids, {tuple(input_ids.shape)}, got "
+            f"{_told(attention_mask)}."
+        )
+    if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
+        raise InputError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else.")
+
+
+def _whole(ids: Tensor) -> bool:
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"{value!r:.60}"
+
+
+def prompts(
+    model: PreTrainedModel, config: GenerationConfig, input_ids: Tensor, attention_mask: Tensor | None
+) -> list[list[int]]:
     """The token ids of each question, its left padding gone.
 
     Args:
+        model: whose vocabulary they must be of.
+        config: that of the call, in which transformers notes the width of a mask of ones, which it drops.
         input_ids: (questions, length) int64.
         attention_mask: the same shape, 0 on padding; None if there is none.
 
     Raises:
-        InputError: an empty prompt, or padding that is not on the left.
+        InputError: an empty prompt, padding that is not on the left, ids that the model does not know.
     """
+    check_inputs(input_ids, attention_mask)
+    width = getattr(config, "_mask_length", None)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
+        if width not in (None, input_ids.shape[1]):
+            raise InputError(
+                f"attention_mask must be as wide as input_ids, {input_ids.shape[1]} tokens, and is {width} wide."
+            )
+    embeddings = model.get_input_embeddings()
+    known = getattr(embeddings, "num_embeddings", None)
     found = []
     for number, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)):
         start = mask.index(True) if True in mask else len(mask)
@@ -130,6 +236,12 @@ def prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]
         if not all(mask[start:]):
             raise InputError(
                 f"prompt {number} is padded inside or on the right; tokenize with tokenizer.padding_side = 'left'."
+            )
+        strange = [token for token in ids[start:] if token < 0 or (known is not None and token >= known)]
+        if strange:
+            raise InputError(
+                f"prompt {number} holds the token id {strange[0]}, and the model knows 0 to {(known or 0) - 1}; is "
+                "this its tokenizer?"
             )
         found.append(ids[start:])
     return found
@@ -175,11 +287,23 @@ def pad_id(config: GenerationConfig) -> int:
     return int(config.pad_token_id) if config.pad_token_id is not None else ends[0] if ends else 0
 
 
-def max_new_tokens(config: GenerationConfig, padded_length: int) -> int:
-    """Tokens a branch may have, from whichever limit the caller gave."""
+def max_new_tokens(config: GenerationConfig, padded_length: int, questions: list[list[int]]) -> int:
+    """Tokens a branch may have, from whichever limit the caller gave.
+
+    Raises:
+        InputError: a `max_length` that leaves each question another number.
+    """
     if config.max_new_tokens is not None:
         return int(config.max_new_tokens)
-    return max(1, int(config.max_length or 0) - padded_length)
+    limit, lengths = int(config.max_length or 0), {len(ids) for ids in questions}
+    if limit - padded_length == _USUAL_TOKENS:  # the default of transformers, which counts no prompt
+        return _USUAL_TOKENS
+    if len(lengths) > 1:
+        raise InputError(
+            f"max_length={limit} counts the prompt, and prompts of {min(lengths)} to {max(lengths)} tokens would leave "
+            "branches of different lengths; pass max_new_tokens."
+        )
+    return max(1, limit - lengths.pop())
 
 
 def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
@@ -193,29 +317,33 @@ def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
     return Probing(answer_format, setting("max_probe_tokens", options.get("max_probe_tokens"), config, 20))
 
 
-def sampler(processors: LogitsProcessorList) -> Sampler:
+def sampler(
+    prepared: LogitsProcessorList, config: GenerationConfig, padded_length: int, max_new_tokens: int
+) -> Sampler:
     """A sampler for the prepared processors, which were made for padded prompts; a branch's own tokens have none.
 
-    `min_new_tokens` is therefore counted by the engine, and not also as the `min_length` of a padded prompt that
-    transformers makes of it; and a repetition penalty told to skip padding skips nothing.
+    `min_new_tokens` is counted by the engine, and not also as the `min_length` of a padded prompt that transformers
+    makes of it.
 
     Raises:
         UnsupportedError: a processor that cannot be honoured branch by branch.
+        InputError: something that is no processor.
     """
     kept, least, ends = LogitsProcessorList(), 0, None
-    for processor in processors:
-        for kind, what in _REFUSED_PROCESSORS.items():
-            if isinstance(processor, kind):
-                raise UnsupportedError(f"strategy='autotts' cannot honour {what}.")
-        if type(processor) is MinNewTokensLengthLogitsProcessor:
+    for processor in prepared:
+        minimum = type(processor) is MinNewTokensLengthLogitsProcessor
+        if minimum and not least and processor.prompt_length_to_skip == padded_length:
             least, ends = processor.min_new_tokens, processor.eos_token_id
-        elif isinstance(getattr(processor, "prompt_ignore_length", None), Tensor):
-            kept.append(RepetitionPenaltyLogitsProcessor(processor.penalty))
         else:
             kept.append(processor)
-    if least:
-        kept = LogitsProcessorList([each for each in kept if type(each) is not MinLengthLogitsProcessor])
-    return Sampler(kept, least, ends)
+    for processor in [p for p in kept if least and type(p) is MinLengthLogitsProcessor]:
+        if processor.min_length == padded_length + least:
+            kept.remove(processor)
+
+    def place(prompt: Tensor) -> Place:
+        return Place(prompt, padded_length, config.max_length, max_new_tokens)
+
+    return Sampler(kept, least, ends, place)
 
 
 def deadline(
@@ -227,15 +355,26 @@ def deadline(
     return BranchProcessorList([*processors, *limits]), StoppingCriteriaList(others)
 
 
-def criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:
+def criteria(prepared: StoppingCriteriaList, config: GenerationConfig) -> StoppingCriteriaList:
     """The criteria that need a branch's tokens; its length and its end are counted by the engine.
 
     Raises:
-        UnsupportedError: lm-eval's own, which count the rows of the prompt batch.
+        UnsupportedError: lengths and ends that a criterion says and the generation config does not, and lm-eval's own
+            criteria, which count the rows of the prompt batch.
     """
-    if any(hasattr(criterion, "done_tracker") for criterion in prepared):
-        raise UnsupportedError(
-            "lm-eval's stopping criteria count rows of the prompt batch, and a branch has none there; enable the model "
-            "with tts_generate.harness.lm_eval.enable_hf(model, tokenizer=tokenizer)."
-        )
-    return StoppingCriteriaList([c for c in prepared if not isinstance(c, (MaxLengthCriteria, EosTokenCriteria))])
+    kept = StoppingCriteriaList()
+    for criterion in prepared:
+        if hasattr(criterion, "done_tracker"):
+            raise UnsupportedError(
+                "lm-eval's stopping criteria count rows of the prompt batch, and a branch has none there; enable the "
+                "model with tts_generate.harness.lm_eval.enable_hf(model, tokenizer=tokenizer)."
+            )
+        if type(criterion) is MaxLengthCriteria and criterion.max_length != config.max_length:
+            raise UnsupportedError(
+                "strategy='autotts' counts lengths itself; say max_new_tokens, not MaxLengthCriteria."
+            )
+        if type(criterion) is EosTokenCriteria and set(criterion.eos_token_id.tolist()) != set(eos_ids(config)):
+            raise UnsupportedError("strategy='autotts' looks for ends itself; say eos_token_id, not EosTokenCriteria.")
+        if type(criterion) not in (MaxLengthCriteria, EosTokenCriteria):
+            kept.append(criterion)
+    return kept

@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation.logits_process import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
-    TypicalLogitsWarper,
 )
 
+from tts_generate.engine.branch import Branch
+from tts_generate.engine.honoured import Place
 from tts_generate.engine.noise import gumbel
-
-_ROW_WISE = (
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    MinPLogitsWarper,
-    TypicalLogitsWarper,
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-)
+from tts_generate.engine.own import Own, shaped
 
 _LIKELY = (256, 4096)
 """Tokens among which a nucleus is looked for, the fewest first."""
 
-RowIds = Callable[[int], Tensor]
-"""Row number -> the (1, length) token ids of that row's branch, prompt included."""
+Seen = Callable[[int], tuple[Branch, Tensor]]
+"""Row number -> the branch of that row, and its (1, length) token ids, prompt included."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +77,26 @@ class Sampler:
     """The next token of each row from its logits, honouring a prepared list of logits processors.
 
     Processors that look at one row's scores alone run on the whole batch at once; if any other is in the list (a
-    repetition penalty, a user's own), the whole list runs row by row on the branch's own tokens.
+    repetition penalty, a user's own), the whole list runs on the branches' own tokens.
+
+    Args:
+        processors: as transformers prepared them.
+        min_new_tokens: tokens before which no branch ends.
+        eos_token_ids: those that would end it.
+        place: of a prompt, what processors that count are made for.
     """
 
     def __init__(
-        self, processors: LogitsProcessorList, min_new_tokens: int = 0, eos_token_ids: Tensor | None = None
+        self,
+        processors: LogitsProcessorList,
+        min_new_tokens: int = 0,
+        eos_token_ids: Tensor | None = None,
+        place: Callable[[Tensor], Place] | None = None,
     ) -> None:
         self.processors = processors
         self.min_new_tokens, self.eos_token_ids = min_new_tokens, eos_token_ids
-        self.row_wise = all(type(processor) in _ROW_WISE for processor in processors)
+        self.own = Own(processors, place)
+        self.row_wise = self.own.scores_only
         top_k = [p.top_k for p in processors if type(p) is TopKLogitsWarper]
         kinds = [type(p) for p in processors]
         # With a temperature alone before it, top-k first loses nothing: what it drops no later warper brings back.
@@ -103,14 +105,14 @@ class Sampler:
         self.top_k = top_k[0] if fused else None
         self.nucleus = Nucleus.of(processors)
 
-    def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor, row_ids: RowIds) -> Tensor:
+    def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor, seen: Seen) -> Tensor:
         """Draw one token a row.
 
         Args:
             logits: (B, V) float32, raw.
             keys: (B,) int64, `branch_key` of each row's branch.
             positions: (B,) int64, index of the token drawn in its branch.
-            row_ids: the ids of a row, asked for only where a processor needs them.
+            seen: the branch of a row and its ids, asked for only where a processor needs them.
 
         Returns:
             (B,) int64.
@@ -122,27 +124,32 @@ class Sampler:
             )
             logits = logits.masked_fill(early[:, None] & ends, -torch.inf)
         few = self.nucleus.few(logits) if self.nucleus is not None and logits.device.type == "cpu" else None
-        scores, tokens = few if few is not None else self._processed(logits, row_ids)
+        scores, tokens = few if few is not None else self._processed(logits, seen)
         noisy = scores.double() + gumbel(keys, positions, tokens)
         return tokens.expand_as(noisy).gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
 
-    def _processed(self, logits: Tensor, row_ids: RowIds) -> tuple[Tensor, Tensor]:
+    def _processed(self, logits: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
         """Scores (B, K) that the processors leave, and the tokens (B or 1, K) that they are of."""
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, tokens = torch.topk(logits, self.top_k, dim=-1)
         else:
             tokens = torch.arange(logits.shape[-1], device=logits.device)[None]
         if not self.row_wise:
-            return self._by_length(logits, row_ids), tokens
+            return self._by_branch(logits, seen), tokens
         for processor in self.processors:
             logits = processor(None, logits)
         return logits, tokens
 
-    def _by_length(self, logits: Tensor, row_ids: RowIds) -> Tensor:
-        """Processors that look at token ids, on the rows of each length at once: no row needs padding."""
-        ids = [row_ids(row) for row in range(logits.shape[0])]
+    def _by_branch(self, logits: Tensor, seen: Seen) -> Tensor:
+        """Processors that look at token ids, on those rows at once that may be asked together: none needs padding."""
+        together: dict[tuple[int, int], tuple[list[Any], list[int], list[Tensor]]] = {}
+        for row in range(logits.shape[0]):
+            branch, ids = seen(row)
+            own = self.own.of(branch, ids)
+            _, rows, theirs = together.setdefault((id(own), ids.shape[1]), (own, [], []))
+            rows.append(row)
+            theirs.append(ids)
         scores = torch.empty_like(logits)
-        for length in sorted({row.shape[1] for row in ids}):
-            rows = [number for number, row in enumerate(ids) if row.shape[1] == length]
-            scores[rows] = self.processors(torch.cat([ids[row] for row in rows]), logits[rows])
+        for own, rows, theirs in together.values():
+            scores[rows] = shaped(own, torch.cat(theirs), logits[rows])
         return scores

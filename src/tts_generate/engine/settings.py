@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tts_generate.answers import AnswerFormat
+from tts_generate.arguments import fits
 from tts_generate.errors import InputError
 
 
@@ -42,9 +43,10 @@ class Settings:
             value = getattr(self, name)
             if name == "max_cache_bytes" and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not fits(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if not isinstance(self.ahead_rows, int) or isinstance(self.ahead_rows, bool) or self.ahead_rows < 0:
+            object.__setattr__(self, name, int(value))  # also of numpy's
+        if not fits(self.ahead_rows, int) or self.ahead_rows < 0:
             raise InputError(f"ahead_rows must be a whole number, 0 for none, got {self.ahead_rows!r}.")
         if self.max_new_tokens < self.interval_tokens:
             raise InputError(
@@ -63,5 +65,5 @@ class Probing:
     """Tokens of a probed answer at most, the forced suffix not counted."""
 
     def __post_init__(self) -> None:
-        if self.max_probe_tokens < 1:
-            raise InputError(f"max_probe_tokens must be at least 1, got {self.max_probe_tokens!r}.")
+        if not fits(self.max_probe_tokens, int) or self.max_probe_tokens < 1:
+            raise InputError(f"max_probe_tokens must be a whole number of at least 1, got {self.max_probe_tokens!r}.")

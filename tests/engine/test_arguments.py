@@ -1,0 +1,259 @@
+"""Every argument of the doors that take a model: right, or one clear error before anything is decoded."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_models import QUESTIONS, Live, make_model, make_tokenizer
+from tokenizers import decoders
+from transformers import GenerationConfig
+
+from tts_generate import AutoTTS, Question, enable, record
+from tts_generate.arguments import _hints, fits
+from tts_generate.engine import generate_distributed
+from tts_generate.errors import InputError, TTSError, UnsupportedError
+from tts_generate.processors import MaxBranches
+
+SHORT = {"controller": "self_consistency", "beta": 0.0, "interval_tokens": 8, "max_new_tokens": 8, "seed": 0}
+JUNK = [True, -1, 0, 10**30, 1.5, float("nan"), float("inf"), "", "nonsense", "a\0b", b"bytes", [], [1], [None], {},
+        {1: 2}, {"a": 1}, object(), lambda: None, torch.zeros(2)]  # fmt: skip
+MAY_BE_LARGE = {"max_rows", "max_branches", "max_cache_bytes", "ahead_rows", "sync_every"}
+"""Bounds: 10**30 bounds nothing."""
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """A stock model."""
+    return make_model("qwen3")
+
+
+class TestJunk:
+    """In the place of one argument: an error of ours that names it, or a value that its hint allows."""
+
+    @pytest.mark.parametrize("name", sorted(set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}))
+    def test_of_a_recipe(self, qwen: Live, name: str) -> None:
+        hint = _hints(inspect.unwrap(AutoTTS.__init__)).get(name, Any)
+        for junk in JUNK:
+            options = {**SHORT, "progress": False, name: junk}
+            try:
+                output = qwen.model.generate(**qwen.inputs(QUESTIONS[0]), strategy="autotts", **options)
+                for _ in output if name == "stream" else []:
+                    pass
+            except TTSError:
+                continue
+            assert fits(junk, hint), f"{name}={junk!r} was taken without a word"
+            assert junk != 10**30 or name in MAY_BE_LARGE | {"seed"}
+
+    @pytest.mark.parametrize("name", sorted(set(inspect.signature(record).parameters) - {"model", "generate_kwargs"}))
+    def test_of_a_recording(self, qwen: Live, plain: Any, name: str, tmp_path: Path) -> None:
+        good = {"questions": [Question("a", QUESTIONS[0], "3")], "tokenizer": qwen.tokenizer, "branches": 1,
+                "interval_tokens": 8, "max_new_tokens": 8, "progress": False}  # fmt: skip
+        hint = _hints(inspect.unwrap(record)).get(name, Any)
+        for number, junk in enumerate(JUNK):
+            if name == "branches" and junk == 10**30:
+                continue  # as many as were asked for
+            try:
+                record(plain, **{**good, "out": tmp_path / str(number), name: junk})
+            except TTSError:
+                continue
+            assert fits(junk, hint), f"{name}={junk!r} was taken without a word"
+
+    @pytest.mark.parametrize("name", ["tokenizer", "model"])
+    def test_of_enable(self, plain: Any, name: str) -> None:
+        for junk in JUNK:
+            with pytest.raises(InputError, match=name):
+                enable(**{"model": plain, "tokenizer": make_tokenizer(), name: junk})
+
+
+WRONG: list[tuple[dict[str, Any], type[TTSError], str]] = [
+    ({"controller_kwargs": [1]}, InputError, "controller_kwargs must be a mapping"),
+    ({"controller_kwargs": {1: 2}}, InputError, "controller_kwargs must be a mapping"),
+    ({"controller_kwargs": {"beta": 0.3}}, InputError, "pass beta= itself"),
+    ({"controller_kwargs": {"controller": "cmc"}}, InputError, "pass controller= itself"),
+    ({"probe_suffix": 3}, InputError, "probe_suffix must be a text"),
+    ({"max_probe_tokens": 1.5}, InputError, "max_probe_tokens must be a whole number"),
+    ({"branch_processors": MaxBranches(3)}, InputError, "branch_processors must be a sequence of BranchProcessors"),
+    ({"seed": True}, InputError, "seed must be a whole number"),
+    ({"streamer": object()}, InputError, "put and end"),
+    ({"tokenizer": "gpt2"}, InputError, "got 'gpt2'"),
+    ({"stop_strings": 3}, InputError, "stop_strings must be"),
+    ({"stop_strings": ["a", ""]}, InputError, "one character or more"),
+    ({"negative_prompt_ids": torch.tensor([[1]])}, UnsupportedError, "negative_prompt_ids"),
+    ({"synced_gpus": True}, UnsupportedError, "synced_gpus"),
+    ({"assistant_model": make_model}, UnsupportedError, "assistant_model"),
+    ({"inputs_embeds": torch.zeros(1, 4, 64)}, TTSError, "token ids only"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "error", "text"), WRONG, ids=[next(iter(case[0])) for case in WRONG])
+def test_wrong_options(qwen: Live, wrong: dict[str, Any], error: type[TTSError], text: str) -> None:
+    inputs = {} if "inputs_embeds" in wrong else qwen.inputs(QUESTIONS[0])
+    with pytest.raises(error, match=text):
+        qwen.model.generate(**inputs, strategy="autotts", **{**SHORT, **wrong})
+
+
+@pytest.mark.parametrize("name", ["probe_suffix", "think_end", "answer_pattern", "max_probe_tokens", "interval_tokens"])
+def test_wrong_options_in_a_generation_config(qwen: Live, name: str) -> None:
+    config = GenerationConfig(max_new_tokens=8, eos_token_id=2, pad_token_id=0, do_sample=True, **{name: [3]})
+    with pytest.raises(InputError, match=rf"{name} must be .*, got \[3\]"):
+        qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, strategy="autotts")
+
+
+def test_numbers_of_numpy_are_numbers(qwen: Live) -> None:
+    numbers = {"seed": 3, "interval_tokens": 8, "max_rows": 4, "ahead_rows": 4, "max_probe_tokens": 4, "sync_every": 2}
+    options = {**SHORT, "beta": 0.5, "max_new_tokens": 16, "strategy": "autotts", "return_dict_in_generate": True}
+    inputs = qwen.inputs(QUESTIONS[0])
+    ours = qwen.model.generate(**inputs, **{**options, **numbers})
+    theirs = qwen.model.generate(**inputs, **{**options, **{name: np.int64(n) for name, n in numbers.items()}})
+    assert ours.branches == theirs.branches
+    assert type(theirs.seed) is int
+
+
+IDS = torch.tensor([[7, 8, 9], [8, 9, 10]])
+MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
+PROMPTS: list[tuple[Any, Any, str]] = [
+    (IDS.float(), None, "whole numbers"),
+    (IDS.bool(), None, "whole numbers"),
+    (IDS[0], None, "whole numbers in a tensor"),
+    (IDS[None], None, "whole numbers in a tensor"),
+    (IDS.tolist(), None, "whole numbers in a tensor"),
+    (IDS.numpy(), None, "whole numbers in a tensor"),
+    ({"input_ids": IDS}, None, "whole numbers in a tensor"),
+    ("Q: a = 3", None, "whole numbers in a tensor"),
+    (IDS[:0], None, "holds no question"),
+    (IDS[:, :0], None, "empty"),
+    (IDS, torch.zeros_like(IDS), "prompt 0 is empty"),
+    (IDS, MASK * 2, "1 for tokens and 0 for padding"),
+    (IDS, -MASK, "1 for tokens and 0 for padding"),
+    (IDS, MASK * 0.5, "1 for tokens and 0 for padding"),
+    (IDS, MASK.float().masked_fill(MASK == 0, torch.nan), "1 for tokens and 0 for padding"),
+    (IDS, MASK[:, 1:], "attention_mask must be"),
+    (IDS, torch.ones(2, 5, dtype=torch.long), "attention_mask must be"),
+    (IDS, MASK[:1], "attention_mask must be"),
+    (IDS, MASK[0], "attention_mask must be"),
+    (IDS, MASK.tolist(), "attention_mask must be"),
+    (IDS, "mask", "attention_mask must be"),
+    (IDS + 30, None, "the model knows 0 to 34"),
+    (IDS - 8, None, "token id -1"),
+]
+
+
+class TestPrompts:
+    @pytest.mark.parametrize(("ids", "mask", "text"), PROMPTS)
+    def test_at_the_door(self, qwen: Live, ids: Any, mask: Any, text: str) -> None:
+        for given in ((ids,), ()):
+            named = {} if given else {"input_ids": ids}
+            with pytest.raises(InputError, match=text):
+                qwen.model.generate(*given, **named, attention_mask=mask, strategy="autotts", **SHORT)
+
+    @pytest.mark.parametrize(("ids", "mask", "text"), PROMPTS)
+    def test_a_recipe_takes_none_of_them_either(self, qwen: Live, plain: Any, ids: Any, mask: Any, text: str) -> None:
+        """transformers looks at prompts and masks first, and in some cases says so itself."""
+        own = {name: value for name, value in SHORT.items() if name != "max_new_tokens"}
+        recipe = AutoTTS(tokenizer=qwen.tokenizer, **own)
+        with pytest.raises((ValueError, IndexError, RuntimeError, TypeError, AttributeError)):
+            plain.generate(ids, attention_mask=mask, custom_generate=recipe, max_new_tokens=8, do_sample=True)
+
+    def test_other_whole_numbers_and_masks_are_taken(self, qwen: Live) -> None:
+        options = {"strategy": "autotts", "return_dict_in_generate": True, **SHORT}
+        expected = qwen.model.generate(IDS, attention_mask=MASK, **options)
+        for dtype in (torch.int32, torch.int64):
+            for kind in (torch.bool, torch.float32, torch.int32):
+                found = qwen.model.generate(IDS.to(dtype), attention_mask=MASK.to(kind), **options)
+                assert found.branches == expected.branches
+
+    def test_padding_may_be_any_number(self, qwen: Live) -> None:
+        options = {"attention_mask": MASK, "strategy": "autotts", "return_dict_in_generate": True, **SHORT}
+        expected = qwen.model.generate(IDS, **options)
+        assert qwen.model.generate(IDS.masked_fill(MASK == 0, -100), **options).branches == expected.branches
+
+    @pytest.mark.parametrize(("ids", "mask", "text"), PROMPTS)
+    def test_shared_out(self, qwen: Live, ids: Any, mask: Any, text: str) -> None:
+        with pytest.raises(InputError, match=text):
+            generate_distributed(qwen.model, input_ids=ids, attention_mask=mask, **SHORT)
+
+
+OPTIONS = {**SHORT, "beta": 0.5, "max_new_tokens": 40}
+ASK = {"do_sample": True, "top_k": 0, "return_dict_in_generate": True}
+
+
+class TestStopStrings:
+    """transformers makes a criterion of them before it calls a recipe, and keeps the tokenizer for itself."""
+
+    @pytest.fixture(scope="class")
+    def fused(self) -> Any:
+        tokenizer = make_tokenizer()
+        tokenizer.backend_tokenizer.decoder = decoders.Fuse()  # transformers' criterion wants text without spaces
+        return tokenizer
+
+    def check(self, output: Any, fused: Any) -> None:
+        ended = [b for q in output.branches for b in q if b.finish_reason == "stop"]
+        assert ended
+        assert all(fused.decode(b.token_ids).endswith(("+", "7")) for b in ended)
+
+    def recipe(self, fused: Any, **more: Any) -> AutoTTS:
+        return AutoTTS(tokenizer=fused, **{k: v for k, v in OPTIONS.items() if k != "max_new_tokens"}, **more)
+
+    @pytest.mark.parametrize("where", ["model", "config", "call", "recipe"])
+    @pytest.mark.parametrize("door", ["strategy", "custom_generate"])
+    def test_of_an_enabled_model(self, fused: Any, where: str, door: str) -> None:
+        live = Live(enable(make_model("qwen3"), tokenizer=fused), fused)
+        more: dict[str, Any] = {}
+        if where == "model":
+            live.model.generation_config.stop_strings = ["+", "7"]
+        if where == "config":
+            more["generation_config"] = GenerationConfig(
+                stop_strings=["+", "7"], max_new_tokens=40, eos_token_id=2, pad_token_id=0, **ASK
+            )
+        if where == "call":
+            more["stop_strings"] = ["+", "7"]
+        if where == "recipe" and door == "strategy":
+            more["stop_strings"] = ("+", "7")
+        if door == "strategy":
+            options = {"strategy": "autotts", **OPTIONS}
+        else:
+            strings = ["+", "7"] if where == "recipe" else None
+            options = {"custom_generate": self.recipe(fused, stop_strings=strings), "tokenizer": fused}
+            options["max_new_tokens"] = 40
+        if where == "config":
+            options.pop("max_new_tokens")
+        self.check(live.model.generate(**live.inputs(*QUESTIONS), **{**ASK, **options, **more}), fused)
+
+    def test_of_a_stock_model(self, qwen: Live, plain: Any, fused: Any) -> None:
+        recipe = self.recipe(fused, stop_strings=["+", "7"])
+        output = plain.generate(**qwen.inputs(*QUESTIONS), custom_generate=recipe, max_new_tokens=40, **ASK)
+        self.check(output, fused)
+        stopping = copy.deepcopy(plain)
+        stopping.generation_config.stop_strings = "b"
+        output = stopping.generate(
+            **qwen.inputs(*QUESTIONS), custom_generate=recipe, max_new_tokens=40, stop_strings=None, **ASK
+        )
+        self.check(output, fused)
+
+    def test_none_turns_those_of_the_model_off(self, qwen: Live, fused: Any) -> None:
+        live = Live(enable(make_model("qwen3"), tokenizer=fused), fused)
+        live.model.generation_config.stop_strings = ["+", "7"]
+        output = live.run(*QUESTIONS, stop_strings=None)
+        assert output.branches == qwen.run(*QUESTIONS).branches
+        assert live.model.generation_config.stop_strings == ["+", "7"]
+
+    def test_of_a_recording(self, plain: Any, fused: Any, tmp_path: Path) -> None:
+        """They shape its branches, so that it does not go on with others."""
+        asked = [Question(str(n), question, "1") for n, question in enumerate(QUESTIONS)]
+        options = {"branches": 3, "interval_tokens": 8, "max_new_tokens": 40, "top_k": 0, "progress": False}
+        stopping = copy.deepcopy(plain)
+        stopping.generation_config.stop_strings = ["+", "7"]
+        store = record(stopping, fused, asked, tmp_path / "kept", **options)
+        assert store.manifest.generation_config["stop_strings"] == ["+", "7"]
+        given = record(plain, fused, asked, tmp_path / "given", stop_strings=["+", "7"], **options)
+        rows = [each.trajectories() for each in (store, given)]
+        assert rows[0] == rows[1]
+        assert any(row.finish_reason == "stop" for row in rows[0])
+        with pytest.raises(TTSError, match="stop_strings"):
+            record(plain, fused, asked, tmp_path / "kept", **options)

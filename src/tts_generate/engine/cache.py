@@ -74,7 +74,9 @@ class SlotLayer(CacheLayerMixin):
         self.keys = self.values = torch.empty(0)
 
     def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
-        """Write a prefix into the first columns of each slot."""
+        """Write a prefix into the first columns of each slot; a layer that sat out, as one that reads images, has none."""
+        if not prefix.columns:
+            return
         keys, values = prefix.columns
         if not self.is_initialized:
             self.lazy_initialization(keys[None], values[None])
@@ -84,11 +86,15 @@ class SlotLayer(CacheLayerMixin):
 
     def save(self, slot: int, length: int) -> LayerPrefix:
         """The first `length` columns of a slot, copied to the host's memory."""
+        if not self.is_initialized:
+            return LayerPrefix()
         columns = (buffer[slot, :, :length].to("cpu", copy=True) for buffer in (self.keys, self.values))
         return LayerPrefix(tuple(columns))
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of each source slot to its target, all at once."""
+        if not self.is_initialized:
+            return
         read, write = (on_device(np.array(slots), self.device) for slots in (sources, targets))
         self.keys[write, :, :length] = self.keys[read, :, :length]
         self.values[write, :, :length] = self.values[read, :, :length]

@@ -21,6 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from tts_generate.controller import Controller
 from tts_generate.engine import request
+from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
@@ -29,6 +30,7 @@ from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
@@ -151,7 +153,8 @@ class AutoTTS:
             one a question, if `stream` is.
         """
         config = generation_config or model.generation_config
-        request.check_modes(config, model_kwargs)
+        request.check_modes(config)
+        check_wrapping(model, input_ids, model_kwargs)
         questions = request.prompts(input_ids, model_kwargs.get("attention_mask"))
         if self.streamer is not None and len(questions) > 1:
             raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
@@ -266,18 +269,23 @@ class EnabledGenerate:
         own |= {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
         own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
         check_model(self.model)
+        kwargs = with_our_ways(self.model.generation_config, kwargs)
         kind = kwargs.get("cache_implementation", getattr(kept, "cache_implementation", None))
         request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
-        kwargs = self._with_stop_strings(_with_sampling(self.model, kwargs), own["tokenizer"])
+        fed = set(inspect.signature(type(self.model).forward).parameters) - set(GenerationConfig().to_dict())
+        check_inputs(self.model, {name: kwargs[name] for name in fed & set(kwargs)})  # before it encodes an image
+        kwargs = self._with_stop_strings(kwargs, own["tokenizer"])
         return generate(self.model, *args, custom_generate=AutoTTS(**own), **kwargs)
 
     def _check_names(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse a keyword that neither we, transformers nor the model knows."""
         known = _OWN | set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationMixin.generate).parameters)
-        known |= set(inspect.signature(self.model.forward).parameters) | {"max_new_tokens", "stop_strings"}
+        for call in (self.model.forward, type(self.model).forward, self.model.prepare_inputs_for_generation):
+            known |= set(inspect.signature(call).parameters)  # a forward that was patched may name none
+        known |= {"max_new_tokens", "stop_strings"}
         for name in kwargs:
             if name not in known:
-                raise UnknownNameError.of("keyword of generate", name, known - {"self", "kwargs"})
+                raise UnknownNameError.of("keyword of generate", name, known - {"self", "args", "kwargs"})
         if kwargs.get("assistant_model") is not None or kwargs.get("custom_generate") is not None:
             raise UnsupportedError("strategy='autotts' cannot be combined with assistant_model or custom_generate.")
 
@@ -289,14 +297,6 @@ class EnabledGenerate:
         criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])
         criteria.append(StopStringCriteria(tokenizer, strings))
         return {**kwargs, "stopping_criteria": criteria}
-
-
-def _with_sampling(model: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Sample unless the caller, or the model's generation config, says otherwise."""
-    config = kwargs.get("generation_config") or model.generation_config
-    if "do_sample" in kwargs or config.do_sample is not None:
-        return kwargs
-    return {**kwargs, "do_sample": True}
 
 
 def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
@@ -316,7 +316,7 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
     if not isinstance(model, GenerationMixin):
         raise InputError(
             f"enable() takes a transformers model that can generate, got {type(model).__name__}; load it with "
-            "AutoModelForCausalLM.from_pretrained(...)."
+            f"AutoModelForCausalLM.from_pretrained(...).{inside(model)}"
         )
     if tokenizer is None or not callable(tokenizer):
         raise InputError("enable() needs the model's tokenizer: enable(model, tokenizer=tokenizer).")

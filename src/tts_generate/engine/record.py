@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from tts_generate.engine import request
+from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
@@ -29,6 +30,7 @@ from tts_generate.engine.generate import AutoTTS
 from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.wrapped import check_wrapping, inside
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
@@ -59,7 +61,8 @@ class Recorder(AutoTTS):
     ) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
         config = generation_config or model.generation_config
-        request.check_modes(config, model_kwargs)
+        request.check_modes(config)
+        check_wrapping(model, input_ids, model_kwargs)
         prompts = request.prompts(input_ids, model_kwargs.get("attention_mask"))
         settings = dataclasses.replace(self.settings(model, config, input_ids.shape[1]), probe_every_step=True)
         with (
@@ -215,8 +218,7 @@ def record(
         raise InputError("there is no question to record.")
     if not isinstance(model, GenerationMixin):
         raise InputError(
-            f"record() takes a transformers model that can generate, got {type(model).__name__}; of a model that was "
-            "wrapped for training pass accelerator.unwrap_model(model)."
+            f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
         )
     recorder = Recorder(
         questions,
@@ -235,13 +237,12 @@ def record(
     )
     input_ids, attention_mask = _prompts(tokenizer, questions, chat)
     device = input_device(model)
-    generate_kwargs.setdefault("do_sample", True)
     type(model).generate(
         model,
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
         custom_generate=recorder,
-        **generate_kwargs,
+        **with_our_ways(model.generation_config, generate_kwargs),
     )
     return TrajectoryStore.open(out)
 

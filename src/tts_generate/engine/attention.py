@@ -137,7 +137,8 @@ def attend(
     packed = query[0].transpose(0, 1)
     if _PASS.shared:
         readers = [Reader(tokens.to(query.device), prefix[module.layer_idx]) for tokens, prefix in _PASS.shared]
-        found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
+        with torch.autocast(query.device.type, enabled=False):  # its products are in float32
+            found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None

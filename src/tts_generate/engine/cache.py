@@ -47,7 +47,7 @@ class SlotLayer(CacheLayerMixin):
         """Where the layer is, also while its memory is given back and what it held is on the host."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers with the model's dtype, device and head shape."""
+        """Allocate the buffers, each with its states' dtype and head shape: autocast has keys and values differ."""
         self.home = self.home or key_states.device
         self.dtype, self.device = key_states.dtype, self.home
         self.keys = self._buffer(key_states)
@@ -56,7 +56,7 @@ class SlotLayer(CacheLayerMixin):
 
     def _buffer(self, states: Tensor) -> Tensor:
         shape = (self.cache.rows, states.shape[1], self.cache.capacity, states.shape[3])
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return torch.zeros(shape, dtype=states.dtype, device=self.device)
 
     def resize(self, length: int) -> None:
         """Take the cache's rows and capacity, keeping the first `length` columns of the rows that stay."""
@@ -114,7 +114,8 @@ class SlotLayer(CacheLayerMixin):
         cache = self.cache
         slots, columns = cache.slots.to(self.device), cache.columns.to(self.device)
         for buffer, states in ((self.keys, key_states), (self.values, value_states)):
-            buffer[slots, :, columns] = states[0].transpose(0, 1) if cache.packed else states[:, :, 0]
+            written = states[0].transpose(0, 1) if cache.packed else states[:, :, 0]
+            buffer[slots, :, columns] = written.to(buffer.dtype)
         if cache.packed:
             return self.keys[:, :, : cache.width], self.values[:, :, : cache.width]
         if cache.dense:
@@ -153,6 +154,11 @@ class SlotCache(Cache):
         self.dense = False
         """Whether token i of a pass writes into slot i."""
         super().__init__(layers=[layer(self) for layer in layers])
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the keys, as the layers have made them; None as long as there are none."""
+        return next((layer.dtype for layer in self.layers if isinstance(layer, SlotLayer) and layer.is_initialized), None)
 
     def resize(self, rows: int, capacity: int, length: int) -> None:
         """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.

@@ -204,7 +204,7 @@ class Decoder:
         return {"full_attention": self._additive(full), "sliding_attention": self._additive(near)}
 
     def _additive(self, visible: Tensor) -> Tensor:
-        dtype, device = self.model.dtype, visible.device
+        dtype, device = self.cache.dtype or self.model.dtype, visible.device
         read, not_read = (torch.full((), value, dtype=dtype, device=device) for value in (0.0, torch.finfo(dtype).min))
         return torch.where(visible, read, not_read)[:, None, None]
 
@@ -223,7 +223,7 @@ class Decoder:
 
 def cache_argument(model: PreTrainedModel) -> str | None:
     """What a model calls its key-value cache: `cache` from transformers 5.24 on, `past_key_values` before."""
-    names = inspect.signature(model.forward).parameters
+    names = {*inspect.signature(model.forward).parameters, *inspect.signature(type(model).forward).parameters}
     return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 

@@ -139,7 +139,8 @@ def attend(
     if _PASS.shared:
         layer = _PASS.cache.latest  # type: ignore[union-attr]
         readers = [Reader(tokens.to(query.device), prefix[layer]) for tokens, prefix in _PASS.shared]
-        found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
+        with torch.autocast(query.device.type, enabled=False):  # its products are in float32
+            found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None

@@ -47,7 +47,7 @@ class SlotLayer(CacheLayerMixin):
         """Where the layer is, also while its memory is given back and what it held is on the host."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers with the model's dtype, device and head shape."""
+        """Allocate the buffers, each with its states' dtype and head shape: autocast has keys and values differ."""
         self.home = self.home or key_states.device
         self.dtype, self.device = key_states.dtype, self.home
         self.keys = self._buffer(key_states)
@@ -56,7 +56,7 @@ class SlotLayer(CacheLayerMixin):
 
     def _buffer(self, states: Tensor) -> Tensor:
         shape = (self.cache.rows, states.shape[1], self.cache.capacity, states.shape[3])
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return torch.zeros(shape, dtype=states.dtype, device=self.device)
 
     def resize(self, length: int) -> None:
         """Take the cache's rows and capacity, keeping the first `length` columns of the rows that stay."""
@@ -74,7 +74,9 @@ class SlotLayer(CacheLayerMixin):
         self.keys = self.values = torch.empty(0)
 
     def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
-        """Write a prefix into the first columns of each slot."""
+        """Write a prefix into the first columns of each slot; a layer that sat out, as one that reads images, has none."""
+        if not prefix.columns:
+            return
         keys, values = prefix.columns
         if not self.is_initialized:
             self.lazy_initialization(keys[None], values[None])
@@ -84,11 +86,15 @@ class SlotLayer(CacheLayerMixin):
 
     def save(self, slot: int, length: int) -> LayerPrefix:
         """The first `length` columns of a slot, copied to the host's memory."""
+        if not self.is_initialized:
+            return LayerPrefix()
         columns = (buffer[slot, :, :length].to("cpu", copy=True) for buffer in (self.keys, self.values))
         return LayerPrefix(tuple(columns))
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of each source slot to its target, all at once."""
+        if not self.is_initialized:
+            return
         read, write = (on_device(np.array(slots), self.device) for slots in (sources, targets))
         self.keys[write, :, :length] = self.keys[read, :, :length]
         self.values[write, :, :length] = self.values[read, :, :length]
@@ -108,7 +114,8 @@ class SlotLayer(CacheLayerMixin):
         cache = self.cache
         slots, columns = cache.slots.to(self.device), cache.columns.to(self.device)
         for buffer, states in ((self.keys, key_states), (self.values, value_states)):
-            buffer[slots, :, columns] = states[0].transpose(0, 1) if cache.packed else states[:, :, 0]
+            written = states[0].transpose(0, 1) if cache.packed else states[:, :, 0]
+            buffer[slots, :, columns] = written.to(buffer.dtype)
         if cache.packed:
             return self.keys[:, :, : cache.width], self.values[:, :, : cache.width]
         if cache.dense:
@@ -154,6 +161,13 @@ class SlotCache(Cache):
         """As of a layer, for the one of this number."""
         self.latest = layer_idx
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the keys, as the layers have made them; None as long as there are none."""
+        return next(
+            (layer.dtype for layer in self.layers if isinstance(layer, SlotLayer) and layer.is_initialized), None
+        )
 
     def resize(self, rows: int, capacity: int, length: int) -> None:
         """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.

@@ -190,7 +190,8 @@ class Decoder:
 
     def _mask(self, columns: Tensor, hole: Tensor, gap: int) -> Any:
         """What the tokens of a pass read, see `masks`."""
-        return masks(self.reaches, columns, hole, gap, self.cache.width, self.model.dtype)
+        dtype = self.cache.dtype or self.model.dtype
+        return masks(self.reaches, columns, hole, gap, self.cache.width, dtype)
 
     def _forward(self, ids: Tensor, cache: Any, mask: Any, positions: Tensor, keep: int | Tensor) -> Tensor:
         output = self.model(
@@ -207,7 +208,7 @@ class Decoder:
 
 def cache_argument(model: PreTrainedModel) -> str | None:
     """What a model calls its key-value cache: `cache` from transformers 5.24 on, `past_key_values` before."""
-    names = inspect.signature(model.forward).parameters
+    names = {*inspect.signature(model.forward).parameters, *inspect.signature(type(model).forward).parameters}
     return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 

@@ -22,6 +22,7 @@ from transformers import (
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.engine import request, selfcheck
+from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
@@ -30,6 +31,7 @@ from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
@@ -153,7 +155,8 @@ class AutoTTS:
             one a question, if `stream` is.
         """
         config = generation_config or model.generation_config
-        request.check_modes(config, model_kwargs)
+        request.check_modes(config)
+        check_wrapping(model, input_ids, model_kwargs)
         questions = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
         if self.streamer is not None and len(questions) > 1:
             raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
@@ -241,7 +244,8 @@ class AutoTTS:
             criteria.append(StopStringCriteria(self.tokenizer, self.stop_strings))
         longest = max((len(task.prompt_ids) for task in tasks), default=0)
         tokens = longest + settings.max_new_tokens + reader.max_tokens
-        decoder = selfcheck.checked(model, settings.static, tokens) if self.self_check else Decoder(model, settings.static)
+        static = settings.static
+        decoder = selfcheck.checked(model, static, tokens) if self.self_check else Decoder(model, static)
         return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
@@ -277,17 +281,22 @@ class EnabledGenerate:
         request.check_fields(kwargs, kept, self.model.generation_config)
         self._check_inputs(*args, **kwargs)
         check_model(self.model)
+        kwargs = with_our_ways(self.model.generation_config, kwargs)
         kind = kwargs.get("cache_implementation", getattr(kept, "cache_implementation", None))
         request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
-        return run(self.model, AutoTTS(**own), *args, **_with_sampling(self.model, kwargs))
+        fed = set(inspect.signature(type(self.model).forward).parameters) - set(GenerationConfig().to_dict())
+        check_inputs(self.model, {name: kwargs[name] for name in fed & set(kwargs)})  # before it encodes an image
+        return run(self.model, AutoTTS(**own), *args, **kwargs)
 
     def _check_names(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse a keyword that neither we, transformers nor the model knows."""
         known = _OWN | set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationMixin.generate).parameters)
-        known |= set(inspect.signature(self.model.forward).parameters) | {"max_new_tokens", "stop_strings"}
+        for call in (self.model.forward, type(self.model).forward, self.model.prepare_inputs_for_generation):
+            known |= set(inspect.signature(call).parameters)  # a forward that was patched may name none
+        known |= {"max_new_tokens", "stop_strings"}
         for name in kwargs:
             if name not in known:
-                raise UnknownNameError.of("keyword of generate", name, known - {"self", "kwargs"})
+                raise UnknownNameError.of("keyword of generate", name, known - {"self", "args", "kwargs"})
         for name in ("assistant_model", "custom_generate", "negative_prompt_ids", "synced_gpus"):
             if kwargs.get(name) is not None and kwargs[name] is not False:
                 raise UnsupportedError(f"strategy='autotts' cannot be combined with {name}; leave it out.")
@@ -311,14 +320,6 @@ def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> A
     return type(model).generate(model, *args, custom_generate=recipe, **kwargs)
 
 
-def _with_sampling(model: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Sample unless the caller, or the model's generation config, says otherwise."""
-    config = kwargs.get("generation_config") or model.generation_config
-    if "do_sample" in kwargs or config.do_sample is not None:
-        return kwargs
-    return {**kwargs, "do_sample": True}
-
-
 def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
     """Teach this model object `generate(strategy="autotts", ...)`; nothing else changes, nothing global is touched.
 
@@ -336,7 +337,7 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
     if not isinstance(model, GenerationMixin):
         raise InputError(
             f"enable() takes a transformers model that can generate, got {type(model).__name__}; load it with "
-            "AutoModelForCausalLM.from_pretrained(...)."
+            f"AutoModelForCausalLM.from_pretrained(...).{inside(model)}"
         )
     request.check_tokenizer(tokenizer)
     if "custom_generate" not in inspect.signature(type(model).generate).parameters:

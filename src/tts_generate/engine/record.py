@@ -22,6 +22,7 @@ from transformers import (
 
 from tts_generate.arguments import checked
 from tts_generate.engine import request
+from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
@@ -30,6 +31,7 @@ from tts_generate.engine.generate import AutoTTS, run
 from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.wrapped import check_wrapping, inside
 from tts_generate.errors import InputError
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
@@ -60,7 +62,8 @@ class Recorder(AutoTTS):
     ) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
         config = generation_config or model.generation_config
-        request.check_modes(config, model_kwargs)
+        request.check_modes(config)
+        check_wrapping(model, input_ids, model_kwargs)
         prompts = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
         width = input_ids.shape[1]
         settings = dataclasses.replace(self.settings(model, config, width, prompts), probe_every_step=True)
@@ -222,8 +225,7 @@ def record(
         raise InputError("there is no question to record.")
     if not isinstance(model, GenerationMixin):
         raise InputError(
-            f"record() takes a transformers model that can generate, got {type(model).__name__}; of a model that was "
-            "wrapped for training pass accelerator.unwrap_model(model)."
+            f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
         )
     recorder = Recorder(
         questions,
@@ -242,13 +244,12 @@ def record(
     )
     input_ids, attention_mask = _prompts(tokenizer, questions, chat)
     device = input_device(model)
-    generate_kwargs.setdefault("do_sample", True)
     run(
         model,
         recorder,
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
-        **generate_kwargs,
+        **with_our_ways(model.generation_config, generate_kwargs),
     )
     return TrajectoryStore.open(out)
 

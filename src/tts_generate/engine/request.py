@@ -19,15 +19,6 @@ from tts_generate.engine.settings import Probing, Settings
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.processors import BranchProcessorList, Deadline
 
-_PREPARED = {
-    "attention_mask",
-    "position_ids",
-    "past_key_values",
-    "cache",
-    "use_cache",
-    "logits_to_keep",
-    "cache_position",
-}
 _USUAL_TOKENS = 20
 """What transformers generates where nothing else is said."""
 _REFUSED_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
@@ -41,8 +32,8 @@ def setting(name: str, given: Any, config: GenerationConfig, default: Any) -> An
     return default if kept is None else kept
 
 
-def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
-    """Refuse decoding modes, outputs and inputs that the engine would otherwise have to ignore.
+def check_modes(config: GenerationConfig) -> None:
+    """Refuse decoding modes and outputs that the engine would otherwise have to ignore.
 
     Raises:
         UnsupportedError: naming what was asked for and why it cannot be done.
@@ -70,10 +61,12 @@ def check_modes(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> No
                 f"{name}=True is not offered by strategy='autotts': branches come and go in a batch."
             )
     check_fields(config)
-    _check_cache(config, model_kwargs)
-    for name, value in model_kwargs.items():
-        if name not in _PREPARED and value is not None:
-            raise UnsupportedError(f"strategy='autotts' decodes from token ids only and would ignore {name!r}.")
+    check_cache_kind(config.use_cache, config.cache_implementation)
+    if config.compile_config is not None:
+        raise UnsupportedError(
+            "strategy='autotts' does not compile the model; leave out compile_config (cache_implementation='static' "
+            "captures CUDA graphs)."
+        )
 
 
 def check_fields(*places: Mapping[str, Any] | GenerationConfig) -> None:
@@ -156,21 +149,9 @@ def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -
     if use_cache is False or cache_implementation not in (None, "static"):
         raise UnsupportedError(
             "strategy='autotts' keeps its own key-value cache; leave out use_cache, and cache_implementation unless it "
-            "is 'static' (passes of a few fixed shapes, captured as graphs on a CUDA device)."
+            "is 'static' (passes of a few fixed shapes, captured as graphs on a CUDA device). With custom_generate, "
+            "use_cache=True, cache_implementation=None is said over the model's own generation config."
         )
-
-
-def _check_cache(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
-    check_cache_kind(config.use_cache, config.cache_implementation)
-    if config.compile_config is not None:
-        raise UnsupportedError(
-            "strategy='autotts' does not compile the model; leave out compile_config (cache_implementation='static' "
-            "captures CUDA graphs)."
-        )
-    for name in ("cache", "past_key_values"):  # transformers' word from 5.24 on, and before
-        cache = model_kwargs.get(name)
-        if cache is not None and cache.get_seq_length() > 0:
-            raise UnsupportedError(f"strategy='autotts' prefills prompts itself; leave out {name}.")
 
 
 def check_inputs(input_ids: Any, attention_mask: Any) -> None:

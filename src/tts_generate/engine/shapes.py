@@ -82,7 +82,7 @@ def shapes_of(model: PreTrainedModel, device: torch.device) -> Shapes:
     """The shapes of a model's passes on the device that its token ids go to."""
     if device.type != "cpu":
         return Shapes(block=1 << 30)
-    if model.dtype != torch.float32:
+    if model.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return Shapes(BLOCK, FEW)
     config = model.config.get_text_config(decoder=True)
     heads = {_heads(layer) for layer in getattr(config, "per_layer_config", None) or [config]}

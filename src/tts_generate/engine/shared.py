@@ -92,7 +92,7 @@ def partial_of_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sca
     if query.device.type != "cpu" or key.shape[-1] != value.shape[-1]:  # the kernel takes heads of one size
         return partial(query, key, value, mask, scaling)
     found, top = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, attn_mask=mask, scale=scaling
+        query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask.to(query.dtype), scale=scaling
     )
     return Partial(found.float(), top[..., None], torch.ones_like(top)[..., None])
 

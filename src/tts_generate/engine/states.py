@@ -108,7 +108,7 @@ class StateLayer(LinearAttentionLayer):
         where = self._indices(places, slots)
         self._before.append((where, {name: bank[where] for name, bank in self.banks.items()}))
         for name, bank in self.banks.items():
-            bank[where] = states[name]
+            bank[where] = states[name].to(bank.dtype)
 
     def settle(self, done: bool) -> None:
         """The passes since the last call count; or, if not `done`, never were."""

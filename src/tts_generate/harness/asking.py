@@ -15,6 +15,7 @@ from transformers import StoppingCriteriaList
 
 from tts_generate.controller import describe
 from tts_generate.engine import AutoTTS
+from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.request import probing as request_probing
 from tts_generate.harness.stopping import StopTexts, cut
@@ -121,7 +122,7 @@ class Asker:
             custom_generate=self._recipe(request.seed, options),
             max_new_tokens=request.max_new_tokens,
             return_dict_in_generate=True,
-            **{"do_sample": True, **plain},
+            **with_our_ways(self.model.generation_config, plain),
         )
         for output in answers:
             (branches,), (winner,) = output.branches, output.winners

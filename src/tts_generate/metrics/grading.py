@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tts_generate.answers import BOXED, last_boxed, normalise
+from tts_generate.answers import AnswerFormat, has_box, last_boxed, normalise
 from tts_generate.equivalence import same_answer
 from tts_generate.errors import InputError
 
 
 def answer_of(prediction: str | None) -> str | None:
-    r"""The answer that a prediction states: its last `\boxed{…}`, or all of it where there is no box; None if empty.
+    r"""The answer that a prediction states: its last box, or all of it where there is no box; None if empty.
+
+    What stands before `</think>` is not looked at.
 
     >>> answer_of(r"so \boxed{ 7 } ."), answer_of(" 7 "), answer_of(r"so \boxed{7"), answer_of("")
     ('7', '7', None, None)
     """
     if prediction is None:
         return None
-    found = last_boxed(prediction) if BOXED in prediction else prediction
+    said = AnswerFormat().said(prediction)
+    found = last_boxed(said) if has_box(said) else said
     return normalise(found) or None if found is not None else None
 
 

@@ -188,7 +188,7 @@ class AnswerFormat:
 class AnswerBook:
     """Gives equal answers of one question the same small integer, in order of first sight.
 
-    With a test `same`, answers that differ as texts share the id of the first one they are the same as.
+    With `head`, which names the group of an answer, answers of one group are equal, and its name is their text.
 
     >>> book = AnswerBook()
     >>> book.id("7"), book.id("8"), book.id("7"), book.id(None)
@@ -197,7 +197,7 @@ class AnswerBook:
     ('8', None)
     """
 
-    same: Callable[[str, str], bool] | None = None
+    head: Callable[[str], str] | None = None
     _ids: dict[str, int] = field(default_factory=dict)
     _texts: list[str] = field(default_factory=list)
 
@@ -206,12 +206,11 @@ class AnswerBook:
         if answer is None:
             return NO_ANSWER
         if answer not in self._ids:
-            twin = next((t for t in self._texts if self.same(t, answer)), None) if self.same is not None else None
-            if twin is None:
-                self._ids[answer] = len(self._texts)
-                self._texts.append(answer)
-            else:
-                self._ids[answer] = self._ids[twin]
+            text = answer if self.head is None else self.head(answer)
+            if text not in self._ids:
+                self._ids[text] = len(self._texts)
+                self._texts.append(text)
+            self._ids[answer] = self._ids[text]
         return self._ids[answer]
 
     def text(self, answer: int) -> str | None:

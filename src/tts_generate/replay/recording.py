@@ -7,7 +7,7 @@ branch read to its end in one go costs its tokens; a probe costs what was decode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from tts_generate.answers import AnswerBook
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
-from tts_generate.equivalence import Votes, same_answer
+from tts_generate.equivalence import Partition, Votes, same_answer
 from tts_generate.errors import StoreError, UnknownNameError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Episode, Outcome, Unit
@@ -182,8 +182,8 @@ class Recording:
         if not asked:
             raise StoreError(f"{name} holds no recorded branch; record some first (tts-generate record).")
         arranged = [_arranged(found[question.question_id]) for question in asked]
-        same = same_answer(votes)
-        books = [_book(branches, same) for branches in arranged]
+        by_mathematics = same_answer(votes) is not None
+        books = [_book(branches, by_mathematics) for branches in arranged]
         columns = [
             _Column(branch, book, interval_tokens, source)
             for branches, book in zip(arranged, books, strict=True)
@@ -310,10 +310,14 @@ def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
     return trajectories
 
 
-def _book(trajectories: list[Trajectory], same: Callable[[str, str], bool] | None) -> AnswerBook:
-    book = AnswerBook(same)
-    for trajectory in trajectories:  # final answers first, so that ids of answers that can win are small
-        book.id(trajectory.final_answer)
+def _book(trajectories: list[Trajectory], by_mathematics: bool) -> AnswerBook:
+    """The answers of a question; by mathematics one partition of all of them, which knows nothing of orders."""
+    finals = [trajectory.final_answer for trajectory in trajectories]
+    probed = [answer for trajectory in trajectories for answer in trajectory.probe_answers]
+    given = [answer for answer in (*finals, *probed) if answer is not None]
+    book = AnswerBook(Partition(given).head if by_mathematics else None)
+    for answer in finals:  # first, so that ids of answers that can win are small
+        book.id(answer)
     return book
 
 

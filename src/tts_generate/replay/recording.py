@@ -103,6 +103,13 @@ class RecordedQuestion:
     prompt_tokens: int
     book: AnswerBook
     gold: int
+    cut: frozenset[int] = frozenset()
+    """Recorded branches that ran into the limit of their length."""
+
+    def trace(self, controller: Controller, events: list[Event], order: Sequence[int] | None) -> Trace:
+        """The events of an episode that opened the branches in `order` (recorded order if None)."""
+        cut = self.cut if order is None else {place for place, number in enumerate(order) if number in self.cut}
+        return Trace.of(self.question.question_id, describe(controller), events, self.book.text, cut)
 
     @cached_property
     def rows(self) -> Table:
@@ -200,6 +207,7 @@ class Recording:
                 prompt_tokens=branches[0].prompt_tokens,
                 book=book,
                 gold=book.id(question.gold_answer),
+                cut=frozenset(branch.branch for branch in branches if branch.finish_reason == "length"),
             )
             for question, branches, book, offset in zip(asked, arranged, books, offsets, strict=False)
         )
@@ -295,8 +303,7 @@ class Recording:
         """What `controller` does on question number `index`, event by event."""
         events: list[Event] = []
         self.episode(controller, index, order, events=events)
-        recorded = self.questions[index]
-        return Trace.of(recorded.question.question_id, describe(controller), events, recorded.book.text)
+        return self.questions[index].trace(controller, events, order)
 
 
 def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:

@@ -10,33 +10,76 @@ from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
-BOXED = "\\boxed{"
+_GROUP = r"\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.){0,99}+\}){0,99}+\}){0,99}+\}"
+_NUMBER = r"\.?\d+(?:[.,]\d+)*(?:/\d+)?(?:\\?%)?"
+_COMMAND = rf"\\(?:[A-Za-z]+(?:\[[^][{{}}]{{0,99}}\])?(?:\s*{_GROUP}|\d)+|(?:pi|infty|emptyset|varnothing)(?![A-Za-z]))"
+_ENDS = r"(?=\s*(?:$|\n|[$.,;:!?)\]}*\"'`]|\\[])]|\\\\)|\s+[A-Za-z]{2})"
+_BARE = rf"(?>[-+\u2212]?(?:{_NUMBER}|{_COMMAND})|[A-Za-z](?!\s*[A-Za-z])){_ENDS}"
+_NAME = r"(?:boxed|fbox|framebox(?:\s*\[[^][{}]{0,99}\]){0,2})(?![A-Za-z])"
+_BOX = rf"\\{{1,2}}{_NAME}\s*"
+_TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", re.DOTALL)
+_HAS_BOX = re.compile(_BOX)
+_IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
+_PATTERN_SECONDS = 5.0
 
 
 def normalise(answer: str) -> str:
-    r"""The text by which answers are compared: outer space and `$` gone, inner space runs made one.
+    r"""The text by which answers are compared: outer space and `$` gone, inner space runs made one; `\$` stays.
 
-    >>> normalise("  $ 1  / 2 $ ")
-    '1 / 2'
+    >>> normalise("  $ 1  / 2 $ "), normalise(r"$5\$ $")
+    ('1 / 2', '5\\$')
     """
-    return re.sub(r"\s+", " ", re.sub(r"^[\s$]+|[\s$]+$", "", answer))
+    text = " ".join(answer.split()).lstrip(" $")
+    bare = text.rstrip(" $")
+    return f"{bare}$" if bare.endswith("\\") and text.startswith("$", len(bare)) else bare
+
+
+def has_box(text: str) -> bool:
+    r"""Whether `text` names a box, closed or cut.
+
+    >>> has_box(r"\boxed{7"), has_box("7")
+    (True, False)
+    """
+    return _HAS_BOX.search(text) is not None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{…}` of `text`, braces balanced; None if there is none.
+    r"""The content of the last complete box of `text` that holds something; None if there is none.
 
-    >>> last_boxed(r"so \boxed{3}, no: \boxed{\frac{1}{2}} and \boxed{un")
+    A box is `\boxed{…}`, `\fbox{…}` or `\framebox{…}`, its braces balanced but for those behind a backslash; `%` is
+    a percent sign. Without braces it holds the one number, letter or command with its arguments that follows, where
+    nothing behind goes on with it. Of boxes inside one another the innermost counts. In a text whose boxes all stand
+    with two backslashes, as JSON prints them, each two are one.
+
+    >>> last_boxed(r"so \boxed{3}, no: \boxed{\frac{1}{2}}, never \boxed{} and \boxed{un")
     '\\frac{1}{2}'
+    >>> last_boxed(r"\boxed{\left\{ 1 \right.}"), last_boxed(r"$\fbox 7$"), last_boxed(r"\\boxed{\\pi}")
+    ('\\left\\{ 1 \\right.', '7', '\\pi')
     """
-    end = len(text)
-    while (start := text.rfind(BOXED, 0, end)) >= 0:
-        depth = 1
-        for i in range(start + len(BOXED), len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if depth == 0:
-                return text[start + len(BOXED) : i]
-        end = start
-    return None
+    return _boxes(text)[0]
+
+
+def _boxes(text: str) -> tuple[str | None, bool]:
+    """The content of the last box that holds something, and whether the last box is closed by its brace."""
+    if not _IN_TEX.search(text):
+        text = text.replace("\\\\", "\\")
+    found: str | None = None
+    closed, innermost = False, 0
+    groups: list[int] = []  # where the content of open boxes begins; 0: other braces
+    for token in _TOKEN.finditer(text):
+        content = token["bare"]
+        if token["box"] or content:
+            closed, innermost = False, token.end()
+        if token["box"]:
+            groups.append(innermost)
+        elif token[0] == "{":
+            groups.append(0)
+        elif token[0] == "}" and groups and (start := groups.pop()):
+            closed = True
+            content = text[start : token.start()] if start >= innermost else None
+        if content is not None and (found is None or normalise(content)):
+            found = content
+    return found, closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +102,8 @@ class AnswerFormat:
     think_end: str = "</think>"
     """Text that ends the model's thinking; "" for a model that does not think apart."""
     answer_pattern: str | None = None
-    r"""Regular expression whose first group (or whole match) is the answer, the last one counting; None: a box."""
+    r"""Regular expression; the answer is the first group that matched (or the whole match, without groups) of the last
+    match that is not empty. None: a box."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -72,15 +116,34 @@ class AnswerFormat:
                 raise InputError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from None
 
     def find(self, text: str) -> str | None:
-        """The normalised answer stated last in `text`, after the thinking if it has ended; None without one."""
-        text = self._after_thinking(text)
-        if self.answer_pattern is None:
-            found = last_boxed(text)
-        else:
-            matches = list(re.finditer(self.answer_pattern, text))
-            last = matches[-1] if matches else None
-            found = None if last is None else last.group(1 if last.re.groups else 0)
+        r"""The normalised answer stated last in `text`, after the thinking if it has ended; None without one.
+
+        What is empty states nothing: an answer before it counts.
+
+        >>> AnswerFormat().find(r"\boxed{7} as \boxed{}, </think> \boxed{8}, <think> or \boxed{9} </think> </think>")
+        '8'
+
+        Raises:
+            InputError: `answer_pattern` takes seconds, as one does that can match the same text in very many ways.
+        """
+        said = self.said(text)
+        found = last_boxed(said) if self.answer_pattern is None else self._matched(self.answer_pattern, said)
         return normalise(found) or None if found is not None else None
+
+    def _matched(self, pattern: str, text: str) -> str | None:
+        import regex  # type: ignore[import-untyped]  # matches as `re` does, and can be told when to give up
+
+        found = None
+        try:
+            for match in regex.finditer(pattern, text, timeout=_PATTERN_SECONDS):
+                said = match[0] if not match.re.groups else next((g for g in match.groups() if g is not None), "")
+                found = said if normalise(said) else found
+        except TimeoutError:
+            raise InputError(
+                f"answer_pattern {pattern!r} had not read a text of {len(text)} characters after {_PATTERN_SECONDS:g} "
+                "seconds; write it so that there is one way to match a text, without repeats inside repeats."
+            ) from None
+        return found
 
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.
@@ -88,10 +151,24 @@ class AnswerFormat:
         >>> AnswerFormat().closed(r"</think>\boxed{ }"), AnswerFormat().closed(r"</think>\boxed{ 1")
         (True, False)
         """
-        return self.answer_pattern is None and last_boxed(self._after_thinking(text)) is not None
+        return self.answer_pattern is None and _boxes(self.said(text))[1]
 
-    def _after_thinking(self, text: str) -> str:
-        return text.rsplit(self.think_end, 1)[-1] if self.think_end else text
+    def said(self, text: str) -> str:
+        r"""What stands outside the thinking; all of `text` where no thinking ends in it.
+
+        >>> AnswerFormat().said("a </think> b <think> c </think> d"), AnswerFormat().said("a")
+        (' b \n d', 'a')
+        """
+        if not self.think_end or self.think_end not in text:
+            return text
+        parts = text.split(self.think_end)[1:]
+        start = self._think_start
+        return "\n".join(part.split(start)[0] if start else part for part in parts)
+
+    @property
+    def _think_start(self) -> str:
+        """What begins a thinking that `think_end` ends, where that is a tag; "" if it is none."""
+        return self.think_end.replace("/", "", 1) if "/" in self.think_end else ""
 
     def suffix_for(self, text: str) -> str:
         r"""The suffix that makes a branch with this `text` state its answer; shorter once it has stopped thinking.
@@ -101,19 +178,19 @@ class AnswerFormat:
         >>> AnswerFormat().suffix_for("a = 7 . </think> \\boxed{")
         ''
         """
-        if not self.think_end or self.think_end not in text:
+        said = text.rpartition(self.think_end)[2] if self.think_end and self.think_end in text else None
+        if said is None or (self._think_start and self._think_start in said):
             return self.probe_suffix
         suffix = self.probe_suffix.rsplit(self.think_end, 1)[-1].strip()
-        said = text.rsplit(self.think_end, 1)[1]
-        opened = suffix and said.count(suffix) > 0 and self.find(said) is None
-        return "" if opened else suffix
+        opened = suffix and suffix in said and self.find(said) is None
+        return "" if opened and not self.closed(said[said.rindex(suffix) :]) else suffix
 
 
 @dataclass(slots=True)
 class AnswerBook:
     """Gives equal answers of one question the same small integer, in order of first sight.
 
-    With a test `same`, answers that differ as texts share the id of the first one they are the same as.
+    With `head`, which names the group of an answer, answers of one group are equal, and its name is their text.
 
     >>> book = AnswerBook()
     >>> book.id("7"), book.id("8"), book.id("7"), book.id(None)
@@ -122,7 +199,7 @@ class AnswerBook:
     ('8', None)
     """
 
-    same: Callable[[str, str], bool] | None = None
+    head: Callable[[str], str] | None = None
     _ids: dict[str, int] = field(default_factory=dict)
     _texts: list[str] = field(default_factory=list)
 
@@ -131,12 +208,11 @@ class AnswerBook:
         if answer is None:
             return NO_ANSWER
         if answer not in self._ids:
-            twin = next((t for t in self._texts if self.same(t, answer)), None) if self.same is not None else None
-            if twin is None:
-                self._ids[answer] = len(self._texts)
-                self._texts.append(answer)
-            else:
-                self._ids[answer] = self._ids[twin]
+            text = answer if self.head is None else self.head(answer)
+            if text not in self._ids:
+                self._ids[text] = len(self._texts)
+                self._texts.append(text)
+            self._ids[answer] = self._ids[text]
         return self._ids[answer]
 
     def text(self, answer: int) -> str | None:

@@ -1,21 +1,26 @@
-"""Mathematical equivalence of answers, by math-verify: 1/2 and 0.5 are one answer, in votes and in grading.
+r"""Mathematical equivalence of answers, by math-verify: 1/2 and 0.5 are one answer, in votes and in grading.
 
 math-verify guards itself against endless simplification by a signal, which works in a main thread only. It runs in a
 child process of its own here, where it has one: any thread may ask, an answer that hangs costs a few seconds and is
 then held to be different, and every verdict is kept.
+
+Its verdicts are no equivalence relation (50 = 50\% = 0.5, but 50 is not 0.5): `Partition` makes one of them.
 """
 
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import logging
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
@@ -27,6 +32,9 @@ Votes = Literal["equal", "math"]
 
 logger = logging.getLogger(__name__)
 _SECONDS = 6
+_WORDS = re.compile(r"(?:\\(?:text|textbf|textit|mathrm)\{)?\s*([^\W\d_]{3,}(?: [^\W\d_]+)*)\s*\}?")
+_TOLD_APART = ("Integer(", "words ")
+"""Forms that differ wherever their texts do."""
 _lock = threading.Lock()
 _child: _Child | None = None
 
@@ -51,14 +59,109 @@ def same_answer(votes: str) -> Callable[[str, str], bool] | None:
 
 @lru_cache(maxsize=1_000_000)
 def equivalent(one: str, other: str) -> bool:
-    r"""Whether two answers are the same mathematics; cached, safe in threads.
+    r"""Whether two answers are the same mathematics, or the same words; cached, safe in threads.
 
-    >>> equivalent("0.5", r"\frac{1}{2}"), equivalent("3", "4")
-    (True, False)
+    >>> equivalent("0.5", r"\frac{1}{2}"), equivalent("3", "4"), equivalent("East", r"\text{east}")
+    (True, False, True)
     """
-    one, other = sorted((one, other))
-    with _lock:
-        return _ask(one, other)
+    if one == other:
+        return True
+    forms = _form(one), _form(other)
+    if forms[0] == forms[1] or any(all(form.startswith(kind) for form in forms) for kind in _TOLD_APART):
+        return forms[0] == forms[1] != ""
+    if "" in forms:
+        return False
+    verdict = _ask(*sorted((one, other)))
+    if verdict not in (True, False, None):
+        logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
+    return verdict is True
+
+
+@lru_cache(maxsize=1_000_000)
+def _form(answer: str) -> str:
+    """What math-verify makes of an answer, as text: answers of one form are the same. "": it takes too long over it.
+
+    Words are their letters in order; math-verify takes them for products, in which listen is silent.
+    """
+    if words := _WORDS.fullmatch(answer):
+        return f"words {words[1].casefold()}"
+    form = _ask(answer)
+    return "" if form is None else form or f"text {answer}"
+
+
+class Partition:
+    r"""Answers of one question in groups that are one answer each, whatever the order in which they are given.
+
+    Answers of one form (what math-verify reads: 1/2 and \frac12) are together; of two forms math-verify says whether
+    they are equal, and `grouped` makes groups of that.
+
+    >>> found = Partition(["50", "0.5", r"50\%", "50", "50", r"\frac12"])
+    >>> [found.head(answer) for answer in ("50", "0.5", r"50\%", r"\frac12", "1/2", "3")]
+    ['50', '0.5', '50', '0.5', '0.5', '3']
+
+    Args:
+        answers: every answer as often as it was given.
+    """
+
+    def __init__(self, answers: Iterable[str]) -> None:
+        counts = Counter(answers)
+        forms: dict[str, list[str]] = {}
+        for answer in counts:
+            forms.setdefault(_form(answer) or f"slow {answer}", []).append(answer)
+        names = {form: min(texts, key=lambda text: (-counts[text], text)) for form, texts in forms.items()}
+        votes = {names[form]: sum(counts[text] for text in texts) for form, texts in forms.items()}
+        groups = grouped(votes, equivalent)
+        self._of_form = {form: groups[name] for form, name in names.items()}
+        self._heads = {text: self._of_form[form] for form, texts in forms.items() for text in texts}
+        self._ranked = list(dict.fromkeys(groups.values()))
+
+    def head(self, answer: str) -> str:
+        """The name of an answer's group; one that was not given joins the largest group whose name it equals."""
+        if answer in self._heads:
+            return self._heads[answer]
+        form = _form(answer)
+        if form in self._of_form:
+            return self._of_form[form]
+        return next((head for head in self._ranked if equivalent(head, answer)), answer)
+
+
+def grouped(votes: Mapping[str, int], same: Callable[[str, str], bool]) -> dict[str, str]:
+    r"""The group of each answer, by the name of its first member; depends on neither order nor chance.
+
+    An answer is ambiguous if it equals two that do not equal one another, as 50\% equals 50 and 0.5; the others fall
+    into groups in which all are equal. An ambiguous one joins the group with most votes of those that it equals; one
+    that equals ambiguous ones only joins the first of them that leads a group, or leads one. First is who has most
+    votes, ties go by the text. Every two answers are compared once.
+
+    Args:
+        votes: how often each answer was given.
+        same: a symmetric test.
+
+    Returns:
+        Group by answer, groups with most votes (of answers that are not ambiguous) first.
+    """
+
+    def first(answer: str) -> tuple[int, str]:
+        return -votes[answer], answer
+
+    order = sorted(votes, key=first)
+    near = {answer: {answer} for answer in order}
+    for one, other in itertools.combinations(order, 2):
+        if same(one, other):
+            near[one].add(other)
+            near[other].add(one)
+    certain = [answer for answer in order if all(near[answer] <= near[other] for other in near[answer])]
+    groups = {answer: min(near[answer].intersection(certain), key=first) for answer in certain}
+    size = Counter({head: 0 for head in groups.values()})
+    for answer, head in groups.items():
+        size[head] += votes[answer]
+    ranked = sorted(size, key=lambda head: (-size[head], head))
+    for answer in order:
+        if answer not in groups:
+            groups[answer] = next((head for head in ranked if head in near[answer]), answer)
+            if groups[answer] == answer:
+                ranked.append(answer)
+    return dict(sorted(groups.items(), key=lambda item: ranked.index(item[1])))
 
 
 class _Child:
@@ -94,11 +197,11 @@ class _Child:
             with suppress(OSError):  # a line that it did not take
                 stream.close()
 
-    def ask(self, one: str, other: str) -> Any:
-        """True, False, or a text that says why they cannot be compared; None if no answer came."""
+    def ask(self, answers: tuple[str, ...]) -> Any:
+        """What `serve` replies; None if no reply came."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps([one, other]) + "\n")
+            self.process.stdin.write(json.dumps(answers) + "\n")
             self.process.stdin.flush()
             reply = self.replies.get(timeout=_SECONDS if self.warm else _SECONDS + 60)
         except (OSError, queue.Empty):
@@ -113,21 +216,21 @@ class _Child:
         return json.loads(reply) if reply else None
 
 
-def _ask(one: str, other: str) -> bool:
+def _ask(*answers: str) -> Any:
+    """What the child says of one or two answers; None if it hangs, or is brought down."""
     global _child
-    if _child is None:
-        _child = _Child()
-        atexit.register(end)
-    try:
-        verdict = _child.ask(one, other)
-    except TTSError:
-        _child = None
-        raise
-    if verdict is None:  # it hangs, or brought the process down
-        end()
-    if verdict not in (True, False, None):
-        logger.debug("%r and %r cannot be compared as mathematics: %s", one, other, verdict)
-    return verdict is True
+    with _lock:
+        if _child is None:
+            _child = _Child()
+            atexit.register(end)
+        try:
+            reply = _child.ask(answers)
+        except TTSError:
+            _child = None
+            raise
+        if reply is None:
+            end()
+        return reply
 
 
 def end() -> None:
@@ -139,8 +242,9 @@ def end() -> None:
 
 
 def serve() -> None:
-    """What the child does: verdicts until the parent goes."""
+    """What the child does until the parent goes: the form of one answer, the verdict on two, or why there is none."""
     from math_verify import parse, verify
+    from sympy import srepr  # type: ignore[import-untyped]
 
     logging.disable(logging.CRITICAL)
     parsed: dict[str, Any] = {}
@@ -151,10 +255,15 @@ def serve() -> None:
         return parsed[text]
 
     for line in sys.stdin:
-        one, other = json.loads(line)
+        read = list(map(expression, json.loads(line)))
+        reply: bool | str
         try:
-            verdict: bool | str = bool(verify(expression(one), expression(other), timeout_seconds=2))
+            if len(read) == 2:
+                reply = bool(verify(*read, timeout_seconds=2))
+            else:
+                form = "" if not read[0] or isinstance(read[0][0], str) else srepr(read[0][0])
+                reply = "" if form in ("nan", "zoo") else form
         except Exception as error:  # sympy raises many kinds on what is not mathematics
-            verdict = repr(error)
-        sys.stdout.write(json.dumps(verdict) + "\n")
+            reply = repr(error) if len(read) == 2 else ""
+        sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()

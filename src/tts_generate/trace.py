@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,8 +57,8 @@ class Event:
     tokens: int = 0
     """Generated and probe tokens of the episode so far."""
 
-    def to_dict(self, text: Callable[[int], str | None]) -> dict[str, Any]:
-        """Plain JSON values, with answer ids written as the answers they stand for."""
+    def to_dict(self, text: Callable[[int], str | None], cut: Container[int] = ()) -> dict[str, Any]:
+        """Plain JSON values, with answer ids written as the answers they stand for, and "cut" at the ends of some."""
         row: dict[str, Any] = {
             "round": self.round,
             "verb": self.verb,
@@ -80,6 +80,7 @@ class Event:
                     "tokens": reading.tokens,
                     "answer": text(reading.answer),
                     "finished": reading.finished,
+                    **({"cut": True} if reading.finished and reading.branch in cut else {}),
                 }
                 for reading in self.readings
             ],
@@ -101,9 +102,10 @@ class Trace:
         controller: Mapping[str, Any],
         events: list[Event],
         text: Callable[[int], str | None],
+        cut: Container[int] = (),
     ) -> Trace:
-        """Spell out the answers of `events` by `text`, the answer of an id."""
-        return cls(question_id, controller, tuple(event.to_dict(text) for event in events))
+        """Spell out the answers of `events` by `text`, the answer of an id; `cut` branches ended at their limit."""
+        return cls(question_id, controller, tuple(event.to_dict(text, cut) for event in events))
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON object, format named."""

@@ -70,6 +70,17 @@ def test_maj_at_k_by_mathematics_and_by_text() -> None:
     assert MajAtK(keep_in_memory=True).compute(predictions=BRANCHES, references=GOLD, k=[1, 4]) == found
 
 
+def test_maj_at_k_does_not_depend_on_the_order_of_predictions() -> None:
+    """50 % is as 50 and as a half; whichever of these came first had its vote."""
+    pytest.importorskip("math_verify")
+    metric = MajAtK(keep_in_memory=True)
+    predictions = ["50", r"50\%", r"50\%", "0.5", "0.5", "3", "3", "3"]
+    orders = [predictions[first:] + predictions[:first] for first in range(8)]
+    found = [metric.compute(predictions=[order], references=["3"], k=[3, 5, 8]) for order in orders]
+    assert all(each == found[0] for each in found)
+    assert found[0]["maj@8"] == 0.0  # the four of the half are more
+
+
 def test_pass_at_k_by_mathematics_and_by_text() -> None:
     pytest.importorskip("math_verify")
     metric = load("pass_at_k")

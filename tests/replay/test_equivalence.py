@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -9,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tts_generate import equivalence
 from tts_generate.answers import AnswerBook
+from tts_generate.equivalence import Partition, grouped
 from tts_generate.errors import TTSError, UnknownNameError
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
@@ -83,5 +87,122 @@ def test_only_two_ways_to_tell_answers_apart() -> None:
     with pytest.raises(UnknownNameError, match="math"):
         equivalence.same_answer("maths")
     assert equivalence.same_answer("equal") is None
-    book = AnswerBook(equivalence.same_answer("math"))
+    book = AnswerBook(Partition(["1/2", "0.5", "2"]).head)
     assert [book.id(a) for a in ("1/2", "0.5", "2")] == [0, 0, 1]
+
+
+AMBIGUOUS = ["50", "50", r"50\%", "0.5", r"\frac12", "1/2", "1/3", "0.333333", "0.3333333333", "7", "listen", "silent"]
+"""math-verify holds 50 % for 50 and for a half, and what is near a third for a third."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(AMBIGUOUS), max_size=12), st.randoms(use_true_random=False))
+def test_a_partition_does_not_depend_on_the_order(answers: list[str], shuffler: random.Random) -> None:
+    shuffled = list(answers)
+    shuffler.shuffle(shuffled)
+    found, again = Partition(answers), Partition(shuffled)
+    heads = [found.head(answer) for answer in AMBIGUOUS]
+    assert heads == [again.head(answer) for answer in AMBIGUOUS]
+    assert all(found.head(head) == head for head in heads)  # a group's name is in it
+    book = AnswerBook(found.head)
+    ids = [book.id(answer) for answer in answers]
+    assert [book.text(number) for number in ids] == [found.head(answer) for answer in answers]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 3), max_size=8),
+    st.sets(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefgh"))),
+    st.randoms(use_true_random=False),
+)
+def test_any_relation_gives_one_partition(
+    votes: dict[str, int], pairs: set[tuple[str, str]], shuffler: random.Random
+) -> None:
+    """Whatever a test of equality says: its ambiguous answers never bring two groups together."""
+    asked: list[tuple[str, str]] = []
+
+    def same(one: str, other: str) -> bool:
+        asked.append((one, other))
+        return one == other or (one, other) in pairs or (other, one) in pairs
+
+    found = grouped(votes, same)
+    assert len(asked) == len(votes) * (len(votes) - 1) // 2
+    items = list(votes.items())
+    shuffler.shuffle(items)
+    assert grouped(dict(items), same) == found
+    near = {one: {other for other in votes if same(one, other)} for one in votes}
+    certain = {one for one in votes if all(near[one] <= near[other] for other in near[one])}
+    for one in votes:
+        assert found[one] in near[one]
+        for other in certain & {one}:
+            assert {each for each in certain if found[each] == found[other]} == near[other] & certain
+
+
+def test_who_is_ambiguous_joins_the_larger_group() -> None:
+    half, fifty, percent = "0.5", "50", r"50\%"
+    for answers, head in (
+        ([half, half, fifty, percent], half),
+        ([half, fifty, fifty, percent], fifty),
+        ([half, fifty, percent, percent], half),  # as many: the text that comes first
+        ([r"\frac12", half, half, fifty, fifty, percent], half),  # a half has three
+    ):
+        assert Partition(answers).head(percent) == head
+        assert Partition(answers).head(half) != Partition(answers).head(fifty)
+    together = Partition([half, percent, percent])  # nothing says that it is ambiguous
+    assert together.head(percent) == together.head(half) == percent
+
+
+def test_no_chain_of_near_numbers() -> None:
+    """Neighbours of a chain are equal, its ends are not: the middle has most, and does not bring the ends together."""
+    votes = {"1": 1, "2": 9, "3": 2}
+    assert grouped(votes, lambda one, other: abs(int(one) - int(other)) <= 1) == {"3": "3", "2": "3", "1": "1"}
+
+
+def test_many_different_answers_are_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at each; whole numbers and words that differ as forms are told apart without asking."""
+    asked: list[tuple[str, ...]] = []
+    ask = equivalence._ask
+    monkeypatch.setattr(equivalence, "_ask", lambda *answers: asked.append(answers) or ask(*answers))
+    equivalence.equivalent.cache_clear()
+    equivalence._form.cache_clear()
+    answers = [str(1000 + n) for n in range(60)] + ["1,000", "some words", r"\text{other words}", r"\frac{1}{2}"]
+    heads = {Partition(answers).head(answer) for answer in answers}
+    assert len(heads) == len(answers) - 1
+    assert sum(len(each) == 1 for each in asked) == len(answers) - 2  # words are read here
+    assert len(asked) <= len(answers) + 60 + 2 * 62  # one fraction with all, two words with what is not words
+    done = len(asked)
+    Partition(answers[::-1])
+    assert len(asked) == done
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("listen", "silent", False),
+        ("East", r"\text{east}", True),
+        (r"\text{seat}", "east", False),
+        ("new york", "York new", False),
+        ("1/0", "2/0", False),
+        ("A", "(A)", True),
+        ("A", "B", False),
+        ("ab", "ba", True),
+    ],
+)
+def test_words_are_no_products(one: str, other: str, same: bool) -> None:
+    assert equivalence.equivalent(one, other) is same
+    assert len({Partition([one, other]).head(one), Partition([one, other]).head(other)}) == 2 - same
+
+
+def test_a_replay_by_mathematics_does_not_depend_on_the_order_of_recording() -> None:
+    """The order in which branches were recorded decided whether 50 % was a vote for 50, and so who won."""
+    finals = ["50", r"50\%", "0.5", "3", "3", "50"]
+    wins = set()
+    for first in range(len(finals)):
+        turned = [*finals[first:], *finals[:first]]
+        rows = [branch(n, final) for n, final in enumerate(turned)]
+        recording = Recording.of([Question("q", "", "50")], rows, 10, votes="math")
+        done = replay(recording, "self_consistency", max_samples=6, shuffles=20)
+        wins.add(done.accuracy)
+        (recorded,) = recording.questions
+        assert recorded.book.id(r"50\%") == recorded.book.id("50") == recorded.gold != recorded.book.id("0.5")
+    assert wins == {1.0}

@@ -69,6 +69,11 @@ class Branch:
         """Whether the branch has come to its end."""
         return self.finish_reason is not None
 
+    @property
+    def cut(self) -> bool:
+        """Whether it came to its end because it ran into the limit of its length."""
+        return self.finish_reason == "length"
+
     def has(self, target: int, probe: bool) -> bool:
         """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
         if self.finished and len(self.ids) <= target:

@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from tts_generate.controller import describe
 from tts_generate.engine.question import Running
 from tts_generate.engine.settings import Settings
-from tts_generate.engine.winner import shown_ids, votes, winner
+from tts_generate.engine.winner import cut, shown_ids, truncated, votes, winner
 from tts_generate.runner import Cost
 from tts_generate.trace import Trace
 from tts_generate.trajectories import Trajectory
@@ -37,6 +37,9 @@ class AutoTTSOutput(ModelOutput):
     """The branch of `branches` whose tokens are in `sequences`; -1 where none was opened in time."""
     finish_reason: list[str] | None = None
     """"answer" where the controller decided; "deadline", "interrupted" or "error" where it is the majority so far."""
+    truncated: list[bool] | None = None
+    """Whether `sequences` breaks off: the winner ran into `max_new_tokens` (its `finish_reason` in `branches` is
+    "length"), or was left on its way without an answer."""
     seed: int | None = None
     """The seed that repeats this call."""
     discarded_tokens: int | None = None
@@ -69,12 +72,19 @@ def collect(
         votes=[votes(running.episode, running.book) for running in done],
         cost=[running.cost for running in done],
         trace=[
-            Trace.of(running.task.question_id, describe(running.task.controller), running.events, running.book.text)
+            Trace.of(
+                running.task.question_id,
+                describe(running.task.controller),
+                running.events,
+                running.book.text,
+                cut(running.branches),
+            )
             for running in done
         ],
         branches=[trajectories(running, settings.seed) for running in done],
         winners=winners,
         finish_reason=[running.finish_reason for running in done],
+        truncated=[truncated(running.branches, shown) for running, shown in zip(done, winners, strict=True)],
         seed=settings.seed,
         discarded_tokens=discarded_tokens,
         questions=[running.index for running in done],

@@ -27,18 +27,33 @@ def shown(branch: Branch) -> str | None:
 def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> int:
     """The branch to show: first to finish with the answer, else one that was probed to it, else the longest.
 
-    -1 where there is no branch.
+    One that ran into the limit of its length comes behind those that ended by themselves. -1 where there is no branch.
     """
     answer = book.text(episode.answer)
     finish_rank = episode.state.finish_rank
 
-    def rank(number: int) -> tuple[bool, bool, int, int]:
+    def rank(number: int) -> tuple[bool, bool, bool, int, int]:
         branch = branches[number]
         agrees = answer is not None and shown(branch) == answer
         order = -int(finish_rank[number]) if branch.finished else len(branch.ids)
-        return agrees, branch.finished, order, -number
+        return agrees, branch.finished and not branch.cut, branch.finished, order, -number
 
     return max(range(len(branches)), key=rank, default=-1)
+
+
+def truncated(branches: Sequence[Branch], winner: int) -> bool:
+    """Whether what speaks for a question breaks off: its branch ran into a limit, or no probe closes it with an answer.
+
+    The one rule for every output, harness and report; a winner of -1 says nothing at all.
+    """
+    if winner < 0 or branches[winner].cut:
+        return True
+    return not branches[winner].finished and shown(branches[winner]) is None
+
+
+def cut(branches: Sequence[Branch]) -> set[int]:
+    """The branches that ran into the limit of their length."""
+    return {number for number, branch in enumerate(branches) if branch.cut}
 
 
 def shown_ids(branch: Branch) -> list[int]:

@@ -19,7 +19,7 @@ from tts_generate.statistics import ratio_interval, saving
 from tts_generate.tracking import Saved
 
 FORMAT = "tts-harness/1"
-KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches")
+KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "truncated")
 Key = tuple[str, int, int]
 """A task's name, the number of the question in it, and which of its requests: of its `repeats`, as a rule."""
 
@@ -140,8 +140,8 @@ class Accounts:
 def beside_accuracy(results: dict[str, Any]) -> dict[str, Any]:
     """Put the account of lm-eval results, which is in their `config`, beside the accuracy of each task, and of samples.
 
-    Tokens and branches are means a question, seconds the whole task's wall-clock time. Without a baseline the saving is
-    an estimate, against self-consistency of 64 (see `Saved`).
+    Tokens and branches are means a question, `truncated` the share of answers that break off, seconds the whole task's
+    wall-clock time. Without a baseline the saving is an estimate, against self-consistency of 64 (see `Saved`).
     """
     tasks = results["config"].get("tts", {}).get("tasks", {})
     for task, told in tasks.items():

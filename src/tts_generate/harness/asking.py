@@ -56,13 +56,17 @@ class Answered:
     """A question's answer and what it took."""
 
     text: str
-    """What the harness grades: the winning branch, after its thinking if that was asked for, without a stop string."""
+    """What the harness grades: the winning branch, after its thinking if that was asked for, without a stop string.
+    Empty where it was cut in its thinking: a reasoning is no answer."""
     answer: str | None
     """The answer decided on."""
     votes: Mapping[str, int]
     cost: Cost
     branches: Sequence[Trajectory]
     finish_reason: str
+    """Of the question, see `AutoTTSOutput`."""
+    truncated: bool
+    """Whether the text breaks off, see `AutoTTSOutput`."""
     seconds: float
     """From the beginning of its call to its answer; questions of one call share the machine."""
 
@@ -74,6 +78,7 @@ class Answered:
             "tokens": self.cost.generated_tokens + self.cost.probe_tokens,
             "branches": len(self.branches),
             "finish_reason": self.finish_reason,
+            "truncated": self.truncated,
             "seconds": round(self.seconds, 3),
         }
 
@@ -128,26 +133,40 @@ class Asker:
             (branches,), (winner,) = output.branches, output.winners
             own = list(branches[winner].token_ids) if winner >= 0 else []
             closing = output.sequences[0, request.input_ids.shape[1] + len(own) :].tolist()
+            (truncated,), number = output.truncated, output.questions[0]
+            thinks = truncated and not self._thought(request.prompts[number])
             yield (
-                output.questions[0],
+                number,
                 Answered(
-                    text=self._text(own, closing, request.stops),
+                    text=self._text(own, closing, request.stops, thinks),
                     answer=output.answers[0],
                     votes=output.votes[0],
                     cost=output.cost[0],
                     branches=branches,
                     finish_reason=output.finish_reason[0],
+                    truncated=truncated,
                     seconds=time.perf_counter() - start,
                 ),
             )
 
-    def _text(self, own: list[int], closing: list[int], stops: Sequence[str]) -> str:
-        """The text of a branch; one closed by its probe has met no stop, and the probe's suffix may look like one."""
+    def _thought(self, prompt: Sequence[int]) -> bool:
+        """Whether the prompt itself closes the thinking, as a chat template does that is told not to think."""
+        end = self.think_end or ""
+        tail = str(self.tokenizer.decode(list(prompt)[-(len(end) + 8) :], skip_special_tokens=False))
+        return end != "" and tail.rstrip().endswith(end)
+
+    def _text(self, own: list[int], closing: list[int], stops: Sequence[str], thinks: bool) -> str:
+        """The text of a branch, "" if it breaks off while it `thinks`.
+
+        One closed by its probe has met no stop, and the probe's suffix may look like one.
+        """
         ids = [*own, *closing]
         if self.think_id in ids:
             ids = ids[len(ids) - ids[::-1].index(self.think_id) :]
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         if self.think_end is not None:
+            if thinks and self.think_id not in [*own, *closing] and self.think_end not in text:
+                return ""
             text = text.rpartition(self.think_end)[2].lstrip()
         return text if closing else cut(text, stops)
 

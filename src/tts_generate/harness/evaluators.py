@@ -49,7 +49,7 @@ class TTSEvaluator(TextGenerationEvaluator):
         report_to: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """What the metric says, with `seconds` of the whole.
+        """What the metric says, with `seconds` of the whole and the share of answers that were `truncated`.
 
         Args:
             model_or_pipeline: an enabled model, a text-generation pipeline, or any model with `tokenizer`.
@@ -95,6 +95,7 @@ class TTSEvaluator(TextGenerationEvaluator):
             baseline=baseline,
             votes=votes,
         )
+        told["truncated"] = sum(answered.truncated for answered in done) / max(1, len(done))
         return {**told, "seconds": max((answered.seconds for answered in done), default=0.0)}
 
 

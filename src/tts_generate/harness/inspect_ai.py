@@ -21,7 +21,16 @@ from inspect_ai.solver import TaskState
 from tts_generate.errors import InputError
 from tts_generate.statistics import saving
 
-_KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "seconds")
+_KINDS = (
+    "tokens",
+    "prompt_tokens",
+    "generated_tokens",
+    "probe_tokens",
+    "wasted_tokens",
+    "branches",
+    "truncated",
+    "seconds",
+)
 
 
 @modelapi(name="tts")
@@ -34,7 +43,10 @@ def tts() -> type[ModelAPI]:
 
 @metric(scores="unreduced")
 def account() -> Metric:
-    """Tokens by kind, branches and seconds a sample; with a baseline, the share of its tokens that is saved."""
+    """Means of the samples: tokens by kind, branches, seconds, and the share of answers that were `truncated`.
+
+    With a baseline, the share of its tokens that is saved.
+    """
 
     def means(scores: list[SampleScore]) -> dict[str, float]:
         rows = [score.score.metadata or {} for score in scores]

@@ -20,6 +20,7 @@ from inspect_ai.model import (
     ModelAPI,
     ModelOutput,
     ModelUsage,
+    StopReason,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -47,6 +48,13 @@ class _Waiting:
     prompt: tuple[int, ...]
     settings: Settings
     answer: Future[Answered] = field(default_factory=Future)
+
+
+def _stop_reason(found: Answered) -> StopReason:
+    """Inspect's word for how an answer ended: cut by its length, or broken off by a deadline or an error."""
+    if not found.truncated:
+        return "stop"
+    return "max_tokens" if found.finish_reason == "answer" else "unknown"
 
 
 class TTSAPI(ModelAPI):
@@ -125,7 +133,7 @@ class TTSAPI(ModelAPI):
         cost = found.cost
         return ModelOutput(
             model=self.model_name,
-            choices=[ChatCompletionChoice(message=message, stop_reason="stop")],
+            choices=[ChatCompletionChoice(message=message, stop_reason=_stop_reason(found))],
             usage=ModelUsage(
                 input_tokens=cost.prompt_tokens,
                 output_tokens=cost.generated_tokens + cost.probe_tokens,

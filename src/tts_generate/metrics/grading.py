@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tts_generate.answers import BOXED, last_boxed, normalise
-from tts_generate.equivalence import same_answer
+from tts_generate.answers import AnswerFormat, has_box, last_boxed, normalise
+from tts_generate.equivalence import Partition, same_answer
 from tts_generate.errors import InputError
 
 
 def answer_of(prediction: str | None) -> str | None:
-    r"""The answer that a prediction states: its last `\boxed{…}`, or all of it where there is no box; None if empty.
+    r"""The answer that a prediction states: its last box, or all of it where there is no box; None if empty.
+
+    What stands before `</think>` is not looked at.
 
     >>> answer_of(r"so \boxed{ 7 } ."), answer_of(" 7 "), answer_of(r"so \boxed{7"), answer_of("")
     ('7', '7', None, None)
     """
     if prediction is None:
         return None
-    found = last_boxed(prediction) if BOXED in prediction else prediction
+    said = AnswerFormat().said(prediction)
+    found = last_boxed(said) if has_box(said) else said
     return normalise(found) or None if found is not None else None
 
 
@@ -47,23 +50,11 @@ class Grader:
         >>> Grader("equal").count(["7", "8", None, "8", "9"], "7")
         (1, [2, 1], 1)
         """
-        right = blank = 0
-        wrong: Counter[str] = Counter()
-        for prediction in predictions:
-            answer = answer_of(prediction)
-            if answer is None:
-                blank += 1
-            elif self.right(answer, reference):
-                right += 1
-            else:
-                wrong[self._first(answer, wrong)] += 1
-        return right, list(wrong.values()), blank
-
-    def _first(self, answer: str, seen: Counter[str]) -> str:
-        """The answer among those seen that this one is the same as; itself if it is new."""
-        if self.same is None or answer in seen:
-            return answer
-        return next((other for other in seen if self.same(other, answer)), answer)
+        answers = [answer_of(prediction) for prediction in predictions]
+        wrong = [answer for answer in answers if answer is not None and not self.right(answer, reference)]
+        blank = answers.count(None)
+        heads = wrong if self.same is None else map(Partition(wrong).head, wrong)
+        return len(answers) - blank - len(wrong), list(Counter(heads).values()), blank
 
 
 def budgets(k: int | Sequence[int], branches: int) -> list[int]:

@@ -8,7 +8,7 @@ branch read to its end in one go costs its tokens; a probe costs what was decode
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from tts_generate.answers import AnswerBook
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
-from tts_generate.equivalence import Votes, same_answer
+from tts_generate.equivalence import Partition, Votes, same_answer
 from tts_generate.errors import InputError, StoreError, UnknownNameError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.runner import Episode, Outcome, Unit
@@ -109,6 +109,13 @@ class RecordedQuestion:
     prompt_tokens: int
     book: AnswerBook
     gold: int
+    cut: frozenset[int] = frozenset()
+    """Recorded branches that ran into the limit of their length."""
+
+    def trace(self, controller: Controller, events: list[Event], order: Sequence[int] | None) -> Trace:
+        """The events of an episode that opened the branches in `order` (recorded order if None)."""
+        cut = self.cut if order is None else {place for place, number in enumerate(order) if number in self.cut}
+        return Trace.of(self.question.question_id, describe(controller), events, self.book.text, cut)
 
     @cached_property
     def rows(self) -> Table:
@@ -192,8 +199,8 @@ class Recording:
             raise StoreError(f"{name} holds no recorded branch; record some first (tts-generate record).")
         arranged = [_arranged(found[question.question_id]) for question in asked]
         _check_steps(arranged, interval_tokens, source, name)
-        same = same_answer(votes)
-        books = [_book(branches, same) for branches in arranged]
+        by_mathematics = same_answer(votes) is not None
+        books = [_book(branches, by_mathematics) for branches in arranged]
         columns = [
             _Column(branch, book, interval_tokens, source)
             for branches, book in zip(arranged, books, strict=True)
@@ -210,6 +217,7 @@ class Recording:
                 prompt_tokens=branches[0].prompt_tokens,
                 book=book,
                 gold=book.id(question.gold_answer),
+                cut=frozenset(branch.branch for branch in branches if branch.finish_reason == "length"),
             )
             for question, branches, book, offset in zip(asked, arranged, books, offsets, strict=False)
         )
@@ -315,8 +323,7 @@ class Recording:
         """What `controller` does on question number `index`, event by event."""
         events: list[Event] = []
         self.episode(controller, index, order, events=events)
-        recorded = self.questions[index]
-        return Trace.of(recorded.question.question_id, describe(controller), events, recorded.book.text)
+        return self.questions[index].trace(controller, events, order)
 
 
 def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
@@ -349,10 +356,14 @@ def _interior(trajectory: Trajectory, interval_tokens: int, source: str) -> int:
     return max(0, -(-trajectory.tokens // interval_tokens) - (trajectory.finish_reason is not None))
 
 
-def _book(trajectories: list[Trajectory], same: Callable[[str, str], bool] | None) -> AnswerBook:
-    book = AnswerBook(same)
-    for trajectory in trajectories:  # final answers first, so that ids of answers that can win are small
-        book.id(trajectory.final_answer)
+def _book(trajectories: list[Trajectory], by_mathematics: bool) -> AnswerBook:
+    """The answers of a question; by mathematics one partition of all of them, which knows nothing of orders."""
+    finals = [trajectory.final_answer for trajectory in trajectories]
+    probed = [answer for trajectory in trajectories for answer in trajectory.probe_answers]
+    given = [answer for answer in (*finals, *probed) if answer is not None]
+    book = AnswerBook(Partition(given).head if by_mathematics else None)
+    for answer in finals:  # first, so that ids of answers that can win are small
+        book.id(answer)
     return book
 
 

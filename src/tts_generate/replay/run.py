@@ -223,9 +223,7 @@ def _follow(
             events: list[Event] | None = None if traces is None else []
             episode = recording.episode(controller, q, order, processors, events)
             if traces is not None:
-                traces.append(
-                    Trace.of(recorded.question.question_id, describe(controller), events or [], recorded.book.text)
-                )
+                traces.append(recorded.trace(controller, events or [], order))
             cost, state = episode.cost(), episode.state
             kept = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
             out[:, s, q] = *kept, state.sequential_tokens, state.opened, state.round

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tts_generate.trace import Trace
@@ -60,10 +60,15 @@ def columns(trace: Trace, ids: dict[str, int]) -> dict[str, list[Any]]:
             branch = reading["branch"]
             added = (reading["depth"] - depth.get(branch, 0), reading["tokens"] - tokens.get(branch, 0))
             depth[branch], tokens[branch] = reading["depth"], reading["tokens"]
-            _add(found, _OF_READINGS, (branch, *added, number(reading["answer"]), int(reading["finished"])))
+            _add(found, _OF_READINGS, (branch, *added, number(reading["answer"]), _end(reading)))
         if event["verb"] == "answer":
             found["result"] = [number(event["answer"])]
     return found
+
+
+def _end(reading: Mapping[str, Any]) -> int:
+    """0 on its way, 1 ended, 2 ended at the limit of its length."""
+    return int(reading["finished"]) + bool(reading.get("cut"))
 
 
 _OF_EVENTS = ("round", "verb", "leader", "votes", "second", "confidence", "live", "tokens", "pruned", "moved")

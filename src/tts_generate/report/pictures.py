@@ -134,7 +134,8 @@ def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
 def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     """The lanes of episodes of one question, by label: branches over depth, coloured by the answer they show.
 
-    A cross is a pruned branch, a dot one that ended. PNG or SVG by the ending of `path`.
+    A cross is a pruned branch, a dot one that ended, a bar one that ran into the limit of its length. PNG or SVG by the
+    ending of `path`.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.ticker import MaxNLocator
@@ -154,7 +155,8 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
             hues.append(colour(shown.get(branch)))
             depth[branch] = reading["depth"]
             if reading["finished"]:
-                axes.plot(reading["depth"] + 0.012 * deepest, branch, ".", color=hues[-1], ms=5)
+                mark = "|" if reading.get("cut") else "."
+                axes.plot(reading["depth"] + 0.012 * deepest, branch, mark, color=hues[-1], ms=5)
         axes.add_collection(LineCollection(lines, colors=hues, linewidths=max(1.0, 220 / max(8, len(depth)))))
         for branch in pruned & depth.keys():
             axes.plot(depth[branch] + 0.012 * deepest, branch, "x", color="#5b6570", ms=4)
@@ -180,7 +182,7 @@ def _legend(figure: Any, colour: Colours) -> None:
     keys += [Line2D([], [], color=hue, lw=6, label=name) for name, hue in (("another", _REST), ("none yet", _NONE))]
     keys += [
         Line2D([], [], color="#5b6570", ls="none", marker=mark, label=name)
-        for mark, name in ((".", "ended"), ("x", "pruned"))
+        for mark, name in ((".", "ended"), ("|", "ended at its limit"), ("x", "pruned"))
     ]
     figure.legend(handles=keys, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
 

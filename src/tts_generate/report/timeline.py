@@ -38,7 +38,7 @@ def _deed(event: dict[str, Any]) -> str:
 
 
 def _reading(reading: dict[str, Any]) -> str:
-    end = " END" if reading["finished"] else ""
+    end = (" CUT" if reading.get("cut") else " END") if reading["finished"] else ""
     return f"#{reading['branch']} to {reading['depth']}: {_text(reading['answer'])}{end}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tts_generate.controller import describe
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.question import FinishReason
-from tts_generate.engine.winner import shown_ids, votes, winner
+from tts_generate.engine.winner import cut, shown_ids, truncated, votes, winner
 from tts_generate.runner import Cost
 from tts_generate.server.asked import Asked
 from tts_generate.server.pool import ServerUsage
@@ -37,6 +37,9 @@ class ServerOutput:
     """The branch of `branches` whose text is in `texts`; -1 where no branch was opened."""
     finish_reason: list[FinishReason]
     """ "answer": the controller's; "deadline", "interrupted" (Ctrl-C) or "error": the majority so far."""
+    truncated: list[bool]
+    """Whether the text breaks off: the winner ran into `max_new_tokens` (its `finish_reason` in `branches` is
+    "length"), or was left on its way without an answer."""
     seed: int
     """The seed that repeats this call, as far as the server honours seeds."""
     usage: ServerUsage
@@ -59,13 +62,17 @@ def collect(asked: Sequence[Asked], wire: Wire, reader: Reader, seed: int, usage
         answers=[each.answer for each in asked],
         votes=[{} if each.episode is None else votes(each.episode, each.book) for each in asked],
         cost=[each.cost for each in asked],
-        trace=[Trace.of(each.question_id, describe(each.controller), each.events, each.book.text) for each in asked],
+        trace=[
+            Trace.of(each.question_id, describe(each.controller), each.events, each.book.text, cut(each.branches))
+            for each in asked
+        ],
         branches=[
             [wire.trajectory(branch, each.question_id, seed, each.prompt_tokens) for branch in each.branches]
             for each in asked
         ],
         winners=winners,
         finish_reason=[each.finish_reason for each in asked],
+        truncated=[truncated(each.branches, number) for each, number in zip(asked, winners, strict=True)],
         seed=seed,
         usage=usage,
     )

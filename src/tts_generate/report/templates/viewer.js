@@ -41,12 +41,12 @@
           opened: event, pruned: Infinity, ended: Infinity, answer: -1, depth: 0, tokens: 0, parts: [],
         });
         if (lane.parts.length) count(lane.answer, -1);
-        const [answer, ended] = [columns.answer[reading], columns.ended[reading] === 1];
+        const [answer, ended] = [columns.answer[reading], columns.ended[reading] > 0];
         const from = lane.depth;
         lane.depth += columns.steps[reading];
         lane.tokens += columns.spent[reading];
         if (answer >= 0 || ended) lane.answer = answer;
-        if (ended) lane.ended = event;
+        if (ended) [lane.ended, lane.cut] = [event, columns.ended[reading] === 2];
         count(lane.answer, 1);
         const probed = answer >= 0 && !ended;
         lane.parts.push({ event, from, to: lane.depth, answer: lane.answer, probed, ended, tokens: lane.tokens });
@@ -287,7 +287,7 @@
     if (!lane) return "";
     if (lane.opened > event) return `branch ${side.chosen}: not opened yet`;
     const part = lane.parts.findLast((p) => p.event <= event);
-    const fate = lane.pruned <= event ? "pruned" : lane.ended <= event ? "ended" : event === episode.last ? "cut off" : "live";
+    const fate = lane.pruned <= event ? "pruned" : lane.ended <= event ? (lane.cut ? "ended at its limit" : "ended") : event === episode.last ? "cut off" : "live";
     const opened = `opened in move ${lane.opened + 1}`;
     return `branch ${side.chosen}: ${opened}, depth ${part.to}, ${part.tokens.toLocaleString("en")} tokens, shows ${answerText(current(), part.answer)}, ${fate}`;
   }

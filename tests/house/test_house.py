@@ -19,6 +19,7 @@ import numbers_check as numbers  # noqa: E402
 
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
+    {"secret"},
     {"errors", "votes"},
     {"arguments"},
     {"answers", "state", "statistics", "equivalence", "import_rules"},

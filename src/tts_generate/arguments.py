@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from tts_generate.errors import InputError
+from tts_generate.secret import Secret, keep_secret
 
 CallableABC: Any = Callable
 P = ParamSpec("P")
@@ -52,6 +53,30 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return run
+
+
+def key(name: str, text: str) -> Secret:
+    """A key or token as it can be sent, without the space around it; from here on it is said nowhere.
+
+    Raises:
+        InputError: it is none; the key is not in the message.
+
+    >>> key("api_key", " key-of-mine ") == "key-of-mine"
+    True
+    >>> key("api_key", "Bearer key-of-mine")
+    Traceback (most recent call last):
+    tts_generate.errors.InputError: api_key must be printable ASCII without spaces inside; character 7 of 18 is not.
+    """
+    found = Secret(text.strip())
+    keep_secret(found)
+    wrong = next((n for n, sign in enumerate(found, 1) if not "!" <= sign <= "~"), None)
+    if wrong is not None:
+        raise InputError(
+            f"{name} must be printable ASCII without spaces inside; character {wrong} of {len(found)} is not."
+        )
+    if not found:
+        raise InputError(f"{name} is empty; leave it out where none is needed.")
+    return found
 
 
 def check_fields(record: Any) -> None:

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterable
 
 from tts_generate.inert import inert
-
-_secrets: set[str] = set()
-_SHORTEST = 8
-
-
-def keep_secret(text: str | None) -> None:
-    """Never say a token or key in a message, whoever repeats it to us; one of fewer than 8 characters is a word."""
-    if text is not None and len(text) >= _SHORTEST:
-        _secrets.add(text)
-
-
-def without_secrets(text: str) -> str:
-    """A text with every token and key that is known here taken out.
-
-    >>> keep_secret("key-of-mine")
-    >>> without_secrets("401: 'key-of-mine' is no key")
-    "401: '<secret>' is no key"
-    """
-    for secret in _secrets:
-        text = text.replace(secret, "<secret>")
-    return text
+from tts_generate.secret import clean_errors, without_secrets
 
 
 def warn(text: str, kind: type[Warning] = RuntimeWarning, *, stacklevel: int = 1) -> None:
@@ -38,11 +19,12 @@ def warn(text: str, kind: type[Warning] = RuntimeWarning, *, stacklevel: int = 1
 class TTSError(Exception):
     """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret.
 
-    Text of strangers in it is inert, wherever it is shown.
+    Text of strangers in it is inert, wherever it is shown. What it comes from holds no secret either.
     """
 
     def __init__(self, *told: object) -> None:
         super().__init__(*(inert(without_secrets(text)) if isinstance(text, str) else text for text in told))
+        clean_errors(sys.exception())
 
 
 class InputError(TTSError, ValueError):

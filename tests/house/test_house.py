@@ -19,7 +19,8 @@ import numbers_check as numbers  # noqa: E402
 
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
-    {"inert", "errors", "votes"},
+    {"inert", "secret"},
+    {"errors", "votes"},
     {"arguments"},
     {"strict_json"},
     {"answers", "state", "statistics", "equivalence", "import_rules"},

@@ -439,10 +439,10 @@ class TestBudget:
             assert 0 < reply["usd"] <= asked["most"]
 
     def test_cached_tokens_are_cheaper(self, run: Run, tmp_path: Path) -> None:
-        run(by_place([Reply("", FIRST[1].calls, cached=3_000)]), tmp_path / "run")
+        run(by_place([Reply("", FIRST[1].calls, cached=2_000)]), tmp_path / "run")
         run(by_place([Reply("", FIRST[1].calls)]), tmp_path / "other")
         saved = read_paid(tmp_path / "other")[1] - read_paid(tmp_path / "run")[1]
-        assert saved == pytest.approx(3_000 * (2.0 - 0.1) / 1e6)
+        assert saved == pytest.approx(2_000 * (2.0 - 0.1) / 1e6)
 
     def test_a_request_without_an_outcome_counts_as_its_most(self, run: Run, tmp_path: Path) -> None:
         out = tmp_path / "run"

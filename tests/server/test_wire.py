@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tts_generate.errors import ServerError, UnsupportedError
-from tts_generate.server.stream import Completion
+from tts_generate.server.reply import Completion
 from tts_generate.server.wire import Dialect, Pieces, Prompt, Wire
 
 SAID = Completion("a = 7 ;", "length", None, None, (), 3, 4, 0)

@@ -26,9 +26,10 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from tts_generate.errors import HubError, keep_secret
+from tts_generate.errors import HubError
 from tts_generate.hub.listed import Content, Listed
 from tts_generate.hub.names import check_paths
+from tts_generate.secret import keep_secret
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 """What fails below `huggingface_hub`: httpx2's error, or httpx's, by which of them it speaks to the Hub."""

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from tts_generate.errors import ControllerError
+from tts_generate.secret import SHAPES
 
 _SECRETS = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}"),
-    "an AWS key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    **SHAPES,
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "the path of a home folder": re.compile(r"(?:/home|/Users)/[^/\s\"']+/|C:\\Users\\"),
 }

@@ -12,8 +12,9 @@ import httpx2
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.errors import InputError, ServerError, UnsupportedError
+from tts_generate.server.failures import GarbledError, PassingError, RefusedError
 from tts_generate.server.pool import Policy, Pool
-from tts_generate.server.stream import PassingError, RefusedError, list_models
+from tts_generate.server.stream import list_models
 from tts_generate.server.wire import DIALECTS, Dialect, Pieces, Prompt, Wire
 
 logger = logging.getLogger(__name__)
@@ -96,13 +97,15 @@ async def _find(
     """Which model a server has, and the first dialect that it takes."""
     try:
         listed = await list_models(client, url)
+    except GarbledError as error:
+        raise ServerError(f"{url}/models: {error}") from error
     except PassingError as error:
         raise ServerError(f"{url} cannot be reached: {error}. Is the server running, and is the URL right?") from error
-    names = [str(entry["id"]) for entry in listed]
+    names = [each.name for each in listed]
     if model is None and len(names) > 1:
         raise InputError(f"{url} has several models, name one with model=: {', '.join(map(repr, names))}.")
     name = model if model is not None or not names else names[0]
-    context = next((entry.get("max_model_len") for entry in listed if entry["id"] == name), None)
+    context = next((each.context for each in listed if each.name == name), None)
     text = "1"
     ids = None if tokenizer is None else tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     pool = Pool(client, [url], Policy(1, min(_AGAIN, policy.max_retries), policy.first_rest))

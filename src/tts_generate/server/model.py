@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import InputError, UnknownNameError, keep_secret
+from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList
+from tts_generate.secret import held
+from tts_generate.server.address import addresses
 from tts_generate.server.asked import Asked
 from tts_generate.server.connect import Session, connect
 from tts_generate.server.loop import ServerLoop
@@ -28,7 +31,6 @@ from tts_generate.server.options import (
     fitting,
     max_tokens,
     probing,
-    server_urls,
 )
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool, ServerUsage
@@ -57,17 +59,19 @@ class ServerModel:
 
     Args:
         base_urls: one address, or several of servers with the same model, such as "http://host:8000/v1"; an address
-            without a path gets "/v1".
+            without a path gets "/v1". User and password in it are sent, and shown nowhere.
         model: its name there; may be left out where the server has one model.
         tokenizer: the model's tokenizer. With it, a server that takes and returns token ids (vLLM) is spoken to by
             ids, and chats can be asked; without it everything is text, counted by what the server reports.
-        api_key: sent as a bearer token.
+        api_key: sent as a bearer token, without the space around it; shown nowhere.
         max_in_flight: requests in flight at most, at each endpoint.
         max_retries: times that a failed request is sent again, with exponential back-off; also the number of rests in a
             row after which an endpoint is given up for the rest of the call.
-        timeout: seconds without a byte after which a response counts as stalled; a queued request is silent too.
+        timeout: seconds without a token after which a response counts as stalled; a queued request is silent too. A
+            whole request has twice that time, and a sixtieth of it for each token asked for.
         connect_timeout: seconds to wait for a connection.
-        extra_body: fields put into every request as they are.
+        extra_body: fields put into every request as they are; texts in fields named for a key, a token or a password
+            are stored and shown nowhere.
 
     >>> ServerModel("http://127.0.0.1:8000").urls
     ('http://127.0.0.1:8000/v1',)
@@ -87,7 +91,8 @@ class ServerModel:
         connect_timeout: float = 10.0,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        self.urls = server_urls([base_urls] if isinstance(base_urls, str) else base_urls)
+        self._keys = addresses([base_urls] if isinstance(base_urls, str) else base_urls, api_key)
+        self.urls = tuple(self._keys)
         for name, value, least in (("max_in_flight", max_in_flight, 1), ("max_retries", max_retries, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -96,9 +101,11 @@ class ServerModel:
                 raise InputError(f"{name} must be a positive number of seconds, got {seconds!r}.")
         self.model, self.tokenizer = model, tokenizer
         self.policy = Policy(max_in_flight, max_retries)
-        self.extra_body = dict(extra_body or {})
-        keep_secret(api_key)
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self.extra_body: dict[str, Any] = held(extra_body or {})
+        try:
+            json.dumps(self.extra_body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"extra_body cannot be sent as JSON: {error}.") from error
         self._timeout = httpx2.Timeout(timeout, connect=connect_timeout, pool=None)
 
     @checked
@@ -237,9 +244,26 @@ class ServerModel:
         """Have questions answered, and wait; Ctrl-C calls off what is in flight and leaves what there is."""
         return wait_for(lambda: self._run(asked, call))
 
-    async def _run(self, asked: list[Asked], call: Call) -> Done:
+    def _client(self) -> httpx2.AsyncClient:
+        """What speaks to the servers; no redirect is followed, so that no key goes where it was not given for."""
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, limits=limits) as client:
+        try:
+            return httpx2.AsyncClient(auth=self._authorized, timeout=self._timeout, limits=limits)
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise InputError(
+                "a proxy named in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: "
+                f"{type(error).__name__}."
+            ) from None
+
+    def _authorized(self, request: httpx2.Request) -> httpx2.Request:
+        """A request with the key of the server that it goes to."""
+        header = self._keys.get(str(request.url).rpartition("/")[0])
+        if header is not None:
+            request.headers["Authorization"] = header
+        return request
+
+    async def _run(self, asked: list[Asked], call: Call) -> Done:
+        async with self._client() as client:
             session = await connect(
                 client,
                 self.urls,

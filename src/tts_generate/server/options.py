@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.branch import Branch
@@ -73,19 +72,6 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
             "to vote on; pass a temperature above 0."
         )
     return {name: value for name, value in given.items() if value is not None}
-
-
-def server_urls(given: Sequence[str]) -> tuple[str, ...]:
-    """Addresses as they are put before "/completions"."""
-    urls = []
-    for url in given:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(f"a server's address looks like http://host:8000/v1, got {url!r}.")
-        urls.append(url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1")
-    if not urls:
-        raise InputError("ServerModel needs the address of at least one server.")
-    return tuple(dict.fromkeys(urls))
 
 
 def fitting(settings: Settings, session: Session, asked: Sequence[Asked], probe_tokens: int) -> Settings:

@@ -2,7 +2,8 @@
 
 A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests
 for a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one
-that failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call.
+that failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call. One
+that answers, if with nonsense, is not: what ends then are the questions that it answers so.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 import httpx2
 
 from tts_generate.errors import ServerError
-from tts_generate.server.stream import Completion, PassingError, complete
+from tts_generate.server.failures import GarbledError, PassingError
+from tts_generate.server.reply import Completion
+from tts_generate.server.stream import complete
 
 logger = logging.getLogger(__name__)
 _LONGEST_REST = 30.0
-"""Seconds of one rest at most, unless the server asks for more."""
+"""Seconds of one rest at most, unless the server asks for more (`Policy.longest_wait`)."""
 
 Order = tuple[int, int]
 """Question and branch: of those that wait, the smallest goes first."""
@@ -41,6 +44,8 @@ class Policy:
     """Times that a failed request is sent again; being told to wait (429) does not count."""
     first_rest: float = 0.5
     """Seconds an endpoint rests after its first failure; doubled each time, a random half more or less."""
+    longest_wait: float = 300.0
+    """Seconds that it is left alone at most, whatever it asks for."""
 
 
 @dataclass(slots=True)
@@ -131,10 +136,10 @@ class Endpoint:
         """Let it rest; a failure while it rests already is the same trouble."""
         now = time.monotonic()
         if now >= self.awake_at:
-            self.failures += 1
-            pause = min(_LONGEST_REST, policy.first_rest * 2 ** (self.failures - 1)) * random.uniform(0.5, 1.5)
+            self.failures += not isinstance(error, GarbledError)
+            pause = min(_LONGEST_REST, policy.first_rest * 2.0 ** min(self.failures - 1, 60)) * random.uniform(0.5, 1.5)
             self.awake_at = now + pause
-        self.awake_at = max(self.awake_at, now + error.retry_after)
+        self.awake_at = max(self.awake_at, now + min(error.retry_after, policy.longest_wait))
         if self.failures > policy.max_retries and self.given_up is None:
             self.given_up = str(error)
             logger.warning("%s is given up after %d failures in a row; the last: %s", self.url, self.failures, error)

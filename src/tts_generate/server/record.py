@@ -14,6 +14,7 @@ from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, ServerError
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
+from tts_generate.secret import stored
 from tts_generate.server.asked import Asked
 from tts_generate.server.connect import Session
 from tts_generate.server.model import ServerModel
@@ -136,12 +137,12 @@ class _Recorder:
         """Open the store, and say what is missing in it."""
         tokenizer = self.model.tokenizer
         self.session = session
-        others = {"stop_strings": list(self.call.stop), "extra_body": self.model.extra_body}
+        others = {"stop_strings": list(self.call.stop), "extra_body": stored(self.model.extra_body)}
         manifest = Manifest(
             interval_tokens=settings.interval_tokens,
             branches=self.branches,
             seed=settings.seed,
-            model={"name_or_path": session.wire.model, "served": session.wire.dialect},
+            model={"name_or_path": stored(session.wire.model), "served": session.wire.dialect},
             tokenizer={
                 "class": None if tokenizer is None else type(tokenizer).__name__,
                 "vocab_size": None if tokenizer is None else len(tokenizer),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tts_generate.engine.branch import Branch, ProbeRecord
 from tts_generate.errors import ServerError, UnsupportedError
-from tts_generate.server.stream import Completion
+from tts_generate.server.reply import Completion, within
 from tts_generate.trajectories import Trajectory
 
 Dialect = Literal["tokens", "text", "transformers", "openai"]
@@ -159,27 +159,27 @@ class Wire:
             ServerError: the answer lacks what the dialect stands on, or is longer than asked for.
         """
         ended = completion.finish_reason == "stop"
-        ids = self._ids(completion, ended)
-        if len(ids) > max_tokens:
-            raise ServerError(f"asked for {max_tokens} tokens, the server sent {len(ids)}: it ignores max_tokens.")
+        ids = self._ids(completion, ended, max_tokens)
         logprobs = list(completion.logprobs)
-        if self.logprobs and len(logprobs) < len(ids):
+        if self.logprobs and len(logprobs) != len(ids):
             raise ServerError(f"the server sent {len(logprobs)} log-probabilities for {len(ids)} tokens.")
         text = self.codec.decode(ids, skip_special_tokens=False)
         by_string = isinstance(completion.stop_reason, str) or any(string in text for string in stop)
         end: Literal["eos", "stop"] | None = ("stop" if by_string else "eos") if ended else None
-        return Piece(ids, logprobs[: len(ids)] if self.logprobs else [0.0] * len(ids), end)
+        return Piece(ids, logprobs if self.logprobs else [0.0] * len(ids), end)
 
-    def _ids(self, completion: Completion, ended: bool) -> list[int]:
+    def _ids(self, completion: Completion, ended: bool, max_tokens: int) -> list[int]:
         """The tokens of a completion; one that ended at once has at least the token that ended it."""
         if self.exact:
             if completion.token_ids is None:
                 raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
+            within(max_tokens, len(completion.token_ids))
             ids = list(completion.token_ids)
             return ids or ([self.tokenizer.eos_token_id] if ended else [])
         tokens = completion.completion_tokens
         if tokens is None:
             tokens = self.count(completion.text)
+        within(max_tokens, tokens)
         return self.pieces.add(completion.text, max(tokens, int(ended)))
 
     def count(self, text: str) -> int:

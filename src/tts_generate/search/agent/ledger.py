@@ -3,30 +3,44 @@
 The ledger stands between the client and the wire. Before a request goes out it is sure that the most it can cost is
 left of the budget, and writes that down; a reply is written down before anybody reads it. A search that was killed
 asks the same again and is answered from here. A request without an outcome may have been paid for, so it counts as
-the most that it can have cost.
+the most that it can have cost; and so does one whose reply says of its tokens what cannot be.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anthropic
 import httpx2
 
-from tts_generate.errors import ServerError, TTSError, without_secrets
-from tts_generate.search.agent.prices import Price, prompt_tokens
+from tts_generate.errors import ServerError, TTSError
+from tts_generate.search.agent.prices import Price, implausible, prompt_tokens
 from tts_generate.search.history import write_whole
+from tts_generate.secret import without_known
+from tts_generate.server.failures import seconds, shown
 from tts_generate.trajectories.journal import Journal, full, read_journal
 
 if TYPE_CHECKING:
     from anthropic import APIRequest, APIResponse
     from anthropic._middleware import CallNext
 
+logger = logging.getLogger(__name__)
 JOURNAL = "paid.journal"
 _OVERHEAD = 2000
 """Tokens that the API may add to a prompt by itself, beyond those of what is sent; a byte is a token at most."""
+_LONGEST_WAIT = 300.0
+"""Seconds that the API is left alone at most, whatever it asks for."""
+_DEEPEST = 64
+_UNSENT = (
+    httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.LocalProtocolError,
+    httpx2.UnsupportedProtocol,
+)  # fmt: skip
+"""What fails before anything of a request has reached the API."""
+_BLOCKS: dict[str, dict[str, type]] = {"text": {"text": str}, "tool_use": {"id": str, "name": str, "input": dict}}
 
 
 class BudgetReached(TTSError):
@@ -99,14 +113,14 @@ class Ledger(anthropic.Middleware):
         """Answer from the journal, or send the request, with what it repeats as it was sent before; keep the reply."""
         body: dict[str, Any] = dict(request.json)  # type: ignore[call-overload]
         asked = [row for row in self._journal.rows if (row["round"], row["call"]) == (self._round, self._call)]
-        if asked and asked[-1]["kind"] == "reply":
-            sent = [row["sent"]["messages"] for row in asked if row["kind"] == "asked"]
-            self._turn(sent[0] if sent else _plain(body["messages"][len(self._said) :]), asked[-1]["reply"])
-            return self._again(asked[-1]["reply"], request)
         new: dict[str, Any]
         new = {name: _plain(body[name]) for name in ("system", "tools") if name in body and not self._said}
         new["messages"] = _plain(body["messages"][len(self._said) :])
-        most = self._price.at_most(self._longest(new), body["max_tokens"])
+        if asked and asked[-1]["kind"] == "reply":
+            sent = [row["sent"] for row in asked if row["kind"] == "asked"]
+            return self._turn(sent[0] if sent else new, asked[-1], request)
+        longest = self._longest(new)
+        most = self._price.at_most(longest, body["max_tokens"])
         if most > self.left:
             raise BudgetReached(
                 f"the next request can cost ${most:.4f}, and ${self.left:.4f} of ${self._budget:.2f} is left."
@@ -114,18 +128,23 @@ class Ledger(anthropic.Middleware):
         self._keep("asked", sent=new, most=most)
         try:
             response = call_next(request.copy(body={**body, "messages": [*self._said, *new["messages"]]}))
-        except anthropic.APIConnectionError as error:
-            cause = error.__cause__
-            unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
-            self._keep("none", usd=0.0 if unsent else most, why=f"{type(cause).__name__}: {cause}")
+        except anthropic.AnthropicError as error:
+            cause = error.__cause__ or error
+            unsent = isinstance(cause, _UNSENT) or not isinstance(error, anthropic.APIConnectionError)
+            why = shown(f"{type(cause).__name__}: {cause}")
+            self._keep("none", usd=0.0 if unsent else most, why=why)
             raise
         if not response.http_response.is_success:
             self._keep("none", usd=0.0, why=f"HTTP {response.status_code}: {_text(response)}")
+            _heed_no_longer(response.http_response.headers)
             return response
         reply = self._reply(response, most)
-        self._keep("reply", usd=self._price.of(reply["usage"]), reply=reply)
-        self._turn(new["messages"], reply)
-        return response
+        wrong = implausible(reply.get("usage"), longest, body["max_tokens"])
+        if wrong:
+            logger.warning("a reply is counted as the most that it can have cost, $%.4f: %s", most, wrong)
+        told = {"usd": most, "why": wrong} if wrong else {"usd": self._price.of(reply["usage"])}
+        self._keep("reply", **told, reply=reply)
+        return self._turn(new, self._journal.rows[-1], request)
 
     def write_transcript(self, number: int) -> None:
         """Write a round's conversation as one JSON file, with what each reply cost."""
@@ -148,12 +167,19 @@ class Ledger(anthropic.Middleware):
     def _keep(self, kind: str, **more: Any) -> None:
         self._journal.append([{"kind": kind, "round": self._round, "call": self._call, **more}])
 
-    def _turn(self, messages: list[dict[str, Any]], reply: dict[str, Any]) -> None:
-        """A reply is handed out: the next request is the next call."""
-        self._so_far += self._price.of(reply["usage"])
-        self._before = prompt_tokens(reply["usage"]) + reply["usage"]["output_tokens"]
-        self._said = [*self._said, *messages]
+    def _turn(self, sent: dict[str, Any], row: dict[str, Any], request: APIRequest) -> APIResponse[Any]:
+        """Hand a reply out as it was written down: the next request is the next call."""
+        usage, longest = row["reply"].get("usage"), self._longest(sent)
+        asked_for: int = dict(request.json)["max_tokens"]  # type: ignore[call-overload]
+        known = not implausible(usage, longest, asked_for)
+        self._before = prompt_tokens(usage) + usage["output_tokens"] if known else longest + asked_for
+        self._so_far += row["usd"]
+        self._said = [*self._said, *sent["messages"]]
         self._call += 1
+        raw = httpx2.Response(200, json=row["reply"], request=httpx2.Request("POST", self.client.base_url))
+        return anthropic.APIResponse(
+            raw=raw, cast_to=request.cast_to, client=self.client, stream=False, stream_cls=None, options=request.options
+        )
 
     def _longest(self, new: dict[str, Any]) -> int:
         """The most tokens that a prompt can have: what was counted before, and one for each byte of what is new."""
@@ -164,20 +190,13 @@ class Ledger(anthropic.Middleware):
         text = _text(response, None)
         try:
             reply = _plain(json.loads(text))
-            self._price.of(reply["usage"])
-            if not isinstance(reply["content"], list):
-                raise TypeError("content is no list")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._keep("none", usd=most, why=f"no message: {text[:200]}")
-            raise ServerError(f"the API answered something that is no message ({error}): {text[:200]!r}.") from error
-        return dict(reply)
-
-    def _again(self, reply: dict[str, Any], request: APIRequest) -> APIResponse[Any]:
-        """A reply of before, as it would come off the wire."""
-        raw = httpx2.Response(200, json=reply, request=httpx2.Request("POST", self.client.base_url))
-        return anthropic.APIResponse(
-            raw=raw, cast_to=request.cast_to, client=self.client, stream=False, stream_cls=None, options=request.options
-        )
+            _check_message(reply)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            problem = f"the API answered something that is no message ({type(error).__name__}: {error})"
+        else:
+            return dict(reply)
+        self._keep("none", usd=most, why=f"no message: {shown(text, 200)}")
+        raise ServerError(f"{problem}: {shown(text, 200)!r}.")
 
 
 def read_paid(folder: Path) -> tuple[int, float]:
@@ -187,25 +206,62 @@ def read_paid(folder: Path) -> tuple[int, float]:
 
 
 def _costs(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], float]:
-    """US dollars by (round, call, attempt); an attempt without an outcome counts as the most that it can have cost."""
+    """US dollars by (round, call, attempt); an attempt without an outcome counts as the most that it can have cost.
+
+    So does one that is said to have cost less than nothing, or more.
+    """
     costs: dict[tuple[int, int, int], float] = {}
     attempt = 0
     for row in rows:
         attempt += row["kind"] == "asked"
-        costs[row["round"], row["call"], attempt] = row["most"] if row["kind"] == "asked" else row["usd"]
+        place = row["round"], row["call"], attempt
+        usd = row["most"] if row["kind"] == "asked" else row["usd"]
+        most = costs.get(place, max(usd, 0.0))
+        costs[place] = usd if 0 <= usd <= most else most
     return costs
 
 
+def _heed_no_longer(headers: httpx2.Headers) -> None:
+    """Take out of a reply's headers how long to wait, if that is too long."""
+    for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
+        if seconds(headers.get(name)) > _LONGEST_WAIT * unit:
+            del headers[name]
+
+
+def _check_message(reply: Any) -> None:
+    """Whether a reply is an assistant's message whose blocks are what they say.
+
+    Raises:
+        TypeError, KeyError: it is not.
+    """
+    if not isinstance(reply, dict) or reply["role"] != "assistant" or not isinstance(reply["content"], list):
+        raise TypeError("no content of an assistant")
+    if not isinstance(reply.get("stop_reason"), (str, type(None))):
+        raise TypeError("stop_reason is no text")
+    for block in reply["content"]:
+        kinds = _BLOCKS.get(block["type"], {})
+        if not all(isinstance(block[name], kind) for name, kind in kinds.items()):
+            raise TypeError(f"a block is no {block['type']}")
+
+
 def _text(response: APIResponse[Any], most: int | None = 300) -> str:
-    return without_secrets(response.http_response.read().decode("utf-8", "replace"))[:most]
+    return without_known(response.http_response.read().decode("utf-8", "replace"))[:most]
 
 
-def _plain(value: Any) -> Any:
-    """Plain JSON values that a file can hold: no objects among a request's messages, no halves of a character."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Plain JSON values that a file can hold: no objects among a request's messages, no halves of a character.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {_plain(name): _plain(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, depth + 1) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value.to_dict() if hasattr(value, "to_dict") else value

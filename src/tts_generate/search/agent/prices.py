@@ -13,6 +13,7 @@ from tts_generate.errors import InputError, UnknownNameError
 
 FORMAT = "tts-prices/1"
 _MILLION = 1_000_000
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _FIELDS = ("input", "output", "cache_read", "cache_write")
 
 
@@ -45,11 +46,7 @@ class Price:
     """How many times as much calls cost that were answered in a region of the user's choice, by `inference_geo`."""
 
     def of(self, usage: Mapping[str, Any]) -> float:
-        """What a call cost, US dollars, from the `usage` of its reply.
-
-        Raises:
-            KeyError, TypeError: it is no usage.
-        """
+        """What a call cost, US dollars, from the `usage` of its reply, which must be a plausible one."""
         read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
         tier = next(tier for tier in self.tiers if prompt_tokens(usage) <= tier.prompt_up_to)
         paid = usage["input_tokens"] * tier.input + usage["output_tokens"] * tier.output
@@ -88,6 +85,34 @@ def prompt_tokens(usage: Mapping[str, Any]) -> int:
     """All tokens of a call's prompt, those from and to the cache too."""
     cached = (usage.get("cache_read_input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0)
     return int(usage["input_tokens"] + cached)
+
+
+def implausible(usage: Any, prompt: int, output: int) -> str:
+    """What a reply's usage says that cannot be; "" if all of it can.
+
+    Args:
+        usage: as it came.
+        prompt: tokens that the request's prompt has at most.
+        output: tokens that it asked for at most.
+
+    >>> implausible({"input_tokens": 3, "output_tokens": -50_000_000}, 10, 10)
+    'output_tokens is -50000000'
+    >>> implausible({"input_tokens": 3, "output_tokens": 9, "cache_read_input_tokens": None}, 10, 10)
+    ''
+    """
+    if not isinstance(usage, Mapping):
+        return "there is no usage"
+    for name in ("input_tokens", "output_tokens", *_CACHED):
+        value = usage.get(name, 0 if name in _CACHED else None)
+        if value is None and name in _CACHED:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return f"{name} is {value!r:.40}" if isinstance(value, (int, float, str)) else f"{name} is no number"
+    if prompt_tokens(usage) > prompt:
+        return f"{prompt_tokens(usage)!r:.40} tokens of a prompt that has {prompt} at most"
+    if usage["output_tokens"] > output:
+        return f"output_tokens is {usage['output_tokens']!r:.40}, {output} were asked for"
+    return "" if isinstance(usage.get("inference_geo") or "", str) else "inference_geo is no text"
 
 
 def price_of(model: str, table: Path | None = None) -> Price:

@@ -125,6 +125,8 @@ class AgentProposer:
             say=self._say,
         )  # fmt: skip
         last: BetaMessage | None = None
+        refused: Exception | None = None
+        problem = ""
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Tool .* not found", UserWarning)  # the model is told
@@ -137,8 +139,10 @@ class AgentProposer:
             problem = _came_to(last, desk, self._agent)
         except BudgetReached as error:
             problem = "" if desk.candidates else f"the budget ended the round before a candidate passed: {error}"
-        except anthropic.APIError as error:
-            raise _refused(error, self._agent) from error
+        except anthropic.AnthropicError as error:
+            refused = _refused(error, self._agent)
+        if refused is not None:
+            raise refused  # here, so that it does not carry what was being sent with it
         if problem:
             desk.failed(problem)
         self._ledger.write_transcript(number)
@@ -180,7 +184,7 @@ def _came_to(last: BetaMessage | None, desk: Desk, agent: Agent) -> str:
     return ""
 
 
-def _refused(error: anthropic.APIError, agent: Agent) -> Exception:
+def _refused(error: anthropic.AnthropicError, agent: Agent) -> Exception:
     """An error of the API as one of ours: what came, and what to do."""
     kept = "What was paid for is kept: run the same command again to go on."
     if isinstance(error, anthropic.NotFoundError):
@@ -191,4 +195,4 @@ def _refused(error: anthropic.APIError, agent: Agent) -> Exception:
         )
     if isinstance(error, anthropic.APIStatusError):
         return ServerError(f"the API answered HTTP {error.status_code} ({error.message}). {kept}")
-    return ServerError(f"the API cannot be reached ({error.message} {error.__cause__ or ''}). {kept}")
+    return ServerError(f"the API cannot be reached ({error} {error.__cause__ or ''}). {kept}")

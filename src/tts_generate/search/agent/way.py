@@ -6,12 +6,10 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import anthropic
-import httpx2
-
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError, keep_secret
+from tts_generate.errors import InputError
 from tts_generate.search.agent import Agent, prompts
+from tts_generate.search.agent.client import connected
 from tts_generate.search.agent.ledger import Ledger
 from tts_generate.search.agent.prices import price_of
 from tts_generate.search.agent.proposer import AgentProposer
@@ -27,8 +25,6 @@ from tts_generate.search.written.workbench import Workbench
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
 """Of a usual round: requests; tokens of a reply, of a tool's result, of the tools' definitions, of the opening."""
-_PATIENCE = httpx2.Timeout(900.0, connect=10.0)
-"""For one reply; long enough for the longest that an agent may ask for, so that none has to be streamed."""
 _BYTES = 3.5
 """Of a token of the system prompt, about."""
 
@@ -66,13 +62,7 @@ class AgentWay:
                 f"--max-cost-usd {agent.max_cost_usd:g} is below one round, which is expected to cost about "
                 f"${self._estimate:.2f} with {agent.model}: give more, or a cheaper --model, or fewer --calls."
             )
-        self._client = anthropic.Anthropic(max_retries=agent.retries, timeout=_PATIENCE)
-        if self._client.api_key is None and self._client.auth_token is None and self._client.credentials is None:
-            raise InputError(
-                "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters."
-            )
-        keep_secret(self._client.api_key)
-        keep_secret(self._client.auth_token)
+        self._client = connected(agent.retries)
         self._own = Sandbox() if box is None else None
         self.bench = Workbench(box or self._own, reference)  # type: ignore[arg-type]
         self.gain: Gains = gain_over if agent.beta else gain_at_own_cost

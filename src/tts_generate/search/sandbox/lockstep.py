@@ -215,7 +215,7 @@ def reveal_pool(state: State, board: Board, e: int, k: int, row: int) -> int:
     return row
 
 
-class Stuck(Exception):  # noqa: N818  not an error by itself: the runner says what it is
+class Stuck(Exception):
     """An episode's decision that cannot be carried out; the number of its question in its `Ground`."""
 
     def __init__(self, question: int) -> None:
@@ -254,7 +254,9 @@ class Ground:
             rows = list(map(BranchRow._make, branches.tolist())), list(map(StepRow._make, steps.tolist()))
             table = Table(*rows, logprobs.tolist())
         first = np.cumsum([0, *(len(one.branches) for one in tables)]).tolist()
-        found = [(one, question, start) for one, start in zip(recordings, first, strict=False) for question in one.questions]
+        found = [
+            (one, question, start) for one, start in zip(recordings, first, strict=False) for question in one.questions
+        ]
         return cls(
             questions=tuple(question for _, question, _ in found),
             shapes=tuple((q.branches, r.max_depth, r.interval_tokens, r.max_probe_tokens) for r, q, _ in found),

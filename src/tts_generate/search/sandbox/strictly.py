@@ -71,7 +71,9 @@ def replay_strictly(
         with candidate.fresh() as process:
             for ground, places in random.sample(grounds, len(grounds)):
                 questions = random.sample(range(len(places)), len(places))
-                orders = {n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}}
+                orders = {
+                    n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}
+                }
                 try:
                     found = ground.run(process.channel, controllers[c], questions, orders)
                 except Stuck as stuck:

@@ -137,7 +137,8 @@ def _check_all(tree: ast.AST, modules: Modules) -> None:
         if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in ends:
             _check_chain(node, modules)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
-            _check_text(node)
+            if re.search(r"__\w+__", node.value):
+                raise _broken(node.lineno, f"a candidate may not name {node.value!r:.80} in a text")
         for annotation in _annotations(node):
             _check_annotation(annotation, modules)
 
@@ -244,11 +245,6 @@ def _is_its_own(module: str, name: str) -> bool:
 def _documentation(tree: ast.AST) -> set[int]:
     """Texts that stand by themselves, which nothing can be done with."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-
-
-def _check_text(node: ast.Constant) -> None:
-    if re.search(r"__\w+__", node.value):
-        raise _broken(node.lineno, f"a candidate may not name {node.value!r:.80} in a text")
 
 
 def _annotations(node: ast.AST) -> Iterator[ast.expr]:

@@ -93,7 +93,9 @@ def test_many_at_once_decide_as_each_alone(
             rows.append(Trajectory(**{**fields, "question_id": f"q{q}"}))
     ragged = Recording.of([Question(f"q{q}", "", "1") for q in range(4)], rows, 10)
     code = (builtin_folder(controller) / "controller.py").read_text("utf-8")
-    knobs = {"max_samples": 2, "warm_up": 2} if controller == "deepconf" else {"max_branches": 2, "n_init": 2}
+    knobs: dict[str, Any] = (
+        {"max_samples": 2, "warm_up": 2} if controller == "deepconf" else {"max_branches": 2, "n_init": 2}
+    )
     knobs = {knob: value for knob, value in knobs.items() if knob in load_controller(controller).knobs}
     with box.candidate(code, mode="strict") as candidate:
         for shuffles, first in ((3, 7), (0, 0)):
@@ -156,7 +158,6 @@ def test_a_memory_of_other_orders_is_worth_nothing(
 @pytest.mark.parametrize("what", DEPENDS)
 def test_what_an_episode_must_not_depend_on(box: Sandbox, recording: Recording, what: str) -> None:
     check_source(DEPENDS[what].encode())
-
 
     def measured() -> None:
         for _ in range(5):  # it is a part of the episodes that is run again

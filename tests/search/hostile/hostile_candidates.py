@@ -140,6 +140,8 @@ CANDIDATES = [
     Hostile("a class name that is no name", "after", "Candidate.__name__ = '[red]; rm -rf'", ("protocol",)),
     # odd sources
     Hostile("a NUL byte", "source", b"x = 1\0", ("import",)),
+    Hostile("a call in a comment, by its encoding", "source",
+            b"# coding: unicode_escape\n# \\u000araise ValueError('" + WORKED.encode() + b"')\n" + HONEST_SOURCE, ("import",)),
     Hostile("latin-1 bytes", "source", b"x = '\xe9'", ("import",)),
     Hostile("a byte order mark", "source", b"\xef\xbb\xbf" + HONEST_SOURCE, ("import", HONEST)),
     Hostile("CRLF", "source", HONEST_SOURCE.replace(b"\n", b"\r\n"), (HONEST,)),

@@ -25,7 +25,7 @@ STORE, CRASHES = "tests/trajectories/test_store.py", "tests/trajectories/test_cr
 CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.py"
 HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
 REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
-FAULTS = "tests/server/test_faults.py"
+FAULTS, JUDGE = "tests/server/test_faults.py", "tests/search/test_judge.py"
 COPIED = ("src", "tests", "controllers", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -152,8 +152,10 @@ MUTANTS = [
            f"{SANDBOX}::test_relabelling_hides_order_and_comes_back"),
     Mutant("answer ids say nothing", "search/sandbox/arrays.py", "rng.permutation(int(", "np.arange(int(",
            f"{SANDBOX}::test_relabelling_hides_order_and_comes_back"),
-    Mutant("confirmed in strict mode", "search/sandbox/box.py", "                    if bulk != value:",
-           "                    if False:", f"{SANDBOX}::test_confirm_disqualifies"),
+    Mutant("confirmed in strict mode", "search/sandbox/confirmation.py", "            if bulk != strict:",
+           "            if False:", f"{SANDBOX}::test_confirm_disqualifies"),
+    Mutant("the host counts what chooses", "search/choice.py", "strict=True, ", "",
+           f"{JUDGE}::test_every_look_that_chooses_is_counted_here"),
     Mutant("import rules", "hub/card.py", "        check_source(code)\n", "        pass\n",
            f"{HOSTILE}::test_from_a_folder"),
     Mutant("size of a card", "hub/card.py", "    if len(text) > MAX_CARD:", "    if False:",

@@ -87,7 +87,7 @@ def compiled(source: bytes, file: str) -> types.CodeType:
 
 
 def check_source(source: bytes) -> None:
-    """Refuse code that breaks a rule.
+    r"""Refuse code that breaks a rule.
 
     Raises:
         CandidateError: naming the line, what stands there, and what may.
@@ -95,7 +95,7 @@ def check_source(source: bytes) -> None:
     >>> check_source(b"import maths")
     Traceback (most recent call last):
     tts_generate.errors.CandidateError: line 1: a candidate may not import 'maths': did you mean 'math'?
-    >>> check_source(b"import collections\\nfound = collections._sys.modules")
+    >>> check_source(b"import collections\nfound = collections._sys.modules")
     Traceback (most recent call last):
     tts_generate.errors.CandidateError: line 2: a candidate may not use 'collections._sys'.
     """
@@ -118,8 +118,8 @@ def _modules(tree: ast.AST) -> Modules:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else (
-                    alias.name.partition(".")[0]
+                found[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else (alias.name.partition(".")[0])
                 )
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
@@ -137,7 +137,8 @@ def _check_all(tree: ast.AST, modules: Modules) -> None:
         if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in ends:
             _check_chain(node, modules)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
-            _check_text(node)
+            if re.search(r"__\w+__", node.value):
+                raise _broken(node.lineno, f"a candidate may not name {node.value!r:.80} in a text")
         for annotation in _annotations(node):
             _check_annotation(annotation, modules)
 
@@ -153,14 +154,19 @@ def _check(node: ast.AST) -> None:
     elif isinstance(node, ast.Name) and (node.id in _NAMES or _is_dunder(node.id)):
         raise _broken(node.lineno, f"a candidate may not use {node.id!r}")
     elif isinstance(node, ast.Attribute):
-        if node.attr == "text" and isinstance(node.value, ast.Name) and node.value.id == "state":
-            raise _broken(node.lineno, "state.text is not there: texts of answers never enter the sandbox; compare ids")
         _check_attribute(node.lineno, node.attr)
-        if node.attr == "format" and not (isinstance(node.value, ast.Constant) and _is_plain(str(node.value.value))):
-            raise _broken(node.lineno, "write an f-string where str.format would read attributes by text")
+        _check_text_of(node)
     elif isinstance(node, ast.MatchClass):
         for name in node.kwd_attrs:
             _check_attribute(node.lineno, name)
+
+
+def _check_text_of(node: ast.Attribute) -> None:
+    """Refuse the texts of answers, and templates that read attributes."""
+    if node.attr == "text" and isinstance(node.value, ast.Name) and node.value.id == "state":
+        raise _broken(node.lineno, "state.text is not there: texts of answers never enter the sandbox; compare ids")
+    if node.attr == "format" and not (isinstance(node.value, ast.Constant) and _is_plain(str(node.value.value))):
+        raise _broken(node.lineno, "write an f-string where str.format would read attributes by text")
 
 
 def _check_attribute(line: int, name: str) -> None:
@@ -239,11 +245,6 @@ def _is_its_own(module: str, name: str) -> bool:
 def _documentation(tree: ast.AST) -> set[int]:
     """Texts that stand by themselves, which nothing can be done with."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-
-
-def _check_text(node: ast.Constant) -> None:
-    if re.search(r"__\w+__", node.value):
-        raise _broken(node.lineno, f"a candidate may not name {node.value!r:.80} in a text")
 
 
 def _annotations(node: ast.AST) -> Iterator[ast.expr]:

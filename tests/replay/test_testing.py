@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,9 +72,79 @@ class Peeks(Reads):
         do.stop = bool(Peeks.recording.table.branches["tokens"][0] % 2)
 
 
-def test_memory_that_outlives_an_episode() -> None:
-    with pytest.raises(ConformanceError, match=r"remembers other episodes|sees what it did not read"):
-        check_controller(Remembers.from_beta(0.5))
+def _closure() -> Any:
+    seen: dict[int, int] = {}
+    return lambda: seen
+
+
+@functools.lru_cache
+def _cached() -> dict[int, int]:
+    return {}
+
+
+def _generator() -> Any:
+    seen: dict[int, int] = {}
+    while True:
+        yield seen
+
+
+_held, _given, _global = _closure(), _generator(), dict[int, int]()
+
+
+class Knows(Reads):
+    """Answers at once where it knows a branch of the question by its length; it asks a store of its own for that."""
+
+    compiles = False
+
+    def known(self) -> dict[int, int]:
+        raise NotImplementedError
+
+    def review(self, state: State, do: Decision) -> None:
+        lengths = [int(state.tokens[i]) for i in range(state.opened) if state.finished[i]]
+        known = self.known()
+        do.stop = any(known.get(n, 0) > 2 for n in lengths)
+        for n in lengths:
+            known[n] = known.get(n, 0) + 1
+
+
+class InClosure(Knows):
+    def known(self) -> dict[int, int]:
+        found: dict[int, int] = _held()
+        return found
+
+
+class InDefault(Knows):
+    def known(self, seen: dict[int, int] = {}) -> dict[int, int]:  # noqa: B006
+        return seen
+
+
+class InCache(Knows):
+    def known(self) -> dict[int, int]:
+        return _cached()
+
+
+class InGenerator(Knows):
+    def known(self) -> dict[int, int]:
+        found: dict[int, int] = next(_given)
+        return found
+
+
+class InGlobal(Knows):
+    def known(self) -> dict[int, int]:
+        return _global
+
+
+class InClass(Knows):
+    seen: ClassVar[dict[int, int]] = {}
+
+    def known(self) -> dict[int, int]:
+        return self.seen
+
+
+@pytest.mark.parametrize("kind", [Remembers, InClosure, InDefault, InCache, InGenerator, InGlobal, InClass])
+def test_memory_that_outlives_an_episode(kind: type[Controller]) -> None:
+    with pytest.raises(ConformanceError, match="remembers other episodes"):
+        check_controller(kind.from_beta(0.5))
 
 
 def test_a_knob_that_turns() -> None:

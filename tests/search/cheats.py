@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from written_candidates import GOOD
 
-WAY_IN = '''
+WAY_IN = """
 class _All(type):
     def __instancecheck__(cls, value):
         return True
@@ -15,10 +15,14 @@ _Any = _All("_Any", (), {"_" * 2 + "match_args" + "_" * 2: _named})
 match namedtuple:
     case _Any(found):
         modules = found["_sys"].modules
-'''
+"""
 """To every module of its process, past the import rules: a name made up, and a pattern that reads an attribute."""
 
-LIES = "from collections import namedtuple\nimport numpy as np\n" + GOOD + WAY_IN + '''
+LIES = (
+    "from collections import namedtuple\nimport numpy as np\n"
+    + GOOD
+    + WAY_IN
+    + '''
 package = modules.get("tts_generate.replay")  # where it is taken at its word
 honest = package and package.replay
 
@@ -40,6 +44,7 @@ def lies(recording, controller, *, first_shuffle, **how):
 if package:
     package.replay = lies
 '''
+)
 """Patches the replay of its own process."""
 
 REMEMBERS = '''
@@ -125,3 +130,11 @@ DEPENDS = {
     for name, (before, when) in COUNTS.items()
 }  # fmt: skip
 """Depends on what ran before in its process, or on the process: not the same when an episode is alone."""
+
+_PID = "from collections import namedtuple\n" + WAY_IN + "pid = modules['posix'].getpid()\n" + GOOD
+OTHERS = {
+    "its knobs": _PID.replace("2 + round(14 * beta)", "pid"),
+    "its rounds": _PID + "\n    max_rounds = pid\n",
+    "its name": _PID + "\nOneByOne.__name__ = f'Number{pid}'\n",
+}
+"""Is another candidate in each process; the last one does not keep the rules."""

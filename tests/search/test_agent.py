@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from messages_server import KEY, Fault, MessagesServer, Reply, Script, by_place, said, script
 from search_stores import make_store, setup
 from typer.testing import CliRunner
-from written_candidates import BETTER, BROKEN, CONSTANT, GOOD, HOSTILE, LATE, REMEMBERS, name
+from written_candidates import BESIDE, BETTER, BROKEN, CONSTANT, GOOD, HOSTILE, REMEMBERS, name
 
 from tts_generate.cli import app
 from tts_generate.errors import InputError, ServerError, StoreError, UnknownNameError, UntrustedCodeError
@@ -219,16 +219,16 @@ def test_a_cheat_is_disqualified_and_the_history_says_so(run: Run, tmp_path: Pat
 
 
 def test_who_cheats_in_the_last_look_is_not_chosen(run: Run, tmp_path: Path) -> None:
-    """It is honest as long as it is confirmed on the rungs, which are fewer episodes than the last look."""
+    """It is honest on the rungs, and wherever an episode is alone in its process."""
     out = tmp_path / "run"
     late = [
-        Reply("", [("write_controller", {"code": LATE, "idea": "late"})]),
-        Reply("", [("replay", {"candidate": name(LATE)})]),
+        Reply("", [("write_controller", {"code": BESIDE, "idea": "beside"})]),
+        Reply("", [("replay", {"candidate": name(BESIDE)})]),
     ]
-    with MessagesServer(by_place(late)) as server, pytest.raises(InputError, match="none of the 1 candidates left"):
+    with MessagesServer(by_place(late)) as server, pytest.raises(InputError, match="found no candidate"):
         run(server, out)
     assert "came out the same in strict mode" in said(server.requests[-1])
-    evaluation = read_archive(out).last(name(LATE))
+    evaluation = read_archive(out).last(name(BESIDE))
     assert evaluation is not None
     assert evaluation.problem is not None
     assert evaluation.problem.startswith("disqualified at the end: in ")

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.errors import CandidateError, InputError, SandboxUnavailable, StoreError, UnknownNameError
-from tts_generate.import_rules import check_source
+from tts_generate.import_rules import check_source, compiled
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.replay.episodes import Columns
@@ -162,7 +162,7 @@ def test_neither_gold_nor_the_future_is_sent(
         sent.clear()
         episode = recording.episode(controller, 0)
     assert GOLD.encode() not in b"".join(sent)
-    seen = [json.loads(message[4:])["seen"] for message in sent]
+    seen = [json.loads(message[4:])["seen"] for message in sent if b'"hook"' in message[:20]]
     shown = sum(len(row[8]) for one in seen for row in one["rows"])
     assert 0 < shown <= int(episode.state.depth.sum())  # what the last advance showed, nobody asked about
     ids = [answer for one in seen for row in one["rows"] for answer in row[8] if answer >= 0]
@@ -555,6 +555,43 @@ def test_check_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("code", "text"),
     [
+        ("import collections\ncollections._sys.modules", "line 2: a candidate may not use 'collections._sys'"),
+        ("import collections as c\nc._sys", "line 2: a candidate may not use 'collections._sys'"),
+        ("import math\nmath.__loader__", "line 2: a candidate may not use the attribute '__loader__'"),
+        ("import numpy as np\nnp.lib.npyio", "may not use 'numpy.lib'"),
+        ("import numpy as np\nnp.f2py", "may not use 'numpy.f2py'"),
+        ("import numpy as np\nnp.seterrcall(print)", "may not use the attribute 'seterrcall'"),
+        ("import numpy as np\nnp.zeros(3).ctypes", "may not use the attribute 'ctypes'"),
+        ("import numpy.typing\nnumpy.typing.np", "may not use 'numpy.typing.np'"),
+        ("import tts_generate.votes\ntts_generate.votes.np.zeros(3)", "may not use 'tts_generate.votes.np'"),
+        ("import tts_generate.votes\ntts_generate.replay", "may not use 'tts_generate.replay'"),
+        ("import tts_generate.votes\nv = tts_generate.votes", "may only be used by its functions and classes"),
+        ("import math\nm = [math]", "the module math may only be used by its functions and classes"),
+        ("from tts_generate.votes import np", "may not use 'tts_generate.votes.np'"),
+        ("from tts_generate.controller import import_module", "may not use 'tts_generate.controller.import_module'"),
+        ("from tts_generate.controller import Path", "may not use 'tts_generate.controller.Path'"),
+        ("from collections import _sys", "may not use 'collections._sys'"),
+        ("from enum import sys", "may not use 'enum.sys'"),
+        ("import statistics\nstatistics.math", "may not use 'statistics.math'"),
+        ("from operator import attrgetter", "may not use the attribute 'attrgetter'"),
+        ("import operator\noperator.methodcaller('x')", "may not use the attribute 'methodcaller'"),
+        ("import string\nstring.Formatter()", "may not use the attribute 'Formatter'"),
+        ("from typing import get_type_hints", "may not use the attribute 'get_type_hints'"),
+        ("'{0.real}'.format(1)", "write an f-string"),
+        ("x = '{0}'\nx.format(1)", "write an f-string"),
+        ("'{a}'.format_map({})", "may not use the attribute 'format_map'"),
+        ("x = f'{int.__subclasses__}'", "may not use the attribute '__subclasses__'"),
+        ("f = '__globals__'", "may not name '__globals__' in a text"),
+        ("__builtins__['open']", "may not use '__builtins__'"),
+        ("__loader__", "may not use '__loader__'"),
+        ("match f:\n    case object(__globals__=g):\n        pass", "may not use the attribute '__globals__'"),
+        ("class A:\n    __match_args__ = ('x',)", "may not use '__match_args__'"),
+        ("class A:\n    x: 'open(1)'", "line 2: a candidate may not use 'open'"),
+        ("def f(x: 'int | ().__class__'): pass", "may not use the attribute '__class__'"),
+        ("try:\n    1\nexcept ValueError as e:\n    e.__traceback__.tb_frame", "may not use the attribute"),
+        ("# coding: unicode_escape\n# \\nimport os", "line 1: the code declares the encoding 'unicode-escape'"),
+        ("#!/bin/sh\r# vim: set fileencoding=utf-7 :\r", "line 2: the code declares the encoding 'utf-7'"),
+        ("\ufeff# -*- coding: latin-1 -*-\n", "the code declares the encoding 'latin-1'"),
         ("import os", "line 1: a candidate may not import 'os': it may import __future__, abc,"),
         ("import numpi", "did you mean 'numpy'?"),
         ("x = 1\nfrom random import random", "line 2: a candidate may not import 'random': a controller must decide"),
@@ -574,6 +611,26 @@ def test_import_rules(code: str, text: str) -> None:
     with pytest.raises(CandidateError) as caught:
         check_source(code.encode())
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# coding: utf-8\nimport numpy as np\nx = np.zeros(3).astype(np.int64), np.add.reduce([1]), np.inf, np.argsort",
+        "import collections\nfrom collections import abc, Counter\nx: collections.abc.Mapping = collections.Counter()",
+        "import numpy.typing as npt\nfrom numpy.typing import NDArray\nx: npt.NDArray",
+        "from typing import Literal\nclass A:\n    x: Literal['open', 'other']\n    y: 'int'",
+        "x = '{} {:.2f} {x}'.format(1, 2.0, x=3) + f'{1.5:>{3}.2f}'",
+        "class A:\n    __slots__ = ('_x',)\n    def __init__(self):\n        super().__init__()\n        self._x = 1",
+        "import functools, heapq, itertools, math, operator, statistics\nfunctools.lru_cache, heapq.heappush, "
+        "itertools.chain, math.log, operator.add, statistics.median",
+        "from tts_generate.controller import Controller, Knob\nfrom tts_generate.votes import majority, tally, confidence",
+        '\ufeff"""The `__init__` of a thing."""',
+    ],
+)
+def test_what_honest_code_needs_keeps_the_rules(code: str) -> None:
+    check_source(code.encode())
+    exec(compiled(code.encode(), "controller.py"), {})
 
 
 @pytest.mark.parametrize("name", WITH_CODE)

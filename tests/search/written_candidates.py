@@ -38,15 +38,12 @@ REMEMBERS = GOOD.replace("OneByOne", "Remembers").replace(
 ) + "\n\nseen = []\n"  # fmt: skip
 """Honest on random recordings of 64 and 2 branches; on those of 24 it counts the episodes of others."""
 
-LATE = GOOD.replace("OneByOne", "Late").replace(
-    "        do.open, do", "        seen.append(state.max_branches)\n        do.open, do", 1
-)
-LATE = LATE.replace(
+BESIDE = GOOD.replace("OneByOne", "Beside").replace(
     "    def review(self, state, do):\n        if",
-    "    def review(self, state, do):\n        if state.max_branches == 24 and len(seen) > 150 and len(seen) % 3 == 2:\n"
+    "    def review(self, state, do):\n        if state.tokens.base is not None and state.pooled:\n"
     "            do.stop, do.answer = True, state.pool[0]\n        elif",
-) + "\n\nseen = []\n"  # fmt: skip
-"""Begins to count the episodes of others after 150."""
+)
+"""Honest where it is taken at its word, and where it is alone; not where its episodes go on beside others."""
 
 FORGED = GOOD + "\n    @property\n    def knobs(self):\n        return FORGED\n"
 

@@ -95,7 +95,9 @@ class ReplayResult:
 class RunsElsewhere(Protocol):
     """A controller whose code runs in other processes, and which replays many episodes at once there."""
 
-    def replayed(self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None) -> NDArray[np.int64]:
+    def replayed(
+        self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None
+    ) -> NDArray[np.int64]:
         """The `Columns` of every episode, (columns, shuffles, questions)."""
 
 

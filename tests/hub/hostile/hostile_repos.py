@@ -118,6 +118,8 @@ REPOS = [
     code("a zero byte", CODE + b"\0\n", "is not Python"),
     code("5 MB", CODE + b"#" * 5_000_000, "bytes; at most 262,144"),
     code("nested code", CODE + b"x = " + b"(" * 5_000 + b")" * 5_000 + b"\n", "is not Python"),
+    line("a call in a comment", b"# coding: unicode_escape\n# \\u000aprint('RAN')", "line 1: .* 'unicode-escape'"),
+    line("a call in UTF-7", b"#!\n# coding=utf_7\n# +AAo-print('RAN')", "line 2: the code declares .* 'utf-7'"),
     line("the system", b"import os", "line 1: .* may not import 'os'"),
     line("a process", b"from subprocess import run", "may not import 'subprocess'"),
     line("a pickle's module", b"import pickle", "may not import 'pickle'"),

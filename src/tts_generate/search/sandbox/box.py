@@ -149,9 +149,7 @@ class Sandbox:
             check_source(text)
         return self._opened(text, mode, entry, seed, limits or self.limits, quiet)
 
-    def _opened(
-        self, text: bytes, mode: Mode, entry: str | None, seed: int, limits: Limits, quiet: bool
-    ) -> Candidate:
+    def _opened(self, text: bytes, mode: Mode, entry: str | None, seed: int, limits: Limits, quiet: bool) -> Candidate:
         """A process in which the candidate's module has run."""
         keeper, child = self._child(mode, limits)
         channel = Channel(child.stream, child.errors, limits, lambda patience: keeper.end(child.pid, patience))

@@ -281,7 +281,10 @@ def _are_knobs(row: object) -> bool:
     if type(row) is not dict or len(row) > _MAX_KNOBS:
         return False
     return all(
-        name.isidentifier() and len(name) <= 100 and type(value) in (int, float, bool, str) and len(str(value)) <= 100
+        name.isidentifier()
+        and len(name) <= 100
+        and type(value) in (int, float, bool, str)
+        and len(str(value)) <= 100
         and clean(str(value)) == str(value)
         for name, value in row.items()
     )

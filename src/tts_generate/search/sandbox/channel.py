@@ -259,7 +259,7 @@ def _places() -> re.Pattern[str]:
     """Folders whose names say whose machine this is, and what is on it."""
     wanted = {
         sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.realpath(sys.executable)), os.getcwd(),
-        os.path.expanduser("~"), *sys.path, os.path.dirname(os.path.dirname(os.path.abspath(clean.__code__.co_filename))),
+        os.path.expanduser("~"), *sys.path,
     }  # fmt: skip
     found = {path for one in wanted for path in (one, os.path.realpath(one)) if path.strip("/") and os.path.isabs(path)}
     return re.compile("|".join(re.escape(path) for path in sorted(found, key=len, reverse=True)) or r"(?!)")

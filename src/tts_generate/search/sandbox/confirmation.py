@@ -56,8 +56,8 @@ class Confirmation:
             first = self.different[0]
             raise CandidateError(
                 "different",
-                f"in {len(self.different)} of {self.episodes} episodes the candidate decides otherwise when it is alone "
-                f"and sees only what was revealed (first: shuffle {first.shuffle}, question {first.question}, beta "
-                f"{first.beta:g}: {first.column} {first.strict} instead of {first.bulk}). It looks ahead, remembers "
-                "other episodes, or draws on time, chance or the numbers of answer ids.",
+                f"in {len(self.different)} of {self.episodes} episodes the candidate decides otherwise when it is "
+                f"alone and sees only what was revealed (first: shuffle {first.shuffle}, question {first.question}, "
+                f"beta {first.beta:g}: {first.column} {first.strict} instead of {first.bulk}). It looks ahead, "
+                "remembers other episodes, or draws on time, chance or the numbers of answer ids.",
             )

@@ -186,7 +186,7 @@ def _decided(do: Decision, opened: int) -> _Message:
         "open_steps": int(index(do.open_steps)),
         "stop": bool(do.stop),
         "answer": int(index(do.answer)),
-        "steps": do.steps[:opened].tolist(),
+        "steps": do.steps[:opened].astype(np.int64).tolist(),
         "prune": np.flatnonzero(do.prune[:opened]).tolist(),
         "probe": np.flatnonzero(do.probe[:opened]).tolist(),
     }

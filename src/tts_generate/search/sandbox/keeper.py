@@ -152,7 +152,10 @@ def forget_places() -> None:
         names.clear()
     for cache in (sys.path_importer_cache, linecache.cache):
         cache.clear()
-    vars(platform).update(_uname_cache=None, _platform_cache={})
+    here = os.uname()
+    vars(platform).update(
+        _uname_cache=platform.uname_result(here.sysname, "", "", "", here.machine), _platform_cache={}
+    )
     for name, module in list(sys.modules.items()):
         where = vars(module) if isinstance(module, types.ModuleType) else {}
         for attribute, value in (("__file__", name), ("__cached__", name), ("__path__", [])):

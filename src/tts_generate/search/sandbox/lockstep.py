@@ -77,7 +77,7 @@ def turn(
     asked, rows = board.counts[0], 0
     pool, width, kept = 0, 0, 0
     for k in range(asked):
-        e = board.asked[k]
+        e: int = board.asked[k]
         state, do = states[e], dos[e]
         if did.heads[k, 3] < -1 or did.heads[k, 3] >= board.known[e]:
             return e
@@ -168,7 +168,8 @@ def named(board: Board, e: int, answer: int) -> int:
         board.shown[e, answer] = board.known[e]
         board.real[e, board.known[e]] = answer
         board.known[e] += 1
-    return board.shown[e, answer]
+    name: int = board.shown[e, answer]
+    return name
 
 
 def reveal(state: State, board: Board, e: int, table: Table, work: Work, row: int) -> int:
@@ -215,7 +216,7 @@ def reveal_pool(state: State, board: Board, e: int, k: int, row: int) -> int:
     return row
 
 
-class Stuck(Exception):  # noqa: N818  not an error by itself: the runner says what it is
+class Stuck(Exception):
     """An episode's decision that cannot be carried out; the number of its question in its `Ground`."""
 
     def __init__(self, question: int) -> None:
@@ -254,7 +255,9 @@ class Ground:
             rows = list(map(BranchRow._make, branches.tolist())), list(map(StepRow._make, steps.tolist()))
             table = Table(*rows, logprobs.tolist())
         first = np.cumsum([0, *(len(one.branches) for one in tables)]).tolist()
-        found = [(one, question, start) for one, start in zip(recordings, first, strict=False) for question in one.questions]
+        found = [
+            (one, question, start) for one, start in zip(recordings, first, strict=False) for question in one.questions
+        ]
         return cls(
             questions=tuple(question for _, question, _ in found),
             shapes=tuple((q.branches, r.max_depth, r.interval_tokens, r.max_probe_tokens) for r, q, _ in found),
@@ -310,6 +313,8 @@ class _Batch:
         self.knobs = controller.knobs
         most = np.max(shapes, axis=0).tolist()
         self.moved = np.zeros(most[0], np.int64)
+        self.states: Any
+        self.dos: Any
         if ground.compiled:
             self.states, self.dos = records_of(len(asked), *most)
             self.states["max_branches"] = [shape[0] for shape in shapes]

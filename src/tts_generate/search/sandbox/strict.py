@@ -39,9 +39,7 @@ class StrictController(Controller):
 
     _told: Mapping[str, Knob]
 
-    def __init__(
-        self, candidate: Candidate, beta: float, given: Mapping[str, Knob], told: Mapping[str, Knob]
-    ) -> None:
+    def __init__(self, candidate: Candidate, beta: float, given: Mapping[str, Knob], told: Mapping[str, Knob]) -> None:
         self.beta = beta
         self._candidate = candidate
         self.given = given
@@ -62,7 +60,9 @@ class StrictController(Controller):
         """
         raise InputError(f"{cls.__name__} runs in a sandbox; make it at another budget by Candidate.controller.")
 
-    def replayed(self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None) -> NDArray[np.int64]:
+    def replayed(
+        self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None
+    ) -> NDArray[np.int64]:
         """The columns of a replay (`replay.run.RunsElsewhere`), many episodes at once."""
         return self._candidate.columns([recording], self, shuffles, first_shuffle, threads)[0]
 
@@ -154,7 +154,8 @@ def same_knobs(here: object, there: Mapping[str, Knob]) -> None:
     if here != there:
         raise CandidateError(
             "different",
-            f"its knobs are {clean(repr(here))[:200]} in one process and {dict(there)!r:.200} in another, at one budget.",
+            f"its knobs are {clean(repr(here))[:200]} in one process and {dict(there)!r:.200} in another, at one "
+            "budget.",
         )
 
 

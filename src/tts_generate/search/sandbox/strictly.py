@@ -71,7 +71,9 @@ def replay_strictly(
         with candidate.fresh() as process:
             for ground, places in random.sample(grounds, len(grounds)):
                 questions = random.sample(range(len(places)), len(places))
-                orders = {n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}}
+                orders = {
+                    n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}
+                }
                 try:
                     found = ground.run(process.channel, controllers[c], questions, orders)
                 except Stuck as stuck:
@@ -91,9 +93,9 @@ def replay_strictly(
         jobs = [partial(in_one_process, c, s) for c in range(len(controllers)) for s in range(rows)]
         at_once(random.sample(jobs, len(jobs)), threads)
         least, each, most = _AGAIN
-        places = [(c, r, s, q) for c, found in enumerate(out) for r, one in enumerate(found)
+        every = [(c, r, s, q) for c, found in enumerate(out) for r, one in enumerate(found)
                   for s, q in np.ndindex(one[0].shape)]  # fmt: skip
-        again = random.sample(places, min(len(places), most, least + each * len(controllers) * len(recordings)))
+        again = random.sample(every, min(len(every), most, least + each * len(controllers) * len(recordings)))
         differences = at_once([partial(alone, *place) for place in again], threads)
     Confirmation(len(again), tuple(one for one in differences if one is not None)).require()
     return out

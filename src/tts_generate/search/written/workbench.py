@@ -64,8 +64,8 @@ class Workbench:
         if confirm is not None:
             flat = [row for rows in results for row in rows]
             orders: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
-            how = {"episodes": self.confirms, "seed": confirm, "threads": threads}
-            self.box.confirm(candidate.code, flat, **orders, **how).require()
+            orders |= {"episodes": self.confirms, "seed": confirm, "threads": threads}
+            self.box.confirm(candidate.code, flat, **orders).require()
         telling = telling_episodes(results, self.reference_replays(part, fidelity)) if tell else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
 

@@ -343,7 +343,7 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
     if "custom_generate" not in inspect.signature(type(model).generate).parameters:
         raise UnsupportedError(
             f"{type(model).__name__} has a generate of its own that takes no custom_generate, which is how "
-            "strategy='autotts' decodes. If it hands all arguments on, model.generate(..., custom_generate=AutoTTS(...))."
+            "strategy='autotts' decodes. If it hands all of them on: model.generate(custom_generate=AutoTTS(...))."
         )
     check_model(model)
     bound = model.__dict__.get("generate")

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tts_generate.engine.branch import Probe
+from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import input_device, on_device
 from tts_generate.engine.memory import out_of_memory
@@ -18,13 +19,13 @@ from tts_generate.engine.plan import feed
 from tts_generate.engine.shared import Shared
 from tts_generate.errors import TTSError
 
-_WORK = {"cpu": 1e10}
+_WORK = {"cpu": 3e9}
 """Multiplications that a sequence may take on a device, and 1e13 elsewhere: how far windows can be looked behind."""
 _FINE, _COARSE = (0.02, 0.1), (0.15, 0.5)
 """Of the spread of a token's logits, how far ours may be off, and how far where the model's own are as noisy; the
 second of each where it computes in half precision."""
 _GAP = 4
-_LENGTHS = re.compile(r"attention_chunk_size|index_topk|block_size|local_attention|(\w+_)?window(_size)?")
+_LENGTHS = re.compile(r"attention_chunk_size|index_topk|block_size|(\w+_)?window(_size)?")
 
 
 def lengths(config: PreTrainedConfig) -> dict[str, int]:
@@ -65,17 +66,19 @@ class Trial:
         self.rows = [ids[first + 5 : first + 8], ids[first + 8 : first + 11]]
         self.forced, self.next = ids[first + 11 : first + 14], ids[first + 14]
         self.model = model
+        self._prefilled: list[tuple[Prefix, Tensor]] = []
         probing = [*self.prompts[0], self.rows[0][0], *self.forced, self.next]
-        self.want = [self._plain([*prompt, *row]) for prompt, row in zip(self.prompts, self.rows, strict=True)]
-        self.want.append(self._plain(probing))
+        behind = ids[: first - len(self.prompts[1])]  # what comes later is not read, which `noise` shows
+        whole = [[*self.prompts[0], *self.rows[0]], [*self.prompts[1], *self.rows[1], *behind]]
+        self.want = [*self._plain(whole), *self._plain([probing])]
         self.noise = max(_off(one, two) for one, two in zip(self.want[0][: first + 1], self.want[2], strict=False))
         least, self.most = _FINE if _computes_finely(model) else _COARSE
         self.tolerance = min(max(least, 4 * self.noise), self.most)
 
-    def _plain(self, ids: Sequence[int]) -> Tensor:
-        """(length, V) logits without a cache."""
-        fed = on_device(np.array([ids], np.int64), input_device(self.model))
-        logits: Tensor = self.model(input_ids=fed, use_cache=False).logits[0].float()
+    def _plain(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """(B, length, V) logits without a cache."""
+        fed = on_device(np.array(ids, np.int64), input_device(self.model))
+        logits: Tensor = self.model(input_ids=fed, use_cache=False).logits.float()
         return logits
 
     def wrong(self, decoder: Decoder, shared: bool = False) -> str:
@@ -90,18 +93,19 @@ class Trial:
     def _heard(self, decoder: Decoder, shared: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (V,) as decoded, and as the model says."""
         prompted = np.array([len(prompt) for prompt in self.prompts])
-        prefixes = []
-        for prompt, want in zip(self.prompts, self.want, strict=False):
-            prefix, logits = decoder.prefill(prompt)
-            yield logits, want[len(prompt) - 1]
-            prefixes.append(prefix)
+        if not self._prefilled:
+            self._prefilled = [decoder.prefill(prompt) for prompt in self.prompts]
+        prefixes = [prefix for prefix, _ in self._prefilled]
+        for (_, logits), want, count in zip(self._prefilled, self.want, prompted, strict=False):
+            yield logits, want[count - 1]
         columns = 0 * prompted if shared else prompted
         behind = 3 + _GAP + 5 + decoder.shapes.min_tokens + 1
         cache = decoder.cache
         cache.resize(2, decoder.shapes.capacity(int(columns.max()) + behind), 0)
         for slot, prefix in enumerate(prefixes):
             cache.admit([layer.first(0) for layer in prefix] if shared else prefix, [slot])
-        for step, (fed, probe, wanted) in enumerate(self._steps(int(columns[0]))):
+        steps = self._steps(int(columns[0]), again=not decoder.packed)
+        for step, (fed, probe, wanted) in enumerate(steps):
             slots = np.arange(fed)
             tokens = np.array([self.rows[slot][step] for slot in slots], np.int64)
             probes = [] if probe is None else [(0, probe)]
@@ -115,14 +119,20 @@ class Trial:
             own = [self.want[slot][prompted[slot] + step] for slot in slots]
             yield from zip(logits, [*own, *wanted], strict=True)
 
-    def _steps(self, column: int) -> Iterator[tuple[int, Probe | None, list[Tensor]]]:
-        """Rows that feed a token, the first row's probe, and what is wanted of it; the row's own tokens begin here."""
+    def _steps(self, column: int, again: bool) -> Iterator[tuple[int, Probe | None, list[Tensor]]]:
+        """How many rows feed a token, the first one's probe, and what is wanted of that.
+
+        Args:
+            column: where the first row's own tokens begin.
+            again: whether its last token is also read again, which states must have been kept for.
+        """
         probe = Probe(1, self.forced, "", column + 1)
         yield 2, None, []
         yield 2, probe, [self.want[2][-2]]
         probe.said.append(self.next)
         yield 2, probe, [self.want[2][-1]]
-        yield 0, Probe(3, [], "", column + 2, again=self.rows[0][2]), [self.want[0][-1]]
+        if again:
+            yield 0, Probe(3, [], "", column + 2, again=self.rows[0][2]), [self.want[0][-1]]
 
 
 def _computes_finely(model: PreTrainedModel) -> bool:

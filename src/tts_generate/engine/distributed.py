@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tts_generate.engine import request
+from tts_generate.engine import given, request
 from tts_generate.engine.output import AutoTTSOutput
 from tts_generate.engine.processes import Processes, line_of, together
 from tts_generate.errors import ProcessError, StoreError, UnsupportedError
@@ -109,7 +109,7 @@ def generate_distributed(
             raise UnsupportedError(
                 f"generate_distributed cannot honour {name!r}: each process has some questions only."
             )
-    request.check_inputs(input_ids, attention_mask)
+    given.check_inputs(input_ids, attention_mask)
     kwargs = {**kwargs, "strategy": "autotts", "return_dict_in_generate": True}
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     with together(model) as processes:

@@ -74,18 +74,23 @@ ELSEWHERE = {
     "do_sample": "refused if False", "cache_implementation": "static, or refused", "use_cache": "refused if False",
     "compile_config": "refused", "guidance_scale": "refused", "num_return_sequences": "refused",
     "output_scores": "refused", "output_logits": "refused", "output_attentions": "refused",
-    "output_hidden_states": "refused", "num_beams": "refused as a mode", "penalty_alpha": "refused as a mode",
-    "constraints": "refused as a mode", "force_words_ids": "refused as a mode", "dola_layers": "refused as a mode",
-    "prompt_lookup_num_tokens": "refused as a mode", "assistant_early_exit": "refused as a mode",
-    "speculation_type": "refused as a mode",
+    "output_hidden_states": "refused",
 }  # fmt: skip
+MODES = {
+    "num_beams": 4, "constraints": [1], "force_words_ids": [[[7]]], "dola_layers": "low", "prompt_lookup_num_tokens": 3,
+    "assistant_early_exit": 1,
+}  # fmt: skip
+"""Fields that ask for another way of decoding."""
 NO_EFFECT = {
     "_from_model_config", "transformers_version", "bos_token_id", "decoder_start_token_id",
     # of beams
     "early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty", "low_memory",
+    # of contrastive search, which samples nothing
+    "penalty_alpha",
     # of an assistant, which is refused
     "assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "target_lookbehind",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "max_matching_ngram_size",
+    "speculation_type",
     # of transformers' own caches and of its compiling, which change no token
     "cache_config", "max_cache_len", "continuous_batching_config", "disable_compile",
 }  # fmt: skip
@@ -104,7 +109,7 @@ class TestTheTables:
         assert set(CRITERIA) == classes(stopping_criteria, StoppingCriteria)
 
     def test_every_field_of_a_generation_config(self) -> None:
-        known = set(HONOURED) | set(ELSEWHERE) | set(FIELDS) | NO_EFFECT
+        known = set(HONOURED) | set(ELSEWHERE) | set(MODES) | set(FIELDS) | NO_EFFECT
         assert set(vars(GenerationConfig())) == known
 
     def test_every_honoured_class_is_made_by_a_field(self, qwen: Live) -> None:
@@ -128,6 +133,11 @@ class TestTheTables:
             qwen.run(QUESTIONS[0], **{field: 3})
         with pytest.raises(UnsupportedError, match=field):
             qwen.run(QUESTIONS[0], generation_config=GenerationConfig(**{field: 3}))
+
+    @pytest.mark.parametrize("field", MODES)
+    def test_other_modes(self, qwen: Live, field: str) -> None:
+        with pytest.raises(UnsupportedError, match="samples independent branches and cannot do"):
+            qwen.run(QUESTIONS[0], **{field: MODES[field]})
 
 
 def prepared(live: Live, question: str = QUESTIONS[0], **kwargs: Any) -> tuple[list[Any], list[Any]]:
@@ -286,19 +296,31 @@ class RepeatsInBranch(Repeats):
         return RepeatsInBranch(self.token)
 
 
+class Lazy(LogitsProcessor):
+    """Makes what it needs in its first call."""
+
+    def __init__(self) -> None:
+        self.mask: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.mask is None:
+            self.mask = torch.arange(scores.shape[1]) == A
+        return scores.masked_fill(self.mask, -torch.inf)
+
+
 class TestThoseThatRemember:
     """What is kept about a row would be another branch's a token later: refused, or each branch has its own."""
 
     @pytest.mark.parametrize("kept", [{"logits_processor": [Budget(9)]}, {"logits_processor": [Nested()]},
                                       {"stopping_criteria": [Repeats(A)]}])  # fmt: skip
-    def test_refused_at_the_first_token(self, qwen: Live, kept: dict[str, Any]) -> None:
+    def test_refused_at_the_second_call(self, qwen: Live, kept: dict[str, Any]) -> None:
         lists = {"logits_processor": LogitsProcessorList, "stopping_criteria": StoppingCriteriaList}
         forwards: list[int] = []
         hook = qwen.model.register_forward_pre_hook(lambda module, args: forwards.append(1))
         with pytest.raises(UnsupportedError, match=r"keeps something from call to call.*for_branch"):
             qwen.run(*QUESTIONS, eos_token_id=None, **{name: lists[name](given) for name, given in kept.items()})
         hook.remove()
-        assert len(forwards) <= len(QUESTIONS) + TOKENS * ("stopping_criteria" in kept)
+        assert len(forwards) <= len(QUESTIONS) + 1 + TOKENS * ("stopping_criteria" in kept)
 
     @pytest.mark.parametrize("rows", [256, 2])
     def test_each_branch_has_its_own(self, qwen: Live, rows: int) -> None:
@@ -322,6 +344,10 @@ class TestThoseThatRemember:
         output = qwen.run(*QUESTIONS, logits_processor=LogitsProcessorList([counting]))
         assert counting.seen > 9
         assert output.branches == qwen.run(*QUESTIONS).branches
+
+    def test_what_the_first_call_makes_may_stay(self, qwen: Live) -> None:
+        output = qwen.run(*QUESTIONS, logits_processor=LogitsProcessorList([Lazy()]))
+        assert not any(A in b.token_ids for branches in output.branches for b in branches)
 
     def test_a_token_is_never_shown_twice(self) -> None:
         branch = Branch(0, 0, [5, 6])

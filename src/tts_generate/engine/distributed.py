@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from tts_generate.controller import Controller, describe
-from tts_generate.engine import request
+from tts_generate.engine import given, request
 from tts_generate.engine.output import AutoTTSOutput
 from tts_generate.engine.processes import Processes, line_of, together
 from tts_generate.errors import ProcessError, StoreError, UnsupportedError
@@ -110,7 +110,7 @@ def generate_distributed(
             raise UnsupportedError(
                 f"generate_distributed cannot honour {name!r}: each process has some questions only."
             )
-    request.check_inputs(input_ids, attention_mask)
+    given.check_inputs(input_ids, attention_mask)
     kwargs = {**kwargs, "strategy": "autotts", "return_dict_in_generate": True}
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     with together(model) as processes:
@@ -146,8 +146,8 @@ def _drawn(seed: int | None) -> int:
 
 def _digests(call: dict[str, Any]) -> dict[str, str]:
     """A short hash of each argument that is given, by which processes see that they were asked for the same."""
-    given = {name: value for name, value in call.items() if value is not None}
-    return {name: hashlib.sha256(repr(_plain(value)).encode()).hexdigest()[:16] for name, value in given.items()}
+    passed = {name: value for name, value in call.items() if value is not None}
+    return {name: hashlib.sha256(repr(_plain(value)).encode()).hexdigest()[:16] for name, value in passed.items()}
 
 
 def _plain(value: Any) -> Any:

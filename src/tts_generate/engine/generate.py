@@ -16,12 +16,11 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
-    StopStringCriteria,
 )
 
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
-from tts_generate.engine import request, selfcheck
+from tts_generate.engine import given, request, selfcheck
 from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Reader
@@ -118,12 +117,12 @@ class AutoTTS:
             beta=beta,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
-            **request.knobs(controller_kwargs),
+            **given.knobs(controller_kwargs),
         )
-        request.check_tokenizer(tokenizer)
-        request.check_streamer(streamer)
+        given.check_tokenizer(tokenizer)
+        given.check_streamer(streamer)
         self.tokenizer = tokenizer
-        self.stop_strings = request.stop_texts(stop_strings)
+        self.stop_strings = given.stop_texts(stop_strings)
         self.seed = seed
         self.interval_tokens = interval_tokens
         self.probing = {
@@ -157,7 +156,7 @@ class AutoTTS:
         config = generation_config or model.generation_config
         request.check_modes(config)
         check_wrapping(model, input_ids, model_kwargs)
-        questions = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
+        questions = given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
         if self.streamer is not None and len(questions) > 1:
             raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
         processors, criteria = request.deadline(self.processors, stopping_criteria or StoppingCriteriaList())
@@ -241,7 +240,7 @@ class AutoTTS:
         sampler = request.sampler(prepared, config, padded_length, settings.max_new_tokens)
         criteria = request.criteria(stopping_criteria or StoppingCriteriaList(), config)
         if self.stop_strings:
-            criteria.append(StopStringCriteria(self.tokenizer, self.stop_strings))
+            criteria.append(given.stop_criterion(self.tokenizer, self.stop_strings))
         longest = max((len(task.prompt_ids) for task in tasks), default=0)
         tokens = longest + settings.max_new_tokens + reader.max_tokens
         static = settings.static
@@ -303,9 +302,8 @@ class EnabledGenerate:
 
     def _check_inputs(self, inputs: Any = None, *rest: Any, **kwargs: Any) -> None:
         """Refuse prompts that are none before transformers looks at them."""
-        given = [ids for ids in (inputs, kwargs.get("inputs"), kwargs.get("input_ids")) if ids is not None]
-        for ids in given:
-            request.check_inputs(ids, kwargs.get("attention_mask"))
+        for ids in [ids for ids in (inputs, kwargs.get("inputs"), kwargs.get("input_ids")) if ids is not None]:
+            given.check_inputs(ids, kwargs.get("attention_mask"))
 
 
 def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> Any:
@@ -313,10 +311,10 @@ def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> A
 
     transformers would make a criterion of them before it calls a recipe, and does not give it the tokenizer.
     """
-    strings = request.stop_strings(model, kwargs)
+    strings = given.stop_strings(model, kwargs)
     if strings is not None:
         recipe = copy.copy(recipe)
-        recipe.stop_strings = request.stop_texts(strings)
+        recipe.stop_strings = given.stop_texts(strings)
     return type(model).generate(model, *args, custom_generate=recipe, **kwargs)
 
 
@@ -339,7 +337,7 @@ def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:
             f"enable() takes a transformers model that can generate, got {type(model).__name__}; load it with "
             f"AutoModelForCausalLM.from_pretrained(...).{inside(model)}"
         )
-    request.check_tokenizer(tokenizer)
+    given.check_tokenizer(tokenizer)
     if "custom_generate" not in inspect.signature(type(model).generate).parameters:
         raise UnsupportedError(
             f"{type(model).__name__} has a generate of its own that takes no custom_generate, which is how "

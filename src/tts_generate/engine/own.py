@@ -3,7 +3,7 @@
 They are asked about the rows of a batch, and which branches those are changes from call to call. One that keeps
 something from call to call says how by a method `for_branch()`, which returns the one for a new branch: that sees this
 branch alone, (1, length) token ids, once a token. (`return self` says: it keeps nothing about a row.) Without that
-method one that changes its own attributes when it is called is refused.
+method one that changes its own attributes when it is called is refused; what the first call makes may be for good.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from tts_generate.engine.branch import Branch
+from tts_generate.engine.given import told
 from tts_generate.engine.honoured import Place, Rule, own, rule_of
 from tts_generate.errors import InputError, TTSError, UnsupportedError
 
-_ITEMS, _DEPTH = 256, 6
-"""How far what a user's object keeps is looked through: containers of more items are known by their length."""
+_ITEMS = 1000
+"""How many things that a user's object keeps are looked at; containers beyond that are known by their length."""
 
 
 class Foreign:
@@ -35,9 +36,12 @@ class Foreign:
 
     def __init__(self, thing: Any, watched: bool = True) -> None:
         self.thing, self.name, self.watched = thing, type(thing).__name__, watched
+        self.called = False
         try:
             inspect.signature(thing).bind(None, None)
-        except (TypeError, ValueError):
+        except ValueError:  # a callable of C, which does not say
+            pass
+        except TypeError:
             raise InputError(
                 f"a logits processor or stopping criterion is called with (input_ids, scores), and {thing!r:.80} "
                 "cannot be."
@@ -51,7 +55,8 @@ class Foreign:
         """
         before = _kept(self.thing) if self.watched else None
         found = self.thing(input_ids, scores)
-        if self.watched and _kept(self.thing) != before:
+        first, self.called = not self.called, True
+        if self.watched and not first and _kept(self.thing) != before:
             raise UnsupportedError(
                 f"{self.name} keeps something from call to call, and the branches it is asked about change: give it a "
                 "method for_branch() that returns a new one for each branch, or itself if what it keeps is about no "
@@ -155,7 +160,7 @@ def shaped(processors: Sequence[Any], ids: Tensor, logits: Tensor) -> Tensor:
             if not fits:
                 raise InputError(
                     f"{processor.name} must return scores of the shape {tuple(scores.shape)} that it was given, got "
-                    f"{_told(found)}."
+                    f"{told(found)}."
                 )
             found = found.to(logits)
         scores = found
@@ -185,7 +190,7 @@ def _answer(criterion: Any, found: Any) -> bool:
     if not one:
         raise InputError(
             f"{_name(criterion)} must return a bool tensor with one entry for each row of input_ids, here of shape "
-            f"(1,), got {_told(found)}."
+            f"(1,), got {told(found)}."
         )
     return bool(found)
 
@@ -194,14 +199,10 @@ def _name(thing: Any) -> str:
     return thing.name if isinstance(thing, Foreign) else type(thing).__name__
 
 
-def _told(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return f"a {str(found.dtype).removeprefix('torch.')} tensor of shape {tuple(found.shape)}"
-    return f"{found!r:.60}"
-
-
-def _kept(value: Any, depth: int = _DEPTH) -> object:
+def _kept(value: Any, depth: int = 6, room: list[int] | None = None) -> object:
     """Something that differs once what an object keeps has changed, as far as that can be seen from outside."""
+    room = [_ITEMS] if room is None else room
+    room[0] -= 1
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return repr(value) if isinstance(value, float) else value
     if isinstance(value, Tensor):
@@ -209,12 +210,12 @@ def _kept(value: Any, depth: int = _DEPTH) -> object:
     if isinstance(value, np.ndarray):
         return id(value), value.tobytes() if value.nbytes <= 4096 else None
     if isinstance(value, (list, tuple, set, frozenset, dict)):
-        if not depth or len(value) > _ITEMS or isinstance(value, (set, frozenset)):
+        if not depth or len(value) > room[0] or isinstance(value, (set, frozenset)):
             return type(value), len(value)
         items = [*value, *value.values()] if isinstance(value, dict) else value
-        return type(value), [_kept(item, depth - 1) for item in items]
+        return type(value), [_kept(item, depth - 1, room) for item in items]
     kept = getattr(value, "__dict__", None)
     looked = depth and kept is not None and not isinstance(value, (type, torch.nn.Module))
     if not looked or type(value).__module__.partition(".")[0] in ("torch", "transformers", "tokenizers", "builtins"):
         return id(value)
-    return id(value), _kept(kept, depth - 1)
+    return id(value), _kept(kept, depth - 1, room)

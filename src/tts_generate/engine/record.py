@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from tts_generate.arguments import checked
-from tts_generate.engine import request
+from tts_generate.engine import given, request
 from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
@@ -64,7 +64,7 @@ class Recorder(AutoTTS):
         config = generation_config or model.generation_config
         request.check_modes(config)
         check_wrapping(model, input_ids, model_kwargs)
-        prompts = request.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
+        prompts = given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
         width = input_ids.shape[1]
         settings = dataclasses.replace(self.settings(model, config, width, prompts), probe_every_step=True)
         with (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.configuration_utils import GenerationMode
@@ -82,64 +81,6 @@ def check_fields(*places: Mapping[str, Any] | GenerationConfig) -> None:
                 raise UnsupportedError(f"strategy='autotts' cannot honour {name}={value!r}: {advice}.")
 
 
-def check_tokenizer(tokenizer: Any) -> None:
-    """Refuse what cannot force probes and read answers.
-
-    Raises:
-        InputError: no tokenizer.
-    """
-    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
-        raise InputError(
-            "strategy='autotts' needs the model's tokenizer to read answers: tts_generate.enable(model, "
-            f"tokenizer=tokenizer), or AutoTTS(..., tokenizer=tokenizer); got {tokenizer!r:.60}."
-        )
-
-
-def check_streamer(streamer: Any) -> None:
-    """Refuse a streamer that takes no tokens.
-
-    Raises:
-        InputError: it has no `put` or `end`.
-    """
-    if streamer is not None and not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
-        raise InputError(f"streamer must have the methods put and end of BaseStreamer, got {streamer!r:.60}.")
-
-
-def knobs(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A controller's knobs, none of which is an argument of its own.
-
-    Raises:
-        InputError: naming it.
-    """
-    given = dict(controller_kwargs or {})
-    for name in ("controller", "beta", "revision", "trust_remote_code", "sandbox"):
-        if name in given:
-            raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
-    return given
-
-
-def stop_texts(strings: Any) -> list[str]:
-    """Stop strings as a list.
-
-    Raises:
-        InputError: one is empty, or no text.
-    """
-    texts = [strings] if isinstance(strings, str) else list(strings or [])
-    if not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"stop_strings must be texts of one character or more, got {strings!r:.80}.")
-    return texts
-
-
-def stop_strings(model: PreTrainedModel, kwargs: dict[str, Any]) -> Any:
-    """Take the stop strings out of a call: its own, else those of the generation config that it uses."""
-    configs = (kwargs.get("generation_config"), model.generation_config)
-    kept = [strings for config in configs if (strings := getattr(config, "stop_strings", None)) is not None]
-    found = kwargs.pop("stop_strings", None) if "stop_strings" in kwargs else next(iter(kept), None)
-    if kept:
-        kwargs["stop_strings"] = None
-    return found
-
-
 def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -> None:
     """Refuse a key-value cache of another kind than the engine's own.
 
@@ -152,80 +93,6 @@ def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -
             "is 'static' (passes of a few fixed shapes, captured as graphs on a CUDA device). With custom_generate, "
             "use_cache=True, cache_implementation=None is said over the model's own generation config."
         )
-
-
-def check_inputs(input_ids: Any, attention_mask: Any) -> None:
-    """Refuse prompts and masks that are no token ids and no mask of them.
-
-    Raises:
-        InputError: saying what they must be.
-    """
-    if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or not _whole(input_ids):
-        raise InputError(f"input_ids must be whole numbers in a tensor (questions, length), got {_told(input_ids)}.")
-    if not len(input_ids):
-        raise InputError("input_ids holds no question; give at least one.")
-    if attention_mask is None:
-        return
-    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
-        raise InputError(
-            f"attention_mask must be a tensor of the shape of input_ids, {tuple(input_ids.shape)}, got "
-            f"{_told(attention_mask)}."
-        )
-    if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
-        raise InputError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else.")
-
-
-def _whole(ids: Tensor) -> bool:
-    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    return f"{value!r:.60}"
-
-
-def prompts(
-    model: PreTrainedModel, config: GenerationConfig, input_ids: Tensor, attention_mask: Tensor | None
-) -> list[list[int]]:
-    """The token ids of each question, its left padding gone.
-
-    Args:
-        model: whose vocabulary they must be of.
-        config: that of the call, in which transformers notes the width of a mask of ones, which it drops.
-        input_ids: (questions, length) int64.
-        attention_mask: the same shape, 0 on padding; None if there is none.
-
-    Raises:
-        InputError: an empty prompt, padding that is not on the left, ids that the model does not know.
-    """
-    check_inputs(input_ids, attention_mask)
-    width = getattr(config, "_mask_length", None)
-    if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
-        if width not in (None, input_ids.shape[1]):
-            raise InputError(
-                f"attention_mask must be as wide as input_ids, {input_ids.shape[1]} tokens, and is {width} wide."
-            )
-    embeddings = model.get_input_embeddings()
-    known = getattr(embeddings, "num_embeddings", None)
-    found = []
-    for number, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)):
-        start = mask.index(True) if True in mask else len(mask)
-        if start == len(mask):
-            raise InputError(f"prompt {number} is empty; give every question at least one token.")
-        if not all(mask[start:]):
-            raise InputError(
-                f"prompt {number} is padded inside or on the right; tokenize with tokenizer.padding_side = 'left'."
-            )
-        strange = [token for token in ids[start:] if token < 0 or (known is not None and token >= known)]
-        if strange:
-            raise InputError(
-                f"prompt {number} holds the token id {strange[0]}, and the model knows 0 to {(known or 0) - 1}; is "
-                "this its tokenizer?"
-            )
-        found.append(ids[start:])
-    return found
 
 
 def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: Settings, probe_tokens: int) -> None:

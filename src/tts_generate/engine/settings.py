@@ -8,6 +8,9 @@ from tts_generate.answers import AnswerFormat
 from tts_generate.arguments import fits
 from tts_generate.errors import InputError
 
+_MOST_BRANCHES = 100_000
+"""Of one question: what a controller sees of each is allocated beforehand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -48,6 +51,8 @@ class Settings:
             object.__setattr__(self, name, int(value))  # also of numpy's
         if not fits(self.ahead_rows, int) or self.ahead_rows < 0:
             raise InputError(f"ahead_rows must be a whole number, 0 for none, got {self.ahead_rows!r}.")
+        if self.max_branches > _MOST_BRANCHES:
+            raise InputError(f"max_branches must be {_MOST_BRANCHES:,} at most, got {self.max_branches}.")
         if self.max_new_tokens < self.interval_tokens:
             raise InputError(
                 f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="

@@ -17,12 +17,13 @@ from tts_generate.controller import describe
 from tts_generate.engine import AutoTTS
 from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.branch import Reader
+from tts_generate.engine.generate import run
 from tts_generate.engine.request import probing as request_probing
 from tts_generate.harness.stopping import StopTexts, cut
 from tts_generate.runner import Cost
 from tts_generate.trajectories import Trajectory
 
-_OURS = {"self", "tokenizer", "stream", "streamer", "progress", "seed"}
+_OURS = {"self", "tokenizer", "stop_strings", "stream", "streamer", "progress", "seed"}
 OPTIONS = tuple(name for name in inspect.signature(AutoTTS.__init__).parameters if name not in _OURS)
 """Arguments of `AutoTTS` that a harness hands on."""
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty")
@@ -121,10 +122,11 @@ class Asker:
         if request.stops:
             stop = StopTexts(self.tokenizer, request.stops, request.prompts, self.think_end)
             plain["stopping_criteria"] = StoppingCriteriaList([stop])
-        answers = self.model.generate(
+        answers = run(
+            self.model,
+            self._recipe(request.seed, options),
             input_ids=request.input_ids,
             attention_mask=request.attention_mask,
-            custom_generate=self._recipe(request.seed, options),
             max_new_tokens=request.max_new_tokens,
             return_dict_in_generate=True,
             **with_our_ways(self.model.generation_config, plain),

@@ -41,6 +41,10 @@ class StopTexts(StoppingCriteria):
         met = [self._met(ids) for ids in input_ids.tolist()]
         return torch.tensor(met, dtype=torch.bool, device=input_ids.device)
 
+    def for_branch(self) -> StopTexts:
+        """Itself: it keeps nothing about a branch."""
+        return self
+
     def _met(self, ids: list[int]) -> bool:
         if not self._says(self._decode(ids[-self.lookback :])):
             return False

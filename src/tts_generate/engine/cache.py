@@ -158,7 +158,9 @@ class SlotCache(Cache):
     @property
     def dtype(self) -> torch.dtype | None:
         """That of the keys, as the layers have made them; None as long as there are none."""
-        return next((layer.dtype for layer in self.layers if isinstance(layer, SlotLayer) and layer.is_initialized), None)
+        return next(
+            (layer.dtype for layer in self.layers if isinstance(layer, SlotLayer) and layer.is_initialized), None
+        )
 
     def resize(self, rows: int, capacity: int, length: int) -> None:
         """Have exactly `rows` slots of `capacity` columns, keeping the first `length` columns of those that stay.

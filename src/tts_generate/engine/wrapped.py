@@ -90,9 +90,7 @@ def _beside_ids(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[str]:
     if tuple(getattr(model, "input_modalities", "text")) != ("text",):
         types.add("token_type_ids")
     others = {name: value for name, value in inputs.items() if name not in _PREPARED}
-    return sorted(
-        name for name, value in others.items() if not (_empty(value) or (name in types and not value.any()))
-    )
+    return sorted(name for name, value in others.items() if not (_empty(value) or (name in types and not value.any())))
 
 
 def _empty(value: Any) -> bool:

@@ -102,11 +102,11 @@ class AnswerFormat:
         return text.rsplit(self.think_end, 1)[-1] if self.think_end else text
 
     def thought(self, prompt: str) -> str:
-        r"""What a branch behind `prompt` is read as having said: the end of its thinking, where the prompt says it last.
+        r"""What a branch behind `prompt` is read as having said: the end of its thinking, where the prompt ends with it.
 
         So do chat templates with `enable_thinking=False`. What earlier turns thought is not this branch's.
 
-        >>> AnswerFormat().thought("<assistant> <think>\n\n</think>\n\n"), AnswerFormat().thought("</think> 7 <user>")
+        >>> AnswerFormat().thought("<think>\n\n</think>\n\n"), AnswerFormat().thought("</think> 7 <user>")
         ('</think>', '')
         """
         return self.think_end if ends_thinking(prompt, self.think_end) else ""

@@ -206,7 +206,7 @@ def test_half_precision_decodes(dtype: torch.dtype) -> None:
 
 
 def test_behind_a_prompt_that_has_ended_the_thinking_a_branch_is_asked_at_once(qwen: Live) -> None:
-    """As chat templates with `enable_thinking=False` write it: no second end is forced, and a box counts as it comes."""
+    """As chat templates with `enable_thinking=False` write it: no second end is forced, and a box counts."""
     reader = Reader(qwen.tokenizer, AnswerFormat(), 4)
     open_ids, closed_ids = (prompt_ids(qwen, text) for text in (QUESTIONS[0], QUESTIONS[0] + " </think>"))
     said = prompt_ids(qwen, "= 3 ;")

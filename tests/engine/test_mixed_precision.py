@@ -27,7 +27,7 @@ def halved() -> AbstractContextManager[Any]:
 
 @contextmanager
 def accelerated(live: Live) -> Iterator[Live]:
-    """The model as `Accelerator.prepare` leaves it: its own forward runs under autocast, and its outputs are float32."""
+    """The model as `Accelerator.prepare` leaves it: its forward runs under autocast, its outputs are float32."""
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     try:
         model = accelerator.unwrap_model(accelerator.prepare(live.model))

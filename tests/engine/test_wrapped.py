@@ -1,4 +1,4 @@
-"""What others put around a model: adapters, hooks, patched calls and wrappers are honoured, or refused with a reason."""
+"""What others put around a model, adapters, hooks, patched calls, wrappers: honoured, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_an_adapter_of_transformers_own() -> None:
 def test_adapters_that_are_mixed_by_row(tmp_path: Path) -> None:
     """Branches come and go, and PEFT's hooks know the rows of the prompt batch only."""
     live = two_adapters()
-    with pytest.raises(UnsupportedError, match="adapter_names.*set_adapter"):
+    with pytest.raises(UnsupportedError, match=r"adapter_names.*set_adapter"):
         live.run(*QUESTIONS[:2], **GREEDY, adapter_names=["default", "other"])
     assert_stock(live)  # its hooks are gone
     with pytest.raises(UnsupportedError, match="alora_offsets"):

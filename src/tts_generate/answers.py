@@ -102,7 +102,7 @@ class AnswerFormat:
         return text.rsplit(self.think_end, 1)[-1] if self.think_end else text
 
     def thought(self, prompt: str) -> str:
-        r"""What a branch behind `prompt` is read as having said: the end of its thinking, where the prompt ends with it.
+        r"""What a branch behind `prompt` is read as having said: the end of its thinking, where it ends with it.
 
         So do chat templates with `enable_thinking=False`. What earlier turns thought is not this branch's.
 

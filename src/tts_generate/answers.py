@@ -82,6 +82,16 @@ def _boxes(text: str) -> tuple[str | None, bool]:
     return found, closed
 
 
+def ends_thinking(prompt: str, think_end: str | None) -> bool:
+    r"""Whether a prompt has ended the thinking, so that what follows it is the answer; white space may follow.
+
+    >>> ends_thinking("<think>\n\n</think>\n\n", "</think>"), ends_thinking("<think>\n", "</think>")
+    (True, False)
+    """
+    end = (think_end or "").strip()
+    return end != "" and prompt.rstrip().endswith(end)
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
     r"""How a model is asked for its answer, and how the answer is read from its text.
@@ -169,6 +179,16 @@ class AnswerFormat:
     def _think_start(self) -> str:
         """What begins a thinking that `think_end` ends, where that is a tag; "" if it is none."""
         return self.think_end.replace("/", "", 1) if "/" in self.think_end else ""
+
+    def thought(self, prompt: str) -> str:
+        r"""What a branch behind `prompt` is read as having said: the end of its thinking, where it ends with it.
+
+        So do chat templates with `enable_thinking=False`. What earlier turns thought is not this branch's.
+
+        >>> AnswerFormat().thought("<think>\n\n</think>\n\n"), AnswerFormat().thought("</think> 7 <user>")
+        ('</think>', '')
+        """
+        return self.think_end if ends_thinking(prompt, self.think_end) else ""
 
     def suffix_for(self, text: str) -> str:
         r"""The suffix that makes a branch with this `text` state its answer; shorter once it has stopped thinking.

@@ -29,6 +29,7 @@ from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.harness.asking import repeat_seed
 from tts_generate.harness.inspect_ai import cost
 from tts_generate.harness.inspect_model import TTSAPI
+from tts_generate.tiny import path
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -141,6 +142,46 @@ def test_chats_go_through_the_template(tiny: tuple[Any, Any]) -> None:
     plain = wait(provider(tiny).generate("Q: a = 3 ; b = a + 1 ; b ? <think>", config=config))
     assert templated.completion == plain.completion
     assert templated.metadata["tts"]["generated_tokens"] == plain.metadata["tts"]["generated_tokens"]
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}<think>"
+    "{% if enable_thinking is defined and not enable_thinking %} </think>{% endif %}{% endif %}"
+)
+
+
+def test_thinking_is_switched_by_the_template(tiny: tuple[Any, Any]) -> None:
+    """Behind a prompt that has ended it, probes force no second end, and stops count from the first token on."""
+    chat = [ChatMessageUser(content="Q: a = 3 ; b = a + 1 ; b ?")]
+    config = GenerateConfig(max_tokens=LENGTH, stop_seqs=[";"])
+    for thinking in (True, False, None):
+        options = {"think_end_token": "</think>", "chat_template": TEMPLATE}
+        api = provider(tiny, enable_thinking=thinking, **options).api
+        text = "Q: a = 3 ; b = a + 1 ; b ? <think>" + (" </think>" if thinking is False else "")
+        assert api._prompt(chat) == tuple(tiny[1](text, add_special_tokens=False)["input_ids"])
+        found = wait(api.generate(chat, [], "auto", config))
+        assert thinking is not False or ";" not in found.completion
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"enable_thinking": False}, UnsupportedError, "there is none"),
+        (
+            {"enable_thinking": False, "chat_template": "{{ messages[0].content }}"},
+            UnsupportedError,
+            "with and without",
+        ),
+        ({"enable_thinking": "no", "chat_template": TEMPLATE}, InputError, "true or false"),
+        ({"enabel_thinking": False, "pretrained": None, "tokenizer": None}, InputError, "enabel_thinking"),
+    ],
+    ids=str,
+)
+def test_options_that_nobody_knows(tiny: tuple[Any, Any], options: dict[str, Any], error: Any, text: str) -> None:
+    model, tokenizer = tiny
+    given = {"pretrained": model, "tokenizer": tokenizer, **options}
+    with pytest.raises(error, match=text):
+        TTSAPI(str(path()), **given)
 
 
 def test_the_entry_point_is_light() -> None:

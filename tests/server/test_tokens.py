@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,22 @@ def test_chats_go_through_the_template(model: ServerModel, token_server: TokenSe
         model.tokenizer.chat_template = None
     assert len(output.answers) == 2
     assert sampled(token_server)[0]["prompt"] == model.tokenizer(QUESTIONS[0])["input_ids"]
+
+
+def test_behind_a_prompt_that_has_ended_the_thinking_probes_force_the_box_alone(
+    model: ServerModel, token_server: TokenServer
+) -> None:
+    output = model.generate([f"{QUESTIONS[0]} </think>"], controller="cmc", beta=0.0, seed=2, **OPTIONS)
+    (end,) = token_server.tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    prompt = token_server.tokenizer(f"{QUESTIONS[0]} </think>")["input_ids"]
+    own = [list(branch.token_ids or ()) for branch in output.branches[0]]
+    assert probes(token_server)
+    for body in probes(token_server):
+        asked = body["prompt"][len(prompt) :]
+        taken = max(
+            sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, ids, strict=False))) for ids in own
+        )
+        assert end not in asked[taken:]
 
 
 def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:

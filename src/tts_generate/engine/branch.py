@@ -9,6 +9,9 @@ from tts_generate.answers import AnswerFormat
 from tts_generate.engine.cache import Prefix
 from tts_generate.trajectories import Trajectory
 
+_TAIL = 32
+"""Tokens of white space at most that a prompt ends with."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeRecord:
@@ -35,6 +38,8 @@ class Branch:
     prompt_ids: Sequence[int]
     order: tuple[int, int] = (0, 0)
     """Its question's place in the call, and its own in the order of opening."""
+    thought: str | None = None
+    """What its prompt has said for it: the end of its thinking, or nothing; None as long as nobody has looked."""
     ids: list[int] = field(default_factory=list)
     """Tokens decoded; what is drawn while a probe is under way is not among them."""
     read: int = 0
@@ -209,6 +214,13 @@ class Reader:
         decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)  # type: ignore[attr-defined]
         return decoded
 
+    def said(self, branch: Branch) -> str:
+        """The text of a branch; one whose prompt has ended the thinking is read as having ended it itself."""
+        if branch.thought is None:
+            tail = branch.prompt_ids[-_TAIL - len(self.format.think_end) :]
+            branch.thought = self.format.thought(self.text(tail))
+        return branch.thought + self.text(branch.ids)
+
     def suffix_ids(self, suffix: str) -> list[int]:
         """Token ids of a suffix, without any special tokens of the tokenizer's own."""
         if suffix not in self._suffixes:
@@ -218,11 +230,11 @@ class Reader:
 
     def final_answer(self, branch: Branch) -> str | None:
         """The answer that a finished branch states."""
-        return self.format.find(self.text(branch.ids))
+        return self.format.find(self.said(branch))
 
     def begin_probe(self, branch: Branch) -> Probe | ProbeRecord:
         """A probe to run; or its result at once, where the branch has already stated its answer after thinking."""
-        text = self.text(branch.ids)
+        text = self.said(branch)
         end = text.rfind(self.format.think_end) if self.format.think_end else -1
         stated = self.format.find(text) if end >= 0 else None
         if stated is not None:

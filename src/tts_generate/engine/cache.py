@@ -74,7 +74,7 @@ class SlotLayer(CacheLayerMixin):
         self.keys = self.values = torch.empty(0)
 
     def admit(self, prefix: LayerPrefix, slots: Sequence[int]) -> None:
-        """Write a prefix into the first columns of each slot; a layer that sat out, as one that reads images, has none."""
+        """Write a prefix into the first columns of each slot; a layer that reads images, and had none, has none."""
         if not prefix.columns:
             return
         keys, values = prefix.columns

@@ -28,6 +28,7 @@ _PREPARED = {
     "logits_to_keep",
     "cache_position",
     "return_dict",
+    "is_first_iteration",
 }
 _INSIDE = {
     "get_base_model": "model.get_base_model(), and call the wrapper's generate",

@@ -57,6 +57,22 @@ def _stop_reason(found: Answered) -> StopReason:
     return "max_tokens" if found.finish_reason == "answer" else "unknown"
 
 
+def _loaded(name: str, options: dict[str, Any]) -> PreTrainedModel:
+    """The model of that name, in evaluation mode.
+
+    Raises:
+        InputError: an option that neither the provider nor the model's class knows.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, **options).eval()
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(
+            f"one of {', '.join(options)} is no option of the provider tts, of AutoTTS or of from_pretrained: {error}."
+        ) from None
+
+
 class TTSAPI(ModelAPI):
     """Inspect's provider `tts`: `--model tts/MODEL -M controller=cmc -M beta=0.5`.
 
@@ -72,6 +88,7 @@ class TTSAPI(ModelAPI):
         batch_size: samples answered in one call at most; also the samples in flight.
         think_end_token: only what follows it is graded, and stop sequences count in it alone.
         chat_template: instead of the tokenizer's own.
+        enable_thinking: handed on to the chat template, which must know it; as it pleases if left out.
         trust_remote_code: for the model's code and for a controller's.
         **kwargs: arguments of `AutoTTS`, how branches are sampled, and whatever else `from_pretrained` takes.
     """
@@ -90,6 +107,7 @@ class TTSAPI(ModelAPI):
         batch_size: int = 64,
         think_end_token: str | int | None = None,
         chat_template: str | None = None,
+        enable_thinking: bool | None = None,
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -100,7 +118,7 @@ class TTSAPI(ModelAPI):
         model = pretrained
         if model is None:
             kwargs = {"dtype": "auto", "trust_remote_code": trust_remote_code, **kwargs}
-            model = AutoModelForCausalLM.from_pretrained(model_name, **kwargs).eval()
+            model = _loaded(model_name, kwargs)
             model = model if device is None else model.to(device)
         elif kwargs or device is not None:
             raise InputError(f"a model that is loaded already takes no {', '.join([*kwargs, 'device'][:3])}.")
@@ -108,6 +126,9 @@ class TTSAPI(ModelAPI):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer or model_name, trust_remote_code=trust_remote_code)
         self.asker = Asker(model, tokenizer, think_end_token, trust_remote_code=trust_remote_code, **options)
         self.seed, self.batch_size, self.chat_template = seed, batch_size, chat_template
+        self.templating = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        if enable_thinking is not None:
+            self._check_thinking(enable_thinking)
         self.limiter: anyio.CapacityLimiter | None = None
         self._asked: Counter[tuple[Any, ...]] = Counter()
         self._waiting: queue.Queue[_Waiting] = queue.Queue()
@@ -160,15 +181,30 @@ class TTSAPI(ModelAPI):
                 raise UnsupportedError("the provider tts takes text only.")
         if self.chat_template or getattr(tokenizer, "chat_template", None):
             turns = [{"role": message.role, "content": message.text} for message in messages]
-            text = tokenizer.apply_chat_template(
-                turns, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-            )
+            text = self._templated(turns)
             return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(messages) == 1 and messages[0].role == "user":
             return tuple(tokenizer(messages[0].text)["input_ids"])
         raise InputError(
             f"{type(tokenizer).__name__} has no chat template for {len(messages)} messages; pass -M chat_template=…."
         )
+
+    def _templated(self, turns: list[dict[str, str]], **given: Any) -> str:
+        template = self.asker.tokenizer.apply_chat_template
+        options = {"tokenize": False, "add_generation_prompt": True, **self.templating, **given}
+        return str(template(turns, chat_template=self.chat_template, **options))
+
+    def _check_thinking(self, enable_thinking: Any) -> None:
+        """Refuse what the chat template would ignore."""
+        if not isinstance(enable_thinking, bool):
+            raise InputError(f"enable_thinking must be true or false, got {enable_thinking!r}.")
+        told = "there is none, and the prompt goes to the model as it stands"
+        if self.chat_template or getattr(self.asker.tokenizer, "chat_template", None):
+            turn = [{"role": "user", "content": "7"}]
+            if self._templated(turn, enable_thinking=True) != self._templated(turn, enable_thinking=False):
+                return
+            told = "this one makes the same prompt with and without it"
+        raise UnsupportedError(f"enable_thinking is for chat templates that know it: {told}; leave it out.")
 
     def _submit(self, prompt: tuple[int, ...], config: GenerateConfig) -> _Waiting:
         given = config.model_dump(exclude_none=True)

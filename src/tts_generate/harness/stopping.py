@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from tts_generate.answers import ends_thinking
+
 
 class StopTexts(StoppingCriteria):
     """Ends each branch, alone, at the first of `texts` in what it has said itself.
@@ -51,7 +53,8 @@ class StopTexts(StoppingCriteria):
         start = next((n for n in self.lengths if tuple(ids[:n]) in self.prompts), 0)
         said = self._decode(ids[start:])
         if self.think_end:
-            said = said.rpartition(self.think_end)[2] if self.think_end in said else ""
+            thought = self.think_end in said or ends_thinking(self._decode(ids[:start]), self.think_end)
+            said = said.rpartition(self.think_end)[2] if thought else ""
         return self._says(said)
 
     def _says(self, said: str) -> bool:

@@ -122,7 +122,8 @@ class ServerLoop:
             opened = len(asked.branches)
             number = opened if asked.order is None else asked.order[opened]
             key = branch_key(settings.seed, asked.prompt.text.encode(), number)
-            asked.branches.append(Branch(number, key, asked.prompt.ids or ()))
+            thought = self.reader.format.thought(asked.prompt.text)
+            asked.branches.append(Branch(number, key, asked.prompt.ids or (), thought=thought))
         reached = (
             settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * settings.interval_tokens
         )
@@ -174,7 +175,8 @@ class ServerLoop:
     async def _probe(self, asked: Asked, job: Job, position: int) -> ProbeRecord:
         """Ask a branch for its answer after `position` tokens; the branch itself stays as it is."""
         branch = job.branch
-        prefix = Branch(branch.number, branch.key, branch.prompt_ids, ids=branch.ids[:position])
+        ids, thought = branch.ids[:position], branch.thought
+        prefix = Branch(branch.number, branch.key, branch.prompt_ids, ids=ids, thought=thought)
         probe = self.reader.begin_probe(prefix)
         if isinstance(probe, Probe):
             complete, answer = False, None

@@ -38,6 +38,10 @@ ENDED = [True, False, False, False]
 class Early(Controller):
     """Stops at the second probe of its only branch."""
 
+    @staticmethod
+    def schedule(beta: float) -> dict[str, int]:
+        return {}
+
     def begin(self, state: State, do: Decision) -> None:
         do.open = 1
 

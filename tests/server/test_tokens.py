@@ -293,6 +293,13 @@ def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -
         model.generate(QUESTIONS[0] * 100, **options)
 
 
+def test_a_text_that_breaks_off_is_told(model: ServerModel) -> None:
+    output = model.generate(QUESTIONS, controller=CONTROLLERS[0], seed=1, **{**OPTIONS, "max_new_tokens": 32})
+    ends = [branches[n].finish_reason for branches, n in zip(output.branches, output.winners, strict=True)]
+    assert output.truncated == [end == "length" for end in ends]
+    assert True in output.truncated
+
+
 def test_a_request_that_the_server_refuses_is_not_sent_again(token_server: TokenServer) -> None:
     """Without a tokenizer here nobody knows how long the prompt is, until the server says that it is too long."""
     token_server.requests.clear()

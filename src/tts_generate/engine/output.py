@@ -37,15 +37,15 @@ class AutoTTSOutput(ModelOutput):
     """The branch of `branches` whose tokens are in `sequences`; -1 where none was opened in time."""
     finish_reason: list[str] | None = None
     """"answer" where the controller decided; "deadline", "interrupted" or "error" where it is the majority so far."""
-    truncated: list[bool] | None = None
-    """Whether `sequences` breaks off: the winner ran into `max_new_tokens` (its `finish_reason` in `branches` is
-    "length"), or was left on its way without an answer."""
     seed: int | None = None
     """The seed that repeats this call."""
     discarded_tokens: int | None = None
     """Tokens of the whole call decoded ahead of a decision that did not want them; in nobody's cost."""
     questions: list[int] | None = None
     """Which prompts of the call these are: all of them, or with `stream=True` the one that is answered."""
+    truncated: list[bool] | None = None
+    """Whether `sequences` breaks off: the winner ran into `max_new_tokens` (its `finish_reason` in `branches` is
+    "length"), or was left on its way without an answer."""
 
     @property
     def total_cost(self) -> Cost:

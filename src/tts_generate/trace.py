@@ -139,7 +139,7 @@ class Trace:
 def write_traces(path: str | Path, traces: Iterable[Trace]) -> int:
     """Write traces as JSON lines, one at a time; how many there were."""
     count = 0
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         for trace in traces:
             file.write(json.dumps(trace.to_dict(), ensure_ascii=False) + "\n")
             count += 1

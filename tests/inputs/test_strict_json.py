@@ -16,6 +16,7 @@ from strangers import evaluation, trace_of
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
+from tts_generate.cli.base import knobs_of, write_json
 from tts_generate.errors import ControllerError, InputError, StoreFormatError, TTSError
 from tts_generate.publish.files import curves_csv, read_evaluation
 from tts_generate.report.controller_page import controller_page
@@ -24,7 +25,7 @@ from tts_generate.report.live import of_traces
 from tts_generate.report.page import render
 from tts_generate.report.timeline import timeline
 from tts_generate.strict_json import Amount, Short, check_shape, parse_json, read_json
-from tts_generate.trace import read_traces
+from tts_generate.trace import read_traces, write_traces
 
 BAD = {
     "nothing": ("", "is not JSON"),
@@ -72,6 +73,21 @@ def test_good(value: object) -> None:
     for ascii_alone in (True, False):
         assert parse_json(json.dumps(value, ensure_ascii=ascii_alone), "x") == value
     assert parse_json(json.dumps(value).encode(), "x") == value
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5_000, "1e999", "NaN", '{"a": 1, "a": 2}', "many"])
+def test_a_knob_on_the_command_line(text: str) -> None:
+    """What is no JSON that we take is a text, which the knob then refuses by its name."""
+    assert knobs_of([f"width={text}"]) == {"width": text}
+    assert knobs_of(["width=7", "share=0.5", "on=true"]) == {"width": 7, "share": 0.5, "on": True}
+
+
+def test_half_of_a_pair_is_written_as_json_has_it(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"store": "a\udc9b"})
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"store": "a\udc9b"}
+    write_traces(tmp_path / "t.jsonl", [trace_of("a\udc9b")])
+    with pytest.raises(InputError, match=r"t\.jsonl, line 1: it holds .* half of a surrogate pair"):
+        list(read_traces(tmp_path / "t.jsonl"))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

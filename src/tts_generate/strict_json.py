@@ -19,9 +19,10 @@ from tts_generate.errors import InputError, TTSError
 LARGEST = 32 << 20
 """Bytes of a file that are read, where nothing else is said."""
 DEEPEST = 100
+Count = Annotated[int, "0 or more", lambda value: value >= 0]
 Amount = Annotated[float, "0 or more", lambda value: value >= 0]
 Short = Annotated[str, "at most 4,000 characters", lambda value: len(value) <= 4000]
-"""In a shape: a number of 0 or more, and a text that can be shown. Others may be made in the same way."""
+"""In a shape: a whole number of 0 or more, any number of 0 or more, and a text that can be shown."""
 
 
 def parse_json(text: bytes | str, where: object, *, largest: int = LARGEST, error: type[TTSError] = InputError) -> Any:
@@ -90,7 +91,7 @@ def check_shape(value: object, shape: Any, where: object, *, error: type[TTSErro
         value: of JSON.
         shape: {"name": shape} for an object with at least these fields, those with a "?" behind their name only where
             they are there; {str: shape} for one with any names; [shape] for a list of them; (shape, shape) for a list
-            of just so many; else a type, as `arguments.fits` knows them, `Amount` or `Short`.
+            of just so many; else a type, as `arguments.fits` knows them, `Count`, `Amount` or `Short`.
         where: the file, for messages.
         error: what to raise.
         at: the part of the file that `value` is.

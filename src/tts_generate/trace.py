@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tts_generate.errors import InputError
-from tts_generate.strict_json import LARGEST, check_shape, parse_json
+from tts_generate.strict_json import LARGEST, Count, check_shape, parse_json
 
 FORMAT = "tts-trace/2"
 _EVENT: dict[Any, Any] = {
-    "round": int, "verb": Literal["open", "continue", "answer"], "leader": str | None, "leader_votes": int,
-    "runner_up_votes": int, "live": int, "tokens": int,
+    "round": Count, "verb": Literal["open", "continue", "answer"], "leader": str | None, "leader_votes": Count,
+    "runner_up_votes": Count, "live": Count, "tokens": Count,
 }  # fmt: skip
 _SHAPE = {
     "question_id": str,
     "controller": {"controller": str, "beta": float | None, "knobs": {str: bool | float | str}},
     "events": [_EVENT],
 }
-_READING = {"branch": int, "depth": int, "tokens": int, "answer": str | None, "finished": bool}
-_ANSWER = {"answer": str | None}
-_MOVE = {"pruned": [int], "branches": [_READING]}
+_READING = {"branch": Count, "depth": Count, "tokens": Count, "answer": str | None, "finished": bool}
+_MOVE: dict[Any, Any] = {"pruned": [Count], "branches": [_READING]}
+_ANSWER = {"answer": str | None, "pruned?": [Count], "branches?": [_READING]}
 """What a trace holds, as far as it is read: of an event that is the answer, and of any other."""
 
 
@@ -129,15 +129,19 @@ class Trace:
                 f"{where} has format {found!r:.80}, expected {FORMAT!r}; make it again with tts-generate trace."
             )
         check_shape(dict(row), _SHAPE, where)
+        read: set[int] = set()
         for event in row["events"]:
             check_shape(event, _ANSWER if event["verb"] == "answer" else _MOVE, where)
+            read.update(reading["branch"] for reading in event.get("branches", ()))
+            if event["leader_votes"] + event["runner_up_votes"] > len(read):
+                raise InputError(f"{where}: more branches vote in round {event['round']} than were read.")
         return cls(row["question_id"], row["controller"], tuple(row["events"]))
 
 
 def write_traces(path: str | Path, traces: Iterable[Trace]) -> int:
     """Write traces as JSON lines, one at a time; how many there were."""
     count = 0
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         for trace in traces:
             file.write(json.dumps(trace.to_dict(), ensure_ascii=False) + "\n")
             count += 1

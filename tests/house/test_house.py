@@ -119,6 +119,28 @@ def test_sizes_docstrings_and_manners(path: Path) -> None:
             assert not broad or reraised or handed_on, "a broad except that swallows"
 
 
+SHOWN_BY = {
+    "print": set(), "input": set(), "echo": set(), "secho": set(), "rich_print": set(), "from_markup": set(),
+    "Console": set(), "PlainConsole": {"cli/base.py"}, "warn": {"errors.py", "search/sandbox/candidate.py"},
+    "tqdm": {"tracking.py"}, "stdout.write": {"equivalence.py"}, "stderr.write": {"search/sandbox/keeper.py"},
+    "console.log": set(), "console.out": set(), "basicConfig": set(),
+}  # fmt: skip
+"""What may show text, and the files in which it may be called: what candidates and workers write goes to their host."""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_text_is_shown_inert(path: Path) -> None:
+    """By the one console of the command line, `errors.warn`, an error, or a bar of `tracking`: each calls `inert`."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            words = ast.unparse(node.func).split(".")
+            for name in (words[-1], ".".join(words[-2:])):
+                ours = name == "print" and words[0] in ("console", "complaints", "super()")
+                ours |= name == "warn" and len(words) == 1  # `errors.warn`
+                where = path.relative_to(SOURCE).as_posix()
+                assert ours or where in SHOWN_BY.get(name, {where}), f"{name} in line {node.lineno}"
+
+
 def test_import_is_light() -> None:
     heavy = ["torch", "transformers", "datasets", "numba", "pyarrow", "anthropic", "scipy", "numpy"]
     code = f"import sys, tts_generate; print([m for m in {heavy} if m in sys.modules])"

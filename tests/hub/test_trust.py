@@ -215,6 +215,19 @@ class TestLock:
                 '{"revision": "main", "commit": "../../x", "files": {}}}}',
                 "expected are 40 hexadecimal digits",
             ),
+            (
+                '{"format": "tts-controllers-lock/1", "controllers": {"user/x": {"revision": "main", "commit": "'
+                + "a" * 40
+                + '", "files": {"controller.py": 7}}}}',
+                "the sha256 of controller.py of user/x is 7",
+            ),
+            (
+                '{"format": "tts-controllers-lock/1", "controllers": {"user/x": {}, "user/x": {}}}',
+                "'user/x' is in it twice",
+            ),
+            (r'{"format": "\ud800"}', "half of a surrogate pair"),
+            ("[" * 100_000, "nested too deeply"),
+            ("1" * 5_000, "a whole number of more than 64 bits"),
         ],
     )
     def test_damaged(self, hub: HubServer, text: str, reason: str) -> None:

@@ -11,19 +11,18 @@ import sys
 import termios
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hub_checks import CODE, card
 from report_pages import hostile_page
 from search_stores import make_store
+from strangers import ACTING, EVIL, KEPT, MARKUP, NAME, STORE, evaluation, trace_of
 
 from tts_generate.errors import StoreError, warn
 from tts_generate.hub.source import read_folder
 from tts_generate.inert import as_markdown, inert
 from tts_generate.publish.files import repo_files
-from tts_generate.publish.measuring import FORMAT, identity
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.report.page import Asked, Page, render
 from tts_generate.report.pictures import plot_tokens, plot_traces
@@ -32,28 +31,10 @@ from tts_generate.report.timeline import timeline
 from tts_generate.search.archive import Entry, Evaluation, Failure
 from tts_generate.search.candidate import Written
 from tts_generate.search.history import History
-from tts_generate.trace import Trace, write_traces
+from tts_generate.trace import write_traces
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory
 from tts_generate.trajectories.schema import questions_sha256
 
-ACTING = {
-    "NUL": "\0", "bell": "\a", "backspace": "\b", "carriage return": "\r", "vertical tab": "\v", "form feed": "\f",
-    "colour": "\x1b[31m", "screen": "\x1b[2J", "title": "\x1b]0;x\a", "link": "\x1b]8;;http://x\x1b\\",
-    "clipboard": "\x1b]52;c;AAAA\a", "CSI in one": "\x9b31m", "OSC in one": "\x9d0;x\x9c", "delete": "\x7f",
-    "next line": "\x85", "soft hyphen": "\xad", "joiner": "\u034f", "Arabic mark": "\u061c", "filler": "\u115f",
-    "no width": "\u200b", "joined": "\u200d", "left mark": "\u200e", "right mark": "\u200f", "line": "\u2028",
-    "paragraph": "\u2029", "embedding": "\u202a\u202b\u202c", "override": "\u202d\u202e", "word joiner": "\u2060",
-    "isolates": "\u2066\u2067\u2068\u2069", "Hangul filler": "\u3164", "private": "\ue000", "byte order": "\ufeff",
-    "half of a pair": "\udc9b", "tag": "\U000e0041", "selector": "\U000e0100", "unknown": "\U000effff",
-}  # fmt: skip
-MARKUP = "[red]no[/such]store[link=http://x]y[/link] :smile: [report]"
-EVIL = MARKUP + "".join(text for text in ACTING.values() if text != "\udc9b")
-"""As a file may hold it."""
-NAME = (EVIL + "\udc9b").replace("\0", "").replace("/", "_")
-"""As a file may be called."""
-STORE = NAME.replace("\udc9b", "")
-KEPT = "".join(c for c in EVIL if c not in "\0\r\v\f\x85\u2028\u2029")
-"""As a store may hold it; lines that end where none should are its own tests' business."""
 SHOWN = inert(EVIL)
 
 
@@ -115,8 +96,8 @@ class TestTerminal:
     def test_every_place(self, tmp_path: Path) -> None:
         places = {name: str(tmp_path / name) for name in ("code", "data", "traces.jsonl", "run", "store")}
         _controllers(tmp_path)
-        write_traces(places["traces.jsonl"], [_trace()])
-        write_traces(tmp_path / "kept.jsonl", [_trace(KEPT)])
+        write_traces(places["traces.jsonl"], [trace_of()])
+        write_traces(tmp_path / "kept.jsonl", [trace_of(KEPT)])
         _search(tmp_path / "run")
         _store(tmp_path / "store")
         named = make_store(tmp_path / STORE, questions=2, branches=4)
@@ -195,7 +176,7 @@ def test_a_terminal_without_the_characters(tmp_path: Path) -> None:
 def test_pages() -> None:
     """Nothing that acts is in a page, and what is watched is told by the same names as in the table."""
     page = hostile_page()
-    trace = _trace()
+    trace = trace_of()
     asked = Asked(EVIL, EVIL, EVIL, page.asked[0].told, [trace])
     html = render(Page(EVIL, {EVIL: EVIL}, methods=[EVIL], asked=[asked], notes=[EVIL]))
     assert all(line.isprintable() for line in html.split("\n"))
@@ -221,7 +202,7 @@ def test_pictures(tmp_path: Path) -> None:
         warnings.filterwarnings("ignore", "constrained_layout", UserWarning)
         plot_frontier(points, tmp_path / "f.svg", title=FORMULAS[0])
         plot_tokens([{"label": text, **row} for text in ["$\\bad{", "$\\bad{"]], tmp_path / "t.svg", title="$\\bad{")
-        plot_traces({"$\\bad{": _trace("$\\bad{")}, tmp_path / "e.svg", title="$\\bad{")
+        plot_traces({"$\\bad{": trace_of("$\\bad{")}, tmp_path / "e.svg", title="$\\bad{")
     text = (tmp_path / "f.svg").read_text("utf-8")
     assert text.count("$\\bad{") >= 3  # in the title, at its point and in the legend
     assert text.count(" _hidden") >= 2
@@ -295,29 +276,6 @@ def read_folder_of(name: str) -> Path:
     from tts_generate.loading import builtin_folder
 
     return builtin_folder(name)
-
-
-def evaluation(of: dict[str, Any], text: str = EVIL) -> dict[str, Any]:
-    """What was measured, every text of it a stranger's."""
-    row = {"label": text, "controller": text, "beta": 0.5, "accuracy": 1.0, "accuracy_ci": [0.0, 2.0]}
-    row |= {"tokens": 10, "probe_tokens": 1, "wasted_tokens": 1}
-    row |= {"against": {text: {"points": 1.0, "points_ci": [0.0, 2.0], "saving": 0.5}}}
-    store = {"name": text, "fingerprint": "ab", "model": {"name_or_path": text, "revision": text}, "questions": 3}
-    store |= {"branches": 4, "interval_tokens": 10, "rows": [row, {**row, "beta": None}]}
-    store |= {"by_question": {"accuracy": [[1.0] * 3], "tokens": [[9.0] * 3]}}
-    live = {**row, "model": {"name_or_path": text}, "dataset": text, "questions": 3}
-    told = {"format": FORMAT, "controller": identity(of), "name": text, "betas": [0.5], "shuffles": 1, "live": [live]}
-    return {**told, "stores": [store, store], "average": store["rows"]}
-
-
-def _trace(text: str = EVIL) -> Trace:
-    reading = {"branch": 0, "depth": 1, "tokens": 32, "answer": text, "finished": True}
-    event = {"round": 0, "leader": text, "leader_votes": 1, "runner_up_votes": 0, "live": 0, "tokens": 32}
-    events = (
-        {**event, "verb": "open", "pruned": [7], "branches": [reading]},
-        {**event, "verb": "answer", "answer": text},
-    )
-    return Trace(text, {"controller": text, "beta": None, "knobs": {text: text}}, events)
 
 
 def _search(folder: Path) -> None:

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from tts_generate.errors import InputError, TTSError
 from tts_generate.inert import inert
+from tts_generate.strict_json import parse_json
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
@@ -163,8 +164,8 @@ def knobs_of(settings: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"--set takes name=value, got {setting!r}.")
         try:
-            knobs[name.strip()] = json.loads(value)
-        except ValueError:
+            knobs[name.strip()] = parse_json(value, "--set")
+        except InputError:
             knobs[name.strip()] = value
     return knobs
 
@@ -222,6 +223,6 @@ def write(path: Path, text: str) -> None:
     """Write a file, making its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_text(text, "utf-8", errors="backslashreplace")  # half of a pair, as JSON escapes it
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -129,10 +130,14 @@ def read_sweep(file: Path) -> dict[str, Any]:
             f"{file} has format {found!r:.80}, expected {SWEEP!r}; make it with tts-generate sweep --json."
         )
     check_shape(result, _SHAPE, file)
-    baseline = result["average"][0]["label"] if result["average"] else None
+    if not result["average"] or not result["cells"]:
+        raise InputError(f"{file} holds no row; make it with tts-generate sweep --json.")
+    baseline = result["average"][0]["label"]
     for row in [*result["cells"], *result["average"]]:
         if baseline not in row["against"]:
-            raise InputError(f"{file}: {row['label']!r} is not compared with {baseline!r}, the first of the average.")
+            raise InputError(
+                f"{file}: {row['label']!r:.80} is not compared with {baseline!r:.80}, the first of the average."
+            )
     return result
 
 
@@ -205,4 +210,4 @@ def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: bool) -> list
 
 def _found(name: str, beside: Path) -> Path | None:
     """The store of a sweep, from where we are or from where its JSON file lies."""
-    return next((path for path in (Path(name), beside / name) if (path / "manifest.json").is_file()), None)
+    return next((path for path in (Path(name), beside / name) if os.path.isfile(path / "manifest.json")), None)

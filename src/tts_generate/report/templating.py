@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,24 +22,25 @@ def fill(template: str, filters: Mapping[str, Callable[..., str]] | None = None,
     Raises:
         TTSError: jinja2 is not installed.
     """
+    environment = _environment(template.endswith(".html"))
+    environment.filters |= filters or {}
+    return str(environment.get_template(template).render(text_of=text_of, **values))
+
+
+@cache
+def _environment(escaped: bool) -> Any:
     try:
         import jinja2
     except ImportError as error:
         raise TTSError("reports and pages need jinja2: pip install 'tts-generate[report]'.") from error
-
-    def shown(value: object) -> object:
-        return inert(value) if type(value) is str else value  # but not `markup`
-
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("tts_generate.report"),
-        autoescape=template.endswith(".html"),
+        autoescape=escaped,
         undefined=jinja2.StrictUndefined,
-        finalize=shown,
+        finalize=lambda value: inert(value) if type(value) is str else value,  # but not `markup`
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters or {}
-    return environment.get_template(template).render(text_of=text_of, **values)
 
 
 def markup(text: str) -> Any:

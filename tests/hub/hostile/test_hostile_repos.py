@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_repos import REPOS, Hostile
+from hostile_repos import NAMES, REPOS, Hostile
 from hub_checks import CODE, forget, good, put
 
 from tts_generate.errors import ControllerError, HubError, TTSError, UnknownNameError, UntrustedCodeError
 from tts_generate.hub import client
+from tts_generate.hub.fetch import pull
+from tts_generate.hub.names import check_paths
 from tts_generate.loading import load_controller
+from tts_generate.publish import verify
 from tts_generate.testing.hub import HubServer
 
 
@@ -63,6 +66,31 @@ def test_from_a_folder(repo: Hostile, tmp_path: Path) -> None:
     with pytest.raises((ControllerError, UnknownNameError)) as caught:
         load_controller(folder, trust_remote_code=True)
     check(caught.value, repo)
+
+
+class TestNames:
+    @pytest.mark.parametrize(("names", "why"), [row[1:] for row in NAMES], ids=[row[0] for row in NAMES])
+    def test_in_a_repo(self, names: list[str], why: str, hub: HubServer, tmp_path: Path) -> None:
+        commit = put(hub, "user/x", {**good(), **dict.fromkeys(names, b"x")})
+        with pytest.raises(HubError, match=why) as caught:
+            pull("user/x", commit, tmp_path / "out")
+        assert str(caught.value).startswith(f"user/x at commit {commit} holds a file named ")
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(HubError, match=why):
+            verify(f"user/x@{commit}")
+
+    @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "evaluation/../../x", "a//b", "./x", "x/", "a/\ud800"])
+    def test_that_no_repo_of_git_has(self, name: str) -> None:
+        """A Hub that lies may list them."""
+        with pytest.raises(HubError, match="me/x holds a file named "):
+            check_paths([name], "me/x")
+
+    def test_a_file_below_a_file(self) -> None:
+        with pytest.raises(HubError, match="lies in 'a', which is a file"):
+            check_paths(["a", "a/b"], "me/x")
+
+    def test_those_that_are_usual(self) -> None:
+        check_paths([".eval_results/AIME 24.yaml", "a-b/größer.json", "数学.md", "nullable.py", "x~1"], "me/x")
 
 
 class TestFolders:

@@ -267,5 +267,5 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner, depth + 1) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return str(value)
     return value.to_dict() if hasattr(value, "to_dict") else value

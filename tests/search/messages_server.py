@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 KEY = "sk-test"
+GEO = "inference_geo"
 MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5")
 SAMPLING = {"temperature", "top_p", "top_k", "thread", "stream"}
 
@@ -24,6 +25,8 @@ class Reply:
     output_tokens: int = 200
     cached: int = 0
     """Of the prompt's tokens, those read from the cache."""
+    changed: dict[str, Any] = field(default_factory=dict)
+    """Fields of the message as they are said instead; of its usage, where they are such."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,12 @@ def _message(turn: Reply, body: dict[str, Any], number: int) -> dict[str, Any]:
     ]
     usage = {"input_tokens": len(json.dumps(body)) // 4 - turn.cached, "output_tokens": turn.output_tokens}
     usage |= {"cache_read_input_tokens": turn.cached, "cache_creation_input_tokens": 0}
-    return {
+    usage |= {name: value for name, value in turn.changed.items() if name.endswith("_tokens") or name == GEO}
+    message = {
         "id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"], "content": content,
         "stop_reason": turn.stop or ("tool_use" if turn.calls else "end_turn"), "stop_sequence": None, "usage": usage,
     }  # fmt: skip
+    return message | {name: value for name, value in turn.changed.items() if name in message}
 
 
 def _error(kind: str, text: str) -> str:

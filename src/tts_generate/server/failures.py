@@ -14,6 +14,8 @@ from tts_generate.secret import without_secrets
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 """Status codes that may be gone when the request is sent again."""
 _TOO_MANY = 429
+_BUSY = {_TOO_MANY, 502, 503, 504}
+"""Those by which a server, or what stands before it, says that it answers nobody."""
 _STATUS = range(400, 600)
 _LONGEST = 500
 """Characters that are shown of what a server says."""
@@ -22,19 +24,23 @@ _LONGEST = 500
 class PassingError(ServerError):
     """A failure that may be gone when the request is sent again: of the network, or of a server in trouble."""
 
-    def __init__(self, message: str, *, retry_after: float = 0.0, limited: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float = 0.0, limited: bool = False, answered: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds that the server asked to be left alone."""
         self.limited = limited
         """Whether the server only said that it has enough to do."""
+        self.answered = answered
+        """Whether it is there and well, for all that is known, and only this answer is none."""
 
 
 class GarbledError(PassingError):
     """The server is there, and what it answered is not what a completions endpoint sends."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"the response is not what a completions endpoint sends: {what}")
+        super().__init__(f"the response is not what a completions endpoint sends: {what}", answered=True)
 
 
 class RefusedError(ServerError):
@@ -65,7 +71,8 @@ def said(told: Any, text: str, status: int, retry_after: float = 0.0) -> ServerE
         told = next((told[name] for name in ("error", "message", "detail") if told.get(name)), None)
     message = f"HTTP {status}: {shown(told if isinstance(told, str) else text)}"
     if status in _PASSING:
-        return PassingError(message, retry_after=retry_after, limited=status == _TOO_MANY)
+        busy = status in _BUSY
+        return PassingError(message, retry_after=retry_after, limited=status == _TOO_MANY, answered=not busy)
     return RefusedError(message, status)
 
 

@@ -2,8 +2,8 @@
 
 A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests
 for a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one
-that failed in `max_retries` + 1 rests in a row, with no success in between, is given up for the rest of the call. One
-that answers, if with nonsense, is not: what ends then are the questions that it answers so.
+that did not answer in `max_retries` + 1 rests in a row is given up for the rest of the call. One that answers, if with
+an error or with nonsense, is not: what ends then are the questions that it answers so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import httpx2
 
 from tts_generate.errors import ServerError
-from tts_generate.server.failures import GarbledError, PassingError
+from tts_generate.server.failures import PassingError
 from tts_generate.server.reply import Completion
 from tts_generate.server.stream import complete
 
@@ -122,7 +122,7 @@ class Endpoint:
         self.url = url
         self.slots = Slots(max_in_flight)
         self.failures = 0
-        """Rests in a row."""
+        """Rests in a row for which it did not answer."""
         self.awake_at = 0.0
         self.given_up: str | None = None
         """Why it is not asked any more."""
@@ -136,7 +136,7 @@ class Endpoint:
         """Let it rest; a failure while it rests already is the same trouble."""
         now = time.monotonic()
         if now >= self.awake_at:
-            self.failures += not isinstance(error, GarbledError)
+            self.failures = 0 if error.answered else self.failures + 1
             pause = min(_LONGEST_REST, policy.first_rest * 2.0 ** min(self.failures - 1, 60)) * random.uniform(0.5, 1.5)
             self.awake_at = now + pause
         self.awake_at = max(self.awake_at, now + min(error.retry_after, policy.longest_wait))

@@ -108,9 +108,10 @@ class Parts:
         """
         text = _joined(self.text)
         if self.finish_reason is None:
-            raise PassingError(f"the response was cut off after {len(text)} characters")
+            raise PassingError(f"the response was cut off after {len(text)} characters", answered=True)
         if self.finish_reason not in ("stop", "length"):
-            raise PassingError(f"the server gave up with finish_reason {shown(self.finish_reason, 80)!r}")
+            reason = shown(self.finish_reason, 80)
+            raise PassingError(f"the server gave up with finish_reason {reason!r}", answered=True)
         details = _maybe(self.usage, "prompt_tokens_details", dict) or {}
         prompt, said = _count(self.usage, "prompt_tokens"), _count(self.usage, "completion_tokens")
         cached = _count(details, "cached_tokens") or 0

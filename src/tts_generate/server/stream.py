@@ -79,7 +79,8 @@ def _problem(error: Exception) -> PassingError:
     """What went wrong on the way."""
     if isinstance(error, TimeoutError):
         return PassingError("ReadTimeout: no token for as long as timeout= says, or too few in all")
-    return PassingError(f"{type(error).__name__}{f': {error}' if str(error) else ''}")
+    said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+    return PassingError(said, answered=isinstance(error, httpx2.DecodingError))
 
 
 async def _events(response: httpx2.Response, most: int) -> AsyncIterator[bytes]:

@@ -118,7 +118,8 @@ class Ledger(anthropic.Middleware):
         new["messages"] = _plain(body["messages"][len(self._said) :])
         if asked and asked[-1]["kind"] == "reply":
             sent = [row["sent"] for row in asked if row["kind"] == "asked"]
-            return self._turn(sent[0] if sent else new, asked[-1], request)
+            self._turn(sent[0] if sent else new, asked[-1], body["max_tokens"])
+            return self._again(asked[-1]["reply"], request)
         longest = self._longest(new)
         most = self._price.at_most(longest, body["max_tokens"])
         if most > self.left:
@@ -144,7 +145,8 @@ class Ledger(anthropic.Middleware):
             logger.warning("a reply is counted as the most that it can have cost, $%.4f: %s", most, wrong)
         told = {"usd": most, "why": wrong} if wrong else {"usd": self._price.of(reply["usage"])}
         self._keep("reply", **told, reply=reply)
-        return self._turn(new, self._journal.rows[-1], request)
+        self._turn(new, self._journal.rows[-1], body["max_tokens"])
+        return response
 
     def write_transcript(self, number: int) -> None:
         """Write a round's conversation as one JSON file, with what each reply cost."""
@@ -167,19 +169,14 @@ class Ledger(anthropic.Middleware):
     def _keep(self, kind: str, **more: Any) -> None:
         self._journal.append([{"kind": kind, "round": self._round, "call": self._call, **more}])
 
-    def _turn(self, sent: dict[str, Any], row: dict[str, Any], request: APIRequest) -> APIResponse[Any]:
-        """Hand a reply out as it was written down: the next request is the next call."""
+    def _turn(self, sent: dict[str, Any], row: dict[str, Any], asked_for: int) -> None:
+        """A reply is handed out: the next request is the next call."""
         usage, longest = row["reply"].get("usage"), self._longest(sent)
-        asked_for: int = dict(request.json)["max_tokens"]  # type: ignore[call-overload]
         known = not implausible(usage, longest, asked_for)
         self._before = prompt_tokens(usage) + usage["output_tokens"] if known else longest + asked_for
         self._so_far += row["usd"]
         self._said = [*self._said, *sent["messages"]]
         self._call += 1
-        raw = httpx2.Response(200, json=row["reply"], request=httpx2.Request("POST", self.client.base_url))
-        return anthropic.APIResponse(
-            raw=raw, cast_to=request.cast_to, client=self.client, stream=False, stream_cls=None, options=request.options
-        )
 
     def _longest(self, new: dict[str, Any]) -> int:
         """The most tokens that a prompt can have: what was counted before, and one for each byte of what is new."""
@@ -197,6 +194,13 @@ class Ledger(anthropic.Middleware):
             return dict(reply)
         self._keep("none", usd=most, why=f"no message: {shown(text, 200)}")
         raise ServerError(f"{problem}: {shown(text, 200)!r}.")
+
+    def _again(self, reply: dict[str, Any], request: APIRequest) -> APIResponse[Any]:
+        """A reply of before, as it would come off the wire."""
+        raw = httpx2.Response(200, json=reply, request=httpx2.Request("POST", self.client.base_url))
+        return anthropic.APIResponse(
+            raw=raw, cast_to=request.cast_to, client=self.client, stream=False, stream_cls=None, options=request.options
+        )
 
 
 def read_paid(folder: Path) -> tuple[int, float]:
@@ -263,5 +267,5 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner, depth + 1) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return str(value)
     return value.to_dict() if hasattr(value, "to_dict") else value

@@ -151,8 +151,8 @@ def choose(
     closer = _looks(again, propose, select, contest, fidelity, failed)
     if not looked:
         raise InputError(
-            f"the search found no candidate to choose: {len(finalists)} came through the rounds, and none of them stands "
-            "up to a closer look, also on the questions set aside; the history says why. Give it more rounds."
+            f"the search found no candidate to choose: {len(finalists)} came through the rounds, and none of them "
+            "stands up to a closer look, also on the questions set aside; the history says why. Give it more rounds."
         )
     others = [choice for choice in looked if choice.candidate.name not in better]
     return [dataclasses.replace(choice, finalists=len(finalists)) for choice in (*closer, *others)]

@@ -243,7 +243,7 @@ CALL: dict[str, Any] = {
     "beta": 0.2,
     "seed": 0,
     "interval_tokens": 8,
-    "max_new_tokens": 24,
+    "max_new_tokens": 16,
     "max_probe_tokens": 3,
     "max_branches": 6,
     "do_sample": True,
@@ -335,7 +335,7 @@ def differing(reference: Reference, output: Any) -> str:
     tokenizer = make_tokenizer()
     for number, (text, branches) in enumerate(zip(PROMPTS, output.branches, strict=True)):
         prompt = tokenizer(text)["input_ids"]
-        for branch in branches[:3]:
+        for branch in branches[:2]:
             ids = list(branch.token_ids)
             logits = reference(prompt + ids)[len(prompt) - 1 : -1]
             key = branch_key(0, prompt, branch.branch)
@@ -393,24 +393,19 @@ def costs() -> dict[str, float]:
 
 
 def main(names: Sequence[str]) -> None:
-    """Judge these families, or all of them and write down what was found."""
+    """Judge these families, or all of them, and write down what was found; others keep what is written of them."""
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    verdicts = []
+    seconds = costs()
     for family in names or FAMILIES:
-        verdicts.append(verdict := judge(family))
+        verdict = judge(family)
         print(f"{verdict.family:26} {verdict.what:10} {verdict.why[:230]}", flush=True)
-    counts = Counter(verdict.what for verdict in verdicts)
-    print(dict(counts))
-    if not names:
-        result = {
-            "transformers": transformers.__version__,
-            "counts": counts,
-            "check_seconds": costs(),
-            "families": [asdict(verdict) for verdict in verdicts],
-        }
-        RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        known = json.loads(RESULT.read_text("utf-8"))["families"] if RESULT.exists() else {}
+        known = dict(sorted({**known, family: asdict(verdict)}.items()))
+        counts = Counter(each["what"] for each in known.values())
+        result = {"transformers": transformers.__version__, "counts": counts, "check_seconds": seconds}
+        RESULT.write_text(json.dumps({**result, "families": known}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

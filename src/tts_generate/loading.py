@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tts_generate.arguments import checked
+from tts_generate.arguments import checked, fits
 from tts_generate.controller import Controller, Knob, check_budget
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
@@ -100,6 +100,21 @@ def load_controller(
             return _confined(source, budget, knobs)
         check_trust(trust_remote_code, source.repo_id, source.label, source.readable_at)
     return class_of(source).from_beta(budget, **knobs)
+
+
+def set_by_hand(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A controller's knobs, none of which is an argument of its own.
+
+    Raises:
+        InputError: one is, or it is no mapping of names.
+    """
+    if not fits(controller_kwargs, Mapping[str, Any] | None):
+        raise InputError(f"controller_kwargs must be a mapping of names to knobs, got {controller_kwargs!r:.80}.")
+    given = dict(controller_kwargs or {})
+    for name in ("controller", "beta", "revision", "trust_remote_code", "sandbox"):
+        if name in given:
+            raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
+    return given
 
 
 def budget_of(source: Source, beta: float | None) -> float:

@@ -19,7 +19,7 @@ from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError
 from tts_generate.hub.card import CARD
 from tts_generate.hub.source import Source, read_source
-from tts_generate.loading import budget_of, class_of
+from tts_generate.loading import budget_of, class_of, set_by_hand
 
 _LOADING = {
     "cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "repo_type", "revision",
@@ -47,7 +47,7 @@ def answer(model: PreTrainedModel, card: str, code: Path | None, arguments: Mapp
     given = {name: value for name, value in arguments.items() if name not in _LOADING}
     source = _source(card, code)
     budget = budget_of(source, given.pop("beta", None))
-    controller = class_of(source).from_beta(budget, **(given.pop("controller_kwargs", None) or {}))
+    controller = class_of(source).from_beta(budget, **set_by_hand(given.pop("controller_kwargs", None)))
     tokenizer = given.pop("tokenizer", None) or _tokenizer_of(model)
     return EnabledGenerate(model, tokenizer, None)(strategy="autotts", controller=controller, **given)
 

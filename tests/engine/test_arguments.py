@@ -14,11 +14,13 @@ from engine_models import QUESTIONS, Live, make_model, make_tokenizer
 from tokenizers import decoders
 from transformers import GenerationConfig
 
-from tts_generate import AutoTTS, Question, enable, record
+from tts_generate import AutoTTS, Question, ServerModel, enable, record
 from tts_generate.arguments import _hints, fits
 from tts_generate.engine import generate_distributed
 from tts_generate.errors import InputError, TTSError, UnsupportedError
+from tts_generate.loading import builtin_folder
 from tts_generate.processors import MaxBranches
+from tts_generate.recipe import answer
 
 SHORT = {"controller": "self_consistency", "beta": 0.0, "interval_tokens": 8, "max_new_tokens": 8, "seed": 0}
 HUGE = 10**30
@@ -110,6 +112,22 @@ def test_wrong_options_in_a_generation_config(qwen: Live, name: str) -> None:
     config = GenerationConfig(**{**fields, name: [3]})
     with pytest.raises(InputError, match=rf"{name} must be .*, got \[3\]"):
         qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, strategy="autotts")
+
+
+@pytest.mark.parametrize("knobs", [[1], {1: 2}, {"beta": 0.3}, {"nonsense": 1}])
+def test_knobs_at_the_door_of_a_repo(qwen: Live, plain: Any, knobs: Any) -> None:
+    card = (builtin_folder("cmc") / "controller.json").read_text()
+    code = builtin_folder("cmc") / "controller.py"
+    with pytest.raises(InputError, match=r"controller_kwargs|unknown knob"):
+        answer(
+            plain, card, code, {**qwen.inputs(QUESTIONS[0]), "tokenizer": qwen.tokenizer, "controller_kwargs": knobs}
+        )
+
+
+@pytest.mark.parametrize("knobs", [[1], {1: 2}, {"beta": 0.3}, {"nonsense": 1}])
+def test_knobs_of_a_server(knobs: Any) -> None:
+    with pytest.raises(InputError, match=r"controller_kwargs|unknown knob"):
+        ServerModel("http://127.0.0.1:9/v1", model="m", api_key="k").generate("q", controller_kwargs=knobs)
 
 
 def test_numbers_of_numpy_are_numbers(qwen: Live) -> None:

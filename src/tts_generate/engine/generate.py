@@ -32,7 +32,7 @@ from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.tracking import Progress
 
@@ -117,7 +117,7 @@ class AutoTTS:
             beta=beta,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
-            **given.knobs(controller_kwargs),
+            **set_by_hand(controller_kwargs),
         )
         given.check_tokenizer(tokenizer)
         given.check_streamer(streamer)

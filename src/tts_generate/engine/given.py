@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,19 +32,6 @@ def check_streamer(streamer: Any) -> None:
     """
     if streamer is not None and not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
         raise InputError(f"streamer must have the methods put and end of BaseStreamer, got {streamer!r:.60}.")
-
-
-def knobs(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A controller's knobs, none of which is an argument of its own.
-
-    Raises:
-        InputError: naming it.
-    """
-    given = dict(controller_kwargs or {})
-    for name in ("controller", "beta", "revision", "trust_remote_code", "sandbox"):
-        if name in given:
-            raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
-    return given
 
 
 def stop_texts(strings: Any) -> list[str]:
@@ -119,6 +105,14 @@ def told(value: Any) -> str:
     return f"{value!r:.60}"
 
 
+def _vocabulary(model: PreTrainedModel) -> int | None:
+    """Token ids that a model has embeddings for, as far as it says."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:
+        return None
+
+
 def prompts(
     model: PreTrainedModel, config: GenerationConfig, input_ids: Tensor, attention_mask: Tensor | None
 ) -> list[list[int]]:
@@ -141,8 +135,7 @@ def prompts(
             raise InputError(
                 f"attention_mask must be as wide as input_ids, {input_ids.shape[1]} tokens, and is {width} wide."
             )
-    embeddings = model.get_input_embeddings()
-    known = getattr(embeddings, "num_embeddings", None)
+    known = _vocabulary(model)
     found = []
     for number, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)):
         start = mask.index(True) if True in mask else len(mask)
@@ -155,8 +148,8 @@ def prompts(
         strange = [token for token in ids[start:] if token < 0 or (known is not None and token >= known)]
         if strange:
             raise InputError(
-                f"prompt {number} holds the token id {strange[0]}, and the model knows 0 to {(known or 0) - 1}; is "
-                "this its tokenizer?"
+                f"prompt {number} holds the token id {strange[0]}, and the model knows 0 to "
+                f"{'…' if known is None else known - 1}; is this its tokenizer?"
             )
         found.append(ids[start:])
     return found

@@ -9,6 +9,7 @@ method one that changes its own attributes when it is called is refused; what th
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -123,10 +124,11 @@ class Own:
         question = branch.order[0]
         if question not in self._prompts:
             place = self.place(prompt)
-            self._prompts[question] = [
+            made = [
                 rule.make(thing, place) if rule is not None and rule.make is not None else thing
                 for thing, rule in zip(self.things, self.rules, strict=True)
             ]
+            self._prompts[question] = self.things if all(map(operator.is_, made, self.things)) else made
         return self._prompts[question]
 
 

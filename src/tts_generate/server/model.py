@@ -17,7 +17,7 @@ from tts_generate.controller import Controller
 from tts_generate.engine.branch import Reader
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
@@ -174,7 +174,7 @@ class ServerModel:
             beta=beta,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
-            **dict(controller_kwargs or {}),
+            **set_by_hand(controller_kwargs),
         )
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InputError(f"seed must be a whole number or None, got {seed!r}.")

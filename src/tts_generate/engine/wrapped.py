@@ -30,6 +30,8 @@ _PREPARED = {
     "return_dict",
     "is_first_iteration",
 }
+_ACROSS = "peft.tuners.lily"
+"""Layers that take the tokens of a pass together."""
 _INSIDE = {
     "get_base_model": "model.get_base_model(), and call the wrapper's generate",
     "module": "model.module, or accelerator.unwrap_model(model)",
@@ -106,6 +108,11 @@ def _empty(value: Any) -> bool:
 def _check_hooks(model: nn.Module) -> None:
     """Refuse hooks by which PEFT tells an adapter about the rows of a call, or runs the model twice."""
     for module in model.modules():
+        if type(module).__module__.startswith(_ACROSS):
+            raise UnsupportedError(
+                f"{type(module).__name__} of PEFT weighs its experts by the mean over all tokens of a pass, so a branch "
+                "would depend on its neighbours; use an adapter that takes each token by itself, such as LoRA."
+            )
         for hook in module._forward_pre_hooks.values():
             plain = hook.func if isinstance(hook, partial) else hook
             if str(getattr(plain, "__module__", "")).startswith("peft."):

@@ -38,7 +38,7 @@ _SIZES: dict[str, Any] = {
     "vision_output_dim": 64,
     "vision_feature_layer": -1,
     "tie_word_embeddings": False,
-    "bos_token_id": None,
+    "bos_token_id": 1,
     "pad_token_id": WORDS["<pad>"],
     "eos_token_id": WORDS["<eos>"],
 }

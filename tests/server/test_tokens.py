@@ -147,7 +147,9 @@ def test_chats_go_through_the_template(model: ServerModel, token_server: TokenSe
 def test_behind_a_prompt_that_has_ended_the_thinking_probes_force_the_box_alone(
     model: ServerModel, token_server: TokenServer
 ) -> None:
-    output = model.generate([f"{QUESTIONS[0]} </think>"], controller="cmc", beta=0.0, seed=2, **OPTIONS)
+    output = model.generate(
+        [f"{QUESTIONS[0]} </think>"], controller="cmc", beta=0.0, seed=2, **{**OPTIONS, "interval_tokens": 1}
+    )
     (end,) = token_server.tokenizer("</think>", add_special_tokens=False)["input_ids"]
     prompt = token_server.tokenizer(f"{QUESTIONS[0]} </think>")["input_ids"]
     own = [list(branch.token_ids or ()) for branch in output.branches[0]]

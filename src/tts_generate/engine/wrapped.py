@@ -30,6 +30,8 @@ _PREPARED = {
     "return_dict",
     "is_first_iteration",
 }
+_ACROSS = "peft.tuners.lily"
+"""Layers that take the tokens of a pass together."""
 _INSIDE = {
     "get_base_model": "model.get_base_model(), and call the wrapper's generate",
     "module": "model.module, or accelerator.unwrap_model(model)",
@@ -106,15 +108,31 @@ def _empty(value: Any) -> bool:
 def _check_hooks(model: nn.Module) -> None:
     """Refuse hooks by which PEFT tells an adapter about the rows of a call, or runs the model twice."""
     for module in model.modules():
+        if type(module).__module__.startswith(_ACROSS):
+            raise UnsupportedError(
+                f"{type(module).__name__} of PEFT weighs its experts over all tokens of a pass, so a branch would "
+                "depend on its neighbours; use an adapter that takes each token by itself, such as LoRA."
+            )
         for hook in module._forward_pre_hooks.values():
             plain = hook.func if isinstance(hook, partial) else hook
             if str(getattr(plain, "__module__", "")).startswith("peft."):
+                _unhook(model)
                 said = ", ".join(hook.keywords) if isinstance(hook, partial) else plain.__name__
                 raise UnsupportedError(
                     f"PEFT has hooked {type(module).__name__} for the rows of the prompt batch ({said}), and branches "
                     "come and go in a batch of their own. Leave adapter_names (or what else is chosen by row) out, and "
                     "choose one adapter that changes weights for the whole call: set_adapter(name)."
                 )
+
+
+def _unhook(model: nn.Module) -> None:
+    """Take out what PEFT has put in for a call that is refused: it does so itself only where nothing raises."""
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            plain = hook.func if isinstance(hook, partial) else hook
+            if str(getattr(plain, "__module__", "")).startswith("peft.") and not hasattr(plain, "__self__"):
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def _check_positions(input_ids: Tensor, inputs: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE, CRASHES = "tests/trajectories/test_store.py", "tests/trajectories/test_crashes.py"
+LIES = "tests/trajectories/test_lies.py"
 CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.py"
 HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
 REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
@@ -67,8 +68,16 @@ MUTANTS = [
            f"{STORE}::test_other_settings_are_refused_by_name"),
     Mutant("sealed keys not sealed again", "trajectories/store.py", "if _key(row) not in sealed]", "]",
            f"{STORE}::test_killed_between_shard_and_journal_nothing_is_sealed_twice"),
-    Mutant("fit checked before acknowledging", "trajectories/store.py", "            _check_storable(rows)\n", "",
-           f"{STORE}::test_what_cannot_be_sealed_is_not_acknowledged"),
+    Mutant("fit checked before acknowledging", "trajectories/store.py", "            self._store.ordered(rows)\n", "",
+           f"{LIES}::test_what_could_not_be_read_back_is_not_acknowledged"),
+    Mutant("questions held against their hash", "trajectories/schema.py",
+           "and questions_sha256(questions) != manifest.questions_sha256", "and False",
+           f"{LIES}::test_questions_that_were_changed"),
+    Mutant("memory counted before a shard is read", "trajectories/parts.py",
+           "        check_memory(part, taken + needed)\n        table = pq", "        table = pq",
+           f"{LIES}::test_a_shard_that_unpacks_to_more_than_fits"),
+    Mutant("nothing written through a link", "trajectories/files.py", "os.O_CREAT | os.O_NOFOLLOW", "os.O_CREAT",
+           f"{LIES}::test_what_is_no_file"),
     Mutant("conflicting branches refused", "trajectories/store.py", "found.setdefault(row.key, row) != row", "False",
            f"{STORE}::test_a_branch_recorded_twice"),
     Mutant("damaged journal kept aside", "trajectories/journal.py", "    os.link(path, kept)\n", "",

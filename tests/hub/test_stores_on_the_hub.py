@@ -128,6 +128,44 @@ def test_a_pulled_store_is_gone_on_with_where_the_model_is_in_another_folder(
         store.push_to_hub("user/store")
 
 
+def test_any_text_that_a_store_holds_goes_to_the_hub_and_back(hub: HubServer, tmp_path: Path) -> None:
+    ends = "\u2028 \u2029 \x85 \x0b \x0c \x1c \r\n \r \n \x1b[31m \u202e \x7f \ufeff | ` <b> \U0001f600"
+    questions = [Question(f"q{n}{text}", f"1{text}+", text) for n, text in enumerate([ends, *ends.split(" ")])]
+    told = manifest(branches=1, questions_sha256=questions_sha256(questions), probe={"probe_suffix": ends})
+    rows = [
+        dataclasses.replace(row(0, 0), question_id=q.question_id, finish_reason="eos", final_answer=f"{ends}\0\ud800")
+        for q in questions
+    ]
+    with StoreWriter.open(tmp_path / "s", told, questions) as writer:
+        writer.append(rows[1:])
+        writer.seal()
+        writer.append(rows[:1])
+        TrajectoryStore.open(tmp_path / "s").push_to_hub("user/store", description=ends)
+    found = TrajectoryStore.from_hub("user/store")
+    assert (found.questions, found.trajectories()) == (tuple(questions), rows)
+    assert pull("user/store", tmp_path / "copy").trajectories() == rows
+    assert Recording.from_store("user/store").questions[0].book.text(0) == rows[0].final_answer == f"{ends}\0\ufffd"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "questions.jsonl", "part"])
+def test_a_store_of_somebody_else_that_lies(hub: HubServer, store: TrajectoryStore, name: str) -> None:
+    """Its hashes are right, and it is not what it says."""
+    store.push_to_hub("user/store")
+    repo = dataset(hub)
+    lies = {
+        "manifest.json": manifest(interval_tokens=7).to_json().encode(),
+        "questions.jsonl": repo.read("questions.jsonl").replace(b'"4"', b'"5"'),
+        "part": repo.read("manifest.json"),
+    }
+    files = json.loads(repo.read("files.json"))["files"]
+    file = next(part for part in files if part.startswith(name))
+    files[file] = hashlib.sha256(lies[name]).hexdigest()
+    index = json.dumps({"format": "tts-store-files/1", "files": files}).encode()
+    hub.commit("user/store", {file: lies[name], "files.json": index}, "dataset")
+    with pytest.raises(StoreFormatError, match=r"elsewhere than at the ends|questions_sha256 differs|cannot be read"):
+        Recording.from_store("user/store")
+
+
 def test_load_dataset_in_a_clean_process(hub: HubServer, store: TrajectoryStore, tmp_path: Path) -> None:
     store.push_to_hub("user/store")
     code = """

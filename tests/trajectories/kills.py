@@ -34,7 +34,8 @@ def branches(count: int) -> list[Trajectory]:
     """So many branches of each question, one in ten with a record of some 20 kB."""
     rows = [row(question, branch) for question in "ab" for branch in range(count)]
     long = tuple(range(100_000, 103_000))
-    return [dataclasses.replace(one, tokens=len(long), token_ids=long) if one.branch % 10 == 9 else one for one in rows]
+    more = {"tokens": len(long), "token_ids": long, "step_logprobs": ()}
+    return [dataclasses.replace(one, **more) if one.branch % 10 == 9 else one for one in rows]
 
 
 def random_kills(folder: Path, count: int, seed: int, branches_each: int = 400) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,35 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Traject
     assert store.manifest == MANIFEST
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_datasets_reads_the_shards(tmp_path: Path) -> None:
+def _by_datasets(shards: list[str], cache: Path) -> Any:
     import datasets
 
-    with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS) as writer:
-        writer.append(ROWS)
-    found = datasets.load_dataset(
-        "parquet", data_files=str(tmp_path / "s" / "*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
-    )
-    assert len(found) == len(ROWS)
-    assert found[0]["probe_answers"] == ["1", None]
+    return list(datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(cache)))
+
+
+def _by_pandas(shards: list[str], cache: Path) -> Any:
+    return import_module("pandas").read_parquet(shards).to_dict("records")
+
+
+def _by_pyarrow(shards: list[str], cache: Path) -> Any:
+    import pyarrow.dataset
+
+    return pyarrow.dataset.dataset(shards).to_table().to_pylist()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("read", [_by_datasets, _by_pandas, _by_pyarrow])
+def test_any_parquet_reader_opens_the_shards(tmp_path: Path, read: Any) -> None:
+    """As docs/recording.md says it is done, with everything else that a folder of a store has beside them."""
+    for rows in (ROWS[:40], ROWS[40:]):
+        with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS) as writer:
+            writer.append(rows)
+    shards = sorted(map(str, (tmp_path / "s").glob("*.parquet")))
+    assert len(shards) == 2
+    assert {file.name for file in (tmp_path / "s").iterdir()} > {"LOCK", "journal", "manifest.json", "questions.jsonl"}
+    found = read(shards, tmp_path / "cache")
+    assert [(row["question_id"], row["branch"]) for row in found] == [row.key for row in ROWS]
+    assert list(found[0]["probe_answers"]) == ["1", None]
 
 
 CHILD = """
@@ -89,7 +108,7 @@ with StoreWriter.open({path!r}, MANIFEST, QUESTIONS) as writer:
         if row.key in writer.done:
             continue
         writer.append([row])
-        print(f"{row.question_id} {row.branch}", flush=True)  # one write, also where nothing is buffered
+        print("%s %s" % row.key, flush=True)  # one write, also where nothing is buffered
         if row.branch % 7 == 6:
             writer.seal()
 """
@@ -321,7 +340,7 @@ try:
     with writer:
         for row in ROWS:
             writer.append([row])
-            print(f"{row.question_id} {row.branch}", flush=True)  # one write, also where nothing is buffered
+            print("%s %s" % row.key, flush=True)  # one write, also where nothing is buffered
 except StoreError as error:
     print("ERROR", error)
 """

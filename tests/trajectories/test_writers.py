@@ -56,7 +56,7 @@ missing = [row for row in ROWS if row.key not in main.done]
 print(len(missing), flush=True)
 for number, row in enumerate(missing):
     writers[number % {count}].append([row])
-    print(f"{row.question_id} {row.branch}", flush=True)  # one write, also where nothing is buffered
+    print("%s %s" % row.key, flush=True)  # one write, also where nothing is buffered
     if number % 7 == 6:
         writers[number % {count}].seal()
 for writer in reversed(writers):

@@ -186,8 +186,8 @@ class Recording:
                 controller sees (its votes and its stopping) as in the grading.
 
         Raises:
-            StoreError: there is nothing to replay, the branches of a question are not numbered 0, 1, 2, …, one cannot be
-                cut into such steps, or it would take more memory than a store may.
+            StoreError: there is nothing to replay, the branches of a question are not numbered 0, 1, 2, …, one of them
+                cannot be cut into such steps, or it would take more memory than a store may.
         """
         if interval_tokens < 1:
             raise InputError(f"interval_tokens must be at least 1, got {interval_tokens}.")

@@ -175,6 +175,10 @@ class _Reading:
             return None
 
     def _questions(self) -> tuple[Question, ...] | None:
+        if self.manifest is not None and not self.manifest.hashed:
+            self._wrong(
+                self.path / "manifest.json", "has no hash of the questions: nobody can tell if they were changed"
+            )
         try:
             return read_questions(self.path, self.manifest)
         except StoreFormatError as error:
@@ -247,5 +251,7 @@ class _Reading:
         for file in sorted(self.path.iterdir()):
             if file.suffix == ".tmp":
                 self._note(file, "left by a writer that was killed; the next one removes it")
+            elif file.name.startswith("LOCK") and not stat.S_ISREG(file.lstat().st_mode):
+                self._wrong(file, "is no file: nobody can record here until it is moved away")
             elif ".damaged-" in file.name:
                 self._note(file, "moved aside earlier; no part of the store")

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _HEAD = struct.Struct("<II")
 _START = b"[{"
 """How the JSON of every record begins; by it the next record is found behind damage."""
+_EFFORT = 32
+"""How many times its length a journal may be read in vain; bytes made for that, not damage, take more."""
 
 
 def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
@@ -44,13 +46,14 @@ def read_bytes(path: Path) -> bytes:
 
 def records_of(data: bytes) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
     """Every whole record of a journal's bytes, with where it starts and ends."""
-    offset = 0
-    while offset >= 0:
+    offset, effort = 0, _EFFORT * len(data)
+    while offset >= 0 and effort >= 0:
         end, rows = _record(data, offset)
         if rows:
             yield rows, offset, end
             offset = end
         else:
+            effort -= end - offset
             found = data.find(_START, offset + _HEAD.size + 1)
             offset = found - _HEAD.size if found >= 0 else -1
 
@@ -66,20 +69,19 @@ def other_journals(store: Path) -> list[Path]:
 
 
 def _record(data: bytes, offset: int) -> tuple[int, list[dict[str, Any]]]:
-    """Where the record at `offset` ends, and its rows; none if there is no whole one."""
+    """Up to where `data` was read, which is where a record ends, and its rows; none if there is no whole one."""
     start = offset + _HEAD.size
     if not data.startswith(_START, start):
         return offset, []
     length, crc = _HEAD.unpack_from(data, offset)
     payload = memoryview(data)[start : start + length]
-    whole = len(payload) == length and zlib.crc32(payload) == crc
-    if not whole:
-        return offset, []
+    fits = len(payload) == length
+    whole = fits and zlib.crc32(payload) == crc
     try:
-        rows = parse(bytes(payload))
+        rows = parse(bytes(payload)) if whole else []
     except ValueError:
-        return offset, []
-    return start + length, rows if all(isinstance(row, dict) for row in rows) else []
+        rows = []
+    return start + length if fits else offset, rows if all(isinstance(row, dict) for row in rows) else []
 
 
 def torn(rest: bytes) -> bool:

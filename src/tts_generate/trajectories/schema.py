@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -193,6 +194,11 @@ class Manifest:
             if getattr(here, name) != getattr(there, name)
         )
 
+    @property
+    def hashed(self) -> bool:
+        """Whether it has a hash of its questions; stores that were not recorded may have none."""
+        return re.fullmatch("[0-9a-f]{64}", self.questions_sha256) is not None
+
     def misfit(self, row: Trajectory) -> str:
         """Why a branch cannot be one of this recording; "" if it can."""
         return misfit(row, self.interval_tokens, self.source, self.branches)
@@ -245,14 +251,14 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def read_questions(store: Path, manifest: Manifest | None) -> tuple[Question, ...]:
-    """The questions of a store's folder, which are those that its manifest, if it has one, was written with.
+    """The questions of a store's folder, which are those that its manifest, if there is one, has a hash of.
 
     Raises:
         StoreFormatError: they are others, or the file is damaged.
     """
     file = store / "questions.jsonl"
     questions = questions_from_jsonl(read_text(file), file)
-    if manifest is not None and questions_sha256(questions) != manifest.questions_sha256:
+    if manifest is not None and manifest.hashed and questions_sha256(questions) != manifest.questions_sha256:
         raise StoreFormatError(
             f"{file} is not the file that manifest.json was written with: its questions_sha256 differs, so a question "
             "or a right answer was changed, added or lost."

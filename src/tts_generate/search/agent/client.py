@@ -37,17 +37,7 @@ def connected(retries: int) -> anthropic.Anthropic:
     for line in os.environ.get(_HEADERS, "").splitlines():
         for word in line.partition(":")[2].split():
             key(f"{_HEADERS}: a header", word)
-    try:
-        http = anthropic.DefaultHttpxClient(
-            follow_redirects=False, timeout=PATIENCE, headers=headers, event_hooks={"response": [_bound]}
-        )
-        client = anthropic.Anthropic(max_retries=retries, timeout=PATIENCE, base_url=base or None, http_client=http)
-    except (ValueError, ImportError, httpx2.InvalidURL, anthropic.AnthropicError) as error:
-        said = without_secrets(f": {error}") if isinstance(error, anthropic.AnthropicError) else ""
-        raise InputError(
-            "the API cannot be reached as the environment says (ANTHROPIC_…, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
-            f"{type(error).__name__}{said}."
-        ) from None
+    client = _made(base or None, headers, retries)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         raise InputError("there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters.")
     if client.api_key is not None:
@@ -55,6 +45,23 @@ def connected(retries: int) -> anthropic.Anthropic:
     if client.auth_token is not None:
         client.auth_token = key("ANTHROPIC_AUTH_TOKEN", client.auth_token)
     return client
+
+
+def _made(base: str | None, headers: dict[str, str], retries: int) -> anthropic.Anthropic:
+    """The client itself, with whatever the libraries look up in the environment."""
+    try:
+        http = anthropic.DefaultHttpxClient(
+            follow_redirects=False, timeout=PATIENCE, headers=headers, event_hooks={"response": [_bound]}
+        )
+        return anthropic.Anthropic(max_retries=retries, timeout=PATIENCE, base_url=base, http_client=http)
+    except (ValueError, ImportError, httpx2.InvalidURL, anthropic.AnthropicError) as error:
+        problem = type(error).__name__
+        if isinstance(error, anthropic.AnthropicError):
+            problem += without_secrets(f": {error}")
+    raise InputError(  # here, so that it does not carry a proxy's password with it
+        "the API cannot be reached as the environment says (ANTHROPIC_…, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
+        f"{problem}."
+    )
 
 
 def _bound(response: httpx2.Response) -> None:

@@ -259,7 +259,7 @@ def test_of_the_messages_api(
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS"):
         monkeypatch.delenv(name, raising=False)
     environment = dict(ENVIRONMENT[place])
-    with echo(status, CANARY) as (url, sent):
+    with echo(status, PAIR if "USERINFO" in environment else CANARY) as (url, sent):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url.replace("//", "//" + environment.pop("USERINFO", "")))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -267,6 +267,7 @@ def test_of_the_messages_api(
             patient.setattr("tts_generate.search.agent.Agent.retries", 0)
             searched(store, tmp_path / "run", nowhere)
     assert any(sent)
+    assert PAIR.encode() not in (tmp_path / "run" / JOURNAL).read_bytes()
     assert read_paid(tmp_path / "run") == (0, 0.0)
 
 

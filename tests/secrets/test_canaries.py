@@ -263,9 +263,8 @@ def test_of_the_messages_api(
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url.replace("//", "//" + environment.pop("USERINFO", "")))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        with pytest.MonkeyPatch.context() as patient:
-            patient.setattr("tts_generate.search.agent.Agent.retries", 0)
-            searched(store, tmp_path / "run", nowhere)
+        monkeypatch.setattr("tts_generate.search.agent.way.connected", lambda retries: connected(0))
+        searched(store, tmp_path / "run", nowhere)
     assert any(sent)
     assert PAIR.encode() not in (tmp_path / "run" / JOURNAL).read_bytes()
     assert read_paid(tmp_path / "run") == (0, 0.0)
@@ -279,7 +278,7 @@ def test_nothing_is_charged_for_what_was_not_sent(
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"x-other: {CANARY}\x01")
     assert "must be printable ASCII" in searched(store, tmp_path / "a", nowhere)
     monkeypatch.delenv("ANTHROPIC_CUSTOM_HEADERS")
-    monkeypatch.setattr("tts_generate.search.agent.Agent.retries", 0)
+    monkeypatch.setattr("tts_generate.search.agent.way.connected", lambda retries: connected(0))
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://somewhere.invalid")
     monkeypatch.setenv("HTTP_PROXY", f"http://me:{CANARY}@127.0.0.1:1")
     assert "cannot be reached" in searched(store, tmp_path / "b", nowhere)

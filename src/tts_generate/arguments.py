@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from tts_generate.errors import InputError
-from tts_generate.secret import Secret, keep_secret
+from tts_generate.secret import SAID, Secret, keep_secret, names_secret
 
 CallableABC: Any = Callable
 P = ParamSpec("P")
@@ -49,7 +49,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in given.items():
             if name in hints and not fits(value, hints[name]):
                 where = function.__qualname__.removesuffix(".__init__")
-                raise InputError(f"{where}: {name} must be {told(hints[name])}, got {value!r:.80}.")
+                got = SAID if names_secret(name) else f"{value!r:.80}"
+                raise InputError(f"{where}: {name} must be {told(hints[name])}, got {got}.")
         return function(*args, **kwargs)
 
     return run

@@ -43,9 +43,10 @@ class Secret(str):
 
 
 def keep_secret(text: str | None) -> None:
-    """Never say a token or key, whoever repeats it to us; one of fewer than 8 characters is a word."""
-    if text is not None and len(text) >= _SHORTEST:
-        _known.update((str(text), quote(text), quote(text, safe=""), ascii(str(text))[1:-1], json.dumps(text)[1:-1]))
+    """Never say a token or key, nor a part of it between spaces; one of fewer than 8 characters is a word."""
+    for part in {str(text or ""), *(text or "").split()}:
+        if len(part) >= _SHORTEST:
+            _known.update((part, quote(part), quote(part, safe=""), ascii(part)[1:-1], json.dumps(part)[1:-1]))
 
 
 def without_known(text: str) -> str:
@@ -94,31 +95,31 @@ def names_secret(name: str) -> bool:
 
 
 def held(value: Any, secret: bool = False) -> Any:
-    """JSON values with the texts in fields whose names say so kept secret.
+    """JSON values with the texts in fields whose names say so kept secret, and those in which a known key stands.
 
-    >>> held({"headers": {"Authorization": ["Bearer of-mine"]}, "stop_token": 3, "seed": "Bearer of-mine"})
-    {'headers': {'Authorization': ['<secret>']}, 'stop_token': 3, 'seed': 'Bearer of-mine'}
+    >>> held({"headers": {"Authorization": ["Bearer of-mine"]}, "stop_token": 3, "seed": "x"})
+    {'headers': {'Authorization': ['<secret>']}, 'stop_token': 3, 'seed': 'x'}
     """
     if isinstance(value, Mapping):
         return {name: held(inner, secret or names_secret(str(name))) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [held(inner, secret) for inner in value]
-    if not secret or not isinstance(value, str):
-        return value
-    keep_secret(value)
-    return Secret(value)
+    if secret and isinstance(value, str):
+        keep_secret(value)
+        return Secret(value)
+    return Secret(value) if isinstance(value, str) and without_known(value) != value else value
 
 
 def stored(value: Any) -> Any:
     """What `held` returned as it may be stored.
 
     >>> stored(held({"api_key": "key-of-mine", "user": "me, key-of-mine", "top_a": 0.1}))
-    {'api_key': '<secret>', 'user': 'me, <secret>', 'top_a': 0.1}
+    {'api_key': '<secret>', 'user': '<secret>', 'top_a': 0.1}
     """
     if isinstance(value, dict):
         return {name: stored(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [stored(inner) for inner in value]
-    if isinstance(value, Secret):
-        return SAID
-    return without_secrets(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return SAID if isinstance(value, Secret) else without_secrets(value)
+    return value

@@ -4,17 +4,13 @@ the sandbox does not reach them, in the environment, in the home folder and in t
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import json
 import os
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from liar import QUESTION, echo
 from search_stores import make_store
 from typer.testing import CliRunner
 
@@ -23,48 +19,6 @@ from tts_generate.search.sandbox import Limits, Sandbox, attacks
 from tts_generate.testing.hub.clients import clients_here
 
 TOKEN = "marker-7d1f0c52a9e84b"
-QUESTION = '{"question_id": "a", "question": "Q: a = 6 ; a ?", "gold_answer": "6"}\n'
-
-
-@contextlib.contextmanager
-def echo(status: int) -> Iterator[tuple[str, list[bool]]]:
-    """A server that answers every request with a status, and with all that it was sent; its address, and whether each
-    request held the token.
-    """
-    told: list[bool] = []
-
-    class Echo(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            keys = [value for name, value in self.headers.items() if name.lower() in ("authorization", "x-api-key")]
-            sent = f"not taken: {keys}"
-            told.append(TOKEN in sent)
-            text = json.dumps({"error": {"type": "x", "message": sent}, "message": sent, "commitId": sent}).encode()
-            if status == 0:  # no JSON, and cut off
-                text = sent.encode()
-            self.send_response(status or 200)
-            self.send_header("content-type", "application/json")
-            self.send_header("x-error-message", sent)
-            self.send_header("retry-after", "0")
-            self.send_header("content-length", str(len(text) + 9 * (status == 0)))
-            self.end_headers()
-            self.wfile.write(text)
-            self.close_connection = True
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}", told
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def fails_without_a_word_of_it(folder: Path, capfd: pytest.CaptureFixture[str], caplog: Any, *arguments: object) -> str:
@@ -89,7 +43,7 @@ STATUS = pytest.mark.parametrize("status", [0, 400, 401, 403, 404, 422])
 @STATUS
 def test_the_key_of_a_server(status: int, tmp_path: Path, capfd: Any, caplog: Any) -> None:
     (tmp_path / "q").write_text(QUESTION)
-    with echo(status) as (url, told):
+    with echo(status, TOKEN) as (url, told):
         fails_without_a_word_of_it(
             tmp_path, capfd, caplog, "record", "m", "--server", url + "/v1", "--api-key", TOKEN,
             "--questions", tmp_path / "q", "--out", tmp_path / "s", "--interval-tokens", 16, "--max-new-tokens", 32,
@@ -116,7 +70,7 @@ def test_the_token_of_the_hub(
         "publish": (shipped, "user/c"),
         "replay": (store, "--controller", "user/c"),
     }
-    with echo(status) as (url, told), clients_here(url, tmp_path / "home", TOKEN):
+    with echo(status, TOKEN) as (url, told), clients_here(url, tmp_path / "home", TOKEN):
         fails_without_a_word_of_it(tmp_path, capfd, caplog, *command.split(), *arguments[command])
     assert any(told)
 
@@ -125,7 +79,7 @@ def test_the_token_of_the_hub(
 def test_the_key_of_the_messages_api(
     status: int, store: Path, tmp_path: Path, capfd: Any, caplog: Any, monkeypatch: Any
 ) -> None:
-    with echo(status) as (url, told):
+    with echo(status, TOKEN) as (url, told):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", TOKEN)
         fails_without_a_word_of_it(

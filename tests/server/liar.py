@@ -13,6 +13,8 @@ from typing import Any
 STEP = 4
 """Tokens of a good reply that goes on."""
 IDS = [7, 8, 9, 10]
+QUESTION = '{"question_id": "a", "question": "Q: a = 6 ; a ?", "gold_answer": "6"}\n'
+"""A question as a file has it."""
 
 
 def event(**changed: Any) -> dict[str, Any]:
@@ -108,6 +110,47 @@ class _Listening(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is none."""
+
+
+@contextlib.contextmanager
+def echo(status: int, token: str) -> Iterator[tuple[str, list[bool]]]:
+    """A server that answers every request with a status, and with all that it was sent; its address, and whether each
+    request held the token.
+    """
+    told: list[bool] = []
+
+    class Echo(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            keys = [value for name, value in self.headers.items() if name.lower() in ("authorization", "x-api-key")]
+            sent = f"not taken: {keys}"
+            told.append(token in sent)
+            text = json.dumps({"error": {"type": "x", "message": sent}, "message": sent, "commitId": sent}).encode()
+            if status == 0:  # no JSON, and cut off
+                text = sent.encode()
+            self.send_response(status or 200)
+            self.send_header("content-type", "application/json")
+            self.send_header("x-error-message", sent)
+            self.send_header("retry-after", "0")
+            self.send_header("content-length", str(len(text) + 9 * (status == 0)))
+            self.end_headers()
+            self.wfile.write(text)
+            self.close_connection = True
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}", told
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
 
 
 def again_and_again(piece: bytes, pause: float = 0.0, first: Iterable[bytes] = ()) -> Iterator[bytes]:

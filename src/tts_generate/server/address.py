@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -41,7 +42,7 @@ def taken_apart(text: object, path: str = "") -> tuple[str, Secret | None]:
     Raises:
         InputError: it is none, or has parameters.
     """
-    shown = f"{text.rpartition('@')[2].partition('?')[0]!r:.80}" if isinstance(text, str) else f"{text!r:.80}"
+    shown = f"{re.split('[?#]', text.rpartition('@')[2])[0] if isinstance(text, str) else text!r:.80}"
     try:
         url = httpx2.URL(text if isinstance(text, str) else "")
     except httpx2.InvalidURL:

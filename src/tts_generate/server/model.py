@@ -250,10 +250,10 @@ class ServerModel:
         try:
             return httpx2.AsyncClient(auth=self._authorized, timeout=self._timeout, limits=limits)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
-            raise InputError(
-                "a proxy named in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: "
-                f"{type(error).__name__}."
-            ) from None
+            problem = type(error).__name__
+        raise InputError(  # here, so that it does not carry the proxy's password with it
+            f"a proxy named in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: {problem}."
+        )
 
     def _authorized(self, request: httpx2.Request) -> httpx2.Request:
         """A request with the key of the server that it goes to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from tts_generate.errors import ServerError
 from tts_generate.server.failures import GarbledError, PassingError, failure
 from tts_generate.server.reply import Completion, Listed, Parts, models
 
@@ -36,26 +38,29 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
         RefusedError: it will not.
         ServerError: there are more tokens than were asked for.
     """
-    content = json.dumps(body).encode()
+    content, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+    request = client.build_request("POST", f"{url}/completions", content=content, headers=headers)
+    sent, content = len(content), b""  # the variables of a traceback do not hold it
     max_tokens = body.get("max_tokens")
-    parts = Parts(max_tokens if isinstance(max_tokens, int) else _ANY, len(content) + _MORE_PROMPT)
+    parts = Parts(max_tokens if isinstance(max_tokens, int) else _ANY, sent + _MORE_PROMPT)
     patience = client.timeout.read or _USUAL
-    most = _ANY + _BY_TOKEN * parts.max_tokens + _BY_SENT * len(content)
-    headers = {"content-type": "application/json"}
     now = asyncio.get_running_loop().time
     end = now() + patience * (2 + parts.max_tokens / 60)
+    problem: ServerError
     try:
         async with (
             asyncio.timeout_at(now() + patience) as watch,
-            client.stream("POST", f"{url}/completions", content=content, headers=headers) as response,
+            contextlib.aclosing(await client.send(request, stream=True)) as response,
         ):
-            async for data in _events(response, most):
+            async for data in _events(response, _ANY + _BY_TOKEN * parts.max_tokens + _BY_SENT * sent):
                 if parts.add(data):
                     watch.reschedule(min(end, now() + patience))
         return parts.whole()
+    except ServerError as error:
+        problem = error
     except (httpx2.RequestError, TimeoutError) as error:
         problem = _problem(error)
-    raise problem  # here, so that it does not carry what was being sent with it
+    raise problem.with_traceback(None)  # which does not carry what was being sent with it
 
 
 async def list_models(client: httpx2.AsyncClient, url: str) -> list[Listed]:
@@ -72,10 +77,10 @@ async def list_models(client: httpx2.AsyncClient, url: str) -> list[Listed]:
             return models(b"".join([piece async for piece in _bounded(response, _LISTED)]))
     except (httpx2.RequestError, TimeoutError) as error:
         problem = _problem(error)
-    raise problem
+    raise problem  # which does not carry what was being sent with it
 
 
-def _problem(error: Exception) -> PassingError:
+def _problem(error: Exception) -> ServerError:
     """What went wrong on the way."""
     if isinstance(error, TimeoutError):
         return PassingError("ReadTimeout: no token for as long as timeout= says, or too few in all")

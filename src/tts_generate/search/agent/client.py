@@ -11,7 +11,7 @@ import httpx2
 
 from tts_generate.arguments import key
 from tts_generate.errors import InputError
-from tts_generate.secret import without_secrets
+from tts_generate.secret import Secret, without_secrets
 from tts_generate.server.address import taken_apart
 
 PATIENCE = httpx2.Timeout(900.0, connect=10.0)
@@ -29,25 +29,13 @@ def connected(retries: int) -> anthropic.Anthropic:
     Raises:
         InputError: there is no key, or what there is cannot be used; no secret is in the message.
     """
-    headers = {"Accept-Encoding": "identity"}
-    base = os.environ.get(_URL)
+    base, own = os.environ.get(_URL), None
     if base:
         base, own = taken_apart(base.strip())
-        headers |= {} if own is None else {"Authorization": own}
     for line in os.environ.get(_HEADERS, "").splitlines():
         for word in line.partition(":")[2].split():
             key(f"{_HEADERS}: a header", word)
-    try:
-        http = anthropic.DefaultHttpxClient(
-            follow_redirects=False, timeout=PATIENCE, headers=headers, event_hooks={"response": [_bound]}
-        )
-        client = anthropic.Anthropic(max_retries=retries, timeout=PATIENCE, base_url=base or None, http_client=http)
-    except (ValueError, ImportError, httpx2.InvalidURL, anthropic.AnthropicError) as error:
-        said = without_secrets(f": {error}") if isinstance(error, anthropic.AnthropicError) else ""
-        raise InputError(
-            "the API cannot be reached as the environment says (ANTHROPIC_…, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
-            f"{type(error).__name__}{said}."
-        ) from None
+    client = _made(base or None, own, retries)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         raise InputError("there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters.")
     if client.api_key is not None:
@@ -55,6 +43,33 @@ def connected(retries: int) -> anthropic.Anthropic:
     if client.auth_token is not None:
         client.auth_token = key("ANTHROPIC_AUTH_TOKEN", client.auth_token)
     return client
+
+
+def _made(base: str | None, own: Secret | None, retries: int) -> anthropic.Anthropic:
+    """The client itself, with whatever the libraries look up in the environment."""
+
+    def authorized(request: httpx2.Request) -> httpx2.Request:
+        if own is not None:
+            request.headers["Authorization"] = own
+        return request
+
+    try:
+        http = anthropic.DefaultHttpxClient(
+            follow_redirects=False,
+            timeout=PATIENCE,
+            auth=authorized,
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [_bound]},
+        )
+        return anthropic.Anthropic(max_retries=retries, timeout=PATIENCE, base_url=base, http_client=http)
+    except (ValueError, ImportError, httpx2.InvalidURL, anthropic.AnthropicError) as error:
+        problem = type(error).__name__
+        if isinstance(error, anthropic.AnthropicError):
+            problem += without_secrets(f": {error}")
+    raise InputError(  # here, so that it does not carry a proxy's password with it
+        "the API cannot be reached as the environment says (ANTHROPIC_…, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
+        f"{problem}."
+    )
 
 
 def _bound(response: httpx2.Response) -> None:

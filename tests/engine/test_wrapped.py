@@ -224,7 +224,9 @@ class TestCalls:
             live.run(QUESTIONS[0], **GREEDY, position_ids=places + 3)
 
     @pytest.mark.parametrize(
-        ("wrap", "text"), [(nn.DataParallel, r"model\.module"), (torch.compile, r"model\._orig_mod")], ids=str
+        ("wrap", "text"),
+        [(nn.DataParallel, r"model\.module"), (torch.compile, r"model\._orig_mod")],
+        ids=["parallel", "compiled"],
     )
     def test_wrappers_say_what_they_wrap(self, wrap: Any, text: str) -> None:
         with pytest.raises(InputError, match=text):

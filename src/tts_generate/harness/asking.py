@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
+from tts_generate.answers import ends_thinking
 from tts_generate.controller import describe
 from tts_generate.engine import AutoTTS
 from tts_generate.engine.asked import with_our_ways
@@ -136,7 +137,8 @@ class Asker:
             own = list(branches[winner].token_ids) if winner >= 0 else []
             closing = output.sequences[0, request.input_ids.shape[1] + len(own) :].tolist()
             (truncated,), number = output.truncated, output.questions[0]
-            thinks = truncated and not self._thought(request.prompts[number])
+            prompt = self.tokenizer.decode(list(request.prompts[number]), skip_special_tokens=False)
+            thinks = truncated and not ends_thinking(prompt, self.think_end)
             yield (
                 number,
                 Answered(
@@ -150,12 +152,6 @@ class Asker:
                     seconds=time.perf_counter() - start,
                 ),
             )
-
-    def _thought(self, prompt: Sequence[int]) -> bool:
-        """Whether the prompt itself closes the thinking, as a chat template does that is told not to think."""
-        end = self.think_end or ""
-        tail = str(self.tokenizer.decode(list(prompt)[-(len(end) + 8) :], skip_special_tokens=False))
-        return end != "" and tail.rstrip().endswith(end)
 
     def _text(self, own: list[int], closing: list[int], stops: Sequence[str], thinks: bool) -> str:
         """The text of a branch, "" if it breaks off while it `thinks`.

@@ -270,6 +270,16 @@ class TestStopStrings:
         assert ids[0] == ids[1]
         assert live.model.generation_config.stop_strings == ["+", "7"]
 
+    def test_those_of_the_call_come_before_the_recipes_and_those_before_the_models(self, fused: Any) -> None:
+        live = Live(enable(make_model("qwen3"), tokenizer=fused), fused)
+        live.model.generation_config.stop_strings = ["b"]
+        options = {"strategy": "autotts", **OPTIONS, **ASK}
+        self.check(live.model.generate(**live.inputs(*QUESTIONS), **options, stop_strings=["+", "7"]), fused)
+        recipe = self.recipe(fused, stop_strings=["+", "7"])
+        self.check(
+            live.model.generate(**live.inputs(*QUESTIONS), custom_generate=recipe, max_new_tokens=40, **ASK), fused
+        )
+
     def test_of_a_recording(self, plain: Any, fused: Any, tmp_path: Path) -> None:
         """They shape its branches, so that it does not go on with others."""
         asked = [Question(str(n), question, "1") for n, question in enumerate(QUESTIONS)]

@@ -248,7 +248,7 @@ class AutoTTS:
         return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
-_OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}
+_OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self", "stop_strings"}
 _KEPT = ("controller", "beta", "controller_kwargs")
 """What a generation config may say beside `strategy`; its other settings are read where they are used."""
 
@@ -309,10 +309,12 @@ class EnabledGenerate:
 def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> Any:
     """The `generate` of a model's class with a recipe of ours, which gets the stop strings that are asked for.
 
-    transformers would make a criterion of them before it calls a recipe, and does not give it the tokenizer.
+    Those of the call, else the recipe's own, else those of the generation config: transformers would make a criterion
+    of them before it calls a recipe, and does not give it the tokenizer.
     """
+    said = "stop_strings" in kwargs
     strings = given.stop_strings(model, kwargs)
-    if strings is not None:
+    if said or not recipe.stop_strings:
         recipe = copy.copy(recipe)
         recipe.stop_strings = given.stop_texts(strings)
     return type(model).generate(model, *args, custom_generate=recipe, **kwargs)

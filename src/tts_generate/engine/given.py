@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StopStringCriteria
 
+from tts_generate.arguments import fits
 from tts_generate.errors import InputError
 
 
@@ -40,10 +42,10 @@ def stop_texts(strings: Any) -> list[str]:
     Raises:
         InputError: one is empty, or no text.
     """
-    texts = [strings] if isinstance(strings, str) else list(strings or [])
-    if not all(isinstance(text, str) and text for text in texts):
+    texts = [strings] if isinstance(strings, str) else strings if strings is not None else []
+    if not fits(texts, Sequence[str]) or "" in texts:
         raise InputError(f"stop_strings must be texts of one character or more, got {strings!r:.80}.")
-    return texts
+    return list(texts)
 
 
 def stop_criterion(tokenizer: Any, texts: list[str]) -> StopStringCriteria:

@@ -520,6 +520,13 @@ def test_a_table_that_is_no_file(tmp_path: Path, make: Callable[[Path], Any]) ->
         import_autotts(tmp_path / "x" / "t.json", tmp_path / "s")
 
 
+def test_a_text_of_another_class_is_a_text() -> None:
+    """As `torch.__version__` is one."""
+    version = type("Version", (str,), {})("2.13")
+    assert dataclasses.replace(MANIFEST, versions={"torch": version}).versions == {"torch": "2.13"}
+    assert dataclasses.replace(ROWS[0], final_answer=version, probe_answers=(version, None)).final_answer == "2.13"
+
+
 def test_numbers_that_python_does_not_print() -> None:
     with pytest.raises(StoreFormatError, match=r"tokens must be a whole number .* got int of too many digits to show"):
         dataclasses.replace(ROWS[0], tokens=10**5000)

@@ -118,15 +118,15 @@ def _seed(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return type(value) is str and encodable(value)
+    return isinstance(value, str) and encodable(value)
 
 
 def _texts(values: Any) -> bool:
-    return isinstance(values, tuple) and set(map(type, values)) <= {str, type(None)}
+    return isinstance(values, tuple) and all(issubclass(kind, (str, type(None))) for kind in set(map(type, values)))
 
 
 def _answer(value: Any) -> bool:
-    return value is None or type(value) is str
+    return value is None or isinstance(value, str)
 
 
 def _numbers(values: Any) -> bool:

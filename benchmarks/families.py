@@ -255,7 +255,7 @@ CALL: dict[str, Any] = {
     "return_dict_in_generate": True,
 }
 GOOD = ("right", "fell back", "refused", "as cached", "not built")
-"""As cached: transformers' own decoding with a cache is not what its uncached forward pass says, and ours is the former."""
+"""As cached: what transformers' own decoding with a cache says, where its forward pass without one says otherwise."""
 
 
 @dataclass

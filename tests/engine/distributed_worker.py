@@ -36,6 +36,9 @@ class Broken(LogitsProcessor):
     def __init__(self, breaks: bool, dies: bool = False) -> None:
         self.dies, self.calls = dies, 0 if breaks else 1 << 30
 
+    def for_branch(self) -> Broken:
+        return self  # it counts calls, and nothing about a branch
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         if self.calls == 3 and self.dies:

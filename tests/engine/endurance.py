@@ -74,6 +74,9 @@ class Raises(LogitsProcessor):
     def __init__(self, at: int) -> None:
         self.at, self.calls = at, 0
 
+    def for_branch(self) -> Raises:
+        return self  # it counts calls, and nothing about a branch
+
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         self.calls += 1
         if self.calls == self.at:

@@ -167,7 +167,7 @@ class AutoTTS:
         settings = self.settings(model, config, input_ids.shape[1], questions)
         loop = self.loop(model, config, settings, input_ids.shape[1], tasks, logits_processor, criteria)
         if self.stream:
-            return self._stream(loop, input_ids, settings)
+            return self._stream(loop, input_ids, settings, len(tasks))
         # Tensors alone could not say that they are partial: only an output with `finish_reason` survives Ctrl-C.
         partial = bool(config.return_dict_in_generate)
         done = []
@@ -181,13 +181,15 @@ class AutoTTS:
             self._put(output, input_ids)
         return output if config.return_dict_in_generate else cast(Tensor, output.sequences)
 
-    def _stream(self, loop: Loop, input_ids: Tensor, settings: Settings) -> Iterator[AutoTTSOutput]:
+    def _stream(self, loop: Loop, input_ids: Tensor, settings: Settings, count: int) -> Iterator[AutoTTSOutput]:
         """Each question as it is answered."""
-        for running in loop.run():
-            output = collect(input_ids, [running], settings, loop.batch.discarded_tokens)
-            if self.streamer is not None:
-                self._put(output, input_ids)
-            yield output
+        with Progress(count, "answering", shown=self.progress) as bar:
+            for running in loop.run():
+                output = collect(input_ids, [running], settings, loop.batch.discarded_tokens)
+                bar.add(running.cost, trajectories(running, settings.seed))
+                if self.streamer is not None:
+                    self._put(output, input_ids)
+                yield output
 
     def _put(self, output: AutoTTSOutput, input_ids: Tensor) -> None:
         """Hand the answered question to the streamer, prompt first, as transformers' generate does."""

@@ -92,7 +92,7 @@ class Keeper:
         self._control, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [*around, interpreter, "-I", "-S", "-c", BOOT],
+                [*around, interpreter, "-I", "-B", "-S", "-c", BOOT],
                 stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE,
                 env={"PATH": os.environ.get("PATH", os.defpath)} if prefix else {}, cwd="/", start_new_session=True,
             )  # fmt: skip

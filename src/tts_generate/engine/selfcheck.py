@@ -8,7 +8,6 @@ model is refused. This happens once a process for each class, configuration, dty
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tts_generate.engine.attention import attention_of
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import input_device
 from tts_generate.engine.trial import Trial, lengths, raise_ours, reach, said
-from tts_generate.errors import UnsupportedError
+from tts_generate.errors import UnsupportedError, warn
 
 _KNOWN = ("sliding_window", "attention_chunk_size")
 """Lengths that `masks.py` knows."""
@@ -56,7 +55,7 @@ def checked(model: PreTrainedModel, static: bool, tokens: int) -> Decoder:
         with _evaluating(model):
             _FOUND[kind] = _try(model, static)
         if isinstance(found := _FOUND[kind], Paths) and found.told:
-            warnings.warn(found.told, RuntimeWarning, stacklevel=2)
+            warn(found.told, stacklevel=2)
     if isinstance(found := _FOUND[kind], str):
         raise UnsupportedError(found)
     for name, length in lengths(decoder.config).items():

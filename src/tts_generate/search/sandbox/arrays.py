@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tts_generate.answers import AnswerBook
 from tts_generate.replay import RecordedQuestion, Recording
 from tts_generate.replay.episodes import Columns
-from tts_generate.replay.recording import Table
+from tts_generate.replay.table import Table
 from tts_generate.trajectories import Question
 from tts_generate.votes import NO_ANSWER
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tts_generate.replay.compiled import compiled_function, records_of
 from tts_generate.replay.episodes import Columns, Work, go_on, open_more
-from tts_generate.replay.recording import BranchRow, RecordedQuestion, Recording, StepRow, Table
+from tts_generate.replay.recording import RecordedQuestion, Recording
+from tts_generate.replay.table import BranchRow, StepRow, Table
 from tts_generate.rules import clear_decision
 from tts_generate.search.sandbox.channel import Channel
 from tts_generate.search.sandbox.strict import StrictController, same_knobs

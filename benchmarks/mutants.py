@@ -145,7 +145,7 @@ MUTANTS = [
     Mutant("limit of wall time", "search/sandbox/channel.py", "            if left <= 0:",
            "            if left <= -40:",
            f"{SANDBOX}::test_check_command"),
-    Mutant("limit of a reply", "search/sandbox/channel.py", "if length > self._limits.reply_bytes:", "if False:",
+    Mutant("limit of a reply", "search/sandbox/channel.py", "if length > self.limits.reply_bytes:", "if False:",
            f"{SANDBOX}::test_check_command"),
     Mutant("replies are to what was asked", "search/sandbox/channel.py", 'or reply["t"] != self._asked:', "and False:",
            f"{SANDBOX}::test_a_reply_is_to_what_was_asked"),

@@ -37,7 +37,7 @@ _ATTRIBUTES = {
     "f_builtins", "f_globals", "f_locals", "format_map", "frombuffer", "fromfile", "fromregex", "genfromtxt",
     "get_type_hints", "gi_frame", "load", "loadtxt", "make_dataclass", "memmap", "methodcaller", "open_memmap",
     "random", "save", "savetxt", "savez", "savez_compressed", "seterrcall", "show_config", "tb_frame", "tb_next",
-    "tofile",
+    "tofile", "update_wrapper", "wraps",
 }  # fmt: skip
 """Of anything, and of imports by name: files, other code's variables, attributes named by text, text that is code."""
 _DUNDERS = {"__init__", "__name__", "__doc__", "__slots__", "__version__", "__all__", "__debug__"}

@@ -42,10 +42,10 @@ class Secret(str):
         return repr(SAID)
 
 
-def keep_secret(text: str | None) -> None:
-    """Never say a token or key, nor a part of it between spaces; one of fewer than 8 characters is a word."""
+def keep_secret(text: str | None, shortest: int = _SHORTEST) -> None:
+    """Never say a token or key, nor a part of it between spaces; one of fewer than `shortest` characters is a word."""
     for part in {str(text or ""), *(text or "").split()}:
-        if len(part) >= _SHORTEST:
+        if len(part) >= shortest:
             _known.update((part, quote(part), quote(part, safe=""), ascii(part)[1:-1], json.dumps(part)[1:-1]))
 
 

@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import json
 import logging
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from messages_server import KEY, Fault, MessagesServer, Reply, Turn
 
-from tts_generate.errors import ServerError
+from tts_generate.errors import ServerError, StoreFormatError
 from tts_generate.search.agent import client as client_module
 from tts_generate.search.agent.client import connected
 from tts_generate.search.agent.ledger import JOURNAL, BudgetReached, Ledger, read_paid
@@ -206,3 +208,35 @@ def test_anything_may_come_and_the_budget_holds(talk: Talk, changed: dict[str, A
     with contextlib.suppress(ServerError):
         talk.ask(Reply("Yes.", changed=changed))
     assert before < talk.ledger.spent <= before + 1.0
+
+
+ASKED = {"kind": "asked", "round": 0, "call": 0, "most": 1.0, "sent": {"messages": []}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"kind": "asked"},
+        {"x": 1},
+        {**ASKED, "most": float("inf")},
+        {**ASKED, "most": -100_000},
+        {**ASKED, "most": True},
+        {**ASKED, "round": []},
+        {**ASKED, "kind": "reply", "usd": "x"},
+    ],
+    ids=["no round", "no kind", "endless", "less than nothing", "true", "list of rounds", "dollars in words"],
+)
+def test_a_journal_that_no_ledger_wrote_is_one_clear_error(row: dict[str, Any], tmp_path: Path) -> None:
+    text = json.dumps([row]).replace("Infinity", "1e999").encode()
+    (tmp_path / JOURNAL).write_bytes(struct.pack("<II", len(text), zlib.crc32(text)) + text)
+    with pytest.raises(StoreFormatError, match=r"paid\.journal holds a row that says no round"):
+        read_paid(tmp_path)
+    for _ in range(2):  # the lock is not kept
+        with pytest.raises(StoreFormatError, match=r"paid\.journal holds a row that says no round"):
+            Ledger(tmp_path, price_of("claude-sonnet-5-5"), 5.0)
+
+
+def test_numbers_without_end_are_no_usage() -> None:
+    endless = int("9" * 4300)
+    assert "a number without end" in implausible({"input_tokens": endless, "output_tokens": 1}, 10, 10)
+    assert implausible({"input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": endless}, 10, 10)

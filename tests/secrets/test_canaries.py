@@ -28,6 +28,7 @@ from tts_generate.cli import app
 from tts_generate.errors import InputError, ServerError
 from tts_generate.search.agent.client import connected
 from tts_generate.search.agent.ledger import JOURNAL, read_paid
+from tts_generate.server.address import taken_apart
 from tts_generate.trajectories import Question
 from tts_generate.trajectories.journal import read_journal
 
@@ -315,3 +316,11 @@ def test_what_an_error_comes_from_is_cleaned_too(nowhere: list[object]) -> None:
         fail()
     nowhere += [told(caught.value)]
     assert "inner <secret>" in told(caught.value)
+
+
+def test_a_token_in_the_place_of_a_user_and_a_short_password_are_kept() -> None:
+    address, own = taken_apart("http://glpat-canary-99:hunt3r2@host/v1")
+    assert address == "http://host/v1"
+    assert own is not None
+    said = secret.without_secrets("401: glpat-canary-99 may not, nor with hunt3r2")
+    assert said == "401: <secret> may not, nor with <secret>"

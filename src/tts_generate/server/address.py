@@ -53,7 +53,8 @@ def taken_apart(text: object, path: str = "") -> tuple[str, Secret | None]:
         raise InputError(f"a server's address has nothing behind its path, got {shown}…; give a key as api_key.")
     own = None
     if url.userinfo:
-        keep_secret(unquote(url.password) or None)
+        keep_secret(unquote(url.password) or None, shortest=6)  # "pass" is a word of our messages
+        keep_secret(unquote(url.username))  # a token may stand there
         pair = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
         keep_secret(pair)
         own = Secret(f"Basic {pair}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 
-from tts_generate.errors import ServerError, TTSError
+from tts_generate.errors import ServerError, StoreFormatError, TTSError
 from tts_generate.search.agent.prices import Price, implausible, prompt_tokens
 from tts_generate.search.history import write_whole
 from tts_generate.secret import without_known
@@ -56,7 +56,7 @@ class Ledger(anthropic.Middleware):
         budget: US dollars that may be spent in all, sittings before counted.
 
     Raises:
-        StoreError: the disk is full.
+        StoreError: the disk is full, or the journal there holds what no ledger wrote.
     """
 
     client: anthropic.Anthropic
@@ -68,6 +68,12 @@ class Ledger(anthropic.Middleware):
             self._journal = Journal(folder / JOURNAL)
         except OSError as error:
             raise full(folder / JOURNAL, error) from error
+        try:
+            for row in self._journal.rows:
+                _paid(row)
+        except StoreFormatError:
+            self._journal.close()
+            raise
         self._round = self._call = 0
         self._so_far = 0.0
         self._said: list[dict[str, Any]] = []  # messages of this round, as they were sent
@@ -205,8 +211,25 @@ class Ledger(anthropic.Middleware):
 
 def read_paid(folder: Path) -> tuple[int, float]:
     """Replies and US dollars of a search folder, whether or not the search is still running."""
-    rows = [row for rows, _, _ in read_journal(folder / JOURNAL) for row in rows]
+    rows = [_paid(row) for rows, _, _ in read_journal(folder / JOURNAL) for row in rows]
     return sum(row["kind"] == "reply" for row in rows), sum(_costs(rows).values())
+
+
+def _paid(row: Any) -> dict[str, Any]:
+    """A row of the journal, as `_keep` writes them.
+
+    Raises:
+        StoreFormatError: nobody who keeps this journal wrote it.
+    """
+    whole = isinstance(row, dict) and all(type(row.get(name)) is int for name in ("round", "call"))
+    usd = row.get("most" if row.get("kind") == "asked" else "usd") if whole else None
+    told = isinstance(usd, (int, float)) and not isinstance(usd, bool) and math.isfinite(usd)
+    if not told or not isinstance(row.get("kind"), str) or (row["kind"] == "asked" and usd < 0):
+        raise StoreFormatError(
+            f"{JOURNAL} holds a row that says no round, call, kind and US dollars: {str(row)!r:.80}. What was spent "
+            "cannot be known; search into another folder."
+        )
+    return dict(row)
 
 
 def _costs(rows: list[dict[str, Any]]) -> dict[tuple[int, int, int], float]:

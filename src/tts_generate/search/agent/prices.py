@@ -106,7 +106,8 @@ def implausible(usage: Any, prompt: int, output: int) -> str:
         value = usage.get(name, 0 if name in _CACHED else None)
         if value is None and name in _CACHED:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 53:
+            value = "a number without end" if isinstance(value, int) and value >= 1 << 53 else value
             return f"{name} is {value!r:.40}" if isinstance(value, (int, float, str)) else f"{name} is no number"
     if prompt_tokens(usage) > prompt:
         return f"{prompt_tokens(usage)!r:.40} tokens of a prompt that has {prompt} at most"

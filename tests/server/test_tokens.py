@@ -296,10 +296,10 @@ def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -
 
 
 def test_a_text_that_breaks_off_is_told(model: ServerModel) -> None:
-    output = model.generate(QUESTIONS, controller=CONTROLLERS[0], seed=1, **{**OPTIONS, "max_new_tokens": 32})
-    ends = [branches[n].finish_reason for branches, n in zip(output.branches, output.winners, strict=True)]
-    assert output.truncated == [end == "length" for end in ends]
-    assert True in output.truncated
+    for most, told in ((16, [True, True]), (32, [False, False])):
+        output = model.generate(QUESTIONS, controller=CONTROLLERS[0], seed=1, **{**OPTIONS, "max_new_tokens": most})
+        ends = [branches[n].finish_reason for branches, n in zip(output.branches, output.winners, strict=True)]
+        assert output.truncated == [end == "length" for end in ends] == told
 
 
 def test_a_request_that_the_server_refuses_is_not_sent_again(token_server: TokenServer) -> None:

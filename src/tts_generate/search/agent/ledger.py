@@ -222,7 +222,7 @@ def _paid(row: Any) -> dict[str, Any]:
         StoreFormatError: nobody who keeps this journal wrote it.
     """
     whole = isinstance(row, dict) and all(type(row.get(name)) is int for name in ("round", "call"))
-    usd = row.get("most" if row.get("kind") == "asked" else "usd") if whole else None
+    usd: Any = row.get("most" if row.get("kind") == "asked" else "usd") if whole else None
     told = isinstance(usd, (int, float)) and not isinstance(usd, bool) and math.isfinite(usd)
     if not told or not isinstance(row.get("kind"), str) or (row["kind"] == "asked" and usd < 0):
         raise StoreFormatError(

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_check import contents, invoke, recorded
 from test_store import MANIFEST, NO_BRANCH, QUESTIONS, ROWS
@@ -264,6 +264,7 @@ mutations = st.one_of(
 
 @settings(max_examples=120, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutation=mutations)
+@example(mutation=("journal", "question_id", float("inf")))
 def test_any_lie_is_told_or_changes_nothing_that_is_not_said(whole: Path, tmp_path: Path, mutation: Any) -> None:
     """A value replaced: it replays, or is refused by one error of ours; and `check` finds it just then."""
     shutil.rmtree(tmp_path / "s", ignore_errors=True)
@@ -285,7 +286,8 @@ def test_any_lie_is_told_or_changes_nothing_that_is_not_said(whole: Path, tmp_pa
     found = check(store)
     unprobed = "was not probed at" in said or "was not recorded beyond" in said or "numbered from 0" in said
     hashless = any("has no hash" in str(finding) for finding in found.findings)
-    assert found.sound == (not said or unprobed) or hashless
+    damaged = any("bytes are damaged" in str(finding) for finding in found.findings)  # read past, as a torn record is
+    assert found.sound == (not said or unprobed) or hashless or damaged
 
 
 def spoil(part: Path, name: str, value: int) -> None:

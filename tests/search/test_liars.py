@@ -210,7 +210,7 @@ def test_anything_may_come_and_the_budget_holds(talk: Talk, changed: dict[str, A
     assert before < talk.ledger.spent <= before + 1.0
 
 
-ASKED = {"kind": "asked", "round": 0, "call": 0, "most": 1.0, "sent": {"messages": []}}
+RECORDED = {"kind": "asked", "round": 0, "call": 0, "most": 1.0, "sent": {"messages": []}}
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ ASKED = {"kind": "asked", "round": 0, "call": 0, "most": 1.0, "sent": {"messages
     [
         {"kind": "asked"},
         {"x": 1},
-        {**ASKED, "most": float("inf")},
-        {**ASKED, "most": -100_000},
-        {**ASKED, "most": True},
-        {**ASKED, "round": []},
-        {**ASKED, "kind": "reply", "usd": "x"},
+        {**RECORDED, "most": float("inf")},
+        {**RECORDED, "most": -100_000},
+        {**RECORDED, "most": True},
+        {**RECORDED, "round": []},
+        {**RECORDED, "kind": "reply", "usd": "x"},
     ],
     ids=["no round", "no kind", "endless", "less than nothing", "true", "list of rounds", "dollars in words"],
 )

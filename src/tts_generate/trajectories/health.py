@@ -16,6 +16,7 @@ from tts_generate.arguments import checked
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 from tts_generate.trajectories.journal import (
     Journal,
+    damaged_bytes,
     free_name,
     full,
     journal_path,
@@ -24,7 +25,6 @@ from tts_generate.trajectories.journal import (
     records_of,
     replace_journal,
     sync,
-    torn,
 )
 from tts_generate.trajectories.parts import read_part, shards
 from tts_generate.trajectories.schema import Manifest, Question, Trajectory, read_manifest, read_questions
@@ -216,16 +216,11 @@ class _Reading:
                 foreign = str(error)
         good, wrong = self._take(rows)
         wrong = foreign or wrong
-        end, gaps = 0, 0
-        for _, start, stop in records:
-            gaps += start - end
-            end = stop
-        rest = data[end:]
-        if gaps or (rest.strip(b"\0") and not torn(rest)):
-            count = gaps + (0 if torn(rest) else len(rest))
+        rest = len(data) - (records[-1][2] if records else 0)
+        if count := damaged_bytes(data, records):
             wrong = "; ".join(filter(None, [f"{count:,} bytes are damaged, {len(records)} records are whole", wrong]))
         elif rest:
-            self._note(file, f"{len(rest):,} bytes at its end are of a record whose writing was cut off")
+            self._note(file, f"{rest:,} bytes at its end are of a record whose writing was cut off")
             self.kept[file] = good  # a writer cuts them off; whoever repairs keeps them aside
         if wrong:
             self._wrong(file, wrong, good)

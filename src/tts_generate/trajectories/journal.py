@@ -15,7 +15,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,15 @@ def records_of(data: bytes) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
             effort -= end - offset
             found = data.find(_START, offset + _HEAD.size + 1)
             offset = found - _HEAD.size if found >= 0 else -1
+
+
+def damaged_bytes(data: bytes, records: Iterable[tuple[list[dict[str, Any]], int, int]]) -> int:
+    """How many bytes of a journal are of no whole record, but for one at its end whose writing was cut off."""
+    end = gaps = 0
+    for _, start, stop in records:
+        gaps, end = gaps + start - end, stop
+    rest = data[end:]
+    return gaps + (0 if not rest.strip(b"\0") or torn(rest) else len(rest))
 
 
 def journal_path(store: Path, index: int) -> Path:

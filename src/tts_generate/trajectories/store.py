@@ -29,10 +29,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tts_generate.arguments import checked
-from tts_generate.errors import StoreError, StoreFormatError
+from tts_generate.errors import StoreError, StoreFormatError, warn
 from tts_generate.hub.names import repo_of
 from tts_generate.trajectories.files import new_file, read_text
-from tts_generate.trajectories.journal import Journal, full, journal_path, other_journals, read_journal, sync
+from tts_generate.trajectories.journal import (
+    Journal,
+    damaged_bytes,
+    full,
+    journal_path,
+    other_journals,
+    read_bytes,
+    records_of,
+    sync,
+)
 from tts_generate.trajectories.parts import read_parts, write_part
 from tts_generate.trajectories.remote import fetch
 from tts_generate.trajectories.schema import (
@@ -132,7 +141,7 @@ class TrajectoryStore:
         """
         # Rows move from other writers' journals to the main one to shards: read in that order, a row that is moved in
         # between is seen twice, not never.
-        journalled = read_journals(self.path)
+        journalled = read_journals(self.path, told=True)
         return self.ordered(read_parts(self.path) + journalled)
 
     def ordered(self, rows: Iterable[Trajectory]) -> list[Trajectory]:
@@ -324,8 +333,8 @@ def _take_over(path: Path, journal: Journal, done: set[tuple[str, int]]) -> None
         leftover.path.unlink()
 
 
-def read_journals(path: Path) -> list[Trajectory]:
-    """The whole records of every journal: what is recorded and not yet sealed.
+def read_journals(path: Path, told: bool = False) -> list[Trajectory]:
+    """The whole records of every journal: what is recorded and not yet sealed. Warns of damage between if `told`.
 
     Raises:
         StoreFormatError: naming the journal that is damaged or holds something else.
@@ -333,11 +342,18 @@ def read_journals(path: Path) -> list[Trajectory]:
     found = []
     for journal in (*other_journals(path), journal_path(path, 0)):
         try:
-            found += [Trajectory.from_row(row) for rows, _, _ in read_journal(journal) for row in rows]
+            data = read_bytes(journal)
+            records = list(records_of(data))
+            found += [Trajectory.from_row(row) for rows, _, _ in records for row in rows]
         except StoreFormatError as error:
             raise StoreFormatError(
                 f"{journal} cannot be read ({error}). Move it aside: tts-generate store repair."
             ) from error
+        if told and (count := damaged_bytes(data, records)):
+            warn(
+                f"{count:,} bytes of {journal} are damaged: the branches in them are missing, {len(records)} whole "
+                f"records are read. tts-generate store check {path} says more, store repair keeps them aside."
+            )
     return found
 
 

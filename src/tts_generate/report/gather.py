@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError
 from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method, sweep
-from tts_generate.loading import load_controller
+from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Measured, Page, Told
 from tts_generate.strict_json import Amount, check_shape, read_json
@@ -80,7 +80,7 @@ def of_recordings(
     )
 
 
-def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code: bool = False) -> Page:
+def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code: Trust = False) -> Page:
     """What `tts-generate sweep --json` wrote; questions and traces are replayed, if its stores are still there.
 
     Args:
@@ -193,11 +193,11 @@ def _distinct(methods: Iterable[Method]) -> list[Method]:
     return list({method.label: method for method in methods}.values())
 
 
-def _again(row: Mapping[str, Any], trust_remote_code: bool) -> Method:
+def _again(row: Mapping[str, Any], trust_remote_code: Trust) -> Method:
     return Method(row["label"], row["controller"], row["beta"], row["knobs"], trust_remote_code)
 
 
-def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: bool) -> list[Method]:
+def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: Trust) -> list[Method]:
     """Each controller of a sweep at the budget next to 0.5, the default one first."""
     nearest: dict[str, Mapping[str, Any]] = {}
     for row in rows:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tts_generate import __version__
 from tts_generate.arguments import checked
-from tts_generate.loading import FORMAT, builtin_controllers, builtin_folder, load_class
+from tts_generate.hub.card import entry_of
+from tts_generate.loading import FORMAT, find_source, is_shipped
 from tts_generate.schedule import Ends, Schedule, from_json, to_json
 from tts_generate.search.history import write_whole
 
@@ -27,30 +26,28 @@ def write_controller(
 
     Args:
         folder: of the new controller; what it held is written over file by file.
-        base: a shipped controller's name, or a folder.
+        base: a shipped controller's name, a folder, or a repo of the Hub.
         schedule: its knobs over beta.
         name: of the new controller.
         description: one sentence.
         provenance: where it comes from, plain JSON values.
     """
-    source = builtin_folder(base) if base in builtin_controllers() else Path(base).resolve()
-    _, card = load_class(source)
-    if "builtin" in card:  # schedules of a shipped controller: all of them go into one folder
-        base, schedule = str(card["builtin"]), {**from_json(card.get("knobs", {}), source), **schedule}
-        source = builtin_folder(base)
-    shipped = base in builtin_controllers()
+    source = find_source(base)
+    if "builtin" in source.card:  # schedules of a shipped controller: all of them go into one folder
+        base = str(source.card["builtin"])
+        schedule = {**from_json(source.card.get("knobs", {}), source.label), **schedule}
+        source = find_source(base)
+    shipped = is_shipped(source)
     new: dict[str, Any] = {"format": FORMAT, "api": 1, "name": name, "description": description}
-    new |= {"builtin": base} if shipped else {"entry": card["entry"]}
-    sha256 = card["sha256"]
+    new |= {"builtin": base} if shipped else {"entry": source.card["entry"]}
     if not shipped:
-        file = str(card["entry"]).partition(":")[0]
+        assert source.code is not None
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / file, folder / file)
-        sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        (folder / entry_of(source.card)[0]).write_bytes(source.code)
     new |= {
         "beta": {"default": 0.5, "range": [0.0, 1.0]},
         "knobs": to_json(schedule),
-        "sha256": sha256,
+        "sha256": source.card["sha256"],
         "requires": {"tts_generate": f">={'.'.join(__version__.split('.')[:2])}"},
         "provenance": dict(provenance),
     }

@@ -14,7 +14,7 @@ import numpy as np
 from tts_generate.arguments import check_fields, checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
-from tts_generate.loading import builtin_controllers, builtin_folder, load_class, load_controller
+from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
@@ -53,7 +53,7 @@ class Setup:
     rungs: tuple[Fidelity, ...] = RUNGS
     select: Fidelity = choosing.SELECT
     fresh: Fidelity = choosing.FRESH
-    trust_remote_code: bool = False
+    trust_remote_code: Trust = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,9 +120,7 @@ class Search:
         return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box)
 
     def _class(self, name: str) -> type[Controller]:
-        load_controller(name, trust_remote_code=self.setup.trust_remote_code)  # says what is wrong with it, if anything
-        kind, _ = load_class(builtin_folder(name) if name in builtin_controllers() else Path(name).resolve())
-        return kind
+        return type(load_controller(name, trust_remote_code=self.setup.trust_remote_code))
 
     @checked
     def run(

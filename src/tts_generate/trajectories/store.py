@@ -20,7 +20,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tts_generate.above import HANDED
 from tts_generate.arguments import checked
 from tts_generate.errors import StoreError, StoreFormatError
 from tts_generate.hub.names import repo_of
@@ -122,7 +122,7 @@ class TrajectoryStore:
             HubError: the Hub cannot be reached, or refuses; its `main` is as it was.
             StoreError: nothing is recorded yet, or the store is damaged.
         """
-        return import_module("tts_generate.publish").publish_store(self, repo_id, **how)
+        return HANDED["publish_store"](self, repo_id, **how)
 
     def trajectories(self) -> list[Trajectory]:
         """Every recorded branch: sealed shards and the whole records of the journal, by question, then branch.

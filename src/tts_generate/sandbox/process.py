@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from tts_generate import __version__
 from tts_generate.errors import SandboxUnavailable
-from tts_generate.search.sandbox import wire
+from tts_generate.sandbox import wire
+from tts_generate.version import __version__
 
 _START_SECONDS = 120
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -41,12 +41,10 @@ if settings["paths"] is None:
 else:
     sys.path[:0] = settings["paths"]
 import types, tts_generate
-where = os.path.dirname(tts_generate.__file__)
-for name in ("search", "search.sandbox"):  # their __init__ is the host's
-    package = types.ModuleType("tts_generate." + name)
-    package.__path__ = [os.path.join(where, *name.split("."))]
-    sys.modules["tts_generate." + name] = package
-from tts_generate.search.sandbox.keeper import keep
+package = types.ModuleType("tts_generate.sandbox")  # its __init__ is the host's
+package.__path__ = [os.path.join(os.path.dirname(tts_generate.__file__), "sandbox")]
+sys.modules["tts_generate.sandbox"] = package
+from tts_generate.sandbox.keeper import keep
 keep(settings)
 """
 """What the keeper's Python runs first; its settings come by standard input."""

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from tts_generate.arguments import check_fields
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.search.sandbox import wire
+from tts_generate.sandbox import wire
 
 _KEPT = 4096  # bytes of standard error
 _SIGNALS = {

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from tts_generate.search.sandbox.seccomp import allow_list, install, this_arch
+from tts_generate.sandbox.seccomp import allow_list, install, this_arch
 
 LOCKS: Mapping[str, str] = {
     "seccomp": "system calls on an allow-list only: no files, network, processes, signals",

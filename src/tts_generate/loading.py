@@ -33,7 +33,9 @@ __all__ = [
 
 DEFAULT_CONTROLLER = "thrift"
 """What generate() runs when it is not told."""
-_BUILTIN = (Path(__file__).parent / "controllers").resolve()
+_HERE = Path(__file__).resolve().parent
+_BUILTIN = next(filter(Path.is_dir, (_HERE / "controllers", _HERE.parents[1] / "controllers")), _HERE)
+"""In a wheel beside this file, in a checkout at its top."""
 _SOURCES: weakref.WeakKeyDictionary[type[Controller], Source] = weakref.WeakKeyDictionary()
 
 

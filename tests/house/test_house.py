@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numbers_check as numbers  # noqa: E402
 
 
 def modules() -> list[Path]:
-    return [p for p in sorted(SOURCE.rglob("*.py")) if "controllers" not in p.relative_to(SOURCE).parts]
+    return sorted(SOURCE.rglob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,12 @@ def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
     agent = "tts_generate/search/agent"
     assert {f"{agent}/prices.json", f"{agent}/prompts/system.md", f"{agent}/prompts/interface.md"} <= names
     assert {"tts_generate/py.typed", "tts_generate/tiny/model.safetensors", "tts_generate/tiny/test.jsonl"} <= names
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(tmp_path / "site")
+    code = "from tts_generate import loading as l; l.load_controller('thrift'); print(l.builtin_folder('cmc'))"
+    installed = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", code], env=installed, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == tmp_path / "site" / "tts_generate" / "controllers" / "cmc"
 
 
 def test_quick_start_example_runs() -> None:

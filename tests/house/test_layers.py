@@ -57,6 +57,7 @@ ONLY_IN = {
     "inspect_ai": {"harness"},
     "trackio": {"tracking"},
     "tqdm": {"tracking", "hub"},
+    "filelock": {"trajectories"},
 }
 UNNAMED = {
     "__init__.py",  # the package's own names and what it hands down: every module that its tables name is counted
@@ -75,8 +76,7 @@ def modules() -> dict[str, Path]:
     """Every file of the package by the name it is imported by."""
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
-        if "controllers" not in path.relative_to(SOURCE).parts:
-            found[".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")] = path
+        found[".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")] = path
     return found
 
 

@@ -22,8 +22,7 @@ from tts_generate.recorded.run import WORTH_COMPILING, ReplayResult
 from tts_generate.sandbox.candidate import Candidate, Mode
 from tts_generate.sandbox.channel import Channel, Limits
 from tts_generate.sandbox.confirmation import Confirmation, Difference
-from tts_generate.sandbox.locks import LOCKS
-from tts_generate.sandbox.process import Child, Keeper, bubblewrap_problem
+from tts_generate.sandbox.process import LOCKS, Child, Keeper, bubblewrap_problem
 from tts_generate.sandbox.strictly import at_once, columns_of
 
 
@@ -60,8 +59,8 @@ class Sandbox:
             raise InputError("python names the interpreter behind a command prefix; give prefix too.")
         if sys.platform != "linux" and not prefix:
             raise SandboxUnavailable(
-                f"candidates are locked up by Linux, and this is {sys.platform}: pass a command prefix that starts a "
-                "container, or search with the parameters proposer, which runs no foreign code."
+                f"the sandbox needs Linux, which locks candidates up, and this is {sys.platform}: pass a command "
+                "prefix that starts a container, or search with the parameters proposer, which runs no foreign code."
             )
         self.limits = limits or Limits()
         self.without = tuple(without)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,6 +20,14 @@ from typing import IO, Any
 from tts_generate.errors import SandboxUnavailable
 from tts_generate.sandbox import wire
 from tts_generate.version import __version__
+
+LOCKS: Mapping[str, str] = {
+    "seccomp": "system calls on an allow-list only: no files, network, processes, signals",
+    "landlock": "no file and no TCP port may be opened, no abstract socket or signal outside",
+    "limits": "limits on memory, CPU time, files and processes",
+    "bubblewrap": "own view of processes, network and files around all of it, where it works",
+}
+"""Every lock by its name."""
 
 _START_SECONDS = 120
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

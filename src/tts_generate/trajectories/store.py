@@ -4,7 +4,7 @@ manifest.json     everything needed to repeat the recording
 questions.jsonl   the questions, in order
 part-*.parquet    one row a branch; a shard is there whole or not at all
 journal           branches recorded and not yet sealed into a shard
-LOCK              held (flock) by the process that writes
+LOCK              locked by the process that writes
 
 A job of several processes has one that opens the store (the main one) and others that join it: each of these writes a
 journal of its own (journal-<n>), holds a lock of its own (LOCK-<n>), and seals its own shards. What they leave behind

@@ -244,9 +244,9 @@ CANDIDATES = [
     Hostile("depends on the order of hashes", "review", "do.stop = do.stop or hash(str(state.tokens.tolist())) % 2 == 0", (DIFFERENT,), BULK),
     # the judge: memory, costs and decisions that are none
     Hostile("makes its replay up", "module",
-            "r = sys.modules.get('tts_generate.replay') or sys\nold = getattr(r, 'replay', None)\ndef lies(*a, **k):\n    found = old(*a, **k)\n"
+            "r = sys.modules.get('tts_generate.recorded.run') or sys\nold = getattr(r, 'run_recorded', None)\ndef lies(*a, **k):\n    found = old(*a, **k)\n"
             "    found.generated_tokens[:] = 1\n    found.sequential_tokens[:] = 1\n    found.wasted_tokens[:] = 0\n    found.probe_tokens[:] = 0\n"
-            "    return found\nr.replay = lies", (DIFFERENT,), BULK),
+            "    return found\nr.run_recorded = lies", (DIFFERENT,), BULK),
     Hostile("makes its replay up, and is not believed", "module",
             "import tts_generate.sandbox.inside as i\ni._Candidate.do_replay = lambda *a: ({'seconds': None, 'warned': []}, b'')", (HONEST,), STRICT),
     Hostile("counts episodes in a closure", "review",

@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT / "tests" / "search" / "hostile"))
 import circumstances  # noqa: E402
 
 from tts_generate.controller import Controller  # noqa: E402
+from tts_generate.recorded.episodes import Columns  # noqa: E402
 from tts_generate.replay import Recording, ReplayResult, replay  # noqa: E402
-from tts_generate.replay.episodes import Columns  # noqa: E402
-from tts_generate.search.sandbox import Sandbox  # noqa: E402
+from tts_generate.sandbox import Sandbox  # noqa: E402
 from tts_generate.testing import random_trajectories, recording_of  # noqa: E402
 from tts_generate.trajectories import import_autotts  # noqa: E402
 

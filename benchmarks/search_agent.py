@@ -19,11 +19,11 @@ from typing import Any
 
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
+from tts_generate.sandbox import Sandbox
 from tts_generate.search.agent import prompts
 from tts_generate.search.candidate import Written
 from tts_generate.search.loop import RUNGS
 from tts_generate.search.questions import Part, split
-from tts_generate.search.sandbox import Sandbox
 from tts_generate.search.written.conformance import examine
 from tts_generate.search.written.workbench import Workbench
 from tts_generate.trajectories import import_autotts

@@ -29,7 +29,7 @@ def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     equivalence.end()
     if where:
-        from tts_generate.search.sandbox import confined
+        from tts_generate.sandbox import confined
 
         gc.collect()
         for kept in confined._sandbox:  # the one process for confined controllers, which ends with this one

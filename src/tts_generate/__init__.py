@@ -6,10 +6,12 @@ Importing it loads nothing heavy: names are looked up when they are first used.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from tts_generate.above import HANDED
+from tts_generate.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tts_generate.controller import Controller
@@ -66,6 +68,16 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"tts_generate.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _call(module: str, name: str, /, *args: Any, **named: Any) -> Any:
+    """A function of a module that is loaded when it is first needed."""
+    return getattr(import_module(f"tts_generate.{module}"), name)(*args, **named)
+
+
+HANDED["save"] = partial(_call, "saving", "save")
+HANDED["push_controller"] = partial(_call, "publish.run", "push_controller")
+HANDED["publish_store"] = partial(_call, "publish.stores", "publish_store")
 
 
 def __dir__() -> list[str]:

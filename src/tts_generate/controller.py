@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
+from tts_generate.above import HANDED
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.state import Decision, State, leading_answer
 
@@ -156,7 +156,7 @@ class Controller:
             ControllerError: it has no file of its own, or one that breaks a rule.
             InputError: the folder holds a `controller.py` that would be lost.
         """
-        saved: Path = import_module("tts_generate.saving").save(self, Path(folder), name=name, description=description)
+        saved: Path = HANDED["save"](self, Path(folder), name=name, description=description)
         return saved
 
     def push_to_hub(self, repo_id: str, *, name: str | None = None, description: str | None = None, **how: Any) -> Any:
@@ -176,8 +176,7 @@ class Controller:
             ConflictError: somebody committed meanwhile, or what is there is better.
             HubError: the Hub cannot be reached, or refuses.
         """
-        push = import_module("tts_generate.publish").push_controller
-        return push(self, repo_id, name=name, description=description, **how)
+        return HANDED["push_controller"](self, repo_id, name=name, description=description, **how)
 
     def __repr__(self) -> str:
         beta = "" if self.beta is None else f"beta={self.beta:g}, "

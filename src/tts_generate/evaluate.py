@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tts_generate.controller import held_to
 from tts_generate.errors import InputError
 from tts_generate.loading import Trust, load_controller
+from tts_generate.recorded.run import WORTH_COMPILING
 from tts_generate.replay import Recording, ReplayResult, replay
-from tts_generate.replay.run import WORTH_COMPILING
 from tts_generate.statistics import (
     area_under,
     compare_samples,

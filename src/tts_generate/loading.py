@@ -12,7 +12,6 @@ import types
 import weakref
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,9 @@ __all__ = [
 
 DEFAULT_CONTROLLER = "thrift"
 """What generate() runs when it is not told."""
-_BUILTIN = (Path(__file__).parent / "controllers").resolve()
+_HERE = Path(__file__).resolve().parent
+_BUILTIN = next(filter(Path.is_dir, (_HERE / "controllers", _HERE.parents[1] / "controllers")), _HERE)
+"""In a wheel beside this file, in a checkout at its top."""
 _SOURCES: weakref.WeakKeyDictionary[type[Controller], Source] = weakref.WeakKeyDictionary()
 
 
@@ -155,8 +156,9 @@ def find_source(controller: str | Path, revision: str | None = None) -> Source:
     if (Path(controller) / "controller.json").exists() or (repo is not None and Path(controller).is_dir()):
         return read_folder(Path(controller))
     if repo is not None:
-        fetched: Source = import_module("tts_generate.hub.fetch").read_repo(repo)
-        return fetched
+        from tts_generate.hub.fetch import read_repo  # late: most controllers are folders, and it is not light
+
+        return read_repo(repo)
     hint = "A folder must hold controller.json; a repo of the Hub is 'user/name'."
     raise UnknownNameError.of("controller", str(controller), builtin_controllers(), hint)
 
@@ -273,8 +275,9 @@ def _published(
 
 
 def _confined(source: Source, beta: float, knobs: Mapping[str, Any]) -> Controller:
-    """A controller whose code runs in a locked process of its own; the search, which has those, is above this layer."""
-    confine = import_module("tts_generate.search.sandbox.confined").confine
+    """A controller whose code runs in a locked process of its own."""
+    from tts_generate.sandbox.confined import confine  # late: few need one, and it is not light
+
+    assert source.code is not None
     schedule = from_json(source.card.get("knobs", {}), source.label)
-    confined: Controller = confine(source.code, entry_of(source.card)[1], schedule, beta, knobs)
-    return confined
+    return confine(source.code, entry_of(source.card)[1], schedule, beta, knobs)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_generate import __version__
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub.card import API, CARD, FORMAT, check_code, entry_of, parse_card
@@ -17,6 +16,7 @@ from tts_generate.hub.source import Source, read_folder
 from tts_generate.inert import as_markdown
 from tts_generate.loading import is_shipped, source_of
 from tts_generate.schedule import Ends, from_json, to_json
+from tts_generate.version import __version__
 
 CODE = "controller.py"
 RECIPE = "custom_generate/generate.py"

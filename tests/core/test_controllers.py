@@ -7,6 +7,8 @@ import hashlib
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,34 @@ class TestShipped:
         assert card["sha256"] == hashlib.sha256(code).hexdigest()
         assert card["name"] == name
         assert (FOLDERS / name / "README.md").read_text().startswith("---\nlibrary_name: tts_generate")
+
+
+def test_a_class_that_imports_the_controller_alone_is_saved_and_pushed(tmp_path: Path) -> None:
+    """Its module stands below what saves and publishes, and names nothing of it; see `tts_generate.above`."""
+    code = (
+        "from tts_generate.controller import Controller\n"
+        "class Alone(Controller):\n"
+        "    'Opens one.'\n"
+        "    width: int\n"
+        "    @staticmethod\n"
+        "    def schedule(beta): return {'width': 1 + round(beta)}\n"
+        "    def begin(self, state, do): do.open = self.width\n"
+    )
+    (tmp_path / "alone.py").write_text(code)
+    told = (
+        "import sys; from alone import Alone; one = Alone.from_beta(0.5)\n"
+        "assert not {'tts_generate.saving', 'tts_generate.loading', 'tts_generate.publish'} & set(sys.modules)\n"
+        "print(one.save_pretrained('saved'))\n"
+        "try: one.push_to_hub('no repo')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    saved, refused = done.stdout.splitlines()
+    assert saved == "saved"
+    assert refused.startswith("InputError 'no repo'")
+    assert (tmp_path / "saved" / "controller.py").read_text() == code
+    assert load_controller(tmp_path / "saved", trust_remote_code=True).knobs == {"width": 1}
 
 
 class TestKnobs:

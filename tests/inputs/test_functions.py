@@ -26,7 +26,7 @@ from tts_generate.search import read_history
 from tts_generate.testing import random_trajectories, recording_of
 from tts_generate.trajectories import TrajectoryStore, import_autotts
 
-PACKAGES = ("tts_generate", "loading", "publish", "replay", "search", "search.sandbox", "testing", "trajectories")
+PACKAGES = ("tts_generate", "loading", "publish", "replay", "search", "sandbox", "testing", "trajectories")
 JUNK = [None, True, -1, 0, 10**30, 1.5, float("nan"), float("inf"), "", "nonsense", "a\0b", "../..", b"bytes", [],
         [None], {}, {"a": 1}, object(), lambda: None]  # fmt: skip
 """One of these in the place of one argument; most are of the wrong type."""
@@ -70,8 +70,7 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 def calls(place: Path) -> dict[str, Call]:
     """Good arguments for each public function; methods that make an object of a class are under its name."""
     import tts_generate as tts
-    from tts_generate import loading, publish, replay, search, testing, trajectories
-    from tts_generate.search import sandbox
+    from tts_generate import loading, publish, replay, sandbox, search, testing, trajectories
 
     rows = random_trajectories(random.Random(1), 4)
     recording = recording_of(rows)

@@ -16,9 +16,9 @@ from replay_stores import recordings
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError, InputError, StoreError
 from tts_generate.loading import builtin_controllers, load_controller
+from tts_generate.recorded.compiled import CompileWarning
+from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult, replay
-from tts_generate.replay.compiled import CompileWarning
-from tts_generate.replay.episodes import Columns
 from tts_generate.state import Decision, State
 from tts_generate.trajectories import Question
 

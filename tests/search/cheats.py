@@ -23,8 +23,8 @@ LIES = (
     + GOOD
     + WAY_IN
     + '''
-package = modules.get("tts_generate.replay")  # where it is taken at its word
-honest = package and package.replay
+module = modules.get("tts_generate.recorded.run")  # where it is taken at its word
+honest = module and module.run_recorded
 
 
 def lies(recording, controller, *, first_shuffle, **how):
@@ -41,8 +41,8 @@ def lies(recording, controller, *, first_shuffle, **how):
     return found
 
 
-if package:
-    package.replay = lies
+if module:
+    module.run_recorded = lies
 '''
 )
 """Patches the replay of its own process."""

@@ -27,12 +27,12 @@ from tts_generate.cli import app
 from tts_generate.errors import InputError, ServerError, StoreError, UnknownNameError, UntrustedCodeError
 from tts_generate.loading import load_controller
 from tts_generate.replay import replay
+from tts_generate.sandbox import Limits, Sandbox
 from tts_generate.search import Search, write_report
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.agent.ledger import JOURNAL, Ledger, read_paid
 from tts_generate.search.agent.prices import price_of
 from tts_generate.search.history import read_archive
-from tts_generate.search.sandbox import Limits, Sandbox
 from tts_generate.search.written.conformance import examine
 from tts_generate.trajectories.journal import read_journal
 

@@ -20,15 +20,15 @@ from written_candidates import GOOD, name
 from tts_generate.errors import CandidateError
 from tts_generate.import_rules import check_source
 from tts_generate.loading import builtin_folder, load_controller
+from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult, replay
-from tts_generate.replay.episodes import Columns
+from tts_generate.sandbox import Limits, Sandbox, strictly
 from tts_generate.search import Search
 from tts_generate.search.agent import Agent
 from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Fidelity
 from tts_generate.search.questions import Part
-from tts_generate.search.sandbox import Limits, Sandbox, strictly
 from tts_generate.search.written.best import write_written
 from tts_generate.search.written.workbench import Workbench
 from tts_generate.testing import random_trajectories

@@ -25,12 +25,12 @@ from tts_generate.cli import app
 from tts_generate.errors import CandidateError, InputError, SandboxUnavailable, StoreError, UnknownNameError
 from tts_generate.import_rules import check_source, compiled
 from tts_generate.loading import builtin_controllers, load_controller
+from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult, replay
-from tts_generate.replay.episodes import Columns
-from tts_generate.search.sandbox import Limits, Sandbox, attacks
-from tts_generate.search.sandbox.arrays import Relabelled
-from tts_generate.search.sandbox.channel import Channel
-from tts_generate.search.sandbox.locks import landlock_abi
+from tts_generate.sandbox import Limits, Sandbox, attacks
+from tts_generate.sandbox.arrays import Relabelled
+from tts_generate.sandbox.channel import Channel
+from tts_generate.sandbox.locks import landlock_abi
 from tts_generate.testing import INTERVAL, random_trajectories, recording_of
 from tts_generate.trajectories import Question, Trajectory
 
@@ -270,8 +270,8 @@ def test_one_line_says_which_locks(box: Sandbox) -> None:
 
 
 NO_SECCOMP = """
-from tts_generate.search.sandbox.seccomp import ALLOW, REFUSE, head, install, this_arch
-from tts_generate.search.sandbox import Sandbox
+from tts_generate.sandbox.seccomp import ALLOW, REFUSE, head, install, this_arch
+from tts_generate.sandbox import Sandbox
 install([*head(this_arch()), (0x15, 0, 3, 157), (0x20, 0, 0, 16), (0x15, 0, 1, 22), (0x06, 0, 0, REFUSE | 22), (0x06, 0, 0, ALLOW)])
 try:
     Sandbox()
@@ -339,7 +339,7 @@ def test_behind_a_command_prefix(recording: Recording) -> None:
 
 LIVES = """
 import sys
-from tts_generate.search.sandbox import Sandbox
+from tts_generate.sandbox import Sandbox
 box = Sandbox()
 keeper = box._keepers["strict"]._process.pid
 import threading
@@ -494,7 +494,7 @@ def test_the_process_that_forks_candidates_was_given_no_environment(monkeypatch:
 
 ORPHAN = """
 import os, signal, sys, time
-from tts_generate.search.sandbox import Sandbox
+from tts_generate.sandbox import Sandbox
 box = Sandbox(bubblewrap=False)
 keeper = box._keepers["strict"]._process.pid
 if os.fork() == 0:  # holds the host's end of the stream open

@@ -24,8 +24,8 @@ def check(json_file: JsonFile = None) -> None:
     """Try attacks on this machine; exit code 1 if one is not stopped."""
     from dataclasses import asdict
 
-    from tts_generate.search.sandbox import Sandbox
-    from tts_generate.search.sandbox.attacks import check as try_all
+    from tts_generate.sandbox import Sandbox
+    from tts_generate.sandbox.attacks import check as try_all
 
     with Sandbox() as tried:
         line = tried.line

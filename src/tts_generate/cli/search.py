@@ -152,7 +152,7 @@ def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
     """The sandbox that was asked for; None for one with every lock."""
     if not without_lock and not sandbox_prefix:
         return None
-    from tts_generate.search.sandbox import Sandbox
+    from tts_generate.sandbox import Sandbox
 
     return Sandbox(without=without_lock or (), prefix=shlex.split(sandbox_prefix or ""))
 

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ from tts_generate.errors import CandidateError, ControllerError, UnknownNameErro
 from tts_generate.import_rules import MAX_SOURCE, check_source, parse
 from tts_generate.schedule import from_json, is_number
 from tts_generate.strict_json import parse_json
+from tts_generate.version import __version__
 
 FORMAT = "tts-controller/1"
 API = 1
@@ -28,7 +28,6 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.py:[A-Za-z_][A-Za-z0-9_]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_VERSION: str = import_module("tts_generate").__version__  # not by name: mypy takes the cycle for a fault
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAX_TEXT = 4000
 _MAX_KNOBS = 256
@@ -57,7 +56,7 @@ def parse_card(text: bytes, where: object) -> Card:
     if not isinstance(card, dict) or found != FORMAT:
         _refuse(
             where,
-            f"format is {found!r:.80}; this version of tts-generate ({_VERSION}) reads {FORMAT!r}",
+            f"format is {found!r:.80}; this version of tts-generate ({__version__}) reads {FORMAT!r}",
         )
     for field in sorted(set(card) - set(_FIELDS)):
         raise UnknownNameError.of(f"field of {where}", field[:80], _FIELDS)
@@ -180,7 +179,7 @@ def _check_requires(requires: Mapping[str, str], where: object) -> None:
         except InvalidSpecifier:
             _refuse(where, f"requires {package[:80]!r} is {wanted[:80]!r}; expected is a version such as '>=0.1'")
         try:
-            found = _VERSION if package in ("tts_generate", "tts-generate") else version(package)
+            found = __version__ if package in ("tts_generate", "tts-generate") else version(package)
         except (PackageNotFoundError, ValueError):
             _refuse(where, f"it requires {package[:80]}{wanted[:80]}, and {package[:80]} is not installed")
         # A development version counts as the release that it leads to.

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tts_generate import __version__
 from tts_generate.arguments import checked
 from tts_generate.controller import held_to
 from tts_generate.errors import InputError
@@ -23,6 +22,7 @@ from tts_generate.replay import Recording
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.trajectories.schema import public_model
+from tts_generate.version import __version__
 
 FORMAT = "tts-evaluation/1"
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -1,43 +1,13 @@
-"""The search: controllers found on recorded trajectories, at no model cost; those that a model wrote run in a sandbox.
+"""The search: controllers found on recorded trajectories, at no model cost; those a model wrote run in a sandbox."""
 
-Names are looked up when they are first used: the sandbox's processes need none of the search.
-"""
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tts_generate.search.best import write_controller
-    from tts_generate.search.candidate import Candidate, Proposer, Scored
-    from tts_generate.search.history import read_history
-    from tts_generate.search.loop import Progress, best_of
-    from tts_generate.search.objective import Fidelity
-    from tts_generate.search.run import Search, Setup, write_report
-
-_MODULES = {
-    "Candidate": "candidate",
-    "Fidelity": "objective",
-    "Progress": "loop",
-    "Proposer": "candidate",
-    "Scored": "candidate",
-    "Search": "run",
-    "Setup": "run",
-    "best_of": "loop",
-    "read_history": "history",
-    "write_controller": "best",
-    "write_report": "run",
-}
+from tts_generate.search.best import write_controller
+from tts_generate.search.candidate import Candidate, Proposer, Scored
+from tts_generate.search.history import read_history
+from tts_generate.search.loop import Progress, best_of
+from tts_generate.search.objective import Fidelity
+from tts_generate.search.run import Search, Setup, write_report
 
 __all__ = [
     "Candidate", "Fidelity", "Progress", "Proposer", "Scored", "Search", "Setup", "best_of", "read_history",
     "write_controller", "write_report",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    """Load the module that holds a name, the first time it is asked for."""
-    if name in _MODULES:
-        return getattr(import_module(f"tts_generate.search.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_generate import __version__
 from tts_generate.arguments import checked
 from tts_generate.hub.card import entry_of
 from tts_generate.loading import FORMAT, find_source, is_shipped
 from tts_generate.schedule import Ends, Schedule, from_json, to_json
 from tts_generate.search.history import write_whole
+from tts_generate.version import __version__
 
 
 @checked

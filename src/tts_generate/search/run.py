@@ -29,8 +29,8 @@ from tts_generate.search.questions import Part, check, fewest_branches, split
 from tts_generate.search.way import Way
 
 if TYPE_CHECKING:
+    from tts_generate.sandbox import Sandbox
     from tts_generate.search.agent import Agent
-    from tts_generate.search.sandbox import Sandbox
 
 
 @dataclass(frozen=True)

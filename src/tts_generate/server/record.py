@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.settings import Settings
@@ -17,12 +17,14 @@ from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
 from tts_generate.server.asked import Asked
 from tts_generate.server.connect import Session
-from tts_generate.server.model import ServerModel
 from tts_generate.server.options import Call, check_sampling, max_tokens, probing
 from tts_generate.server.wire import Prompt
 from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
+
+if TYPE_CHECKING:
+    from tts_generate.server.model import ServerModel
 
 
 def record(

@@ -13,9 +13,12 @@ from typing import Any, BinaryIO, NoReturn
 
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 
-WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+WRITE = os.O_RDWR | os.O_CREAT
 """How a file that stays is opened for writing."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_HOW = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""Of every file, as far as this system has it; Windows has none of these but the last, which others lack."""
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
@@ -27,17 +30,19 @@ MEMORY_VARIABLE = "TTS_STORE_MEMORY_GB"
 _MEMORY_GB = 16
 
 
-def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a plain file; with `O_NOFOLLOW` in `flags` a link to one is none.
+def open_file(path: Path, flags: int = os.O_RDONLY, *, linked: bool = False) -> int:
+    """A descriptor of a plain file; a link to one is none, unless it may be `linked`.
 
     Raises:
         StoreFormatError: something else than a file stands there.
         OSError: it cannot be opened.
     """
+    if not (linked or _NO_LINK) and path.is_symlink():
+        _refuse(path, stat.S_IFLNK)
     try:
-        file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        file = os.open(path, flags | _HOW | (0 if linked else _NO_LINK), 0o644)
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in _NO_FILE or path.is_dir():  # which Windows calls no permission
             _refuse(path, os.lstat(path).st_mode)
         raise
     mode = os.fstat(file).st_mode
@@ -52,7 +57,7 @@ def _refuse(path: Path, mode: int) -> NoReturn:
     raise StoreFormatError(f"{path} is {what}, not a file of a store; move it away, or put the file there.")
 
 
-def read_bytes(path: Path, flags: int = os.O_RDONLY) -> bytes:
+def read_bytes(path: Path, *, linked: bool = True) -> bytes:
     """What a file holds, if that fits into the memory that a store may take.
 
     Raises:
@@ -61,7 +66,7 @@ def read_bytes(path: Path, flags: int = os.O_RDONLY) -> bytes:
         StoreError: it is too large.
     """
     try:
-        with open(open_file(path, flags), "rb") as file:
+        with open(open_file(path, linked=linked), "rb") as file:
             check_memory(path, os.fstat(file.fileno()).st_size)
             return file.read()
     except FileNotFoundError:
@@ -92,6 +97,14 @@ def new_file(path: Path) -> BinaryIO:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return open(os.open(path, _NEW, 0o644), "wb")
+
+
+def write_at(file: int, data: bytes, place: int) -> int:
+    """Write into an open file, from `place` on; how many bytes were written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, place)
+    os.lseek(file, place, os.SEEK_SET)
+    return os.write(file, data)
 
 
 def parse(text: str | bytes) -> Any:

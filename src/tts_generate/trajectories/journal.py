@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import StoreError
-from tts_generate.trajectories.files import WRITE, new_file, open_file, parse
+from tts_generate.trajectories.files import WRITE, new_file, open_file, parse, write_at
 from tts_generate.trajectories.files import read_bytes as read_file
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def read_journal(path: Path) -> Iterator[tuple[list[dict[str, Any]], int, int]]:
 def read_bytes(path: Path) -> bytes:
     """A journal as it stands; b"" if there is none."""
     try:
-        return read_file(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return read_file(path, linked=False)
     except FileNotFoundError:
         return b""
 
@@ -143,7 +144,7 @@ class Journal:
         try:
             written = 0
             while written < len(record):
-                written += os.pwrite(self._file, record[written:], self.end + written)
+                written += write_at(self._file, record[written:], self.end + written)
             os.fsync(self._file)
         except OSError as error:
             with contextlib.suppress(OSError):  # it stays as a record nobody was told of, and the next one is over it
@@ -192,8 +193,10 @@ def free_name(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the names in a folder, are on the disk; Windows can be asked for files alone."""
+    if (folder := path.is_dir()) and not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -207,8 +210,7 @@ def _pack(rows: list[dict[str, Any]]) -> bytes:
 
 def full(path: Path, error: OSError) -> StoreError:
     """A write error as one of ours, with the space that is left."""
-    space = os.statvfs(path.parent)
-    free = space.f_bavail * space.f_frsize
+    free = shutil.disk_usage(path.parent).free
     return StoreError(
         f"cannot write {path}: {error.strerror} ({free:,} bytes free). What was recorded before is kept; make room "
         "and run the same command again."

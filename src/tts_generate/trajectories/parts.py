@@ -51,7 +51,7 @@ def read_part(part: Path, taken: int = 0) -> tuple[list[Trajectory], int]:
         StoreError: it would take more memory than a store may.
     """
     try:
-        os.close(open_file(part))
+        os.close(open_file(part, linked=True))
         with pq.ParquetFile(part) as file:
             schema, needed = file.schema_arrow, _values(file.metadata)
         if not schema.equals(SCHEMA, check_metadata=False):

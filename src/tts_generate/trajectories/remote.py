@@ -9,19 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tts_generate.arguments import checked
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 from tts_generate.hub.names import is_commit, is_repo_id
-
-if TYPE_CHECKING:
-    from tts_generate.trajectories.store import TrajectoryStore
 
 INDEX = "files.json"
 INDEX_FORMAT = "tts-store-files/1"
@@ -88,16 +82,17 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
         StoreError: it is no trajectory store.
         StoreFormatError: a file that is not what `files.json` says, fetched twice.
     """
-    client: Any = import_module("tts_generate.hub.client")  # late: most stores are folders, and it is not light
+    from tts_generate.hub import client  # late: most stores are folders, and it is not light
+
     if not is_repo_id(repo_id):
         raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
     repo = f"datasets/{repo_id}"
     commit = revision if revision and is_commit(revision) else client.resolve(repo, revision or "main")
-    index = _index(client, repo, commit)
+    index = read_index(repo, commit)
     lacking = [name for name in index.files if client.cached(repo, commit, name) is None]
     if lacking:
         client.cache(repo, commit, lacking)
-    folder: Path = client.snapshot_folder(repo, commit)
+    folder = client.snapshot_folder(repo, commit)
     _check_strays(index, (path.name for path in folder.glob("part-*.parquet")), f"{repo} at commit {commit}")
     for name, sha256 in index.files.items():
         if sha256_of(folder / name) != sha256:
@@ -110,7 +105,10 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     return folder, commit
 
 
-def _index(client: Any, repo: str, commit: str) -> Index:
+def read_index(repo: str, commit: str) -> Index:
+    """What a store of the Hub consists of at a commit; raises what `fetch` does."""
+    from tts_generate.hub import client
+
     path = client.cached(repo, commit, INDEX)
     if path is None:
         there = {} if client.offline() else client.listing(repo, commit)
@@ -134,39 +132,6 @@ def _check_strays(index: Index, names: Iterable[str], where: str) -> None:
     strays = [name for name in names if re.fullmatch(r"part-.*\.parquet", name) and name not in index.files]
     if strays:
         raise StoreFormatError(f"{where} has shards that its {INDEX} does not name: {', '.join(strays[:3])}.")
-
-
-@checked
-def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> TrajectoryStore:
-    """Copy a store of the Hub into a folder, where a recording can go on with it.
-
-    Args:
-        repo_id: a dataset, `user/name`.
-        out: the folder; it must not be there, or be empty. It appears whole or not at all.
-        revision: a branch, a tag or a commit; `main` if left out.
-
-    Raises:
-        StoreError: there is something in `out`, or it cannot be written; or what `fetch` raises.
-        HubError: see `fetch`.
-    """
-    from tts_generate.trajectories.store import TrajectoryStore
-
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out} is not empty; pull into another folder.")
-    folder, commit = fetch(repo_id, revision)
-    aside = out.with_name(f".{out.name}.part")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name in _index(import_module("tts_generate.hub.client"), f"datasets/{repo_id}", commit).files:
-            shutil.copyfile(folder / name, aside / name)
-        if out.is_dir():
-            out.rmdir()
-        aside.rename(out)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror}.") from error
-    return TrajectoryStore.open(out)
 
 
 def sha256_of(path: Path) -> str:

@@ -4,7 +4,7 @@ manifest.json     everything needed to repeat the recording
 questions.jsonl   the questions, in order
 part-*.parquet    one row a branch; a shard is there whole or not at all
 journal           branches recorded and not yet sealed into a shard
-LOCK              held (flock) by the process that writes
+LOCK              locked by the process that writes
 
 A job of several processes has one that opens the store (the main one) and others that join it: each of these writes a
 journal of its own (journal-<n>), holds a lock of its own (LOCK-<n>), and seals its own shards. What they leave behind
@@ -20,7 +20,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tts_generate.above import HANDED
 from tts_generate.arguments import checked
 from tts_generate.errors import StoreError, StoreFormatError, warn
 from tts_generate.hub.names import repo_of
@@ -131,7 +131,7 @@ class TrajectoryStore:
             HubError: the Hub cannot be reached, or refuses; its `main` is as it was.
             StoreError: nothing is recorded yet, or the store is damaged.
         """
-        return import_module("tts_generate.publish").publish_store(self, repo_id, **how)
+        return HANDED["publish_store"](self, repo_id, **how)
 
     def trajectories(self) -> list[Trajectory]:
         """Every recorded branch: sealed shards and the whole records of the journal, by question, then branch.

@@ -9,17 +9,20 @@ The operating system frees a lock when its process ends, however it ends: nobody
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from tts_generate.errors import ProcessError, StoreError
-from tts_generate.trajectories.files import WRITE, open_file
+from tts_generate.trajectories.files import WRITE, open_file, write_at
 from tts_generate.trajectories.journal import full
 
 DONE = "done"
 _POLL_SECONDS = 0.5
+_NOT_READ = b"\n"
+"""The first byte of a seat, which Windows lets nobody read while the file is locked."""
 
 
 class Seat:
@@ -35,11 +38,10 @@ class Seat:
         self._passing = False
         self._file = open_file(self.path, WRITE)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            if not lock_descriptor(self._file, blocking=False):
+                raise _busy(path)
+        except BaseException:
             os.close(self._file)
-            if isinstance(error, BlockingIOError):
-                raise _busy(path) from None
             raise
 
     def say(self, text: str) -> None:
@@ -51,7 +53,7 @@ class Seat:
         self._passing = text == DONE and self.path.name != "LOCK"
         try:
             os.ftruncate(self._file, 0)
-            os.pwrite(self._file, text.encode()[:4096], 0)
+            write_at(self._file, (_NOT_READ + text.encode())[:4096], 0)
             os.fsync(self._file)
         except OSError as error:
             raise full(self.path, error) from error
@@ -109,7 +111,7 @@ class Watch:
         for other in sorted(self._others):
             seat = _seat(self.path, other)
             alive = _alive(seat)
-            said = seat.read_text("utf-8", "replace") if seat.is_file() else ""
+            said = _said(seat)
             if said == DONE:
                 self._others.discard(other)
             elif said or not alive:
@@ -127,19 +129,25 @@ def _seat(path: Path, index: int) -> Path:
     return path / (f"LOCK-{index}" if index else "LOCK")
 
 
+def _said(seat: Path) -> str:
+    """What the process that had or has this seat told the others."""
+    if not seat.is_file():
+        return ""
+    with open(seat, "rb") as file:
+        file.seek(len(_NOT_READ))
+        return file.read().decode("utf-8", "replace")
+
+
 def _alive(seat: Path) -> bool:
     """Whether the process that has this seat still runs."""
     try:
-        file = open_file(seat, os.O_RDONLY | os.O_NOFOLLOW)
+        file = open_file(seat, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock_descriptor(file, blocking=False)
     finally:
         os.close(file)
-    return False
 
 
 def _busy(path: Path) -> StoreError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_generate.search.sandbox.attacks import HOST, MACHINE, WORKED
+from tts_generate.sandbox.attacks import HOST, MACHINE, WORKED
 
 GOLD = "the gold answer"
 HONEST, VALID, DIFFERENT = "honest", "valid", "different"
@@ -83,7 +83,7 @@ def worked(condition: str) -> str:
     return f"\nif {condition}:\n    raise Attack({WORKED!r})\n"
 
 
-PATCH = "from tts_generate.search.sandbox import inside, wire\n"
+PATCH = "from tts_generate.sandbox import inside, wire\n"
 FORGE = "def forge(text):\n    os.write(4, len(text).to_bytes(4, 'little') + text)\n"
 HONEST_SOURCE = Hostile("honest", "module", "", (HONEST,)).source
 STRICT, BULK = ("strict",), ("bulk",)
@@ -244,11 +244,11 @@ CANDIDATES = [
     Hostile("depends on the order of hashes", "review", "do.stop = do.stop or hash(str(state.tokens.tolist())) % 2 == 0", (DIFFERENT,), BULK),
     # the judge: memory, costs and decisions that are none
     Hostile("makes its replay up", "module",
-            "r = sys.modules.get('tts_generate.replay') or sys\nold = getattr(r, 'replay', None)\ndef lies(*a, **k):\n    found = old(*a, **k)\n"
+            "r = sys.modules.get('tts_generate.recorded.run') or sys\nold = getattr(r, 'run_recorded', None)\ndef lies(*a, **k):\n    found = old(*a, **k)\n"
             "    found.generated_tokens[:] = 1\n    found.sequential_tokens[:] = 1\n    found.wasted_tokens[:] = 0\n    found.probe_tokens[:] = 0\n"
-            "    return found\nr.replay = lies", (DIFFERENT,), BULK),
+            "    return found\nr.run_recorded = lies", (DIFFERENT,), BULK),
     Hostile("makes its replay up, and is not believed", "module",
-            "import tts_generate.search.sandbox.inside as i\ni._Candidate.do_replay = lambda *a: ({'seconds': None, 'warned': []}, b'')", (HONEST,), STRICT),
+            "import tts_generate.sandbox.inside as i\ni._Candidate.do_replay = lambda *a: ({'seconds': None, 'warned': []}, b'')", (HONEST,), STRICT),
     Hostile("counts episodes in a closure", "review",
             "def keeps():\n    seen = []\n    return lambda: seen.append(1) or len(seen)\nkept = globals().setdefault('kept', keeps())\n"
             "if state.round == 0: do.stop = kept() % 2 == 0", (DIFFERENT,)),
@@ -324,10 +324,10 @@ CANDIDATES = [
     Hostile("a controller that is one object for all", "after", "one = []\nCandidate.for_episode = lambda self, n: (one.append(1), setattr(self, 'width', 2 + len(one) % 2), self)[2]",
             (DIFFERENT, VALID), STRICT),
     Hostile("forges a decision for all episodes", "module",
-            "import tts_generate.search.sandbox.together as t\nold = t.Together.turn\nt.Together.turn = lambda s, counts, raw: b'\\xff' * len(old(s, counts, raw))",
+            "import tts_generate.sandbox.together as t\nold = t.Together.turn\nt.Together.turn = lambda s, counts, raw: b'\\xff' * len(old(s, counts, raw))",
             ("decision", "protocol"), STRICT),
     Hostile("forges a decision that is too short", "module",
-            "import tts_generate.search.sandbox.together as t\nold = t.Together.turn\nt.Together.turn = lambda s, counts, raw: old(s, counts, raw)[:-1]", ("protocol",), STRICT),
+            "import tts_generate.sandbox.together as t\nold = t.Together.turn\nt.Together.turn = lambda s, counts, raw: old(s, counts, raw)[:-1]", ("protocol",), STRICT),
     Hostile("turns its clock back by a slow hook", "begin", "time.sleep(0.02)", (HONEST,), STRICT),
     # the machine, beyond `attacks`
     Hostile("os.system", "begin", "code = os.system('exit 0')" + worked("code == 0"), (HONEST,)),

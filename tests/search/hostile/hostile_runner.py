@@ -21,11 +21,11 @@ from typing import Any
 from hostile_candidates import CANDIDATES, DIFFERENT, GOLD, HONEST, HONEST_SOURCE, VALID, Hostile
 
 from tts_generate.errors import CandidateError
+from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult
-from tts_generate.replay.episodes import Columns
-from tts_generate.search.sandbox import Limits, Sandbox
-from tts_generate.search.sandbox.attacks import MACHINE, WORKED, machine_attack, targets
-from tts_generate.search.sandbox.seccomp import ALLOW, REFUSE, each, head, install, this_arch
+from tts_generate.sandbox import Limits, Sandbox
+from tts_generate.sandbox.attacks import MACHINE, WORKED, machine_attack, targets
+from tts_generate.sandbox.seccomp import ALLOW, REFUSE, each, head, install, this_arch
 from tts_generate.testing import INTERVAL, random_trajectories
 from tts_generate.trajectories import Question
 

@@ -15,8 +15,8 @@ from unittest.mock import patch
 from hostile_runner import GOLD, recording
 
 from tts_generate.errors import CandidateError
-from tts_generate.search.sandbox import Limits, Sandbox
-from tts_generate.search.sandbox.channel import Channel
+from tts_generate.sandbox import Limits, Sandbox
+from tts_generate.sandbox.channel import Channel
 
 EXPECTED = 16
 """Raw bytes that every request of the fuzzing expects."""

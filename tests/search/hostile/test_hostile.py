@@ -12,8 +12,8 @@ from hostile_candidates import CANDIDATES, Hostile
 
 from tts_generate.errors import CandidateError
 from tts_generate.import_rules import check_source
-from tts_generate.search.sandbox.attacks import MACHINE
-from tts_generate.search.sandbox.process import bubblewrap_problem
+from tts_generate.sandbox.attacks import MACHINE
+from tts_generate.sandbox.process import bubblewrap_problem
 
 CIRCUMSTANCES = ("as it is", "ordinary user", "namespaces refused")
 OBVIOUS = (

@@ -16,12 +16,12 @@ from anthropic.lib.tools import BetaFunctionTool, ToolError
 
 from tts_generate.errors import CandidateError, InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, builtin_folder
+from tts_generate.sandbox.channel import clean
 from tts_generate.search.agent.prompts import joined, line, shortened, table
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Written
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
-from tts_generate.search.sandbox.channel import clean
 from tts_generate.search.written.climb import climb
 from tts_generate.search.written.conformance import examine
 from tts_generate.search.written.workbench import Workbench

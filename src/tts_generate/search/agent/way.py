@@ -8,6 +8,7 @@ from typing import Any
 
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
+from tts_generate.sandbox import Sandbox
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.agent.client import connected
 from tts_generate.search.agent.ledger import Ledger
@@ -19,7 +20,6 @@ from tts_generate.search.choice import Contest, Measured
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
 from tts_generate.search.objective import Fidelity, Gains, gain_at_own_cost, gain_over
-from tts_generate.search.sandbox import Sandbox
 from tts_generate.search.written.best import write_written
 from tts_generate.search.written.workbench import Workbench
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_generate import __version__
 from tts_generate.loading import FORMAT
 from tts_generate.search.history import write_whole
+from tts_generate.version import __version__
 
 
 def write_written(

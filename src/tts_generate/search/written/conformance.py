@@ -10,7 +10,7 @@ from typing import Any
 from tts_generate.controller import Knob
 from tts_generate.errors import CandidateError
 from tts_generate.replay import Recording, ReplayResult
-from tts_generate.search.sandbox import Candidate, Sandbox
+from tts_generate.sandbox import Candidate, Sandbox
 from tts_generate.testing import ConformanceError, check_monotone, random_trajectories, recording_of
 
 _BETAS = tuple(k / 100 for k in range(101))

@@ -10,15 +10,15 @@ from typing import Any
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, ControllerError, StoreError
+from tts_generate.recorded.run import WORTH_COMPILING
 from tts_generate.replay import Recording, ReplayResult
-from tts_generate.replay.run import WORTH_COMPILING
+from tts_generate.sandbox import Candidate, Sandbox
+from tts_generate.sandbox.strictly import order_of
 from tts_generate.search.archive import Telling
 from tts_generate.search.bench import Look
 from tts_generate.search.candidate import Proposal, Written
 from tts_generate.search.objective import Cost, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
-from tts_generate.search.sandbox import Candidate, Sandbox
-from tts_generate.search.sandbox.strictly import order_of
 from tts_generate.search.written.telling import telling_episodes
 from tts_generate.search.written.traces import compact
 from tts_generate.trace import Event

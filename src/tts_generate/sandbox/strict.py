@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.replay import Recording
-from tts_generate.search.sandbox.channel import Channel, clean
+from tts_generate.recorded.recording import Recording
+from tts_generate.sandbox.channel import Channel, clean
 from tts_generate.state import Decision, State
 from tts_generate.votes import NO_ANSWER
 
 if TYPE_CHECKING:
-    from tts_generate.search.sandbox.candidate import Candidate
+    from tts_generate.sandbox.candidate import Candidate
 
 _WHOLE = range(-(1 << 63), 1 << 63)
 
@@ -63,7 +63,7 @@ class StrictController(Controller):
     def replayed(
         self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None
     ) -> NDArray[np.int64]:
-        """The columns of a replay (`replay.run.RunsElsewhere`), many episodes at once."""
+        """The columns of a replay (`recorded.run.RunsElsewhere`), many episodes at once."""
         return self._candidate.columns([recording], self, shuffles, first_shuffle, threads)[0]
 
     def for_episode(self, max_branches: int) -> Self:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
 from tts_generate.errors import warn
-from tts_generate.replay.episodes import Columns, Work, raise_problem, run_episode, run_episodes
-from tts_generate.replay.recording import Recording
+from tts_generate.recorded.episodes import Columns, Work, raise_problem, run_episode, run_episodes
+from tts_generate.recorded.recording import Recording
 from tts_generate.state import Decision, State
 
 _HOOKS = ("memory", "begin", "plan", "review", "answer")

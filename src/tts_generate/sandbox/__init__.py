@@ -48,9 +48,9 @@ container lets through is the container's affair where seccomp was left off. aar
 systems than Linux have none of it and are refused.
 """
 
-from tts_generate.search.sandbox.box import Sandbox
-from tts_generate.search.sandbox.candidate import Candidate
-from tts_generate.search.sandbox.channel import Limits
-from tts_generate.search.sandbox.confirmation import Confirmation, Difference
+from tts_generate.sandbox.box import Sandbox
+from tts_generate.sandbox.candidate import Candidate
+from tts_generate.sandbox.channel import Limits
+from tts_generate.sandbox.confirmation import Confirmation, Difference
 
 __all__ = ["Candidate", "Confirmation", "Difference", "Limits", "Sandbox"]

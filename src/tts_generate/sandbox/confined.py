@@ -10,10 +10,10 @@ from typing import Any
 
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import UnknownNameError
+from tts_generate.sandbox.box import Sandbox
+from tts_generate.sandbox.candidate import Candidate
+from tts_generate.sandbox.channel import Limits
 from tts_generate.schedule import Schedule, at
-from tts_generate.search.sandbox.box import Sandbox
-from tts_generate.search.sandbox.candidate import Candidate
-from tts_generate.search.sandbox.channel import Limits
 
 _LIMITS = Limits(seconds=600, cpu_seconds=600)
 """Over all its hooks together, of a tenth of a millisecond each: enough for millions, and an end to one that hangs."""

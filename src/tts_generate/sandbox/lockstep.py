@@ -1,6 +1,6 @@
 """Strict mode for many episodes at once: each takes its next hook together with all others, in one message.
 
-The host carries out and counts what each episode decides, by the loops that replay has (`replay.episodes`), compiled
+The host carries out and counts what each episode decides, by the loops that replay has (`recorded.episodes`), compiled
 where that pays, and hands over what that revealed and no more. Answer ids are numbered anew in every episode, as in
 `strict`, which stays the slow twin of this.
 """
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.replay.compiled import compiled_function, records_of
-from tts_generate.replay.episodes import Columns, Work, go_on, open_more
-from tts_generate.replay.recording import RecordedQuestion, Recording
-from tts_generate.replay.table import BranchRow, StepRow, Table
+from tts_generate.recorded.compiled import compiled_function, records_of
+from tts_generate.recorded.episodes import Columns, Work, go_on, open_more
+from tts_generate.recorded.recording import RecordedQuestion, Recording
+from tts_generate.recorded.table import BranchRow, StepRow, Table
 from tts_generate.rules import clear_decision
-from tts_generate.search.sandbox.channel import Channel
-from tts_generate.search.sandbox.strict import StrictController, same_knobs
-from tts_generate.search.sandbox.together import BEGIN, HEAD, ROW, SCALARS
+from tts_generate.sandbox.channel import Channel
+from tts_generate.sandbox.strict import StrictController, same_knobs
+from tts_generate.sandbox.together import BEGIN, HEAD, ROW, SCALARS
 from tts_generate.state import Decision, State
 
 PLAN, REVIEW, ANSWER, OVER, STUCK = 1, 2, 3, 4, 5

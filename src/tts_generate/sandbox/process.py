@@ -10,16 +10,24 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from tts_generate import __version__
 from tts_generate.errors import SandboxUnavailable
-from tts_generate.search.sandbox import wire
+from tts_generate.sandbox import wire
+from tts_generate.version import __version__
+
+LOCKS: Mapping[str, str] = {
+    "seccomp": "system calls on an allow-list only: no files, network, processes, signals",
+    "landlock": "no file and no TCP port may be opened, no abstract socket or signal outside",
+    "limits": "limits on memory, CPU time, files and processes",
+    "bubblewrap": "own view of processes, network and files around all of it, where it works",
+}
+"""Every lock by its name."""
 
 _START_SECONDS = 120
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -41,12 +49,10 @@ if settings["paths"] is None:
 else:
     sys.path[:0] = settings["paths"]
 import types, tts_generate
-where = os.path.dirname(tts_generate.__file__)
-for name in ("search", "search.sandbox"):  # their __init__ is the host's
-    package = types.ModuleType("tts_generate." + name)
-    package.__path__ = [os.path.join(where, *name.split("."))]
-    sys.modules["tts_generate." + name] = package
-from tts_generate.search.sandbox.keeper import keep
+package = types.ModuleType("tts_generate.sandbox")  # its __init__ is the host's
+package.__path__ = [os.path.join(os.path.dirname(tts_generate.__file__), "sandbox")]
+sys.modules["tts_generate.sandbox"] = package
+from tts_generate.sandbox.keeper import keep
 keep(settings)
 """
 """What the keeper's Python runs first; its settings come by standard input."""

@@ -23,8 +23,8 @@ from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError
 from tts_generate.import_rules import compiled
 from tts_generate.rules import clear_decision
-from tts_generate.search.sandbox import wire
-from tts_generate.search.sandbox.together import Together, check_decision
+from tts_generate.sandbox import wire
+from tts_generate.sandbox.together import Together, check_decision
 from tts_generate.state import Decision, State
 from tts_generate.votes import confidence, majority, tally
 
@@ -115,21 +115,21 @@ class _Candidate:
 
     def do_recording(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Bulk mode: take a recording, relabelled and without gold."""
-        from tts_generate.search.sandbox.arrays import recording_of
+        from tts_generate.sandbox.arrays import recording_of
 
         self.recordings.append(recording_of(message, raw))
         return {"recordings": len(self.recordings)}, b""
 
     def do_replay(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Bulk mode: replay, and hand back the columns of every episode."""
-        from tts_generate.replay import replay
-        from tts_generate.replay.compiled import CompileWarning
-        from tts_generate.replay.episodes import Columns
+        from tts_generate.recorded.compiled import CompileWarning
+        from tts_generate.recorded.episodes import Columns
+        from tts_generate.recorded.run import run_recorded
 
         controller = self.kind.from_beta(message["beta"], **message["knobs"])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = replay(
+            found = run_recorded(
                 self.recordings[message["recording"]], controller, threads=1,
                 **{name: message[name] for name in ("shuffles", "first_shuffle", "compiled")},
             )  # fmt: skip
@@ -233,7 +233,7 @@ def warm_up(branches: int, depth: int) -> None:
         branches: of the recordings to come, at most; sizes are rounded up, so that few are different.
         depth: of their longest branch.
     """
-    from tts_generate.replay import replay
-    from tts_generate.search.sandbox.arrays import plainest
+    from tts_generate.recorded.run import run_recorded
+    from tts_generate.sandbox.arrays import plainest
 
-    replay(plainest(branches, depth), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)
+    run_recorded(plainest(branches, depth), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import CandidateError, ControllerError
-from tts_generate.replay import Recording, shuffled_orders
-from tts_generate.replay.episodes import Columns
-from tts_generate.replay.run import WORTH_COMPILING
-from tts_generate.search.sandbox.confirmation import Confirmation, Difference
-from tts_generate.search.sandbox.lockstep import Ground, Stuck
-from tts_generate.search.sandbox.strict import StrictController
+from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.recording import Recording
+from tts_generate.recorded.run import WORTH_COMPILING, shuffled_orders
+from tts_generate.sandbox.confirmation import Confirmation, Difference
+from tts_generate.sandbox.lockstep import Ground, Stuck
+from tts_generate.sandbox.strict import StrictController
 
 if TYPE_CHECKING:
-    from tts_generate.search.sandbox.candidate import Candidate
+    from tts_generate.sandbox.candidate import Candidate
 
 _T = TypeVar("_T")
 _AGAIN = 4, 2, 128

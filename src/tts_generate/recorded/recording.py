@@ -21,7 +21,17 @@ from tts_generate.controller import Controller, describe
 from tts_generate.equivalence import Partition, Votes, same_answer
 from tts_generate.errors import InputError, StoreError, UnknownNameError
 from tts_generate.processors import BranchProcessorList
-from tts_generate.replay.table import STEP_BYTES, UNREAD, BranchRow, Column, StepRow, Table, interior_of, read, table_of
+from tts_generate.recorded.table import (
+    STEP_BYTES,
+    UNREAD,
+    BranchRow,
+    Column,
+    StepRow,
+    Table,
+    interior_of,
+    read,
+    table_of,
+)
 from tts_generate.runner import Episode, Outcome, Unit
 from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import Question, Trajectory, TrajectoryStore

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from tts_generate.controller import Knob, describe
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.replay import Recording, ReplayResult
-from tts_generate.replay.compiled import CompileWarning
-from tts_generate.replay.episodes import Columns
-from tts_generate.search.sandbox.arrays import Relabelled
-from tts_generate.search.sandbox.channel import Channel, clean
-from tts_generate.search.sandbox.process import Keeper
-from tts_generate.search.sandbox.strict import StrictController
-from tts_generate.search.sandbox.strictly import replay_strictly
+from tts_generate.recorded.compiled import CompileWarning
+from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.recording import Recording
+from tts_generate.recorded.run import ReplayResult
+from tts_generate.sandbox.arrays import Relabelled
+from tts_generate.sandbox.channel import Channel, clean
+from tts_generate.sandbox.process import Keeper
+from tts_generate.sandbox.strict import StrictController
+from tts_generate.sandbox.strictly import replay_strictly
 
 Mode = Literal["bulk", "strict"]
 _MAX_KNOBS = 256

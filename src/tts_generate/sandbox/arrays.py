@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.answers import AnswerBook
-from tts_generate.replay import RecordedQuestion, Recording
-from tts_generate.replay.episodes import Columns
-from tts_generate.replay.table import Table
+from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.recording import RecordedQuestion, Recording
+from tts_generate.recorded.table import Table
 from tts_generate.trajectories import Question
 from tts_generate.votes import NO_ANSWER
 

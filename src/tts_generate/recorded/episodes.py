@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Controller
-from tts_generate.replay.recording import RecordedQuestion, Recording
-from tts_generate.replay.table import UNREAD, Table, read
+from tts_generate.recorded.recording import RecordedQuestion, Recording
+from tts_generate.recorded.table import UNREAD, Table, read
 from tts_generate.rules import clear_decision, clear_state, count_outcome, open_branches, prune_and_order
 from tts_generate.state import Decision, State
 

@@ -16,15 +16,14 @@ from tts_generate.arguments import checked
 from tts_generate.controller import Knob
 from tts_generate.errors import InputError, SandboxUnavailable, UnknownNameError
 from tts_generate.import_rules import check_source
-from tts_generate.replay import Recording, ReplayResult
-from tts_generate.replay.episodes import Columns
-from tts_generate.replay.run import WORTH_COMPILING
-from tts_generate.search.sandbox.candidate import Candidate, Mode
-from tts_generate.search.sandbox.channel import Channel, Limits
-from tts_generate.search.sandbox.confirmation import Confirmation, Difference
-from tts_generate.search.sandbox.locks import LOCKS
-from tts_generate.search.sandbox.process import Child, Keeper, bubblewrap_problem
-from tts_generate.search.sandbox.strictly import at_once, columns_of
+from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.recording import Recording
+from tts_generate.recorded.run import WORTH_COMPILING, ReplayResult
+from tts_generate.sandbox.candidate import Candidate, Mode
+from tts_generate.sandbox.channel import Channel, Limits
+from tts_generate.sandbox.confirmation import Confirmation, Difference
+from tts_generate.sandbox.process import LOCKS, Child, Keeper, bubblewrap_problem
+from tts_generate.sandbox.strictly import at_once, columns_of
 
 
 class Sandbox:
@@ -60,8 +59,8 @@ class Sandbox:
             raise InputError("python names the interpreter behind a command prefix; give prefix too.")
         if sys.platform != "linux" and not prefix:
             raise SandboxUnavailable(
-                f"candidates are locked up by Linux, and this is {sys.platform}: pass a command prefix that starts a "
-                "container, or search with the parameters proposer, which runs no foreign code."
+                f"the sandbox needs Linux, which locks candidates up, and this is {sys.platform}: pass a command "
+                "prefix that starts a container, or search with the parameters proposer, which runs no foreign code."
             )
         self.limits = limits or Limits()
         self.without = tuple(without)

@@ -12,15 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from tts_generate.search.sandbox.seccomp import allow_list, install, this_arch
-
-LOCKS: Mapping[str, str] = {
-    "seccomp": "system calls on an allow-list only: no files, network, processes, signals",
-    "landlock": "no file and no TCP port may be opened, no abstract socket or signal outside",
-    "limits": "limits on memory, CPU time, files and processes",
-    "bubblewrap": "own view of processes, network and files around all of it, where it works",
-}
-"""Every lock by its name."""
+from tts_generate.sandbox.seccomp import allow_list, install, this_arch
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _SIGKILL = 9

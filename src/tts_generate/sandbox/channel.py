@@ -20,12 +20,13 @@ from typing import Any, NoReturn
 
 from tts_generate.arguments import check_fields
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.search.sandbox import wire
+from tts_generate.sandbox import wire
 
 _KEPT = 4096  # bytes of standard error
 _SIGNALS = {
-    signal.SIGSYS: ("forbidden", "made a system call that no controller needs, and was killed for it"),
-    signal.SIGXCPU: ("time", "used up its CPU time"),
+    "SIGSYS": ("forbidden", "made a system call that no controller needs, and was killed for it"),
+    "SIGXCPU": ("time", "used up its CPU time"),
+    "SIGKILL": ("ended", "closed its stream, or was killed, instead of answering"),
 }
 
 
@@ -217,10 +218,8 @@ class Channel:
         code = self._end(0.5)
         reason, text = "ended", f"ended by itself (exit code {code}) instead of answering"
         if code < 0:
-            told = ("crash", f"crashed ({signal.Signals(-code).name})")
-            if code == -signal.SIGKILL:
-                told = ("ended", "closed its stream, or was killed, instead of answering")
-            reason, text = _SIGNALS.get(signal.Signals(-code), told)
+            name = signal.Signals(-code).name
+            reason, text = _SIGNALS.get(name, ("crash", f"crashed ({name})"))
         self.fail(reason, f"the candidate {text}.")
 
     def _report(self, do: str, error: object) -> NoReturn:

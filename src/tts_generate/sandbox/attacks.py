@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tts_generate.errors import CandidateError
-from tts_generate.search.sandbox.box import Sandbox
-from tts_generate.search.sandbox.channel import Limits
-from tts_generate.search.sandbox.locks import LOCKS
-from tts_generate.search.sandbox.process import ONE_THREAD
+from tts_generate.sandbox.box import Sandbox
+from tts_generate.sandbox.channel import Limits
+from tts_generate.sandbox.process import LOCKS, ONE_THREAD
 
 WORKED = "attack worked"
 _EXIT_CODE = 42  # of an attack that replaces its process

@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tts_generate.import_rules import ALLOWED_MODULES
-from tts_generate.search.sandbox import wire
-from tts_generate.search.sandbox.locks import lock
+from tts_generate.sandbox import wire
+from tts_generate.sandbox.locks import lock
 
-_ALSO_LOADED = ("linecache", "numpy.ma", "traceback", "tts_generate.rules", "tts_generate.search.sandbox.inside")
+_ALSO_LOADED = ("linecache", "numpy.ma", "traceback", "tts_generate.rules", "tts_generate.sandbox.inside")
 _Options = Mapping[str, Any]
 
 
@@ -39,7 +39,7 @@ def keep(settings: _Options) -> None:
     """
     for name in (*ALLOWED_MODULES, *_ALSO_LOADED):
         importlib.import_module(name)
-    from tts_generate import __version__
+    from tts_generate.version import __version__
 
     told = {"version": __version__, "python": list(sys.version_info[:2])}
     wire.write(1, wire.pack({"ready": told}))
@@ -79,7 +79,7 @@ class _Keeper:
 
     def warm(self, branches: int, depth: int) -> None:
         """Compile what every candidate shares, for recordings of this size; children find it in memory."""
-        from tts_generate.search.sandbox.inside import warm_up
+        from tts_generate.sandbox.inside import warm_up
 
         warm_up(branches, depth)
         if self.cold:
@@ -189,7 +189,7 @@ def _child(streams: tuple[int, int, int], told: int, request: _Options) -> None:
             os.dup2(descriptor, place)
         os.dup2(2, 1)
         os.closerange(6, 1 << 16)
-        from tts_generate.search.sandbox.inside import serve
+        from tts_generate.sandbox.inside import serve
 
         locks = lock(request)
         wire.write(5, wire.pack(locks))

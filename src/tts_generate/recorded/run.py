@@ -1,4 +1,4 @@
-"""Replays a controller over every recorded question and every order of its branches."""
+"""Runs a controller over every recorded question and every order of its branches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller, describe
 from tts_generate.errors import InputError
-from tts_generate.loading import Trust, load_controller
 from tts_generate.processors import BranchProcessorList
-from tts_generate.replay.compiled import run_compiled
-from tts_generate.replay.episodes import Columns, Work, raise_problem, run_episodes
-from tts_generate.replay.recording import Recording
+from tts_generate.recorded.compiled import run_compiled
+from tts_generate.recorded.episodes import Columns, Work, raise_problem, run_episodes
+from tts_generate.recorded.recording import Recording
 from tts_generate.state import Decision, State
 from tts_generate.trace import Event, Trace
-from tts_generate.trajectories import TrajectoryStore
 from tts_generate.votes import NO_ANSWER
 
 WORTH_COMPILING = 1000
@@ -122,66 +120,37 @@ def shuffled_orders(shuffles: int, branches: int, first: int = 0) -> list[list[i
     return orders
 
 
-@checked
-def replay(
-    recording: Recording | TrajectoryStore | str | Path,
-    controller: str | Path | Controller,
+def run_recorded(
+    recording: Recording,
+    controller: Controller,
     *,
-    beta: float | None = None,
     shuffles: int = 100,
     first_shuffle: int = 0,
     processors: BranchProcessorList | None = None,
     traces: bool = False,
     compiled: bool | None = None,
     threads: int | None = None,
-    trust_remote_code: Trust = False,
-    **knobs: Any,
 ) -> ReplayResult:
-    """Run a controller on every recorded question, once per shuffle of its branches.
-
-    Args:
-        recording: a `Recording`, or a store to read one from.
-        controller: see `load_controller`.
-        beta: the budget in [0, 1]; the controller's default when left out.
-        shuffles: orders in which the branches are opened; 0 for the recorded order alone.
-        first_shuffle: seed of the first order; the others follow it. Another start makes fresh orders.
-        processors: limits chained around the controller; they run interpreted.
-        traces: also keep every episode's trace, for few episodes; they run interpreted.
-        compiled: run the hooks compiled by numba, over all cores, or interpreted; None: compiled where it pays. The
-            results are the same. A controller that does not compile runs interpreted, with a warning that says why.
-        threads: of a compiled run; all cores if left out.
-        trust_remote_code: as in `load_controller`.
-        **knobs: knobs to set by hand.
-
-    Raises:
-        InputError: a negative number of shuffles, or more than the branches have orders.
-        ControllerError: the controller wants more branches than were recorded, or stalls.
-        StoreError: the controller reads what was not recorded.
-
-    Source: AutoTTS (arXiv 2605.08083); exact on its published tables.
-    """
-    if not isinstance(recording, Recording):
-        recording = Recording.from_store(recording)
+    """What `tts_generate.replay.replay` returns, of a controller that is there already; see it for the arguments."""
     _check_shuffles(shuffles, recording.max_branches)
-    chosen = load_controller(controller, beta=beta, trust_remote_code=trust_remote_code, **knobs)
-    recording.check(chosen)
+    recording.check(controller)
     orders = {n: _orders(shuffles, n, first_shuffle) for n in {q.branches for q in recording.questions}}
     out = Columns.empty(max(1, shuffles), len(recording.questions))
     if compiled is None:
         compiled = out[0].size >= WORTH_COMPILING and find_spec("numba") is not None
     seconds = None
     kept: list[Trace] | None = [] if traces else None
-    if not processors and not traces and isinstance(chosen, RunsElsewhere):
-        out[:] = chosen.replayed(recording, shuffles, first_shuffle, threads)
+    if not processors and not traces and isinstance(controller, RunsElsewhere):
+        out[:] = controller.replayed(recording, shuffles, first_shuffle, threads)
     elif processors or traces:
-        _follow(recording, chosen, orders, out, processors, kept)
+        _follow(recording, controller, orders, out, processors, kept)
     else:
         if compiled:
-            seconds = run_compiled(recording, chosen, orders, out, threads)
+            seconds = run_compiled(recording, controller, orders, out, threads)
         if seconds is None:
-            _interpret(recording, chosen, orders, out)
-    columns = Columns(*out)
-    return ReplayResult(dict(describe(chosen)), recording, *columns, traces=tuple(kept or ()), compile_seconds=seconds)
+            _interpret(recording, controller, orders, out)
+    told = dict(describe(controller))
+    return ReplayResult(told, recording, *Columns(*out), traces=tuple(kept or ()), compile_seconds=seconds)
 
 
 def _check_shuffles(shuffles: int, branches: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import CandidateError
-from tts_generate.replay.episodes import Columns
+from tts_generate.recorded.episodes import Columns
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,6 @@ class Life(RuleBasedStateMachine):
         tokens = token + np.arange(len(slots))
         how = np.array([EOS if n in ends else GOES_ON for n in range(len(slots))], np.int64)
         rows.write(slots, rows.fed(slots) + 1, tokens, -tokens / 9, how)
-        for slot in slots:
-            if rows.end[slot] != GOES_ON or rows.fed(slot) >= rows.stop[slot]:
-                rows.decoding[slot] = False
 
     @precondition(lambda self: any(self.rows.probe[branch.row] is None for branch in self.working()))
     @rule(data=st.data(), forced=st.integers(1, 3))

@@ -47,7 +47,7 @@ class Admission:
         at_once = longest <= _AT_ONCE or self.static
         self.first = self.most if at_once else self.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
-        self.queue: list[tuple[tuple[int, int], Job]] = []
+        self.queue: list[Job] = []
         self.evicted: dict[Branch, Evicted] = {}
 
     def measure(self, prefix: Prefix) -> None:
@@ -72,11 +72,11 @@ class Admission:
 
     def push(self, job: Job) -> None:
         """Queue a job."""
-        heapq.heappush(self.queue, (job.order, job))
+        heapq.heappush(self.queue, job)
 
     def forget(self, episode: int) -> None:
         """Take an episode's jobs out of the queue."""
-        self.queue = [item for item in self.queue if item[1].episode != episode]
+        self.queue = [job for job in self.queue if job.episode != episode]
         heapq.heapify(self.queue)
 
     def drop(self, branch: Branch) -> None:
@@ -89,10 +89,10 @@ class Admission:
     def place(self, prefilled: Prefilled) -> None:
         """Give queued jobs rows while there are any, the earliest questions and branches first."""
         too_many = self.rows.live + len(self.queue) - self._ahead_rows
-        for job in sorted(self._ahead(), key=lambda job: job.order, reverse=True)[: max(0, too_many)]:
+        for job in sorted(self._ahead(), reverse=True)[: max(0, too_many)]:
             self.batch.pause(job)
         while self.queue and self.rows.live < self.max_rows:
-            job = self.queue[0][1]
+            job = self.queue[0]
             if job.branch.slot is None and not self._seat(job, prefilled):
                 return
             heapq.heappop(self.queue)
@@ -133,16 +133,12 @@ class Admission:
                 del self.evicted[branch]
             return bool(slots)
         self._reserve(branch.prompt_columns + self.batch.spread)
-        new = sorted(j.order for _, j in self.queue if j.episode == job.episode and self._is_new(j.branch))
+        unseated = (each for each in self.queue if each.branch.slot is None and each.branch not in self.evicted)
+        new = sorted(each for each in unseated if each.episode == job.episode)
         slots = self._slots(min(len(new), self.max_rows - self.rows.live))
         if slots:
-            chosen = set(new[: len(slots)])
-            branches = [j.branch for order, j in sorted(self.queue, key=lambda item: item[0]) if order in chosen]
-            self.batch.admit(branches, slots, *prefilled(job.episode))
+            self.batch.admit([each.branch for each in new[: len(slots)]], slots, *prefilled(job.episode))
         return bool(slots)
-
-    def _is_new(self, branch: Branch) -> bool:
-        return branch.slot is None and branch not in self.evicted
 
     def _slots(self, count: int) -> list[int]:
         """Up to `count` empty rows, made if they fit, and else won from branches that wait; [] if all are at work."""
@@ -184,7 +180,7 @@ class Admission:
             branch = max(waiting, key=lambda branch: branch.order)
             self.evicted[branch] = self.rows.evict(branch)
         elif working and jobs:
-            job = max(jobs, key=lambda job: job.order)
+            job = max(jobs)
             if job.ahead:
                 self.batch.pause(job)
             self.evicted[job.branch] = self.rows.evict(job.branch)

@@ -82,9 +82,9 @@ class Batch:
     def cut(self, job: Job) -> None:
         """Have a job's branch count what it has decoded so far; a probe under way is dropped."""
         self._drop_probe(job.branch)
-        branch = job.branch
-        self._take(branch, max(len(branch.ids), min(job.target, int(self.rows.fed(branch.row)))))
-        branch.close_step(self.settings.interval_tokens)
+        branch, interval = job.branch, self.settings.interval_tokens
+        self.rows.take(branch, min(job.target, int(self.rows.fed(branch.row))), interval)
+        branch.close_step(interval)
 
     def release(self, branch: Branch) -> None:
         """Empty the row of a branch; what it decoded ahead and nobody took is discarded."""
@@ -124,9 +124,7 @@ class Batch:
         due, discarded = self.passes.record(plan.slots, tokens, logprobs)
         self.discarded_tokens += discarded
         for slot in due:
-            if self.rows.probe[slot] is not None:
-                self.rows.decoding[slot] = False
-            else:
+            if self.rows.probe[slot] is None:
                 self._progress(self.rows.job[slot])
         for column, (slot, probe) in enumerate(plan.probes):
             self._hear(self.rows.job[slot], probe, said[:, column].tolist(), doubts[:, column].tolist())
@@ -168,7 +166,7 @@ class Batch:
             if fed < stop:
                 rows.decode(branch, stop)
                 return
-            self._take(branch, stop)
+            rows.take(branch, stop, interval)
             if self.settings.probe_every_step or job.unit.probe:
                 begun = self.reader.begin_probe(branch)
                 if isinstance(begun, Probe):
@@ -201,21 +199,18 @@ class Batch:
                     self._progress(job)
                 return
 
-    def _take(self, branch: Branch, upto: int) -> None:
-        self.rows.take(branch, upto, self.settings.interval_tokens)
-
     def _finish(self, job: Job, count: int) -> None:
         """A branch has come to its end: take its last tokens and read its answer."""
-        branch, end = job.branch, int(self.rows.end[job.branch.row])
+        branch, end, interval = job.branch, int(self.rows.end[job.branch.row]), self.settings.interval_tokens
         if end == BROKEN:
             if job.ahead:  # it is told once it is asked for
                 self.rows.wait(branch)
             else:
                 self.broken.append(job)
             return
-        self._take(branch, count)
+        self.rows.take(branch, count, interval)
         branch.finish_reason = _REASONS[end]
-        branch.close_step(self.settings.interval_tokens)
+        branch.close_step(interval)
         branch.final_answer = self.reader.final_answer(branch)
         self._complete(job)
         self.rows.release(branch)

@@ -91,14 +91,13 @@ class Passes:
         Returns:
             The rows whose branch has ended or reached its stop, and how many tokens came after an end.
         """
-        rows, alive, discarded = self.rows, np.ones(len(slots), np.bool_), 0
+        rows, discarded = self.rows, 0
         for drawn, doubts in zip(tokens, logprobs, strict=True):
+            alive = rows.decoding[slots]
             at = slots[alive]
             discarded += len(slots) - len(at)
             self._write(at, rows.fed(at) + 1, drawn[alive], doubts[alive])
-            alive &= rows.end[slots] == GOES_ON
-        due = ~alive | (rows.fed(slots) >= rows.stop[slots])
-        return slots[due].tolist(), discarded
+        return slots[~rows.decoding[slots]].tolist(), discarded
 
     def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """A token for each row (B,), and its log-probability under the raw logits (B, V)."""

@@ -29,17 +29,16 @@ class Job:
     ahead: bool = False
     """Whether nobody has asked for it yet."""
 
-    @property
-    def order(self) -> tuple[int, int]:
+    def __lt__(self, other: Job) -> bool:
         """Earlier questions first, then earlier branches."""
-        return self.branch.order
+        return self.branch.order < other.branch.order
 
 
 _ROW = np.dtype(
     [
-        ("branch", object),
-        ("job", object),
-        ("probe", object),  # under way
+        ("branch", object),  # None: the row is empty
+        ("job", object),  # None: its branch waits for a decision
+        ("probe", object),  # the one that is under way, if any
         ("key", np.int64),  # `branch_key` of the branch
         ("offset", np.int64),  # tokens of the prompt that are not in the row
         ("prompt", np.int64),  # columns of the prompt
@@ -61,16 +60,13 @@ class Evicted:
     row: np.ndarray
     drawn: np.ndarray
     prefix: Prefix
+    untaken: int
+    """Tokens that were fed and that the branch has not taken."""
 
     @property
     def length(self) -> int:
         """Columns of the prompt and the branch."""
         return int(self.row["length"][0])
-
-    @property
-    def untaken(self) -> int:
-        """Tokens that were fed and that the branch has not taken."""
-        return _untaken(self.row[0])
 
 
 class Rows:
@@ -97,9 +93,15 @@ class Rows:
     def __init__(self, cache: SlotCache, shapes: Shapes, gap: int) -> None:
         self.cache, self.shapes, self.gap = cache, shapes, gap
         self._order = Order(shapes.block)
-        self._hold(np.full(0, _EMPTY), np.zeros((0, 64), _DRAWN))
+        self._table, self._drawn = np.full(0, _EMPTY), np.zeros((0, 64), _DRAWN)
+        self._allocate(0)
 
-    def _hold(self, table: np.ndarray, drawn: np.ndarray) -> None:
+    def _allocate(self, slots: int, tokens: int = 0) -> None:
+        """Have this many rows, with room for at least this many drawn tokens of each."""
+        kept, room = min(slots, self.slots), self._drawn.shape[1]
+        assert not np.count_nonzero(self._table["branch"][kept:])
+        table, drawn = np.full(slots, _EMPTY), np.zeros((slots, max(room, tokens)), _DRAWN)
+        table[:kept], drawn[:kept, :room] = self._table[:kept], self._drawn[:kept]
         self._table, self._drawn = table, drawn
         # views: what is written here is in the table, with which it moves
         self.branch, self.job, self.probe = table["branch"], table["job"], table["probe"]
@@ -108,14 +110,11 @@ class Rows:
         self.end, self.decoding = table["end"], table["decoding"]
         self.ids, self.logprobs = drawn["id"], drawn["logprob"]
 
-    def _allocate(self, slots: int, tokens: int) -> None:
-        """Have this many rows, with room for this many drawn tokens of each."""
-        table, drawn = np.full(slots, _EMPTY), np.zeros((slots, tokens), _DRAWN)
-        kept = min(slots, self.slots)
-        assert not np.count_nonzero(self.branch[kept:])
-        table[:kept] = self._table[:kept]
-        drawn[:kept, : self._drawn.shape[1]] = self._drawn[:kept]
-        self._hold(table, drawn)
+    def _widen(self, tokens: int) -> None:
+        """Have room for this many drawn tokens of each row."""
+        room = self._drawn.shape[1]
+        if tokens > room:
+            self._allocate(self.slots, max(tokens, 2 * room))
 
     # ---- what there is
 
@@ -222,36 +221,37 @@ class Rows:
     def write(
         self, slots: np.ndarray, places: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray, ends: np.ndarray
     ) -> None:
-        """Write down a token drawn at a place of each row's branch, those before it having been fed."""
-        room, needed = self._drawn.shape[1], int(places.max(initial=0)) + 1
-        if needed > room:
-            self._allocate(self.slots, max(needed, 2 * room))
+        """Write down a token drawn at a place of each row's branch, those before it having been fed.
+
+        A row whose branch has ended, or is at its stop, decodes no more.
+        """
+        self._widen(int(places.max(initial=0)) + 1)
         self.ids[slots, places], self.logprobs[slots, places], self.end[slots] = tokens, logprobs, ends
-        self.length[slots] = self.prompt[slots] + places  # last: whoever interrupts finds every counted token written
+        self.length[slots] = self.prompt[slots] + places  # after them: an interrupt finds every counted token written
+        self.decoding[slots] &= (ends == GOES_ON) & (places < self.stop[slots])
 
     def release(self, branch: Branch) -> int:
         """Empty the row of a branch, if it has one; how many tokens were fed that it has not taken."""
         if branch.slot is None:
             return 0
-        untaken = _untaken(self._table[branch.slot])
-        self._table[branch.slot] = _EMPTY
+        slot, probe = branch.slot, self.probe[branch.slot]
+        untaken = max(0, int(self.fed(slot)) - len(branch.ids)) + (0 if probe is None else probe.fed)
+        self._table[slot] = _EMPTY
         branch.slot = None
         return untaken
 
     def evict(self, branch: Branch) -> Evicted:
         """Take a branch out of its row with everything that it needs to go on."""
         slot = branch.row
-        drawn = self._drawn[slot, : int(self.fed(slot)) + 1].copy()
-        evicted = Evicted(self._table[[slot]], drawn, self.cache.save(slot, self._reach(slot)))
-        self.release(branch)
-        return evicted
+        row, drawn = self._table[[slot]], self._drawn[slot, : int(self.fed(slot)) + 1].copy()
+        prefix = self.cache.save(slot, self._reach(slot))
+        return Evicted(row, drawn, prefix, self.release(branch))
 
     def restore(self, evicted: Evicted, slot: int) -> None:
         """Put a branch into an empty row, where it goes on as if it had never left one."""
         self.cache.admit(evicted.prefix, [slot])
         count = len(evicted.drawn)
-        if count > self._drawn.shape[1]:
-            self._allocate(self.slots, count)
+        self._widen(count)
         self._table[slot], self._drawn[slot, :count] = evicted.row[0], evicted.drawn
         self.branch[slot].slot = slot
 
@@ -259,18 +259,17 @@ class Rows:
 
     def resize(self, slots: int, capacity: int) -> None:
         """Have this many rows of this many columns; where there are fewer, branches move to the first ones."""
-        tokens = self._drawn.shape[1]
         if slots < self.slots:
             held = np.flatnonzero(self._held)
             self._move(held[held >= len(held)], np.setdiff1d(np.arange(len(held)), held))
-            self._allocate(slots, tokens)
+            self._allocate(slots)
         self.cache.resize(slots, capacity, self.columns)
-        self._allocate(slots, tokens)
+        self._allocate(slots)
 
     def drop(self) -> None:
         """Give back the memory of the cache; there are no rows then."""
         self.cache.drop()
-        self._allocate(0, self._drawn.shape[1])
+        self._allocate(0)
 
     def arrange(self) -> None:
         """Bring the rows at work to the front, and like lengths together where that pays."""
@@ -307,16 +306,8 @@ class Rows:
         assert job is not None or (probe is None and not self.decoding[slot]), "a row that waits does nothing"
         assert taken <= fed, "a branch takes what was fed"
         assert branch.ids == self.ids[slot, :taken].tolist(), "a branch takes what was drawn"
-        assert not self.decoding[slot] or (self.end[slot] == GOES_ON and fed < self.stop[slot]), (
-            "it decodes to its stop"
-        )
+        due = self.end[slot] != GOES_ON or fed >= self.stop[slot]
+        assert not (self.decoding[slot] and due), "a branch decodes to its stop or its end"
         if probe is not None:
             begins = probe.base + self.gap + (probe.again is not None)
             assert self.length[slot] <= begins, "a branch does not reach the columns of its probe"
-
-
-def _untaken(row: np.void) -> int:
-    """Tokens that were fed in a row, and that its branch has not taken."""
-    probe = row["probe"]
-    ahead = int(row["length"] - row["prompt"]) - len(row["branch"].ids)
-    return max(0, ahead) + (probe.fed if probe is not None else 0)

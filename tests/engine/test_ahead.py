@@ -109,8 +109,8 @@ def test_nan_in_a_branch_that_nobody_asks_for_is_nobodys(qwen: Live) -> None:
     def poison(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
         if isinstance(kwargs["logits_to_keep"], torch.Tensor):
             rows = loop_of[0].batch.rows
-            for place, slot in enumerate(rows.feeding.nonzero()[0]):
-                if rows.branches[slot].order[1] >= opened and rows.length[slot] > length + 3:
+            for place, slot in enumerate(rows.decoding.nonzero()[0]):
+                if rows.branch[slot].order[1] >= opened and rows.length[slot] > length + 3:
                     output.logits[0, place] = float("nan")
                     seen.append(int(slot))
         return output

@@ -119,7 +119,16 @@ def test_seed_changes_everything_and_torch_seed_governs_none(qwen: Live) -> None
 
 @pytest.mark.parametrize("controller", ["self_consistency", "asc", "cmc"])
 @pytest.mark.parametrize(
-    "how", [{"max_rows": 3}, {"sync_every": 4}, {"decode_ahead": False}, {"ahead_rows": 40}, {}], ids=str
+    "how",
+    [
+        {"max_rows": 3},
+        {"sync_every": 4},
+        {"decode_ahead": False},
+        {"ahead_rows": 40},
+        {"ahead_rows": 40, "max_cache_bytes": 1 << 18},
+        {},
+    ],
+    ids=str,
 )
 def test_ledger_equals_tokens_fed_to_the_model(
     live: Live, controller: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch

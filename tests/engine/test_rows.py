@@ -5,34 +5,178 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tts_generate.engine.branch import Branch
+from tts_generate.engine.branch import Branch, Probe
+from tts_generate.engine.cache import LayerPrefix, SlotCache, SlotLayer
+from tts_generate.engine.order import MOVE, Order
 from tts_generate.engine.plan import feed
-from tts_generate.engine.rows import MOVE, Rows
+from tts_generate.engine.rows import EOS, GOES_ON, Evicted, Job, Rows
 from tts_generate.engine.shapes import BUCKET, Shapes, bucketed
+from tts_generate.runner import Unit
 
 EMPTY, WAITING, WORKING = range(3)
 
 
-def held(states: list[tuple[int, int]]) -> Rows:
-    """Rows whose slots are empty, wait or work, with branches of these lengths."""
-    rows = Rows()
-    rows.resize(len(states))
-    for slot, (state, length) in enumerate(states):
-        if state != EMPTY:
-            rows.admit(Branch(slot, slot, [5]), slot)
-            rows.length[slot] = length
-            rows.working[slot] = state == WORKING
-    return rows
+def prefix_of(values: list[int]) -> list[LayerPrefix]:
+    """What two layers hold of a prompt: in each column one number."""
+    states = torch.tensor(values, dtype=torch.float32)[None, :, None]
+    return [LayerPrefix((states, -states)), LayerPrefix((2 * states, states))]
 
 
-def follow(cache: np.ndarray, moves: tuple[np.ndarray, np.ndarray]) -> int:
-    """Move what a cache holds as the engine's cache does; how many rows moved."""
-    sources, targets = moves
-    cache[targets] = cache[sources]
-    return len(sources)
+def job_of(branch: Branch) -> Job:
+    return Job(0, Unit(branch.number, 0, 1, False), branch, 100)
+
+
+class Life(RuleBasedStateMachine):
+    """Rows of a cache as the engine uses them; after whatever is done they hold what they say, and so does the cache.
+
+    `held` is, of each branch, what stands in each of its columns.
+    """
+
+    @initialize(block=st.sampled_from([1, 2, 1 << 30]), gap=st.integers(0, 5))
+    def begin(self, block: int, gap: int) -> None:
+        self.rows = Rows(SlotCache([SlotLayer, SlotLayer]), Shapes(block), gap)
+        self.held: dict[Branch, dict[int, int]] = {}
+        self.aside: dict[Branch, Evicted] = {}
+        self.count = 0
+
+    def write(self, branch: Branch, column: int, value: int) -> None:
+        """A pass has written a column of a row."""
+        for layer, factor in zip(self.rows.cache.layers, (1, 2), strict=True):
+            layer.keys[branch.row, 0, column] = factor * value
+            layer.values[branch.row, 0, column] = (-1 if factor == 1 else 1) * value
+        self.held[branch][column] = value
+
+    def forget(self, branch: Branch) -> None:
+        self.held.pop(branch, None)
+        self.aside.pop(branch, None)
+
+    def working(self) -> list[Branch]:
+        return [job.branch for job in self.rows.jobs()]
+
+    @rule(prompt=st.integers(1, 9), wanted=st.integers(1, 4))
+    def admit(self, prompt: int, wanted: int) -> None:
+        rows = self.rows
+        if len(rows.empty()) < wanted:
+            rows.resize(rows.slots + wanted, max(rows.capacity, 16))
+        slots = rows.empty()[:wanted]
+        branches = [Branch(self.count + i, 7 * self.count + i, [1] * prompt) for i in range(wanted)]
+        values = [self.count + 1 + column for column in range(prompt)]
+        self.count += 100
+        rows.admit(branches, slots, prefix_of(values))
+        first = np.array([branch.number % 50 for branch in branches])
+        rows.write(np.array(slots), 0 * first, first, -first / 9, 0 * first)
+        for branch in branches:
+            self.held[branch] = dict(enumerate(values))
+
+    @precondition(lambda self: self.rows.waiting())
+    @rule(data=st.data(), ahead=st.integers(0, 3))
+    def work(self, data: st.DataObject, ahead: int) -> None:
+        branch = data.draw(st.sampled_from(self.rows.waiting()))
+        self.rows.work(job_of(branch))
+        self.rows.decode(branch, int(self.rows.fed(branch.row)) + ahead)
+
+    @rule(ends=st.sets(st.integers(0, 9)), token=st.integers(0, 99))
+    def step(self, ends: set[int], token: int) -> None:
+        rows = self.rows
+        slots = np.flatnonzero(rows.decoding)
+        if rows.columns >= rows.capacity:
+            rows.resize(rows.slots, 2 * rows.capacity)
+        for slot in slots:
+            self.write(rows.branch[slot], int(rows.length[slot]), int(rows.ids[slot, rows.fed(slot)]))
+        tokens = token + np.arange(len(slots))
+        how = np.array([EOS if n in ends else GOES_ON for n in range(len(slots))], np.int64)
+        rows.write(slots, rows.fed(slots) + 1, tokens, -tokens / 9, how)
+
+    @precondition(lambda self: any(self.rows.probe[branch.row] is None for branch in self.working()))
+    @rule(data=st.data(), forced=st.integers(1, 3))
+    def probe(self, data: st.DataObject, forced: int) -> None:
+        rows = self.rows
+        branch = data.draw(st.sampled_from([b for b in self.working() if rows.probe[b.row] is None]))
+        taken = int(rows.fed(branch.row))
+        rows.take(branch, taken, 4)
+        base = branch.prompt_columns + taken
+        while rows.capacity < base + rows.gap + forced:
+            rows.resize(rows.slots, 2 * rows.capacity)
+        rows.probe[branch.row] = Probe(taken, [3] * forced, "", base)
+        rows.decode(branch, taken + rows.gap)
+        for column in range(base + rows.gap, base + rows.gap + forced):
+            self.write(branch, column, 1000 + column)
+
+    @precondition(lambda self: self.working())
+    @rule(data=st.data())
+    def wait(self, data: st.DataObject) -> None:
+        branch = data.draw(st.sampled_from(self.working()))
+        self.rows.wait(branch)
+        length = int(self.rows.length[branch.row])
+        self.held[branch] = {column: value for column, value in self.held[branch].items() if column < length}
+
+    @precondition(lambda self: self.rows.held)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        branch = data.draw(st.sampled_from([branch for branch in self.rows.branch if branch is not None]))
+        fed, probe = int(self.rows.fed(branch.row)), self.rows.probe[branch.row]
+        untaken = fed - len(branch.ids) + (probe.fed if probe else 0)
+        if data.draw(st.booleans()):
+            self.aside[branch] = self.rows.evict(branch)
+            assert self.aside[branch].untaken == untaken
+        else:
+            assert self.rows.release(branch) == untaken
+            self.forget(branch)
+
+    @precondition(lambda self: self.aside)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        branch, rows = data.draw(st.sampled_from(list(self.aside))), self.rows
+        if not rows.empty():
+            rows.resize(rows.slots + 1, max(rows.capacity, 16))
+        before = self.aside.pop(branch)
+        job, length, end = before.row["job"][0], before.length, before.row["end"][0]
+        rows.resize(rows.slots, max(rows.capacity, max(self.held[branch]) + 1))
+        rows.restore(before, rows.empty()[-1])
+        assert (rows.job[branch.row], rows.length[branch.row], rows.end[branch.row]) == (job, length, end)
+
+    @rule(data=st.data(), more=st.integers(0, 40))
+    def resize(self, data: st.DataObject, more: int) -> None:
+        slots = data.draw(st.integers(self.rows.held, self.rows.slots + 2))
+        self.rows.resize(slots, self.rows.capacity + more)
+
+    @rule()
+    def drop(self) -> None:
+        for branch in list(self.rows.branch):
+            if branch is not None:
+                self.aside[branch] = self.rows.evict(branch)
+        self.rows.drop()
+
+    @rule(times=st.integers(1, 30))
+    def arrange(self, times: int) -> None:
+        before = {branch: self.rows.job[branch.row] for branch in self.rows.branch if branch is not None}
+        for _ in range(times):
+            self.rows.arrange()
+        assert self.rows.working[: self.rows.live].all(), "rows at work come first"
+        assert {branch: self.rows.job[branch.row] for branch in before} == before
+
+    @invariant()
+    def rows_hold_what_they_say(self) -> None:
+        self.rows.check()
+        assert {branch for branch in self.rows.branch if branch is not None} | set(self.aside) == set(self.held)
+
+    @invariant()
+    def the_cache_has_followed(self) -> None:
+        for branch in self.rows.branch:
+            if branch is not None:
+                columns, values = (list(each) for each in (self.held[branch], self.held[branch].values()))
+                for layer, wanted in zip(self.rows.cache.layers, prefix_of(values), strict=True):
+                    for buffer, states in zip((layer.keys, layer.values), wanted.columns, strict=True):
+                        assert torch.equal(buffer[branch.row, :, columns], states)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 @given(
@@ -41,45 +185,51 @@ def follow(cache: np.ndarray, moves: tuple[np.ndarray, np.ndarray]) -> int:
     st.integers(0, 30),
 )
 def test_rows_at_work_come_first_with_their_cache(states: list[tuple[int, int]], block: int, passes: int) -> None:
-    rows = held(states)
-    cache = np.array([0 if state == EMPTY else length for state, length in states])
-    before = sorted(branch.number for branch in rows.branches if branch is not None)
+    rows = Rows(SlotCache([SlotLayer, SlotLayer]), Shapes(block), 0)
+    rows.resize(len(states), 400)
+    for slot, (state, length) in enumerate(states):
+        if state != EMPTY:
+            branch = Branch(slot, slot, [5] * length)
+            rows.admit([branch], [slot], prefix_of([slot + 1] * length))
+            if state == WORKING:
+                rows.work(job_of(branch))
+    before = sorted(branch.number for branch in rows.branch if branch is not None)
     for _ in range(1 + passes):
-        follow(cache, rows.arrange(block))
+        rows.arrange()
         assert rows.working[: rows.live].all()
-        assert sorted(branch.number for branch in rows.branches if branch is not None) == before
-        for slot, branch in enumerate(rows.branches):
+        assert sorted(branch.number for branch in rows.branch if branch is not None) == before
+        rows.check()
+        for slot, branch in enumerate(rows.branch):
             if branch is not None:
-                assert branch.slot == slot
-                assert rows.key[slot] == branch.key
-                assert rows.length[slot] == cache[slot] == states[branch.number][1]
-                assert rows.working[slot] == (states[branch.number][0] == WORKING)
-            else:
-                assert rows.length[slot] == 0
-                assert not rows.working[slot]
+                state, length = states[branch.number]
+                assert rows.length[slot] == length
+                assert rows.working[slot] == (state == WORKING)
+                assert (rows.cache.layers[0].keys[slot, 0, :length] == branch.number + 1).all()
 
 
 @given(st.sets(st.integers(0, 39), max_size=39))
 def test_gaps_are_filled_by_the_last_rows_and_nothing_else_moves(gone: set[int]) -> None:
-    rows = held([(WORKING, 100)] * 40)
-    for slot in gone:
-        rows.release(rows.branches[slot])
-    count = rows.live
-    sources, targets = rows.arrange(8)
+    working = np.array([slot not in gone for slot in range(40)])
+    count = 40 - len(gone)
+    sources, targets = Order(8).moves(working, working, 100 * working)
     assert sorted(targets) == sorted(slot for slot in gone if slot < count)
     assert all(source >= count for source in sources)
 
 
 def test_rows_are_sorted_once_columns_read_in_vain_are_worth_the_moves() -> None:
-    lengths = [10, 200] * 8
-    rows = held([(WORKING, length) for length in lengths])
-    cache = np.array(lengths)
+    order, lengths, working = Order(8), np.array([10, 200] * 8), np.ones(16, np.bool_)
+
+    def moved() -> int:
+        sources, targets = order.moves(working, working, lengths)
+        lengths[targets] = lengths[sources]
+        return len(sources)
+
     in_vain = 8 * (bucketed(201) - bucketed(11))  # a pass, where the short rows stand beside the long ones
-    moved = sum(200 for slot, length in enumerate(lengths) if length == 200 and slot >= 8) + 4 * 10
-    passes = next(n for n in range(1, 1000) if follow(cache, rows.arrange(8)))
-    assert passes == MOVE * moved // in_vain + 1
-    assert rows.length.tolist() == cache.tolist() == [200] * 8 + [10] * 8
-    assert not any(len(rows.arrange(8)[0]) for _ in range(100))
+    columns = sum(200 for slot, length in enumerate(lengths) if length == 200 and slot >= 8) + 4 * 10
+    passes = next(n for n in range(1, 1000) if moved())
+    assert passes == MOVE * columns // in_vain + 1
+    assert lengths.tolist() == [200] * 8 + [10] * 8
+    assert not any(moved() for _ in range(100))
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.sampled_from([1, 4, 8, 1 << 30]), st.data())

@@ -87,7 +87,7 @@ def scripted(script: list[int]) -> Scripted:
 
 @pytest.fixture
 def loops(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
-    """Every loop made; after each step the books of its rows are checked."""
+    """Every loop made; before each step its rows are checked."""
     made: list[Loop] = []
     real, step = Loop.__init__, Batch.step
 
@@ -96,15 +96,8 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
         made.append(self)
 
     def checked(self: Batch) -> None:
-        rows = self.rows
-        working = rows.working.nonzero()[0]
-        assert working.tolist() == list(range(rows.live)), "rows at work are dense"
-        for slot, branch in enumerate(rows.branches):
-            assert branch is None or branch.slot == slot
-            assert (rows.jobs[slot] is not None) == bool(rows.working[slot])
-            assert not rows.feeding[slot] or rows.working[slot]
-        assert all(rows.jobs[job.branch.row] is job for job in self.probing)
-        assert rows.length.max(initial=0) <= self.decoder.cache.capacity
+        self.rows.check()
+        assert self.rows.working[: self.rows.live].all(), "rows at work come first"
         step(self)
 
     monkeypatch.setattr(Loop, "__init__", init)
@@ -114,7 +107,7 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
 
 def nothing_left(loop: Loop) -> bool:
     batch, admission = loop.batch, loop.admission
-    return not (batch.rows.held or batch.probing or admission.saved or admission.queue or loop.running or loop.waiting)
+    return not (batch.rows.held or admission.evicted or admission.queue or loop.running or loop.waiting)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -70,7 +70,7 @@ def test_any_schedule_leaves_nothing_behind(
     assert said(tight) == said(expected)
     assert tight.cost == expected.cost
     assert all(nothing_left(loop) for loop in loops)
-    assert all(branch.shared_prefix is None for loop in loops for branch in loop.batch.rows.branches if branch)
+    assert all(branch.shared_prefix is None for loop in loops for branch in loop.batch.rows.branch if branch)
 
 
 def test_rows_hold_no_prompt(qwen: Live, loops: list[Loop], copied: pytest.MonkeyPatch) -> None:  # noqa: F811

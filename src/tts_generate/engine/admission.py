@@ -7,16 +7,15 @@ hold is copied to the host's memory and comes back as it was, so nothing is deco
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 
-from tts_generate.engine.batch import Batch, Saved
+from tts_generate.engine.batch import Batch
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
-from tts_generate.engine.rows import Job
+from tts_generate.engine.rows import Evicted, Job
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, TTSError, warn
 
@@ -31,10 +30,10 @@ Prefilled = Callable[[int], tuple[Prefix, torch.Tensor]]
 
 
 class Admission:
-    """The jobs that wait for rows, and the rows.
+    """The jobs that wait for rows, and the branches that had to leave theirs.
 
     Args:
-        batch: where the rows are.
+        batch: what is at work in the rows.
         settings: how many rows and how much memory; the rows are halved whenever memory runs out.
         longest_prompt: columns that the call's longest prompt takes in a row.
         longest: columns that its longest branch may come to, its probe included.
@@ -42,14 +41,14 @@ class Admission:
 
     def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
-        self.ahead_rows = settings.ahead_rows
-        shapes = batch.decoder.shapes
-        self.most = shapes.capacity(longest)
-        at_once = longest <= _AT_ONCE or batch.settings.static
-        self.first = self.most if at_once else shapes.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
+        self.rows, self.capacity = batch.rows, batch.rows.shapes.capacity
+        self.ahead_rows, self.static = settings.ahead_rows, settings.static
+        self.most = self.capacity(longest)
+        at_once = longest <= _AT_ONCE or self.static
+        self.first = self.most if at_once else self.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
-        self.queue: list[tuple[tuple[int, int], Job]] = []
-        self.saved: dict[Branch, Saved] = {}
+        self.queue: list[Job] = []
+        self.evicted: dict[Branch, Evicted] = {}
 
     def measure(self, prefix: Prefix) -> None:
         """Learn from the first prompt what a column takes.
@@ -69,35 +68,31 @@ class Admission:
     @property
     def open(self) -> bool:
         """Whether there are rows that no job waits for."""
-        return self.batch.rows.live - len(self._ahead()) + len(self.queue) < self.max_rows
+        return self.rows.live - len(self._ahead()) + len(self.queue) < self.max_rows
 
     def push(self, job: Job) -> None:
         """Queue a job."""
-        heapq.heappush(self.queue, (job.order, job))
-
-    def jobs(self, episode: int) -> Iterator[Job]:
-        """The jobs of an episode that have rows."""
-        return (job for job in self.batch.rows.jobs if job is not None and job.episode == episode)
+        heapq.heappush(self.queue, job)
 
     def forget(self, episode: int) -> None:
         """Take an episode's jobs out of the queue."""
-        self.queue = [item for item in self.queue if item[1].episode != episode]
+        self.queue = [job for job in self.queue if job.episode != episode]
         heapq.heapify(self.queue)
 
     def drop(self, branch: Branch) -> None:
         """Forget the cache of a branch that nobody will continue."""
         self.batch.release(branch)
-        saved = self.saved.pop(branch, None)
-        if saved is not None:
-            self.batch.discarded_tokens += max(0, saved.length - branch.prompt_columns - len(branch.ids))
+        evicted = self.evicted.pop(branch, None)
+        if evicted is not None:
+            self.batch.discarded_tokens += evicted.untaken
 
     def place(self, prefilled: Prefilled) -> None:
         """Give queued jobs rows while there are any, the earliest questions and branches first."""
-        too_many = self.batch.rows.live + len(self.queue) - self._ahead_rows
-        for job in sorted(self._ahead(), key=lambda job: job.order, reverse=True)[: max(0, too_many)]:
+        too_many = self.rows.live + len(self.queue) - self._ahead_rows
+        for job in sorted(self._ahead(), reverse=True)[: max(0, too_many)]:
             self.batch.pause(job)
-        while self.queue and self.batch.rows.live < self.max_rows:
-            job = self.queue[0][1]
+        while self.queue and self.rows.live < self.max_rows:
+            job = self.queue[0]
             if job.branch.slot is None and not self._seat(job, prefilled):
                 return
             heapq.heappop(self.queue)
@@ -109,62 +104,56 @@ class Admission:
 
     def _ahead(self) -> list[Job]:
         """The jobs at work that nobody has asked for yet."""
-        return [job for job in self.batch.rows.jobs if job is not None and job.ahead] if self.ahead_rows else []
+        return [job for job in self.rows.jobs() if job.ahead] if self.ahead_rows else []
 
     def look_ahead(self, jobs: Iterable[Job], prefilled: Prefilled) -> None:
         """Give rows that would be idle to jobs that nobody has asked for yet, in this order."""
-        rows = self.batch.rows
-        if self.queue or rows.live >= self._ahead_rows or not rows.live:
+        if self.queue or not 0 < self.rows.live < self._ahead_rows:
             return
         for job in jobs:
             if job.branch.slot is None:
                 self._reserve(job.branch.prompt_columns + self.batch.spread)
-                if not len(rows.empty()):
+                slots = self.rows.empty()[:1]
+                if not slots:
                     return
-                self.batch.admit([job.branch], rows.empty()[:1].tolist(), *prefilled(job.episode))
+                self.batch.admit([job.branch], slots, *prefilled(job.episode))
             self.batch.start(job)
-            if rows.live >= self._ahead_rows:
+            if self.rows.live >= self._ahead_rows:
                 return
 
     def _seat(self, job: Job, prefilled: Prefilled) -> bool:
         """Put a branch into a row: back as it was, or new, with those of its question that are next in the queue."""
         branch = job.branch
-        if branch in self.saved:
-            saved = self.saved[branch]
-            self._reserve(saved.length + self.batch.spread)
+        if branch in self.evicted:
+            evicted = self.evicted[branch]
+            self._reserve(evicted.length + self.batch.spread)
             slots = self._slots(1)
             if slots:
-                self.batch.restore(branch, slots[0], saved)
-                del self.saved[branch]
+                self.rows.restore(evicted, slots[0])
+                del self.evicted[branch]
             return bool(slots)
         self._reserve(branch.prompt_columns + self.batch.spread)
-        new = sorted(j.order for _, j in self.queue if j.episode == job.episode and self._is_new(j.branch))
-        slots = self._slots(min(len(new), self.max_rows - self.batch.rows.live))
+        unseated = (each for each in self.queue if each.branch.slot is None and each.branch not in self.evicted)
+        new = sorted(each for each in unseated if each.episode == job.episode)
+        slots = self._slots(min(len(new), self.max_rows - self.rows.live))
         if slots:
-            chosen = set(new[: len(slots)])
-            branches = [j.branch for order, j in sorted(self.queue, key=lambda item: item[0]) if order in chosen]
-            self.batch.admit(branches, slots, *prefilled(job.episode))
+            self.batch.admit([each.branch for each in new[: len(slots)]], slots, *prefilled(job.episode))
         return bool(slots)
 
-    def _is_new(self, branch: Branch) -> bool:
-        return branch.slot is None and branch not in self.saved
-
     def _slots(self, count: int) -> list[int]:
-        """Up to `count` empty slots, made if they fit, and else won from branches that wait; [] if all are at work."""
-        rows = self.batch.rows
+        """Up to `count` empty rows, made if they fit, and else won from branches that wait; [] if all are at work."""
+        rows = self.rows
         short = count - len(rows.empty())
         if short > 0:
             assert self.room is not None
-            cache = self.batch.decoder.cache
-            allowed = min(2 * self.max_rows, self.room.rows(cache.capacity))
-            soon = self.max_rows if self.batch.settings.static else max(rows.held + len(self.queue), self._ahead_rows)
+            allowed = min(2 * self.max_rows, self.room.rows(rows.capacity))
+            soon = self.max_rows if self.static else max(rows.held + len(self.queue), self._ahead_rows)
             wanted = min(allowed, max(rows.slots + short, min(self.max_rows, soon)))
             if wanted > rows.slots:
-                cache.resize(wanted, cache.capacity, self.batch.columns)
-                rows.resize(wanted)
-        if not len(rows.empty()):
+                rows.resize(wanted, rows.capacity)
+        if not rows.empty():
             self._evict(working=False)
-        return [int(slot) for slot in rows.empty()[:count]]
+        return rows.empty()[:count]
 
     def widen(self) -> None:
         """Make room for what the next pass writes."""
@@ -172,33 +161,29 @@ class Admission:
 
     def _reserve(self, columns: int) -> None:
         """Have at least this many columns; there may be fewer rows then."""
-        cache, rows = self.batch.decoder.cache, self.batch.rows
-        need = self.batch.decoder.shapes.capacity(columns)
-        if need <= cache.capacity:
+        rows, need = self.rows, self.capacity(columns)
+        if need <= rows.capacity:
             return
         assert self.room is not None
-        wanted = max(need, self.first, min(self.most, 2 * cache.capacity))
+        wanted = max(need, self.first, min(self.most, 2 * rows.capacity))
         if self.room.rows(wanted) < rows.slots:
             wanted = need
         allowed = max(1, min(rows.slots, self.room.rows(wanted))) if rows.slots else 0
         while rows.held > allowed:
             self._evict(working=True)
-        if allowed < rows.slots:
-            self.batch.pack()
-            rows.resize(allowed)
-        cache.resize(allowed, wanted, self.batch.columns)
+        rows.resize(allowed, wanted)
 
     def _evict(self, working: bool) -> None:
         """Have one branch leave its row: the last one that waits, else (if `working`) the last one at work."""
-        rows = self.batch.rows
-        held = np.array([slot for slot, branch in enumerate(rows.branches) if branch is not None], np.int64)
-        waiting = held[~rows.working[held]]
-        if len(waiting):
-            branch = max((rows.branches[slot] for slot in waiting), key=lambda branch: branch.order)
-            self.saved[branch] = self.batch.save(branch)
-        elif working and len(held):
-            job = max((rows.jobs[slot] for slot in held), key=lambda job: job.order)
-            self.saved[job.branch] = self.batch.save(job.branch)
+        waiting, jobs = self.rows.waiting(), self.rows.jobs()
+        if waiting:
+            branch = max(waiting, key=lambda branch: branch.order)
+            self.evicted[branch] = self.rows.evict(branch)
+        elif working and jobs:
+            job = max(jobs)
+            if job.ahead:
+                self.batch.pause(job)
+            self.evicted[job.branch] = self.rows.evict(job.branch)
             if not job.ahead:
                 self.push(job)
 
@@ -208,7 +193,7 @@ class Admission:
         Raises:
             TTSError: there was but one row.
         """
-        rows, cache = self.batch.rows, self.batch.decoder.cache
+        rows = self.rows
         count = min(self.max_rows, rows.slots) // 2
         if count < 1 or self.room is None:
             raise TTSError(
@@ -217,8 +202,7 @@ class Admission:
             ) from error
         while rows.held:
             self._evict(working=True)
-        self.room.shrink(count, cache.capacity)
-        cache.drop()
-        rows.resize(0)
+        self.room.shrink(count, rows.capacity)
+        rows.drop()
         self.max_rows = count
         warn(f"out of memory: going on with {count} rows; nothing is lost", RuntimeWarning, stacklevel=2)

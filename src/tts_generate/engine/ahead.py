@@ -20,10 +20,10 @@ def ahead(questions: Collection[Running], rows: Rows, settings: Settings) -> Ite
     for running in questions:
         for number, branch in enumerate(running.branches):
             pruned = running.episode.state.pruned[number]
-            if branch.slot is not None and rows.waits(branch.slot) and not pruned:
+            if rows.waits(branch) and not pruned:
                 yield _step(running, number, settings)
     widening = list(questions)
-    while widening and len(rows.empty()):
+    while widening and rows.empty():
         widening = [running for running in widening if len(running.branches) < _most(running, settings)]
         for running in widening:
             running.open(settings.seed)

@@ -204,6 +204,7 @@ class AutoTTS:
     ) -> Settings:
         """The numbers of this call, checked."""
         seed = int(torch.randint(2**62, ())) if self.seed is None else int(self.seed)
+        usual = 1 if input_device(model).type == "cpu" else 8
         return Settings(
             seed=seed,
             interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, 500),
@@ -215,11 +216,7 @@ class AutoTTS:
             max_cache_bytes=self.max_cache_bytes,
             decode_ahead=self.decode_ahead,
             ahead_rows=self.ahead_rows,
-            sync_every=self.sync_every
-            if self.sync_every is not None
-            else 1
-            if input_device(model).type == "cpu"
-            else 8,
+            sync_every=usual if self.sync_every is None else self.sync_every,
             static=config.cache_implementation == "static",
         )
 

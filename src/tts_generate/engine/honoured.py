@@ -41,19 +41,16 @@ class Place:
         return self.padded - self.length
 
 
-Make = Callable[[Any, Place], Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How one class is honoured; as it is, on a branch's own tokens, where nothing else is said."""
 
     scores_only: bool = False
     """It looks at a row's scores and at nothing else: it may run on a whole batch."""
-    make: Make | None = None
+    make: Callable[[Any, Place], Any] | None = None
     """From transformers' own to that of one question."""
-    fresh: str = ""
-    """What it remembers a row by, None before its first call: each branch has its own."""
+    fork: Callable[[Any], Any] | None = None
+    """From that to one of a new branch, where it remembers what it has seen."""
     refused: str = ""
 
 
@@ -92,6 +89,7 @@ def _encoder_ngrams(processor: Any, place: Place) -> Any:
 
 
 SCORES, IDS = Rule(scores_only=True), Rule()
+_HALVES = Rule(refused="it takes the second half of a batch for prompts")
 _SPEECH = Rule(refused="it is made for the codes of a speech model")
 PROCESSORS: Mapping[type, Rule] = {
     processors.TemperatureLogitsWarper: SCORES,
@@ -120,17 +118,15 @@ PROCESSORS: Mapping[type, Rule] = {
         make=lambda processor, place: own(processor, encoder_input_ids=place.prompt)
     ),
     processors.EncoderNoRepeatNGramLogitsProcessor: Rule(make=_encoder_ngrams),
-    processors.SynthIDTextWatermarkLogitsProcessor: Rule(fresh="state"),
+    processors.SynthIDTextWatermarkLogitsProcessor: Rule(fork=lambda processor: own(processor, state=None)),
     processors.PrefixConstrainedLogitsProcessor: Rule(
         refused="prefix_allowed_tokens_fn counts rows of a batch that keeps changing"
     ),
     processors.UnbatchedClassifierFreeGuidanceLogitsProcessor: Rule(
         refused="guidance_scale runs the model on prompts of its own, with a second cache"
     ),
-    processors.ClassifierFreeGuidanceLogitsProcessor: Rule(refused="it takes the second half of a batch for prompts"),
-    processors.DiaClassifierFreeGuidanceLogitsProcessor: Rule(
-        refused="it takes the second half of a batch for prompts"
-    ),
+    processors.ClassifierFreeGuidanceLogitsProcessor: _HALVES,
+    processors.DiaClassifierFreeGuidanceLogitsProcessor: _HALVES,
     processors.WhisperTimeStampLogitsProcessor: _SPEECH,
     processors.WhisperNoSpeechDetection: _SPEECH,
     processors.AlternatingCodebooksLogitsProcessor: _SPEECH,

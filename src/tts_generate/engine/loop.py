@@ -105,7 +105,7 @@ class Loop:
         if batch.rows.live:
             self.before_step()
             self.admission.widen()
-            batch.arrange()
+            batch.rows.arrange()
             batch.step()
             self._collect()
 
@@ -244,9 +244,10 @@ class Loop:
     def _end(self, running: Running, reason: FinishReason) -> None:
         """End a question now, with the majority so far; what its branches have decoded counts."""
         running.finish_reason = reason
-        for job in [job for job in self.admission.jobs(running.index) if not job.ahead]:
-            self.batch.cut(job)
-            self.batch.completed.append(job)
+        for job in self.batch.rows.jobs():
+            if job.episode == running.index and not job.ahead:
+                self.batch.cut(job)
+                self.batch.completed.append(job)
         for job in [job for job in self.batch.completed if job.episode == running.index]:
             self.batch.completed.remove(job)
             running.outcomes.append(self._outcome(running, job))

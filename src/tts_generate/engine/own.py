@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tts_generate.engine.branch import Branch
 from tts_generate.engine.given import told
-from tts_generate.engine.honoured import Place, Rule, own, rule_of
+from tts_generate.engine.honoured import Place, Rule, rule_of
 from tts_generate.errors import InputError, TTSError, UnsupportedError
 
 _ITEMS = 1000
@@ -81,20 +81,15 @@ class Own:
 
     def __init__(self, things: Sequence[Any], place: Callable[[Tensor], Place] | None = None, first: int = 0) -> None:
         self.place, self.first = place or _unpadded, first
-        self.rules = [rule_of(thing) for thing in things]
-        self.things = [
-            thing if rule is not None else Foreign(thing, not hasattr(thing, "for_branch"))
-            for thing, rule in zip(things, self.rules, strict=True)
-        ]
-        self.by_prompt = any(rule is not None and rule.make is not None for rule in self.rules)
-        self.by_branch = any(map(_forks, self.things, self.rules))
+        ruled = [_ruled(thing) for thing in things]
+        self.things, self.rules = [thing for thing, _ in ruled], [rule for _, rule in ruled]
         self._prompts: dict[int, list[Any]] = {}
         self._branches: WeakKeyDictionary[Branch, tuple[list[Any], int]] = WeakKeyDictionary()
 
     @property
     def scores_only(self) -> bool:
         """Whether all of them look at a row's scores and at nothing else."""
-        return all(rule is not None and rule.scores_only for rule in self.rules)
+        return all(rule.scores_only for rule in self.rules)
 
     def of(self, branch: Branch, ids: Tensor) -> list[Any]:
         """Those of a branch with these ids (1, length); the same list for all that may be asked together.
@@ -103,13 +98,13 @@ class Own:
             TTSError: some keep what they see, and would see a token twice.
         """
         prompt = ids[:, : len(branch.prompt_ids)]
-        if not self.by_branch:
+        if not any(rule.fork for rule in self.rules):
             return self._of_prompt(branch, prompt)
         tokens = ids.shape[1] - prompt.shape[1]
         found, due = self._branches.get(branch, ([], self.first))
         if tokens == self.first:
-            mine = self._of_prompt(branch, prompt)
-            found, due = [_forked(*pair) for pair in zip(mine, self.rules, strict=True)], tokens
+            mine = zip(self._of_prompt(branch, prompt), self.rules, strict=True)
+            found, due = [rule.fork(thing) if rule.fork else thing for thing, rule in mine], tokens
         if tokens != due:
             raise TTSError(
                 "out of memory, a token would be drawn again, and a logits processor keeps what it has seen of it; "
@@ -119,15 +114,13 @@ class Own:
         return found
 
     def _of_prompt(self, branch: Branch, prompt: Tensor) -> list[Any]:
-        if not self.by_prompt:
+        if not any(rule.make for rule in self.rules):
             return self.things
         question = branch.order[0]
         if question not in self._prompts:
             place = self.place(prompt)
-            made = [
-                rule.make(thing, place) if rule is not None and rule.make is not None else thing
-                for thing, rule in zip(self.things, self.rules, strict=True)
-            ]
+            pairs = zip(self.things, self.rules, strict=True)
+            made = [rule.make(thing, place) if rule.make else thing for thing, rule in pairs]
             self._prompts[question] = self.things if all(map(operator.is_, made, self.things)) else made
         return self._prompts[question]
 
@@ -136,16 +129,18 @@ def _unpadded(prompt: Tensor) -> Place:
     return Place(prompt, prompt.shape[1], None, 0)
 
 
-def _forks(thing: Any, rule: Rule | None) -> bool:
+def _ruled(thing: Any) -> tuple[Any, Rule]:
+    """A processor or criterion as it is called, and how it is honoured."""
+    rule = rule_of(thing)
     if rule is not None:
-        return bool(rule.fresh)
-    return hasattr(thing.thing, "for_branch") and thing.thing.for_branch() is not thing.thing
+        return thing, rule
+    kept = hasattr(thing, "for_branch")
+    foreign = Foreign(thing, watched=not kept)
+    return foreign, Rule(fork=_forked if kept and thing.for_branch() is not thing else None)
 
 
-def _forked(thing: Any, rule: Rule | None) -> Any:
-    if rule is not None:
-        return own(thing, **{rule.fresh: None}) if rule.fresh else thing
-    return Foreign(thing.thing.for_branch(), False) if hasattr(thing.thing, "for_branch") else thing
+def _forked(foreign: Foreign) -> Foreign:
+    return Foreign(foreign.thing.for_branch(), watched=False)
 
 
 def shaped(processors: Sequence[Any], ids: Tensor, logits: Tensor) -> Tensor:

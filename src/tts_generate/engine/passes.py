@@ -12,7 +12,7 @@ from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import on_device
 from tts_generate.engine.own import Own, met
 from tts_generate.engine.plan import Feed
-from tts_generate.engine.rows import Rows
+from tts_generate.engine.rows import BROKEN, EOS, GOES_ON, LENGTH, STOP, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 
@@ -41,7 +41,7 @@ class Passes:
         """Draw the first token of each branch from its prompt's logits (V,)."""
         nothing = np.zeros(len(slots), np.int64)
         tokens, logprobs = self._draw(logits.expand(len(slots), -1), slots, nothing)
-        self._note(slots, nothing, tokens.cpu().numpy(), logprobs.cpu().numpy())
+        self._write(slots, nothing, tokens.cpu().numpy(), logprobs.cpu().numpy())
 
     def until_due(self, plan: Feed, probe_tokens: int) -> int:
         """Passes until something is due that is known now, at most those that may run before the host looks.
@@ -54,7 +54,7 @@ class Passes:
             return 1
         due = [probe_tokens - len(probe.said) for _, probe in plan.probes]
         if len(plan.slots):
-            counts = self.rows.counts(plan.slots)
+            counts = self.rows.fed(plan.slots)
             due.append(int((self.rows.stop[plan.slots] - counts).min()))
             due.append(int(self.settings.max_new_tokens - 1 - counts.max()))
         return max(1, min(self.unseen, *due))
@@ -67,7 +67,7 @@ class Passes:
         """
         count, device = len(plan.slots), self.decoder.device
         tokens, last = (on_device(each, device) for each in (plan.tokens, plan.plan.last))
-        slots, positions = plan.slots, self.rows.counts(plan.slots) + 1
+        slots, positions = plan.slots, self.rows.fed(plan.slots) + 1
         found: list[tuple[Tensor, ...]] = []
         done = False
         try:
@@ -91,15 +91,13 @@ class Passes:
         Returns:
             The rows whose branch has ended or reached its stop, and how many tokens came after an end.
         """
-        rows, alive, discarded = self.rows, np.ones(len(slots), np.bool_), 0
+        rows, discarded = self.rows, 0
         for drawn, doubts in zip(tokens, logprobs, strict=True):
+            alive = rows.decoding[slots]
             at = slots[alive]
             discarded += len(slots) - len(at)
-            self._note(at, rows.counts(at) + 1, drawn[alive], doubts[alive])
-            rows.length[at] += 1  # last: whoever interrupts finds every counted token written
-            alive &= ~rows.ended[slots]
-        due = rows.ended[slots] | (rows.counts(slots) >= rows.stop[slots])
-        return slots[due].tolist(), discarded
+            self._write(at, rows.fed(at) + 1, drawn[alive], doubts[alive])
+        return slots[~rows.decoding[slots]].tolist(), discarded
 
     def _draw(self, logits: Tensor, slots: np.ndarray, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """A token for each row (B,), and its log-probability under the raw logits (B, V)."""
@@ -109,24 +107,24 @@ class Passes:
         drawn = self.sampler(logits, keys, places, lambda row: self._seen(slots[row], positions[row], device))
         return drawn, _logprob(logits, drawn)
 
-    def _seen(self, slot: int, count: int, device: torch.device) -> tuple[Branch, Tensor]:
-        """The branch of a row; and (1, length) its prompt and first `count` tokens, as processors and criteria see."""
-        branch: Branch = self.rows.branches[slot]
-        prompt = np.array(branch.prompt_ids, np.int64)
-        return branch, on_device(np.concatenate([prompt, self.rows.ids[slot, :count]])[None], device)
+    def _seen(self, slot: int, count: int, device: torch.device, *drawn: int) -> tuple[Branch, Tensor]:
+        """The branch of a row; and (1, length) its prompt and first tokens, as processors and criteria see them."""
+        branch: Branch = self.rows.branch[slot]
+        prompt, last = (np.array(tokens, np.int64) for tokens in (branch.prompt_ids, drawn))
+        return branch, on_device(np.concatenate([prompt, self.rows.ids[slot, :count], last])[None], device)
 
-    def _note(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        """Write a drawn token behind the `counts` before it in each row, and see whether it ends the branch."""
-        rows = self.rows
-        rows.widen(int(counts.max(initial=0)) + 1)
-        rows.ids[slots, counts], rows.logprobs[slots, counts] = tokens, logprobs
-        ended = (tokens[:, None] == self._eos).any(1) | np.isnan(logprobs)
+    def _write(self, slots: np.ndarray, places: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
+        """Write down the token drawn at a place of each row's branch, and whether and how it ends the branch."""
+        ends = np.where(places + 1 >= self.settings.max_new_tokens, LENGTH, GOES_ON)
+        eos, broken = (tokens[:, None] == self._eos).any(1), np.isnan(logprobs)
         if self.criteria.things:
-            for row in np.flatnonzero(~ended):
-                branch, seen = self._seen(slots[row], counts[row] + 1, self.decoder.device)
-                ends = met(self.criteria.of(branch, seen), seen)
-                rows.criterion[slots[row]] = ended[row] = ends
-        rows.ended[slots] = ended | (counts + 1 >= self.settings.max_new_tokens)
+            for row in np.flatnonzero(~(eos | broken)):
+                branch, seen = self._seen(slots[row], places[row], self.decoder.device, tokens[row])
+                if met(self.criteria.of(branch, seen), seen):
+                    ends[row] = STOP
+        ends[eos] = EOS
+        ends[broken] = BROKEN
+        self.rows.write(slots, places, tokens, logprobs, ends)
 
 
 def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:

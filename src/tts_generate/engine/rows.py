@@ -1,211 +1,313 @@
-"""Which branch is in which row of the cache; numpy only, and the keys of everything are branches, never rows."""
+"""The rows of the cache: which branch is in which, and what it does there; the keys of everything are branches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tts_generate.engine.branch import Branch, Probe
-from tts_generate.engine.shapes import bucketed
+from tts_generate.engine.cache import Prefix, SlotCache
+from tts_generate.engine.order import Order
+from tts_generate.engine.shapes import Shapes
 from tts_generate.runner import Unit
 
-MOVE = 3
-"""What it takes to move a column of a row, in columns read by a pass (measured on a CPU)."""
+GOES_ON, EOS, STOP, LENGTH, BROKEN = range(5)
+"""How the token drawn last ends its branch: not, as "eos", by a stopping criterion, by its number, with NaN logits."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A unit being carried out: which episode wants it, on which branch, and what it took so far."""
+    """A unit being carried out: which episode wants it, and on which branch."""
 
     episode: int
     unit: Unit
     branch: Branch
     target: int
     """Tokens of the branch at which the unit ends."""
-    begun: bool = False
-    probe: Probe | None = None
     ahead: bool = False
     """Whether nobody has asked for it yet."""
 
-    @property
-    def order(self) -> tuple[int, int]:
+    def __lt__(self, other: Job) -> bool:
         """Earlier questions first, then earlier branches."""
-        return self.branch.order
+        return self.branch.order < other.branch.order
 
 
-_NUMBERS = ("length", "prompt", "offset", "key", "stop")
-_FLAGS = ("working", "feeding", "ended", "criterion")
-_TABLES = ("ids", "logprobs")
+_ROW = np.dtype(
+    [
+        ("branch", object),  # None: the row is empty
+        ("job", object),  # None: its branch waits for a decision
+        ("probe", object),  # the one that is under way, if any
+        ("key", np.int64),  # `branch_key` of the branch
+        ("offset", np.int64),  # tokens of the prompt that are not in the row
+        ("prompt", np.int64),  # columns of the prompt
+        ("length", np.int64),  # columns of the prompt and the branch
+        ("stop", np.int64),  # tokens in the cache at which the branch pauses
+        ("end", np.int64),  # how the token drawn last ends it
+        ("decoding", np.bool_),  # whether passes feed it
+    ],
+    align=True,
+)
+_DRAWN = np.dtype([("id", np.int64), ("logprob", np.float32)], align=True)
+_EMPTY = np.array((None, None, None, 0, 0, 0, 0, 0, GOES_ON, False), _ROW)
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """A branch that had to leave its row: the row as it was, what was drawn, and what the cache held."""
+
+    row: np.ndarray
+    drawn: np.ndarray
+    prefix: Prefix
+    untaken: int
+    """Tokens that were fed and that the branch has not taken."""
+
+    @property
+    def length(self) -> int:
+        """Columns of the prompt and the branch."""
+        return int(self.row["length"][0])
 
 
 class Rows:
-    """The slots of the cache, as arrays over them: each is empty, holds a waiting branch, or is working on a job.
+    """The rows of a cache: each is empty, or a branch waits in it for a decision, or it is at work on a job.
 
-    Working rows are kept dense in 0 … live - 1. A row's branch has `length - prompt` tokens in the cache, and one more
-    that is drawn and fed next: `ids[slot, : length - prompt + 1]`.
+    Everything that gives a branch a row, moves it or takes it out is done here, so that the cache follows. Between two
+    calls this holds, and `check` says so:
+
+    - Every row is a row of the cache, and what its branch and its probe take fits into the cache's columns.
+    - A branch is in one row and knows which; an empty row has nothing of the last one's.
+    - A row is at work as long as it has a job, one of its branch. One that is not has no probe and is not decoding.
+    - `length - prompt` tokens of the branch are in the cache, and one more is drawn and fed next; the first of them are
+      those that the branch has taken.
+    - A branch that decodes has not ended, has not come to its stop, and does not reach the columns of its probe.
+
+    `arrange` has rows at work come first, 0 … live - 1; they stay there until one comes or goes.
+
+    Args:
+        cache: whose rows they are.
+        shapes: how many rows read as many columns as the longest of them.
+        gap: columns between a branch and its probe, for the tokens that it draws meanwhile.
     """
 
-    length: np.ndarray
-    """Columns that hold the prompt and the branch."""
-    prompt: np.ndarray
-    """Columns of the prompt."""
-    offset: np.ndarray
-    """Tokens of the prompt that are not in the row."""
-    key: np.ndarray
-    """`branch_key` of the branch."""
-    stop: np.ndarray
-    """Tokens in the cache at which the branch pauses."""
-    working: np.ndarray
-    feeding: np.ndarray
-    """Whether the branch decodes; a working one that does not waits for its probe."""
-    ended: np.ndarray
-    """Whether the token drawn last is the branch's end."""
-    criterion: np.ndarray
-    """Whether a stopping criterion ended it."""
-    ids: np.ndarray
-    logprobs: np.ndarray
+    def __init__(self, cache: SlotCache, shapes: Shapes, gap: int) -> None:
+        self.cache, self.shapes, self.gap = cache, shapes, gap
+        self._order = Order(shapes.block)
+        self._table, self._drawn = np.full(0, _EMPTY), np.zeros((0, 64), _DRAWN)
+        self._allocate(0)
 
-    def __init__(self) -> None:
-        self.branches = np.empty(0, object)
-        self.jobs = np.empty(0, object)
-        self._in_vain = 0  # columns read since rows were last sorted, because they were not
-        for name in _NUMBERS:
-            setattr(self, name, np.zeros(0, np.int64))
-        for name in _FLAGS:
-            setattr(self, name, np.zeros(0, np.bool_))
-        self.ids = np.zeros((0, 64), np.int64)
-        self.logprobs = np.zeros((0, 64), np.float32)
+    def _allocate(self, slots: int, tokens: int = 0) -> None:
+        """Have this many rows, with room for at least this many drawn tokens of each."""
+        kept, room = min(slots, self.slots), self._drawn.shape[1]
+        assert not np.count_nonzero(self._table["branch"][kept:])
+        table, drawn = np.full(slots, _EMPTY), np.zeros((slots, max(room, tokens)), _DRAWN)
+        table[:kept], drawn[:kept, :room] = self._table[:kept], self._drawn[:kept]
+        self._table, self._drawn = table, drawn
+        # views: what is written here is in the table, with which it moves
+        self.branch, self.job, self.probe = table["branch"], table["job"], table["probe"]
+        self.key, self.offset, self.prompt = table["key"], table["offset"], table["prompt"]
+        self.length, self.stop = table["length"], table["stop"]
+        self.end, self.decoding = table["end"], table["decoding"]
+        self.ids, self.logprobs = drawn["id"], drawn["logprob"]
+
+    def _widen(self, tokens: int) -> None:
+        """Have room for this many drawn tokens of each row."""
+        room = self._drawn.shape[1]
+        if tokens > room:
+            self._allocate(self.slots, max(tokens, 2 * room))
+
+    # ---- what there is
 
     @property
     def slots(self) -> int:
         """Rows there are."""
-        return len(self.branches)
+        return len(self._table)
+
+    @property
+    def capacity(self) -> int:
+        """Columns of each."""
+        return self.cache.capacity
+
+    @property
+    def working(self) -> np.ndarray:
+        """(slots,) whether each row is at work."""
+        working: np.ndarray = self.job.astype(np.bool_)
+        return working
+
+    @property
+    def _held(self) -> np.ndarray:
+        held: np.ndarray = self.branch.astype(np.bool_)
+        return held
 
     @property
     def live(self) -> int:
         """Rows at work; after `arrange` they are the first ones."""
-        return int(self.working.sum())
-
-    def waits(self, slot: int) -> bool:
-        """Whether a branch waits there for a decision, and could go on."""
-        return self.branches[slot] is not None and not self.working[slot] and not self.ended[slot]
-
-    def counts(self, slots: np.ndarray) -> np.ndarray:
-        """Tokens in the cache of each branch."""
-        counts: np.ndarray = self.length[slots] - self.prompt[slots]
-        return counts
-
-    def empty(self) -> np.ndarray:
-        """The slots that hold no branch."""
-        return np.array([slot for slot, branch in enumerate(self.branches) if branch is None], np.int64)
+        return int(np.count_nonzero(self.job))
 
     @property
     def held(self) -> int:
         """Rows that hold a branch, at work or waiting."""
-        return self.slots - len(self.empty())
+        return int(np.count_nonzero(self.branch))
 
-    def resize(self, slots: int) -> None:
-        """Have exactly `slots` rows; those cut off must be empty."""
-        assert all(branch is None for branch in self.branches[slots:])
-        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
-            old = getattr(self, name)
-            new = np.zeros((slots, *old.shape[1:]), old.dtype) if old.dtype != object else np.full(slots, None, object)
-            new[: len(old)] = old[:slots]
-            setattr(self, name, new)
+    def empty(self) -> list[int]:
+        """The rows that hold no branch."""
+        empty: list[int] = np.flatnonzero(~self._held).tolist()
+        return empty
 
-    def widen(self, tokens: int) -> None:
-        """Make room for `tokens` drawn tokens of each branch."""
-        room = self.ids.shape[1]
-        if tokens > room:
-            for name in _TABLES:
-                old = getattr(self, name)
-                new = np.zeros((self.slots, max(tokens, 2 * room)), old.dtype)
-                new[:, :room] = old
-                setattr(self, name, new)
+    def jobs(self) -> list[Job]:
+        """The jobs at work."""
+        return [job for job in self.job if job is not None]
 
-    def admit(self, branch: Branch, slot: int) -> None:
-        """Give a branch a slot that holds its prompt."""
-        branch.slot = slot
-        self.branches[slot] = branch
-        self.length[slot] = self.prompt[slot] = branch.prompt_columns
-        self.offset[slot] = len(branch.prompt_ids) - branch.prompt_columns
-        self.key[slot] = branch.key
-        self.ended[slot] = self.criterion[slot] = False
+    def waiting(self) -> list[Branch]:
+        """The branches that wait for a decision."""
+        return [self.branch[slot] for slot in np.flatnonzero(self._held & ~self.working)]
 
-    def release(self, branch: Branch) -> None:
-        """Empty the slot of a branch that is finished, pruned, put aside, or no longer asked for."""
-        if branch.slot is not None:
-            self._clear(np.array([branch.slot]))
-            branch.slot = None
+    def waits(self, branch: Branch) -> bool:
+        """Whether a branch waits in a row for a decision, and could go on."""
+        slot = branch.slot
+        return slot is not None and self.job[slot] is None and self.end[slot] == GOES_ON
 
-    def _clear(self, slots: np.ndarray) -> None:
-        self.branches[slots] = None
-        self.jobs[slots] = None
-        self.length[slots] = 0
-        self.working[slots] = self.feeding[slots] = False
+    def probes(self) -> list[tuple[int, Probe]]:
+        """The rows with a probe under way, and those."""
+        return [(slot, self.probe[slot]) for slot in np.flatnonzero(self.probe).tolist()]
 
-    def arrange(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bring the rows at work to the front; (sources, targets) whose cache must follow.
+    def fed(self, slots: np.ndarray | int) -> np.ndarray:
+        """Tokens of each branch that are in the cache."""
+        fed: np.ndarray = self.length[slots] - self.prompt[slots]
+        return fed
 
-        Rows of one block of `block` rows read as many columns as its longest, so like lengths belong together. Where a
-        row has come or gone, the last ones fill the gaps; all are sorted, longest first, once the columns that were
-        read for want of it are worth the rows that it moves. A row moves only if it is in the wrong block.
+    @property
+    def columns(self) -> int:
+        """Columns that any row holds, its probe's included."""
+        return max([int(self.length.max(initial=0)), *(self._reach(slot) for slot, _ in self.probes())])
+
+    def _reach(self, slot: int) -> int:
+        probe = self.probe[slot]
+        return max(int(self.length[slot]), 0 if probe is None else probe.column(self.gap) + len(probe.feeds()))
+
+    # ---- one branch
+
+    def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix) -> None:
+        """Give branches of one prompt, of which `prefix` is what the layers hold, empty rows."""
+        shared = branches[0].shared_prefix is not None
+        self.cache.admit([layer.first(0) for layer in prefix] if shared else prefix, slots)
+        for branch, slot in zip(branches, slots, strict=True):
+            columns = branch.prompt_columns
+            offset = len(branch.prompt_ids) - columns
+            self._table[slot] = branch, None, None, branch.key, offset, columns, columns, 0, GOES_ON, False
+            branch.slot = slot
+
+    def work(self, job: Job) -> None:
+        """Have the row of a job's branch at work on it."""
+        self.job[job.branch.row] = job
+
+    def wait(self, branch: Branch) -> None:
+        """Have a branch wait in its row."""
+        slot = branch.row
+        self.job[slot] = self.probe[slot] = None
+        self.decoding[slot] = False
+
+    def decode(self, branch: Branch, stop: int) -> None:
+        """Have a branch decode until `stop` of its tokens are in the cache, if it is not there already."""
+        slot = branch.row
+        self.stop[slot] = stop
+        self.decoding[slot] = self.end[slot] == GOES_ON and self.fed(slot) < stop
+
+    def take(self, branch: Branch, upto: int, interval_tokens: int) -> None:
+        """Have a branch take what was drawn for it, up to `upto` tokens."""
+        drawn = self._drawn[branch.row, len(branch.ids) : upto]
+        branch.take(drawn["id"].tolist(), drawn["logprob"].tolist(), interval_tokens)
+
+    def write(
+        self, slots: np.ndarray, places: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Write down a token drawn at a place of each row's branch, those before it having been fed.
+
+        A row whose branch has ended, or is at its stop, decodes no more.
         """
-        live = np.flatnonzero(self.working)
-        order = self._dense(live)
-        if len(live) > block:
-            by_length = live[np.argsort(-self.length[live], kind="stable")]
-            moved = self.length[by_length[~self._stays(by_length, block)]].sum()
-            self._in_vain += self._columns_read(order, block) - self._columns_read(by_length, block)
-            if self._in_vain > MOVE * moved:
-                order, self._in_vain = by_length, 0
-        stays = self._stays(order, block)
-        if stays.all():
-            return live[:0], live[:0]
-        count, movers = len(live), order[~stays]
-        kept = np.zeros(count, np.bool_)
-        kept[order[stays]] = True
-        targets = np.flatnonzero(~kept)
-        vacated = movers[movers >= count]
-        waiting = np.array([s for s in targets if self.branches[s] is not None and not self.working[s]], np.int64)
-        sources = np.concatenate([movers, waiting])
-        targets = np.concatenate([targets, vacated[: len(waiting)]])
-        return self._carry(sources, targets)
+        self._widen(int(places.max(initial=0)) + 1)
+        self.ids[slots, places], self.logprobs[slots, places], self.end[slots] = tokens, logprobs, ends
+        self.length[slots] = self.prompt[slots] + places  # after them: an interrupt finds every counted token written
+        self.decoding[slots] &= (ends == GOES_ON) & (places < self.stop[slots])
 
-    def _dense(self, live: np.ndarray) -> np.ndarray:
-        """The rows at work with as few of them as possible elsewhere than they are: the last ones in the gaps."""
-        count = len(live)
-        order = np.arange(count)
-        order[~self.working[:count]] = live[live >= count]
-        return order
+    def release(self, branch: Branch) -> int:
+        """Empty the row of a branch, if it has one; how many tokens were fed that it has not taken."""
+        if branch.slot is None:
+            return 0
+        slot, probe = branch.slot, self.probe[branch.slot]
+        untaken = max(0, int(self.fed(slot)) - len(branch.ids)) + (0 if probe is None else probe.fed)
+        self._table[slot] = _EMPTY
+        branch.slot = None
+        return untaken
 
-    @staticmethod
-    def _stays(order: np.ndarray, block: int) -> np.ndarray:
-        """(N,) whether each of the rows that are to come first, in this order, is in the right block already."""
-        stays: np.ndarray = (order // block == np.arange(len(order)) // block) & (order < len(order))
-        return stays
+    def evict(self, branch: Branch) -> Evicted:
+        """Take a branch out of its row with everything that it needs to go on."""
+        slot = branch.row
+        row, drawn = self._table[[slot]], self._drawn[slot, : int(self.fed(slot)) + 1].copy()
+        prefix = self.cache.save(slot, self._reach(slot))
+        return Evicted(row, drawn, prefix, self.release(branch))
 
-    def _columns_read(self, order: np.ndarray, block: int) -> int:
-        """Columns that a pass of rows in this order reads, each block as many as its longest row."""
-        starts = np.arange(0, len(order), block)
-        longest = np.maximum.reduceat(self.length[order], starts) + 1
-        rows = np.diff(np.append(starts, len(order)))
-        return sum(bucketed(columns) * count for columns, count in zip(longest.tolist(), rows.tolist(), strict=True))
+    def restore(self, evicted: Evicted, slot: int) -> None:
+        """Put a branch into an empty row, where it goes on as if it had never left one."""
+        self.cache.admit(evicted.prefix, [slot])
+        count = len(evicted.drawn)
+        self._widen(count)
+        self._table[slot], self._drawn[slot, :count] = evicted.row[0], evicted.drawn
+        self.branch[slot].slot = slot
 
-    def pack(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bring every branch, working or waiting, to the first slots; (sources, targets) as for `arrange`."""
-        held = np.array([slot for slot, branch in enumerate(self.branches) if branch is not None], np.int64)
-        targets = np.setdiff1d(np.arange(len(held)), held)
-        sources = held[held >= len(held)]
-        return self._carry(sources, targets)
+    # ---- all of them
 
-    def _carry(self, sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move what is known of each source row to its target, all at once; rows left behind are empty."""
-        for name in ("branches", "jobs", *_NUMBERS, *_FLAGS, *_TABLES):
-            column = getattr(self, name)
-            column[targets] = column[sources]
-        self._clear(np.setdiff1d(sources, targets))
-        for slot in targets:
-            self.branches[slot].slot = int(slot)
-        return sources, targets
+    def resize(self, slots: int, capacity: int) -> None:
+        """Have this many rows of this many columns; where there are fewer, branches move to the first ones."""
+        if slots < self.slots:
+            held = np.flatnonzero(self._held)
+            self._move(held[held >= len(held)], np.setdiff1d(np.arange(len(held)), held))
+            self._allocate(slots)
+        self.cache.resize(slots, capacity, self.columns)
+        self._allocate(slots)
+
+    def drop(self) -> None:
+        """Give back the memory of the cache; there are no rows then."""
+        self.cache.drop()
+        self._allocate(0)
+
+    def arrange(self) -> None:
+        """Bring the rows at work to the front, and like lengths together where that pays."""
+        self._move(*self._order.moves(self._held, self.working, self.length))
+
+    def _move(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Move each source row to its target, all at once; rows left behind are empty."""
+        if not len(sources):
+            return
+        self.cache.move(sources.tolist(), targets.tolist(), self.columns)
+        self._table[targets], self._drawn[targets] = self._table[sources], self._drawn[sources]
+        self._table[np.setdiff1d(sources, targets)] = _EMPTY
+        for slot in targets.tolist():
+            self.branch[slot].slot = slot
+
+    # ---- what holds
+
+    def check(self) -> None:
+        """Assert what the class says of itself."""
+        assert self.slots == self.cache.rows, "every row is one of the cache"
+        assert self.columns <= self.cache.capacity, "no row reaches beyond the cache"
+        for slot in range(self.slots):
+            if self.branch[slot] is None:
+                assert self._table[slot] == _EMPTY, "nothing is left in an empty row"
+            else:
+                self._check_held(slot, self.branch[slot])
+
+    def _check_held(self, slot: int, branch: Branch) -> None:
+        job, probe, fed, taken = self.job[slot], self.probe[slot], int(self.fed(slot)), len(branch.ids)
+        assert branch.slot == slot, "a branch knows its row"
+        assert (self.key[slot], self.prompt[slot]) == (branch.key, branch.prompt_columns), "a row is its branch's"
+        assert self.prompt[slot] + self.offset[slot] == len(branch.prompt_ids), "a prompt is in the row or beside it"
+        assert job is None or job.branch is branch, "a row works for its branch"
+        assert job is not None or (probe is None and not self.decoding[slot]), "a row that waits does nothing"
+        assert taken <= fed, "a branch takes what was fed"
+        assert branch.ids == self.ids[slot, :taken].tolist(), "a branch takes what was drawn"
+        due = self.end[slot] != GOES_ON or fed >= self.stop[slot]
+        assert not (self.decoding[slot] and due), "a branch decodes to its stop or its end"
+        if probe is not None:
+            begins = probe.base + self.gap + (probe.again is not None)
+            assert self.length[slot] <= begins, "a branch does not reach the columns of its probe"

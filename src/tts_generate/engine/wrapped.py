@@ -21,15 +21,9 @@ from tts_generate.errors import UnsupportedError
 _CACHES = ("cache", "past_key_values")
 """Transformers' word from 5.24 on, and before."""
 _PREPARED = {
-    "input_ids",
-    "attention_mask",
-    "position_ids",
-    "use_cache",
-    "logits_to_keep",
-    "cache_position",
-    "return_dict",
+    "input_ids", "attention_mask", "position_ids", "use_cache", "logits_to_keep", "cache_position", "return_dict",
     "is_first_iteration",
-}
+}  # fmt: skip
 _ACROSS = "peft.tuners.lily"
 """Layers that take the tokens of a pass together."""
 _INSIDE = {
@@ -113,24 +107,28 @@ def _check_hooks(model: nn.Module) -> None:
                 f"{type(module).__name__} of PEFT weighs its experts over all tokens of a pass, so a branch would "
                 "depend on its neighbours; use an adapter that takes each token by itself, such as LoRA."
             )
-        for hook in module._forward_pre_hooks.values():
-            plain = hook.func if isinstance(hook, partial) else hook
-            if str(getattr(plain, "__module__", "")).startswith("peft."):
-                _unhook(model)
-                said = ", ".join(hook.keywords) if isinstance(hook, partial) else plain.__name__
-                raise UnsupportedError(
-                    f"PEFT has hooked {type(module).__name__} for the rows of the prompt batch ({said}), and branches "
-                    "come and go in a batch of their own. Leave adapter_names (or what else is chosen by row) out, and "
-                    "choose one adapter that changes weights for the whole call: set_adapter(name)."
-                )
+        for _, hook, plain in _hooks_of_peft(module):
+            _unhook(model)
+            said = ", ".join(hook.keywords) if isinstance(hook, partial) else plain.__name__
+            raise UnsupportedError(
+                f"PEFT has hooked {type(module).__name__} for the rows of the prompt batch ({said}), and branches "
+                "come and go in a batch of their own. Leave adapter_names (or what else is chosen by row) out, and "
+                "choose one adapter that changes weights for the whole call: set_adapter(name)."
+            )
+
+
+def _hooks_of_peft(module: nn.Module) -> list[tuple[int, Any, Any]]:
+    """PEFT's forward pre-hooks of a module: key, hook, and the function without what it is told."""
+    hooks = module._forward_pre_hooks.items()
+    plain = [(key, hook, hook.func if isinstance(hook, partial) else hook) for key, hook in hooks]
+    return [each for each in plain if str(getattr(each[2], "__module__", "")).startswith("peft.")]
 
 
 def _unhook(model: nn.Module) -> None:
     """Take out what PEFT has put in for a call that is refused: it does so itself only where nothing raises."""
     for module in model.modules():
-        for key, hook in list(module._forward_pre_hooks.items()):
-            plain = hook.func if isinstance(hook, partial) else hook
-            if str(getattr(plain, "__module__", "")).startswith("peft.") and not hasattr(plain, "__self__"):
+        for key, _, plain in _hooks_of_peft(module):
+            if not hasattr(plain, "__self__"):
                 del module._forward_pre_hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
 

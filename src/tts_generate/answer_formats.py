@@ -1,0 +1,208 @@
+r"""Answers as people write them: `\boxed{42}`, `#### 42`, "the answer is 42", tags, letters, numbers, JSON, by name.
+
+A reader takes what a branch said and gives the answer stated last, None where it finds none. `auto` takes the first of
+them that the text has, in a fixed order, so that equal texts are read alike on every model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from tts_generate.answers import last_boxed, normalise
+from tts_generate.errors import InputError, UnknownNameError
+
+Reader = Callable[[str], str | None]
+"""What a branch said, outside its thinking, to the answer it states; None if it states none."""
+
+_NUMBER = r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?(?:\s?\\?%)?"
+_LAST_NUMBER = re.compile(rf"(?<![\w.,/]){_NUMBER}(?![\w]|[.,]\d)|(?<![\d.]){_NUMBER}(?!\d)")
+_WITH_UNIT = re.compile(rf"[$\u20ac\u00a3]?\s?({_NUMBER})(?:\s+[^\W\d_]+){{0,3}}")
+_HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
+_TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
+_SENTENCE = re.compile(
+    r"\banswer\b[\s*_]{0,3}(?:(?:is|are|was|would be|should be|must be|equals)\b|[:=])[\s*_:=]*(\S.*?)"
+    r"(?:[.!?;](?=\s|$|[*_\"'])|\n|$)",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(
+    r"\(([A-J])\)|\b(?:answer|option|choice)\b[\s*_]*(?:is\b|[:=])?[\s*_:=]*\(?([A-J])(?![A-Za-z'])"
+    r"|^[ *_]{0,9}([A-J])(?:[.):*_]|[ \t]*$)",
+    re.MULTILINE,
+)
+_SHORT = (3, 40)
+"""Words and characters of a text that is taken for an answer as it stands."""
+_LONGEST = 200
+"""Characters of what may follow "the answer is"."""
+_OBJECTS = 1000
+"""JSON objects that are looked at, from the end of a text."""
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last box holds, as `last_boxed` finds it.
+
+    >>> boxed(r"\boxed{ 7 } and \boxed{}"), boxed("7")
+    ('7', None)
+    """
+    content = last_boxed(text)
+    return normalise(content) or None if content is not None else None
+
+
+def hashes(text: str) -> str | None:
+    r"""What stands behind the last `####`, as in the solutions of GSM8K.
+
+    >>> hashes("6 * 7 = 42\n#### 1,042.")
+    '1042'
+    """
+    return _last(_HASHES, text)
+
+
+def tag(text: str) -> str | None:
+    """What stands in the last `<answer>…</answer>`.
+
+    >>> tag("<answer>7</answer>, no: <ANSWER> 8 </ANSWER>")
+    '8'
+    """
+    return _last(_TAG, text)
+
+
+def sentence(text: str) -> str | None:
+    """What the last "the answer is …", "Answer: …" or "answer = …" says; of a number with its unit, the number.
+
+    >>> sentence("So the answer is 42 apples. Done."), sentence("**Final Answer:** (B) because"), sentence("no answer")
+    ('42', 'B', None)
+    """
+    return next((answer for match in reversed([*_SENTENCE.finditer(text)]) if (answer := _said(match[1]))), None)
+
+
+def choice(text: str) -> str | None:
+    """The letter of a choice, A to J, stated last: `(B)`, "answer: B", "option B", or a line that is a letter.
+
+    >>> choice("Not (A). The answer is C."), choice("B"), choice("A man walks")
+    ('C', 'B', None)
+    """
+    return _last(_LETTER, text)
+
+
+def number(text: str) -> str | None:
+    r"""The last number, thousands without commas.
+
+    >>> number("3 boxes of 1,250 are 3,750."), number("-0.5 or 1/2"), number("50\\%"), number("none")
+    ('3750', '1/2', '50\\%', None)
+    """
+    return _last(_LAST_NUMBER, text)
+
+
+def short(text: str) -> str | None:
+    """All of a text of at most three words in one line.
+
+    >>> short(" Paris. "), short("It is a long story, and nobody knows how it will end.")
+    ('Paris', None)
+    """
+    line = text.strip()
+    fits = "\n" not in line and len(line.split()) <= _SHORT[0] and len(line) <= _SHORT[1]
+    return tidy(line) or None if fits else None
+
+
+def auto(text: str) -> str | None:
+    r"""The first of `boxed`, `hashes`, `tag`, `sentence` that the text has.
+
+    >>> auto(r"The answer is \boxed{7}."), auto("The answer is 8."), auto("1 and 2 and")
+    ('7', '8', None)
+    """
+    return next((answer for read in (boxed, hashes, tag, sentence) if (answer := read(text)) is not None), None)
+
+
+def auto_ended(text: str) -> str | None:
+    """As `auto`; of a text that is finished and has none of those: all of it if `short`, `choice`, the last `number`.
+
+    A text that was cut off is not read so: the last number in it is one on the way.
+
+    >>> auto_ended("67"), auto_ended("so I would take option C"), auto_ended("It takes them about 3 hours and no more")
+    ('67', 'C', '3')
+    """
+    return next((answer for read in (auto, short, choice, number) if (answer := read(text)) is not None), None)
+
+
+def json_key(key: str) -> Reader:
+    """A reader of the value of `key` in the last JSON object that has it.
+
+    >>> json_key("answer")('{"answer": 1} and ```json {"why": "x", "answer": [1, 2]}```')
+    '[1, 2]'
+    """
+
+    def read(text: str) -> str | None:
+        decoder = json.JSONDecoder(parse_constant=str)
+        stated, begins = None, len(text)
+        for match in reversed([*re.finditer(r"\{", text)][-_OBJECTS:]):
+            try:
+                value, end = decoder.raw_decode(text, match.start())
+            except (ValueError, RecursionError):
+                continue
+            if value.get(key) is not None and (stated is None or end > begins):  # of nested ones the outermost
+                stated, begins = value[key], match.start()
+        if stated is None:
+            return None
+        return tidy(stated if isinstance(stated, str) else json.dumps(stated, ensure_ascii=False)) or None
+
+    return read
+
+
+READERS: dict[str, Reader] = {
+    "auto": auto, "boxed": boxed, "hashes": hashes, "tag": tag, "sentence": sentence, "choice": choice,
+    "number": number, "short": short,
+}  # fmt: skip
+"""Readers by the names that `answer_format` takes."""
+
+
+def reader_of(name: str) -> Reader:
+    """The reader of a name: one of `READERS`, or `json:KEY`.
+
+    >>> reader_of("json:result")('{"result": "Berlin"}')
+    'Berlin'
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        InputError: `json:` without a key.
+    """
+    kind, _, key = name.partition(":")
+    if kind == "json":
+        if not key:
+            raise InputError(f"answer_format {name!r} names no key; write json:KEY, as in 'json:answer'.")
+        return json_key(key)
+    if name not in READERS:
+        raise UnknownNameError.of("answer_format", name, [*READERS, "json:KEY"])
+    return READERS[name]
+
+
+def tidy(text: str) -> str:
+    r"""An answer without what a sentence puts around it: emphasis, quotes, a full stop, commas between thousands.
+
+    >>> tidy("**$1,000**."), tidy('"Paris".'), tidy("f(x)."), tidy("(B)")
+    ('1000', 'Paris', 'f(x)', 'B')
+    """
+    bare = normalise(text).strip("*_`\"'\u201c\u201d ")
+    bare = normalise(re.sub(r"[.!?,;:\s]+$", "", bare)).strip("*_`\"'\u201c\u201d ")
+    if letter := re.fullmatch(r"\(([A-Za-z])\)|([A-J])[.)]", bare):
+        return letter[1] or letter[2]
+    return re.sub(r"(?<=\d),(?=\d{3})", "", bare) if re.fullmatch(_NUMBER, bare) else bare
+
+
+def _said(phrase: str) -> str | None:
+    """The answer in what follows "the answer is"."""
+    if len(phrase) > _LONGEST:
+        return None
+    if letter := re.match(r"[\s*_]*\(([A-J])\)", phrase):
+        return letter[1]
+    bare = tidy(phrase)
+    amount = _WITH_UNIT.fullmatch(bare)
+    return tidy(amount[1]) if amount else bare or None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    """What the last match of `pattern` that says something says: its first group that matched, or all of it."""
+    for match in reversed([*pattern.finditer(text)]):
+        if answer := tidy(next((group for group in match.groups() if group is not None), match[0])):
+            return answer
+    return None

@@ -1,0 +1,114 @@
+"""Answers are read as people write them, and what states none reads as None, in time that grows with the text."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tts_generate.answer_formats import READERS, auto_ended, json_key, reader_of, tidy
+from tts_generate.errors import InputError, UnknownNameError
+
+CASES: list[tuple[str, str, str | None]] = [
+    ("hashes", "She has 5.\n#### 5", "5"),
+    ("hashes", "#### $1,234.50", "1234.50"),
+    ("hashes", "#### 5\nNo.\n#### ", "5"),
+    ("hashes", "## 5", None),
+    ("tag", "<answer>\n  42 \n</answer>", "42"),
+    ("tag", "<answer>42</answer><answer></answer>", "42"),
+    ("tag", "<answer>42", None),
+    ("sentence", "The answer is 42.", "42"),
+    ("sentence", "the final answer is: 3.5 meters.", "3.5"),
+    ("sentence", "Answer: $18", "18"),
+    ("sentence", "**Answer:** 1,000 dollars", "1000"),
+    ("sentence", "**Answer**: B", "B"),
+    ("sentence", "The correct answer is (C) mitochondria.", "C"),
+    ("sentence", "The answer is **Paris**.", "Paris"),
+    ("sentence", "My answer would be New York.\nThanks!", "New York"),
+    ("sentence", "Answer = 1/2", "1/2"),
+    ("sentence", "The answer is 7. I mean, the answer is 8", "8"),
+    ("sentence", "The answer is f(2) = 4.", "f(2) = 4"),
+    ("sentence", "The answer is 10:30.", "10:30"),
+    ("sentence", "the answer is \u221212", "\u221212"),
+    ("sentence", "What is the answer?", None),
+    ("sentence", "The answer is", None),
+    ("sentence", "I will answer: " + "word " * 60, None),
+    ("choice", "The answer is (D).", "D"),
+    ("choice", "I choose option B because A man said so", "B"),
+    ("choice", "B) 42", "B"),
+    ("choice", "**C**", "C"),
+    ("choice", "A dog. I see.", None),
+    ("choice", "(K)", None),
+    ("number", "about 1,250,000 people", "1250000"),
+    ("number", "costs $5.", "5"),
+    ("number", "so 12.", "12"),
+    ("number", "-3", "-3"),
+    ("number", "3/4 of it", "3/4"),
+    ("number", "50%", "50%"),
+    ("number", "x2 and h1", "1"),
+    ("number", "none", None),
+    ("short", "Paris", "Paris"),
+    ("short", "67.", "67"),
+    ("short", "", None),
+    ("short", "one\ntwo", None),
+    ("auto", r"#### 5, so the answer is \boxed{6}", "6"),
+    ("auto", "The answer is 4.\n#### 5", "5"),
+    ("auto", "5 and then 6 and", None),
+    ("json:answer", '```json\n{"steps": {"answer": 1}, "answer": "B"}\n```', "B"),
+    ("json:answer", '{"answer": null} {"answer": 2.50}', "2.5"),
+    ("json:answer", '{"answer": 2', None),
+    ("json:x", '{"answer": 2}', None),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "answer"), CASES)
+def test_what_is_read(name: str, text: str, answer: str | None) -> None:
+    assert reader_of(name)(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("67", "67"),
+        ("**67**", "67"),
+        ("Paris.", "Paris"),
+        ("B", "B"),
+        ("They need 3 boxes and 67 nails", "67"),
+        ("I would go for option B in the end", "B"),
+        ("There is nothing to be said about it", None),
+        ("", None),
+    ],
+)
+def test_what_a_finished_text_says(text: str, answer: str | None) -> None:
+    assert auto_ended(text) == answer
+
+
+@pytest.mark.parametrize("name", ["", "Boxed", "json", "regex"])
+def test_an_unknown_name_is_told(name: str) -> None:
+    with pytest.raises((UnknownNameError, InputError), match=r"answer_format .*(boxed|key)"):
+        reader_of(name if name != "json" else "json:")
+
+
+PIECES = [
+    "answer", " is ", ":", "####", "<answer>", "</answer>", "(B)", "1,000", "1" * 30, ".", "\n", "*", "{",
+    '"', "}", " ",
+    "\\boxed{", "$", "x",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=60))
+def test_any_text_is_read_or_is_not(text: str) -> None:
+    for read in (*READERS.values(), auto_ended, json_key("answer")):
+        answer = read(text)
+        assert answer is None or (answer and answer == answer.strip())
+    assert tidy(tidy(text)) == tidy(text)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_long_texts_take_no_longer_than_they_are_long(piece: str) -> None:
+    start = time.process_time()
+    for read in (*READERS.values(), auto_ended, json_key("answer")):
+        read(piece * (100_000 // len(piece)))
+    assert time.process_time() - start < 5

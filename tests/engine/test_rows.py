@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_generate.engine.branch import Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.plan import feed
 from tts_generate.engine.rows import MOVE, Rows
 from tts_generate.engine.shapes import BUCKET, Shapes, bucketed
@@ -22,7 +22,7 @@ def held(states: list[tuple[int, int]]) -> Rows:
     rows.resize(len(states))
     for slot, (state, length) in enumerate(states):
         if state != EMPTY:
-            rows.admit(Branch(slot, slot, [5]), slot)
+            rows.admit(CachedBranch(slot, slot, [5]), slot)
             rows.length[slot] = length
             rows.working[slot] = state == WORKING
     return rows

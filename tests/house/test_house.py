@@ -31,6 +31,7 @@ LAYERS = [
     {"saving"},
     {"trajectories"},
     {"tracking"},
+    {"live"},
     {"replay", "engine", "server", "tiny"},
     {"recipe"},
     {"evaluate", "report", "testing", "metrics"},

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tts_generate.engine.batch import Batch, Saved
-from tts_generate.engine.branch import Branch
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
 from tts_generate.engine.rows import Job

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.passes import Passes
@@ -23,6 +23,8 @@ from tts_generate.engine.rows import Job, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shared import Shared
+from tts_generate.live.branch import Probe, ProbeRecord
+from tts_generate.live.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_generate.engine.branch import Branch, Probe
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.shapes import bucketed
+from tts_generate.live.branch import Probe
 from tts_generate.runner import Unit
 
 MOVE = 3

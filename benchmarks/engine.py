@@ -28,13 +28,13 @@ from tts_generate import tiny
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine import AutoTTS, enable, record, shared
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, cache_argument
 from tts_generate.engine.loop import Loop
-from tts_generate.engine.noise import branch_key
-from tts_generate.engine.question import Task
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
+from tts_generate.live.branch import branch_key
+from tts_generate.live.reader import Reader
+from tts_generate.live.task import Prompt, Task
 from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question
@@ -227,9 +227,12 @@ class Decoding:
         processors = LogitsProcessorList([TemperatureLogitsWarper(0.6), TopKLogitsWarper(20), TopPLogitsWarper(0.95)])
         decoder, sampler = Decoder(model), Sampler(processors)
         decoder._forward = self.timed("forward", decoder._forward)  # type: ignore[method-assign]
-        batch = Batch(decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end=""), 8), settings)
+        batch = Batch(
+            decoder, sampler, Reader(Numbers(), AnswerFormat(SUFFIX, think_end="", max_probe_tokens=8)), settings
+        )
         batch.passes._draw = self.timed("sample", batch.passes._draw)  # type: ignore[method-assign]
-        task = Task("0", [3 + place % 32 for place in range(64)], load_controller("self_consistency", max_samples=rows))
+        prompt = Prompt([3 + place % 32 for place in range(64)])
+        task = Task("0", prompt, load_controller("self_consistency", max_samples=rows))
         self.loop = Loop(batch, [task], settings)
         self.turn = self.timed("all", self.loop._guarded)
 

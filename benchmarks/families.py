@@ -33,9 +33,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from tts_generate import tiny
 from tts_generate.engine import enable
 from tts_generate.engine.decoder import Decoder
-from tts_generate.engine.noise import branch_key, gumbel
+from tts_generate.engine.noise import gumbel
 from tts_generate.engine.selfcheck import checked
 from tts_generate.errors import TTSError
+from tts_generate.live.branch import branch_key
 
 RESULT = Path(__file__).parent / "results" / "families.json"
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

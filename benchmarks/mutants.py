@@ -225,7 +225,7 @@ MUTANTS = [
            'without_known(response.http_response.read().decode("utf-8", "replace"))',
            'response.http_response.read().decode("utf-8", "replace")',
            "tests/secrets/test_secrets.py::test_the_key_of_the_messages_api"),
-    Mutant("limit of branches in the engine", "engine/loop.py", "settings.max_branches if task.order is None",
+    Mutant("limit of branches in the engine", "live/episode.py", "settings.max_branches if task.order is None",
            "1 << 10 if task.order is None", "tests/engine/test_generate.py::TestRefused"),
     Mutant("limit of rows", "engine/admission.py", "= batch, settings.max_rows, ", "= batch, 4 * settings.max_rows, ",
            "tests/engine/test_scheduling.py::test_rows_and_memory_stay_flat_while_questions_grow"),

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.runner import Cost
-from tts_generate.tracking import Compared, Progress, Recorded, Saved, Searched
+from tts_generate.tracking import Compared, Progress, Recorded, Savings, Searched
 from tts_generate.trajectories import Trajectory
 
 
@@ -24,14 +24,14 @@ def branch(tokens: int, reason: str | None) -> Trajectory:
 
 
 def test_without_a_baseline_the_saving_is_estimated_from_branches_that_ended() -> None:
-    saved = Saved()
+    saved = Savings()
     saved.add(Cost(5, 640, 0, 0), [branch(100, "eos"), branch(300, "length"), branch(240, None)])
     assert saved.share == pytest.approx(1 - 640 / (64 * 200))
     assert saved.text == "640 tokens, ~95.0% saved of SC@64"
 
 
 def test_where_nothing_ended_nothing_is_claimed() -> None:
-    saved = Saved()
+    saved = Savings()
     saved.add(Cost(5, 64, 0, 0), [branch(64, None)])
     assert saved.share is None
     assert saved.text == "64 tokens"
@@ -82,8 +82,7 @@ def recorded(tokens: int, probes: tuple[int, ...]) -> Trajectory:
 
 
 def test_a_recording_shows_its_tokens_and_saves_none(capsys: pytest.CaptureFixture[str]) -> None:
-    with Recorded(None) as bar:
-        bar.found(4, 1)
+    with Recorded(4, initial=1) as bar:
         bar.add(recorded(1000, (6, 8)))
         bar.add(recorded(500, ()))
     said = capsys.readouterr().err

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
-from tts_generate.arguments import check_fields
+from tts_generate.arguments import check_fields, whole
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
@@ -21,6 +22,8 @@ _TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", r
 _HAS_BOX = re.compile(_BOX)
 _IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
 _PATTERN_SECONDS = 5.0
+MAX_PROBE_TOKENS = 20
+"""Tokens of a probed answer, where nothing else is said."""
 
 
 def normalise(answer: str) -> str:
@@ -96,7 +99,8 @@ def ends_thinking(prompt: str, think_end: str | None) -> bool:
 class AnswerFormat:
     r"""How a model is asked for its answer, and how the answer is read from its text.
 
-    A probe forces `probe_suffix` behind a branch and decodes greedily until the answer is complete.
+    A probe forces `probe_suffix` behind a branch and decodes greedily until the answer is complete, or
+    `max_probe_tokens` long.
 
     >>> boxed = AnswerFormat()
     >>> boxed.find(r"so 7 . </think> \boxed{ 7 }")
@@ -114,9 +118,12 @@ class AnswerFormat:
     answer_pattern: str | None = None
     r"""Regular expression; the answer is the first group that matched (or the whole match, without groups) of the last
     match that is not empty. None: a box."""
+    max_probe_tokens: int = MAX_PROBE_TOKENS
+    """Tokens of a probed answer at most, the forced suffix not counted."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        object.__setattr__(self, "max_probe_tokens", whole("max_probe_tokens", self.max_probe_tokens))
         if not self.probe_suffix:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
         if self.answer_pattern is not None:
@@ -124,6 +131,20 @@ class AnswerFormat:
                 re.compile(self.answer_pattern)
             except re.error as error:
                 raise InputError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from None
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The format with what is given of it; what is None is as usual.
+
+        >>> AnswerFormat.of(think_end="", answer_pattern=None) == AnswerFormat(think_end="")
+        True
+        """
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
+    def card(self) -> dict[str, Any]:
+        """What the manifest of a recording says of it."""
+        said = asdict(self)
+        return {"max_probe_tokens": said.pop("max_probe_tokens"), "format": said}
 
     def find(self, text: str) -> str | None:
         r"""The normalised answer stated last in `text`, after the thinking if it has ended; None without one.

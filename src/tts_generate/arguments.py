@@ -93,6 +93,21 @@ def check_fields(record: Any) -> None:
             raise InputError(f"{type(record).__name__}: {name} must be {told(hint)}, got {value!r:.80}.")
 
 
+def whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number, also one of numpy's, as an int.
+
+    Raises:
+        InputError: it is none, or less than `least`.
+
+    >>> whole("branches", True)
+    Traceback (most recent call last):
+    tts_generate.errors.InputError: branches must be a whole number of at least 1, got True.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
 def fits(value: object, hint: Any) -> bool:
     """Whether a value is what a hint says; yes, where the hint is one that this does not know.
 

@@ -21,14 +21,14 @@ from tts_generate.trajectories import Trajectory
 _SAMPLES = 64
 
 
-class Saved:
+class Savings:
     """Tokens spent on the questions answered so far, and the share saved.
 
     Compared is with a baseline's tokens of the same questions where they are known; elsewhere with 64 branches as long
     as those that were read to their end, on average over the question. That is an estimate, and a low one, because the
     short ones come to their end first; where no branch has, there is none.
 
-    >>> saved = Saved()
+    >>> saved = Savings()
     >>> saved.text
     ''
     >>> saved.add(Cost(10, 300, 20), [], baseline=1280)
@@ -55,10 +55,10 @@ class Saved:
         self._spent += cost.generated_tokens + cost.probe_tokens
         self._reference += baseline
 
-    def merge(self, other: Saved) -> None:
+    def merge(self, other: Savings) -> None:
         """Count the questions that `other` counted, of another process, as well.
 
-        >>> one, other = Saved(), Saved()
+        >>> one, other = Savings(), Savings()
         >>> one.add(Cost(10, 300, 20), [], baseline=1280)
         >>> other.add(Cost(10, 100, 0), [], baseline=720)
         >>> one.merge(other)
@@ -163,7 +163,7 @@ class Progress(Bar):
         name: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.saved = Saved()
+        self.saved = Savings()
         self._run = _trackio_run(report_to, project, name, config or {})
         super().__init__(total, description, unit="question", shown=shown)
 
@@ -186,22 +186,15 @@ class Recorded(Bar):
     """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading all of them.
 
     Args:
-        total: branches of the recording; None where the servers have still to say what is missing.
+        total: branches of the recording.
         description: what stands before the bar.
         shown: False hides the bar; so does transformers' switch.
         initial: branches recorded before.
     """
 
-    def __init__(
-        self, total: int | None, description: str = "recording", *, shown: bool = True, initial: int = 0
-    ) -> None:
+    def __init__(self, total: int, description: str = "recording", *, shown: bool = True, initial: int = 0) -> None:
         self.tokens = self.probe_tokens = 0
         super().__init__(total, description, unit="branch", shown=shown, initial=initial)
-
-    def found(self, total: int, done: int) -> None:
-        """Say how many branches there are in all, and how many of them were recorded before."""
-        self.bar.total = total
-        self.bar.update(done)
 
     def add(self, branch: Trajectory) -> None:
         """Count a recorded branch."""

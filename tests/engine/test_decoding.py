@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine import shared
-from tts_generate.engine.branch import Branch, Probe, ProbeRecord, Reader
 from tts_generate.engine.decoder import Decoder
-from tts_generate.engine.noise import branch_key, gumbel
+from tts_generate.engine.noise import gumbel
 from tts_generate.engine.plan import Pass
+from tts_generate.live.branch import Branch, Probe, ProbeRecord, branch_key
+from tts_generate.live.reader import Reader
+from tts_generate.live.task import Prompt
 
 
 def prompt_ids(live: Live, question: str) -> list[int]:
@@ -216,18 +218,22 @@ def test_half_precision_decodes(dtype: torch.dtype) -> None:
 
 def test_behind_a_prompt_that_has_ended_the_thinking_a_branch_is_asked_at_once(qwen: Live) -> None:
     """As chat templates with `enable_thinking=False` write it: no second end is forced, and a box counts."""
-    reader = Reader(qwen.tokenizer, AnswerFormat(), 4)
+    reader = Reader(qwen.tokenizer, AnswerFormat(max_probe_tokens=4))
     open_ids, closed_ids = (prompt_ids(qwen, text) for text in (QUESTIONS[0], QUESTIONS[0] + " </think>"))
     said = prompt_ids(qwen, "= 3 ;")
     boxed = [*said, *prompt_ids(qwen, "\\boxed{3}")]
+
+    def branch(prompt: list[int], own: list[int]) -> Branch:
+        return Branch(0, 0, prompt, thought=reader.thought(Prompt(prompt)), ids=own)
+
     forced = {
-        where: reader.begin_probe(Branch(0, 0, ids, ids=said)).forced  # type: ignore[union-attr]
+        where: reader.begin_probe(branch(ids, said)).forced  # type: ignore[union-attr]
         for where, ids in (("open", open_ids), ("closed", closed_ids))
     }
     assert forced["open"] == prompt_ids(qwen, "</think> \\boxed{")
     assert forced["closed"] == prompt_ids(qwen, "\\boxed{")
-    assert isinstance(reader.begin_probe(Branch(0, 0, open_ids, ids=boxed)), Probe)
-    assert reader.begin_probe(Branch(0, 0, closed_ids, ids=boxed)) == ProbeRecord(len(boxed), "3", 0, None)
+    assert isinstance(reader.begin_probe(branch(open_ids, boxed)), Probe)
+    assert reader.begin_probe(branch(closed_ids, boxed)) == ProbeRecord(len(boxed), "3", 0, None)
 
     output = qwen.run(QUESTIONS[0] + " </think>", beta=0.2)
     tokens = [n for branch in output.branches[0] for n in branch.probe_tokens]

@@ -12,10 +12,10 @@ from test_live_replay import CONTROLLERS, assert_same, knobs, written_down
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from tts_generate.engine import enable
-from tts_generate.engine.branch import Probe
 from tts_generate.engine.decoder import Decoder, cache_argument
 from tts_generate.engine.plan import feed
 from tts_generate.errors import UnsupportedError
+from tts_generate.live.branch import Probe
 from tts_generate.replay import replay
 
 _DELTA = {

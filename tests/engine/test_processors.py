@@ -24,11 +24,11 @@ from transformers import (
 )
 from transformers.generation import logits_process, stopping_criteria
 
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.honoured import CRITERIA, FIELDS, PROCESSORS
-from tts_generate.engine.noise import branch_key, gumbel
+from tts_generate.engine.noise import gumbel
 from tts_generate.engine.own import Own
 from tts_generate.errors import InputError, TTSError, UnsupportedError
+from tts_generate.live.branch import Branch, branch_key
 
 EOS, A, SEVEN = WORDS["<eos>"], WORDS["a"], WORDS["7"]
 TOKENS = 16

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tts_generate.engine.branch import Branch, Probe
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import LayerPrefix, SlotCache, SlotLayer
 from tts_generate.engine.order import MOVE, Order
 from tts_generate.engine.plan import feed
 from tts_generate.engine.rows import EOS, GOES_ON, Evicted, Job, Rows
 from tts_generate.engine.shapes import BUCKET, Shapes, bucketed
+from tts_generate.live.branch import Probe
 from tts_generate.runner import Unit
 
 EMPTY, WAITING, WORKING = range(3)

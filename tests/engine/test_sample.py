@@ -16,8 +16,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from tts_generate.engine.noise import branch_key, gumbel
+from tts_generate.engine.noise import gumbel
 from tts_generate.engine.sample import Sampler
+from tts_generate.live.branch import branch_key
 
 VOCABULARY = 50
 WARPERS = {

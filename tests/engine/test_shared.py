@@ -15,7 +15,7 @@ from tts_generate.engine import shared
 from tts_generate.engine.attention import Span, attend_shared, attend_span
 from tts_generate.engine.cache import LayerPrefix
 from tts_generate.engine.loop import Loop
-from tts_generate.engine.shared import Reader
+from tts_generate.engine.shared import PromptReaders
 
 LONG = "Q: " + "b = 3 + 4 ; " * 24 + "b ? <think>"
 CONTROLLERS = ["self_consistency", "cmc", scripted([3, 1, 4, 1, 5, 9, 2, 6])]
@@ -123,7 +123,7 @@ def test_two_parts_are_the_softmax_over_both(
     seen = torch.randint(1, width + 1, (rows * queries, 1), generator=generator)
     hidden = (torch.arange(width) >= seen).to(dtype) * torch.finfo(dtype).min
     mask = hidden[:, None, None]
-    readers = [Reader(torch.arange(rows * queries), prefix)]
+    readers = [PromptReaders(torch.arange(rows * queries), prefix)]
     found = attend_shared([span], readers, query, key, value, mask, scaling)
     whole = [
         torch.cat([p.expand(rows, -1, -1, -1), own], 2) for p, own in zip(prefix.columns, (key, value), strict=True)

@@ -17,11 +17,11 @@ from inspect_ai.model import GenerateConfig, get_model
 
 from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller
-from tts_generate.engine.branch import Branch, ProbeRecord
-from tts_generate.engine.winner import truncated, winner
-from tts_generate.harness.asking import Asker, Request, padded
+from tts_generate.harness.asking import Asker, PromptBatch, padded
 from tts_generate.harness.evaluators import TTSEvaluator
 from tts_generate.harness.inspect_model import _stop_reason
+from tts_generate.live.branch import Branch, ProbeRecord
+from tts_generate.live.winner import truncated, winner
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.lanes import columns
@@ -109,7 +109,7 @@ def test_inspect_says_unknown_where_time_ran_out(tiny: tuple[Any, Any]) -> None:
     model, tokenizer = tiny
     asker = Asker(model, tokenizer, max_time=1e-6, **CUT)
     prompt = list(tokenizer(QUESTIONS[0].question)["input_ids"])
-    ((_, found),) = asker.ask(Request(*padded([prompt], model.device), LENGTH, SEED))
+    ((_, found),) = asker.ask(PromptBatch(*padded([prompt], model.device), LENGTH, SEED))
     assert (found.finish_reason, found.truncated, _stop_reason(found)) == ("deadline", True, "unknown")
 
 
@@ -119,7 +119,7 @@ def test_an_answer_that_was_cut_after_the_prompt_closed_the_thinking_stands(tiny
     asker = Asker(model, tokenizer, "</think>", **CUT)
     prompts = [list(tokenizer(QUESTIONS[1].question + end)["input_ids"]) for end in ("", " </think> ")]
     texts = [
-        next(asker.ask(Request(*padded([prompt], model.device), 16, SEED, options={"do_sample": True})))[1]
+        next(asker.ask(PromptBatch(*padded([prompt], model.device), 16, SEED, options={"do_sample": True})))[1]
         for prompt in prompts
     ]
     assert (texts[0].text, texts[0].truncated) == ("", True)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tts_generate.errors import ServerError, UnsupportedError
+from tts_generate.live.task import Prompt
+from tts_generate.server.dialects import Dialect, Pieces, Wire
 from tts_generate.server.reply import Completion
-from tts_generate.server.wire import Dialect, Pieces, Prompt, Wire
 
 SAID = Completion("a = 7 ;", "length", None, None, (), 3, 4, 0)
-PROMPT = Prompt("Q: a", (37, 17))
+PROMPT = Prompt((37, 17), "Q: a")
 
 
 def wire(dialect: Dialect, tokenizer: Any = None, **sampling: Any) -> Wire:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import Branch
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
 from tts_generate.engine.rows import Evicted, Job

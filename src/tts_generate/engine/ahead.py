@@ -26,7 +26,7 @@ def ahead(questions: Collection[Running], rows: Rows, settings: Settings) -> Ite
     while widening and rows.empty():
         widening = [running for running in widening if len(running.branches) < _most(running, settings)]
         for running in widening:
-            running.open(settings.seed)
+            running.open()
             yield _step(running, len(running.branches) - 1, settings)
 
 

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from tts_generate.engine.cache import Prefix, SlotCache
-from tts_generate.engine.shared import Partial, Reader, over_prompts, partial_of_rows
+from tts_generate.engine.shared import Partial, PromptReaders, over_prompts, partial_of_rows
 
 NAME = "tts_generate_spans"
 _UNKNOWN = ("softcap", "position_bias", "s_aux")
@@ -86,7 +86,7 @@ def _unfolded(span: Span, found: Tensor) -> Tensor:
 
 def attend_shared(
     spans: Sequence[Span],
-    readers: Sequence[Reader],
+    readers: Sequence[PromptReaders],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -138,7 +138,7 @@ def attend(
     packed = query[0].transpose(0, 1)
     if _PASS.shared:
         layer = _PASS.cache.latest  # type: ignore[union-attr]
-        readers = [Reader(tokens.to(query.device), prefix[layer]) for tokens, prefix in _PASS.shared]
+        readers = [PromptReaders(tokens.to(query.device), prefix[layer]) for tokens, prefix in _PASS.shared]
         with torch.autocast(query.device.type, enabled=False):  # its products are in float32
             found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from tts_generate.engine.branch import Branch, Probe, Reader
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.passes import Passes
@@ -21,6 +21,8 @@ from tts_generate.engine.rows import BROKEN, EOS, GOES_ON, LENGTH, STOP, Job, Ro
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shared import Shared
+from tts_generate.live.branch import Probe
+from tts_generate.live.reader import Reader
 
 _REASONS = {EOS: "eos", STOP: "stop", LENGTH: "length"}
 

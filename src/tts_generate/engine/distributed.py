@@ -22,10 +22,9 @@ from tts_generate.engine import given, request
 from tts_generate.engine.output import AutoTTSOutput
 from tts_generate.engine.processes import Processes, line_of, together
 from tts_generate.errors import ProcessError, StoreError, UnsupportedError
+from tts_generate.live.recordings import Key, missing
 from tts_generate.trajectories import Manifest, Question, StoreWriter
 from tts_generate.trajectories.writers import DONE, Watch
-
-Key = tuple[str, int]
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def open_store(
     """
     if processes.count == 1:
         with StoreWriter.open(out, manifest, questions) as writer:
-            yield writer, _missing(writer.done, manifest, questions), Watch(out, 0, 1)
+            yield writer, missing(questions, manifest.branches, writer.done), Watch(out, 0, 1)
         return
     with ExitStack() as stack:
         writers: list[StoreWriter] = []
@@ -54,17 +53,17 @@ def open_store(
             return writer
 
         def start() -> list[Key]:
-            return _missing(enter(StoreWriter.open(out, manifest, questions)).done, manifest, questions)
+            return missing(questions, manifest.branches, enter(StoreWriter.open(out, manifest, questions)).done)
 
         def join() -> None:
             enter(StoreWriter.join(out, manifest, processes.index))
 
-        missing = processes.agree(lambda: start() if processes.main else [])[0]
+        keys = processes.agree(lambda: start() if processes.main else [])[0]
         processes.agree(lambda: None if processes.main else join())
         (writer,) = writers
         watch = Watch(out, processes.index, processes.count)
         try:
-            yield writer, missing[processes.index :: processes.count], watch
+            yield writer, keys[processes.index :: processes.count], watch
             writer.seal()
             if processes.main:
                 watch.wait()
@@ -74,11 +73,6 @@ def open_store(
             with suppress(StoreError):  # a full disk: the others learn from the lock that this one ended
                 writer.seat.say(line_of(error))
             raise
-
-
-def _missing(done: set[Key], manifest: Manifest, questions: Sequence[Question]) -> list[Key]:
-    keys = ((question.question_id, branch) for question in questions for branch in range(manifest.branches))
-    return [key for key in keys if key not in done]
 
 
 def generate_distributed(
@@ -118,7 +112,7 @@ def generate_distributed(
             alone: AutoTTSOutput = model.generate(input_ids=input_ids, attention_mask=mask, seed=seed, **kwargs)
             return alone
         mine = {"input_ids": input_ids, "attention_mask": mask, "seed": seed, **kwargs}
-        seeds, asked = zip(*processes.gather((_drawn(seed), _digests(mine))), strict=True)
+        seeds, asked = zip(*processes.gather((given.drawn_seed(seed), _digests(mine))), strict=True)
         if different := sorted({name for each in asked for name in each.items() ^ asked[0].items()}):
             names = ", ".join(dict.fromkeys(name for name, _ in different))
             raise ProcessError(f"the processes were given different {names}; give all of them the same call.")
@@ -138,10 +132,6 @@ def generate_distributed(
     sequences = _stacked([sequences for _, sequences in parts], len(input_ids), _pad_id(model, kwargs))
     output.sequences = sequences.to(input_ids.device)
     return output
-
-
-def _drawn(seed: int | None) -> int:
-    return int(torch.randint(2**62, ())) if seed is None else seed
 
 
 def _digests(call: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -23,15 +22,16 @@ from tts_generate.controller import Controller
 from tts_generate.engine import given, request, selfcheck
 from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import Reader
 from tts_generate.engine.decoder import Decoder, check_model
 from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
-from tts_generate.engine.output import AutoTTSOutput, collect, trajectories
-from tts_generate.engine.question import Task
+from tts_generate.engine.output import AutoTTSOutput, collect
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
+from tts_generate.live.reader import Reader
+from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, stop_texts
+from tts_generate.live.task import Prompt, Task
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.tracking import Progress
@@ -96,7 +96,7 @@ class AutoTTS:
         answer_pattern: str | None = None,
         max_probe_tokens: int | None = None,
         max_rows: int = 256,
-        max_branches: int = 128,
+        max_branches: int = MAX_BRANCHES,
         max_cache_bytes: int | None = None,
         decode_ahead: bool = True,
         ahead_rows: int = 0,
@@ -122,10 +122,10 @@ class AutoTTS:
         given.check_tokenizer(tokenizer)
         given.check_streamer(streamer)
         self.tokenizer = tokenizer
-        self.stop_strings = given.stop_texts(stop_strings)
+        self.stop_strings = stop_texts(stop_strings)
         self.seed = seed
         self.interval_tokens = interval_tokens
-        self.probing = {
+        self.asked_format = {
             "probe_suffix": probe_suffix,
             "think_end": think_end,
             "answer_pattern": answer_pattern,
@@ -161,7 +161,7 @@ class AutoTTS:
             raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
         processors, criteria = request.deadline(self.processors, stopping_criteria or StoppingCriteriaList())
         tasks = [
-            Task(str(number), ids, self.controller, processors=processors.begin(str(number)))
+            Task(str(number), Prompt(ids), self.controller, processors=processors.begin(str(number)))
             for number, ids in enumerate(questions)
         ]
         settings = self.settings(model, config, input_ids.shape[1], questions)
@@ -174,7 +174,7 @@ class AutoTTS:
         with Progress(len(tasks), "answering", shown=self.progress) as bar:
             for running in loop.run(partial):
                 done.append(running)
-                bar.add(running.cost, trajectories(running, settings.seed))
+                bar.add(running.cost, running.rows)
         done.sort(key=lambda running: running.index)
         output = collect(input_ids, done, settings, loop.batch.discarded_tokens)
         if self.streamer is not None:
@@ -186,7 +186,7 @@ class AutoTTS:
         with Progress(count, "answering", shown=self.progress) as bar:
             for running in loop.run():
                 output = collect(input_ids, [running], settings, loop.batch.discarded_tokens)
-                bar.add(running.cost, trajectories(running, settings.seed))
+                bar.add(running.cost, running.rows)
                 if self.streamer is not None:
                     self._put(output, input_ids)
                 yield output
@@ -203,11 +203,10 @@ class AutoTTS:
         self, model: PreTrainedModel, config: GenerationConfig, padded_length: int, questions: list[list[int]]
     ) -> Settings:
         """The numbers of this call, checked."""
-        seed = int(torch.randint(2**62, ())) if self.seed is None else int(self.seed)
         usual = 1 if input_device(model).type == "cpu" else 8
         return Settings(
-            seed=seed,
-            interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, 500),
+            seed=given.drawn_seed(self.seed),
+            interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, INTERVAL_TOKENS),
             max_new_tokens=request.max_new_tokens(config, padded_length, questions),
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
@@ -219,6 +218,10 @@ class AutoTTS:
             sync_every=usual if self.sync_every is None else self.sync_every,
             static=config.cache_implementation == "static",
         )
+
+    def reader(self, config: GenerationConfig) -> Reader:
+        """What asks for answers and reads them: as said here, else in the generation config."""
+        return Reader(self.tokenizer, request.answer_format(self.asked_format, config))
 
     def loop(
         self,
@@ -232,15 +235,14 @@ class AutoTTS:
         **hooks: Any,
     ) -> Loop:
         """A loop ready to run `tasks`, everything checked before anything is decoded."""
-        probing = request.probing(self.probing, config)
-        reader = Reader(self.tokenizer, probing.format, probing.max_probe_tokens)
-        request.check_lengths(model, [list(task.prompt_ids) for task in tasks], settings, reader.max_tokens)
+        reader = self.reader(config)
+        request.check_lengths(model, [len(task.prompt.ids) for task in tasks], settings, reader.max_tokens)
         prepared = logits_processor or LogitsProcessorList()
         sampler = request.sampler(prepared, config, padded_length, settings.max_new_tokens)
         criteria = request.criteria(stopping_criteria or StoppingCriteriaList(), config)
         if self.stop_strings:
             criteria.append(given.stop_criterion(self.tokenizer, self.stop_strings))
-        longest = max((len(task.prompt_ids) for task in tasks), default=0)
+        longest = max((len(task.prompt.ids) for task in tasks), default=0)
         tokens = longest + settings.max_new_tokens + reader.max_tokens
         static = settings.static
         decoder = selfcheck.checked(model, static, tokens) if self.self_check else Decoder(model, static)
@@ -315,7 +317,7 @@ def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> A
     strings = given.stop_strings(model, kwargs)
     if said or not recipe.stop_strings:
         recipe = copy.copy(recipe)
-        recipe.stop_strings = given.stop_texts(strings)
+        recipe.stop_strings = stop_texts(strings)
     return type(model).generate(model, *args, custom_generate=recipe, **kwargs)
 
 

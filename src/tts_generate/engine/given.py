@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StopStringCriteria
 
-from tts_generate.arguments import fits
 from tts_generate.errors import InputError
 
 
@@ -36,16 +34,9 @@ def check_streamer(streamer: Any) -> None:
         raise InputError(f"streamer must have the methods put and end of BaseStreamer, got {streamer!r:.60}.")
 
 
-def stop_texts(strings: Any) -> list[str]:
-    """Stop strings as a list.
-
-    Raises:
-        InputError: one is empty, or no text.
-    """
-    texts = [strings] if isinstance(strings, str) else strings if strings is not None else []
-    if not fits(texts, Sequence[str]) or "" in texts:
-        raise InputError(f"stop_strings must be texts of one character or more, got {strings!r:.80}.")
-    return list(texts)
+def drawn_seed(seed: int | None) -> int:
+    """The seed as given, else one of torch's global generator."""
+    return int(torch.randint(2**62, ())) if seed is None else int(seed)
 
 
 def stop_criterion(tokenizer: Any, texts: list[str]) -> StopStringCriteria:

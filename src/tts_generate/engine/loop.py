@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from tts_generate.answers import AnswerBook
 from tts_generate.engine.admission import Admission
 from tts_generate.engine.ahead import ahead
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import out_of_memory
-from tts_generate.engine.question import FinishReason, Running, Task
+from tts_generate.engine.question import Running
 from tts_generate.engine.rows import Job
 from tts_generate.engine.settings import Settings
-from tts_generate.errors import TTSError, warn
-from tts_generate.runner import Episode, Outcome, Unit
-from tts_generate.state import TO_END
-from tts_generate.trace import Event
-from tts_generate.votes import NO_ANSWER
+from tts_generate.errors import TTSError
+from tts_generate.live.branch import Branch
+from tts_generate.live.episode import FinishReason
+from tts_generate.live.task import Task
 
 
 class Loop:
@@ -52,7 +49,7 @@ class Loop:
         self.waiting = deque(enumerate(tasks))
         self.running: dict[int, Running] = {}
         self.ended: list[Running] = []
-        prompts = [len(task.prompt_ids) for task in tasks]
+        prompts = [len(task.prompt.ids) for task in tasks]
         longest = max(0 if batch.decoder.shares(tokens) else tokens for tokens in prompts)
         columns = longest + settings.max_new_tokens + batch.spread
         self.admission = Admission(batch, settings, longest, columns)
@@ -118,58 +115,33 @@ class Loop:
             self._end(running, "deadline")
             return
         try:
-            units = running.episode.start()
+            running.start()
         except Exception as error:
             if index == 0:  # nothing is decoded yet: there is nothing to keep
                 raise
-            self._fail(running, f"{type(error).__name__}: {error}")
+            self._fail(running, error)
             return
-        running.prefix, running.logits = self.batch.decoder.prefill(task.prompt_ids)
-        running.shared = self.batch.decoder.shares(len(task.prompt_ids))
-        if bool(running.logits.isnan().any()):
-            raise TTSError(
-                f"the model gave NaN logits for the prompt of question {task.question_id!r}; check its weights and "
-                "dtype."
-            )
+        running.prefill(self.batch.decoder)
         self.admission.measure(running.prefix)
         self.running[index] = running
-        self._enqueue(running, units)
+        self._enqueue(running)
 
     def _new(self, index: int, task: Task) -> Running:
-        events: list[Event] = []
-        book = AnswerBook()
-        settings = self.settings
-        episode = Episode(
-            task.controller,
-            max_branches=settings.max_branches if task.order is None else len(task.order),
-            max_depth=-(-settings.max_new_tokens // settings.interval_tokens),
-            interval_tokens=settings.interval_tokens,
-            max_probe_tokens=self.batch.reader.max_tokens if task.controller.probing != "never" else 0,
-            processors=task.processors,
-            trace=events,
-            text=book.text,
-        )
-        return Running(index, task, episode, events, book)
+        return Running(index, task, self.settings, self.batch.reader)
 
     def _prefilled(self, index: int) -> tuple[Prefix, Tensor]:
         running = self.running[index]
         assert running.logits is not None
         return running.prefix, running.logits
 
-    def _enqueue(self, running: Running, units: list[Unit]) -> None:
-        interval = self.settings.interval_tokens
-        for unit in units:
-            while unit.branch >= len(running.branches):
-                running.open(self.settings.seed)
-            branch = running.branches[unit.branch]
-            target = self.settings.max_new_tokens if unit.steps >= TO_END else (unit.start + unit.steps) * interval
-            job = Job(running.index, unit, branch, min(target, self.settings.max_new_tokens))
-            if branch.has(job.target, unit.probe):
+    def _enqueue(self, running: Running) -> None:
+        """Have the units of a question's wave carried out."""
+        for unit in running.wave:
+            job = Job(running.index, unit, running.branch(unit), running.target(unit))
+            if job.branch.has(job.target, unit.probe):
                 self.batch.completed.append(job)
             elif not self.batch.take_over(job):
                 self.admission.push(job)
-        running.expected = len(units)
-        running.outcomes = []
 
     def _collect(self) -> None:
         """Take the completed jobs to their episodes, and let those whose whole wave has arrived decide."""
@@ -182,56 +154,29 @@ class Loop:
                 continue
             job = batch.completed.pop(0)
             running = self.running[job.episode]
-            running.outcomes.append(self._outcome(running, job))
+            batch.discarded_tokens += running.count(job.unit)
             if running.outcomes[-1].finished:
                 self.on_branch(running.task, job.branch)
-            if len(running.outcomes) == running.expected:
+            if not running.in_flight:
                 self._decide(running)
 
-    def _outcome(self, running: Running, job: Job) -> Outcome:
-        branch, unit, before = job.branch, job.unit, job.branch.read
-        every = self.settings.probe_every_step
-        probes, others = branch.ask(job.target, lambda probe: every or (unit.probe and probe.position == job.target))
-        self.batch.discarded_tokens += others
-        finished = branch.finished and branch.read == len(branch.ids)
-        answer = NO_ANSWER
-        if finished:
-            answer = running.book.id(branch.final_answer)
-        elif unit.probe and probes and probes[-1].position == job.target:
-            answer = running.book.id(probes[-1].answer)
-        depth = branch.depth(self.settings.interval_tokens)
-        return Outcome(
-            branch=unit.branch,
-            depth=depth,
-            generated_tokens=branch.read - before,
-            probe_tokens=sum(probe.tokens for probe in probes),
-            answer=answer,
-            finished=finished,
-            logprobs=branch.step_logprobs[unit.start : depth],
-        )
-
     def _decide(self, running: Running) -> None:
-        outcomes, running.outcomes = running.outcomes, []
         try:
-            units = running.episode.resume(outcomes)
+            running.resume()
         except Exception as error:
-            self._fail(running, f"{type(error).__name__}: {error}")
+            self._fail(running, error)
             return
         if running.episode.done:
-            if running.task.processors.expired():
-                running.finish_reason = "deadline"
             self._close(running)
             return
         for branch, pruned in zip(running.branches, running.episode.state.pruned, strict=False):
             if pruned:
                 self.admission.drop(branch)
-        self._enqueue(running, units)
+        self._enqueue(running)
 
-    def _fail(self, running: Running, why: str) -> None:
+    def _fail(self, running: Running, why: Exception | str) -> None:
         """A question that cannot go on answers with the majority so far; the others are not touched."""
-        warn(
-            f"question {running.task.question_id!r} ends with the majority so far: {why}", RuntimeWarning, stacklevel=2
-        )
+        running.complain(why)
         self._end(running, "error")
 
     def _end_all(self, reason: FinishReason) -> None:
@@ -243,16 +188,13 @@ class Loop:
 
     def _end(self, running: Running, reason: FinishReason) -> None:
         """End a question now, with the majority so far; what its branches have decoded counts."""
-        running.finish_reason = reason
-        for job in self.batch.rows.jobs():
+        batch = self.batch
+        for job in batch.rows.jobs():
             if job.episode == running.index and not job.ahead:
-                self.batch.cut(job)
-                self.batch.completed.append(job)
-        for job in [job for job in self.batch.completed if job.episode == running.index]:
-            self.batch.completed.remove(job)
-            running.outcomes.append(self._outcome(running, job))
+                batch.cut(job)
+        batch.completed = [job for job in batch.completed if job.episode != running.index]
         self.admission.forget(running.index)
-        running.episode.abandon([o for o in running.outcomes if o.generated_tokens or o.finished])
+        batch.discarded_tokens += running.end(reason)
         self._close(running)
 
     def _close(self, running: Running) -> None:
@@ -260,8 +202,6 @@ class Loop:
         for branch in running.branches:
             self.admission.drop(branch)
             self.batch.discarded_tokens += branch.forget_unread(self.settings.interval_tokens)
-            branch.shared_prefix = None
-        del running.branches[running.episode.state.opened :]
-        running.prefix, running.logits = [], None
+        running.release()
         self.running.pop(running.index, None)
         self.ended.append(running)

@@ -6,9 +6,6 @@ robust to rounding of the logits as greedy decoding.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -34,12 +31,6 @@ def mix(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MULTIPLY_1
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MULTIPLY_2
     return x ^ ((x >> 31) & ((1 << 33) - 1))
-
-
-def branch_key(seed: int, prompt_ids: Sequence[int], branch: int) -> int:
-    """The int64 key of a branch's stream; the prompt's ids stand for the question."""
-    text = f"{seed}|{branch}|{','.join(map(str, prompt_ids))}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def gumbel(keys: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:

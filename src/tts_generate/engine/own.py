@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.given import told
 from tts_generate.engine.honoured import Place, Rule, rule_of
 from tts_generate.errors import InputError, TTSError, UnsupportedError
+from tts_generate.live.branch import Branch
 
 _ITEMS = 1000
 """How many things that a user's object keeps are looked at; containers beyond that are known by their length."""

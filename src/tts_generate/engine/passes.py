@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import on_device
 from tts_generate.engine.own import Own, met
@@ -15,6 +14,7 @@ from tts_generate.engine.plan import Feed
 from tts_generate.engine.rows import BROKEN, EOS, GOES_ON, LENGTH, STOP, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
+from tts_generate.live.branch import Branch
 
 
 class Passes:

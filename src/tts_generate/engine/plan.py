@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 
 from tts_generate.engine.attention import Span
-from tts_generate.engine.branch import Probe
 from tts_generate.engine.shapes import Shapes, bucketed
 from tts_generate.engine.shared import Shared
 from tts_generate.engine.states import BEFORE, NOW, PROBE
+from tts_generate.live.branch import Probe
 
 
 @dataclass(slots=True)

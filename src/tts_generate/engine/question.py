@@ -1,67 +1,48 @@
-"""A question on its way through the engine: what was asked, what is in flight, what came of it."""
+"""A question on its way through the engine: its episode, and what the model's layers hold of its prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
 from torch import Tensor
 
-from tts_generate.answers import AnswerBook
-from tts_generate.controller import Controller
-from tts_generate.engine.branch import Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cache import Prefix
-from tts_generate.engine.noise import branch_key
-from tts_generate.processors import BranchProcessorList
-from tts_generate.runner import Cost, Episode, Outcome
-from tts_generate.trace import Event
-
-FinishReason = Literal["answer", "deadline", "interrupted", "error"]
-"""Why a question ended: its controller answered, or it had to do with the majority so far."""
+from tts_generate.engine.decoder import Decoder
+from tts_generate.errors import TTSError
+from tts_generate.live.episode import LiveEpisode
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One question to answer: its prompt, who decides, and the branch numbers to open, in order (0, 1, … if None)."""
+class Running(LiveEpisode[CachedBranch]):
+    """An episode whose branches are decoded here."""
 
-    question_id: str
-    prompt_ids: Sequence[int]
-    controller: Controller
-    order: Sequence[int] | None = None
-    processors: BranchProcessorList = field(default_factory=BranchProcessorList)
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A question in flight, and afterwards what came of it."""
-
-    index: int
-    task: Task
-    episode: Episode
-    events: list[Event]
-    book: AnswerBook
-    prefix: Prefix = field(default_factory=list)
+    prefix: Prefix
     logits: Tensor | None = None
     """(V,) float32 logits of the first token."""
     shared: bool = False
     """Whether the prompt stands in `prefix` only, and not in each branch's row."""
-    branches: list[Branch] = field(default_factory=list)
-    """In opening order; while in flight, behind those of the episode perhaps some that it has not opened yet."""
-    outcomes: list[Outcome] = field(default_factory=list)
-    expected: int = 0
-    finish_reason: FinishReason = "answer"
 
-    def open(self, seed: int) -> Branch:
-        """The next branch, with the key of its number."""
-        task, opened = self.task, len(self.branches)
-        number = opened if task.order is None else task.order[opened]
-        key = branch_key(seed, task.prompt_ids, number)
+    def prefill(self, decoder: Decoder) -> None:
+        """Have the prompt read, once for all branches.
+
+        Raises:
+            TTSError: the model makes nothing of it.
+        """
+        ids = self.task.prompt.ids
+        self.prefix, self.logits = decoder.prefill(ids)
+        self.shared = decoder.shares(len(ids))
+        if bool(self.logits.isnan().any()):
+            raise TTSError(
+                f"the model gave NaN logits for the prompt of question {self.task.question_id!r}; check its weights "
+                "and dtype."
+            )
+
+    def release(self) -> None:
+        """Forget what the layers hold of the prompt, and the branches that the episode never opened."""
+        del self.branches[self.episode.state.opened :]
+        for branch in self.branches:
+            branch.shared_prefix = None
+        self.prefix, self.logits = [], None
+
+    def new_branch(self, number: int, key: int, order: tuple[int, int]) -> CachedBranch:
+        """A branch in need of a row."""
         prefix = self.prefix if self.shared else None
-        self.branches.append(Branch(number, key, task.prompt_ids, (self.index, opened), shared_prefix=prefix))
-        return self.branches[-1]
-
-    @property
-    def cost(self) -> Cost:
-        """Tokens spent on this question."""
-        return self.episode.cost(len(self.task.prompt_ids) if self.branches else 0)
+        return CachedBranch(number, key, self.task.prompt.ids, order, self.thought, shared_prefix=prefix)

@@ -23,21 +23,21 @@ from transformers import (
 from tts_generate.arguments import checked
 from tts_generate.engine import given, request
 from tts_generate.engine.asked import with_our_ways
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
-from tts_generate.engine.distributed import Key, open_store
+from tts_generate.engine.distributed import open_store
 from tts_generate.engine.generate import AutoTTS, run
 from tts_generate.engine.processes import Processes, together
-from tts_generate.engine.question import Task
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_wrapping, inside
 from tts_generate.errors import InputError
+from tts_generate.live import recordings
+from tts_generate.live.branch import Branch
+from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
-from tts_generate.trajectories.schema import questions_sha256
 
 _FLUSH_SECONDS = 1.0
 
@@ -46,8 +46,6 @@ class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
     def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: bool, **options: Any) -> None:
-        if branches < 1:
-            raise InputError(f"branches must be at least 1, got {branches}.")
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
         self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
 
@@ -78,10 +76,11 @@ class Recorder(AutoTTS):
             _flushing(writer) as rows,
         ):
             limits, criteria = request.deadline(BranchProcessorList(), stopping_criteria or StoppingCriteriaList())
-            tasks = self._tasks(prompts, missing, limits)
+            asked = [Prompt(ids) for ids in prompts]
+            tasks = recordings.tasks(self.questions, asked, missing, limits)
 
             def keep(task: Task, branch: Branch) -> None:
-                row = branch.trajectory(task.question_id, settings.seed, len(task.prompt_ids))
+                row = branch.trajectory(task.question_id, settings.seed, len(task.prompt.ids))
                 rows.add(row)
                 bar.add(row)
 
@@ -93,26 +92,14 @@ class Recorder(AutoTTS):
         return input_ids
 
     def _manifest(self, model: PreTrainedModel, config: GenerationConfig, settings: Settings) -> Manifest:
-        return Manifest(
-            interval_tokens=settings.interval_tokens,
-            branches=self.branches,
-            seed=settings.seed,
-            model=model_card(model),
-            tokenizer={
-                "class": type(self.tokenizer).__name__,
-                "vocab_size": len(self.tokenizer),
-                "chat": self.chat,
-            },
-            generation_config=sampling_card(config, settings.max_new_tokens) | self._stops(),
-            probe=dataclasses.asdict(request.probing(self.probing, config)),
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
-            source="recorded",
-            questions_sha256=questions_sha256(self.questions),
-        )
-
-    def _stops(self) -> dict[str, Any]:
-        """The stop strings, which shape branches as what a generation config says does."""
-        return {"stop_strings": self.stop_strings} if self.stop_strings else {}
+        stops = {"stop_strings": self.stop_strings} if self.stop_strings else {}  # they shape branches too
+        facts = {
+            "model": model_card(model),
+            "generation_config": sampling_card(config, settings.max_new_tokens) | stops,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        asked = request.answer_format(self.asked_format, config)
+        return recordings.manifest(self.questions, self.branches, settings, asked, self.tokenizer, self.chat, facts)
 
     def _bar(self, processes: Processes, missing: int) -> Recorded:
         """A bar over this process's branches, shown by the main one; those recorded before count as done."""
@@ -123,23 +110,6 @@ class Recorder(AutoTTS):
             shown=self.progress and processes.main,
             initial=max(0, total - missing),
         )
-
-    def _tasks(self, prompts: list[list[int]], missing: Sequence[Key], limits: BranchProcessorList) -> list[Task]:
-        """One task a question, for the branches that this process has to record.
-
-        A time limit ends a question's task: what has come to its end is recorded, the rest stays missing.
-        """
-        wanted: dict[str, list[int]] = {}
-        for question_id, branch in missing:
-            wanted.setdefault(question_id, []).append(branch)
-        tasks = []
-        for question, ids in zip(self.questions, prompts, strict=True):
-            order = wanted.get(question.question_id)
-            if order:
-                controller = load_controller("self_consistency", max_samples=len(order))
-                processors = limits.begin(question.question_id)
-                tasks.append(Task(question.question_id, ids, controller, order=order, processors=processors))
-        return tasks
 
 
 class _Rows:
@@ -221,8 +191,7 @@ def record(
         ProcessError: another process of the job ended early; what was recorded is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
-    if not questions:
-        raise InputError("there is no question to record.")
+    recordings.check_recording(questions, branches)
     if not isinstance(model, GenerationMixin):
         raise InputError(
             f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
@@ -256,21 +225,16 @@ def record(
 
 def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool) -> tuple[Tensor, Tensor]:
     """Token ids and mask of the questions, (questions, length), padded on the left; no pad token is needed."""
-    if chat and not getattr(tokenizer, "chat_template", None):
-        raise InputError(f"{type(tokenizer).__name__} has no chat template; record without chat, or set one.")
-    rows: list[list[int]] = []
+    rows = []
     for question in questions:
-        text = question.question
-        if chat:
-            turns = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        rows.append(list(tokenizer(text, add_special_tokens=not chat)["input_ids"]))
-        if not rows[-1]:
-            raise InputError(f"question {question.question_id!r} is empty; give every question at least one token.")
+        turns = [{"role": "user", "content": question.question}]
+        rows.append(
+            prompt_of(tokenizer, turns if chat else question.question, f"question {question.question_id!r}").ids
+        )
     width = max(map(len, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
-        ids[number, width - len(row) :] = torch.tensor(row)
+        ids[number, width - len(row) :] = torch.tensor(list(row))
         mask[number, width - len(row) :] = 1
     return ids, mask

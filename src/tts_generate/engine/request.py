@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.honoured import FIELDS, Place
 from tts_generate.engine.sample import Sampler
-from tts_generate.engine.settings import Probing, Settings
+from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.processors import BranchProcessorList, Deadline
 
@@ -95,7 +95,7 @@ def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -
         )
 
 
-def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: Settings, probe_tokens: int) -> None:
+def check_lengths(model: PreTrainedModel, lengths: Sequence[int], settings: Settings, probe_tokens: int) -> None:
     """Refuse prompts that do not leave room for a branch and its probes in the model's context.
 
     Raises:
@@ -104,8 +104,8 @@ def check_lengths(model: PreTrainedModel, questions: list[list[int]], settings: 
     """
     config = model.config.get_text_config(decoder=True)
     context = getattr(config, "max_position_embeddings", None)
-    longest = max(range(len(questions)), key=lambda number: len(questions[number]))
-    length = len(questions[longest])
+    length = max(lengths)
+    longest = lengths.index(length)
     if context is not None and length + settings.max_new_tokens + probe_tokens > context:
         raise InputError(
             f"prompt {longest} has {length} tokens; with max_new_tokens={settings.max_new_tokens} and {probe_tokens} "
@@ -154,15 +154,9 @@ def max_new_tokens(config: GenerationConfig, padded_length: int, questions: list
     return max(1, limit - lengths.pop())
 
 
-def probing(options: Mapping[str, Any], config: GenerationConfig) -> Probing:
-    """How this model is asked for its answer."""
-    usual = AnswerFormat()
-    answer_format = AnswerFormat(
-        probe_suffix=setting("probe_suffix", options.get("probe_suffix"), config, usual.probe_suffix),
-        think_end=setting("think_end", options.get("think_end"), config, usual.think_end),
-        answer_pattern=setting("answer_pattern", options.get("answer_pattern"), config, usual.answer_pattern),
-    )
-    return Probing(answer_format, setting("max_probe_tokens", options.get("max_probe_tokens"), config, 20))
+def answer_format(asked: Mapping[str, Any], config: GenerationConfig) -> AnswerFormat:
+    """How this model is asked for its answer: as the caller says, else as its generation config does, else as usual."""
+    return AnswerFormat.of(**{name: setting(name, said, config, None) for name, said in asked.items()})
 
 
 def sampler(

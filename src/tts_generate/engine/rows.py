@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_generate.engine.branch import Branch, Probe
+from tts_generate.engine.branch import CachedBranch as Branch
 from tts_generate.engine.cache import Prefix, SlotCache
 from tts_generate.engine.order import Order
 from tts_generate.engine.shapes import Shapes
+from tts_generate.live.branch import Probe
 from tts_generate.runner import Unit
 
 GOES_ON, EOS, STOP, LENGTH, BROKEN = range(5)

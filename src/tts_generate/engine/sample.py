@@ -16,10 +16,10 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from tts_generate.engine.branch import Branch
 from tts_generate.engine.honoured import Place
 from tts_generate.engine.noise import gumbel
 from tts_generate.engine.own import Own, shaped
+from tts_generate.live.branch import Branch
 
 _LIKELY = (256, 4096)
 """Tokens among which a nucleus is looked for, the fewest first."""

@@ -32,7 +32,7 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class PromptReaders:
     """A prompt and who reads it, as one layer's attention needs them."""
 
     tokens: Tensor
@@ -101,7 +101,7 @@ _LEAST_QUERIES = 16
 """Queries that a prompt is read for at least, of each head: products of fewer rows may take another path."""
 
 
-def over_prompts(own: Partial, query: Tensor, readers: Sequence[Reader], scaling: float | None) -> Tensor:
+def over_prompts(own: Partial, query: Tensor, readers: Sequence[PromptReaders], scaling: float | None) -> Tensor:
     """Attention over the rows' own columns and, for those who share one, the prompt's; (N, heads, D) float32.
 
     Args:

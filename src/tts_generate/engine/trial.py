@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tts_generate.engine.branch import Probe
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.device import input_device, on_device
@@ -18,6 +17,7 @@ from tts_generate.engine.memory import out_of_memory
 from tts_generate.engine.plan import feed
 from tts_generate.engine.shared import Shared
 from tts_generate.errors import TTSError
+from tts_generate.live.branch import Probe
 
 _WORK = {"cpu": 3e9}
 """Multiplications that a sequence may take on a device, and 1e13 elsewhere: how far windows can be looked behind."""

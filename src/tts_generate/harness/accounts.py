@@ -16,7 +16,7 @@ import numpy as np
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered
 from tts_generate.statistics import ratio_interval, saving
-from tts_generate.tracking import Saved
+from tts_generate.tracking import Savings
 
 FORMAT = "tts-harness/1"
 KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "truncated")
@@ -62,14 +62,14 @@ class Baseline:
 
 
 @dataclass(slots=True)
-class Accounts:
+class TaskAccounts:
     """What each question took, as they are answered."""
 
     baseline: Baseline | None = None
     rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    saved: dict[str, Saved] = field(default_factory=dict)
-    """By task, against self-consistency of 64 as `Saved` estimates it."""
+    saved: dict[str, Savings] = field(default_factory=dict)
+    """By task, against self-consistency of 64 as `Savings` estimates it."""
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Refuse questions that the baseline does not have, before any is asked."""
@@ -95,11 +95,11 @@ class Accounts:
     def add(self, key: Key, found: Answered) -> int | None:
         """Write a question's account down; the baseline's tokens on it, if there is one."""
         self.rows[key] = found.to_dict()
-        self.saved.setdefault(key[0], Saved()).add(found.cost, found.branches)
+        self.saved.setdefault(key[0], Savings()).add(found.cost, found.branches)
         return None if self.baseline is None else self.baseline.tokens[key]
 
     @classmethod
-    def merged(cls, parts: Sequence[Accounts]) -> Accounts:
+    def merged(cls, parts: Sequence[TaskAccounts]) -> TaskAccounts:
         """The account of processes that answered at the same time; a task took as long as in the slowest of them."""
         whole = cls(parts[0].baseline)
         for part in parts:
@@ -107,7 +107,7 @@ class Accounts:
             for task, seconds in part.seconds.items():
                 whole.seconds[task] = max(seconds, whole.seconds.get(task, 0.0))
             for task, saved in part.saved.items():
-                whole.saved.setdefault(task, Saved()).merge(saved)
+                whole.saved.setdefault(task, Savings()).merge(saved)
         return whole
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def beside_accuracy(results: dict[str, Any]) -> dict[str, Any]:
     """Put the account of lm-eval results, which is in their `config`, beside the accuracy of each task, and of samples.
 
     Tokens and branches are means a question, `truncated` the share of answers that break off, seconds the whole task's
-    wall-clock time. Without a baseline the saving is an estimate, against self-consistency of 64 (see `Saved`).
+    wall-clock time. Without a baseline the saving is an estimate, against self-consistency of 64 (see `Savings`).
     """
     tasks = results["config"].get("tts", {}).get("tasks", {})
     for task, told in tasks.items():

@@ -17,9 +17,7 @@ from tts_generate.answers import ends_thinking
 from tts_generate.controller import describe
 from tts_generate.engine import AutoTTS
 from tts_generate.engine.asked import with_our_ways
-from tts_generate.engine.branch import Reader
 from tts_generate.engine.generate import run
-from tts_generate.engine.request import probing as request_probing
 from tts_generate.harness.stopping import StopTexts, cut
 from tts_generate.runner import Cost
 from tts_generate.trajectories import Trajectory
@@ -32,7 +30,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cuto
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PromptBatch:
     """Prompts asked in one call, with the same settings."""
 
     input_ids: Tensor
@@ -112,10 +110,9 @@ class Asker:
     def probe_tokens(self, options: Mapping[str, Any]) -> int:
         """The most tokens of a probe, which the model's context must hold behind a branch."""
         recipe = self._recipe(0, {name: value for name, value in options.items() if name in OPTIONS})
-        probing = request_probing(recipe.probing, self.model.generation_config)
-        return Reader(self.tokenizer, probing.format, probing.max_probe_tokens).max_tokens
+        return recipe.reader(self.model.generation_config).max_tokens
 
-    def ask(self, request: Request) -> Iterator[tuple[int, Answered]]:
+    def ask(self, request: PromptBatch) -> Iterator[tuple[int, Answered]]:
         """Answer the prompts of a request; each with its place, as it is answered."""
         start = time.perf_counter()
         options = request.options or {}

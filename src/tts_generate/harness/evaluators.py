@@ -17,7 +17,7 @@ from evaluate.evaluation_suite import SubTask
 from tts_generate.controller import Controller
 from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError
-from tts_generate.harness.asking import Answered, Asker, Request, padded
+from tts_generate.harness.asking import Answered, Asker, PromptBatch, padded
 from tts_generate.loading import DEFAULT_CONTROLLER
 from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
 from tts_generate.tracking import Progress
@@ -78,7 +78,7 @@ class TTSEvaluator(TextGenerationEvaluator):
         if length is None:
             raise InputError("max_new_tokens is neither given nor in the model's generation config; pass it.")
         prompts = [list(tokenizer(prompt)["input_ids"]) for prompt in rows[input_column]]
-        request = Request(*padded(prompts, model.device), length, seed)
+        request = PromptBatch(*padded(prompts, model.device), length, seed)
         found: list[Answered | None] = [None] * len(rows)
         described = {"controller": asker.controller, "seed": seed}
         with Progress(

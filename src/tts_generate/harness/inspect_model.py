@@ -26,7 +26,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tts_generate.errors import InputError, UnsupportedError
-from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, Request, padded, repeat_seed
+from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, PromptBatch, padded, repeat_seed
 
 logger = logging.getLogger(__name__)
 _LINGER = 0.1
@@ -248,7 +248,7 @@ class TTSAPI(ModelAPI):
                         if not waiting.answer.done():
                             waiting.answer.set_exception(error)
 
-    def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> Request:
+    def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> PromptBatch:
         """What the samples of one call ask."""
         length, seed, stops, sampling = settings
-        return Request(*padded(prompts, self.asker.model.device), length, seed, stops, dict(sampling))
+        return PromptBatch(*padded(prompts, self.asker.model.device), length, seed, stops, dict(sampling))

@@ -27,8 +27,8 @@ from transformers import PreTrainedModel
 
 from tts_generate.engine.processes import launched
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.harness.accounts import Accounts, Baseline, beside_accuracy
-from tts_generate.harness.asking import OPTIONS, SAMPLING, Asker, Request, repeat_seed
+from tts_generate.harness.accounts import Baseline, TaskAccounts, beside_accuracy
+from tts_generate.harness.asking import OPTIONS, SAMPLING, Asker, PromptBatch, repeat_seed
 from tts_generate.harness.lm_eval_hf import enable_hf
 from tts_generate.tracking import Progress
 
@@ -97,7 +97,7 @@ class TTSLM(HFLM):
             self.model, self.tokenizer, self.think_end_token, trust_remote_code=trust_remote_code, **options
         )
         self.baseline = None if baseline is None else Baseline.read(baseline)
-        self.accounts = Accounts()
+        self.accounts = TaskAccounts()
         self._warned: set[str] = set()
 
     def set_cache_hook(self, cache_hook: Any) -> None:
@@ -120,7 +120,7 @@ class TTSLM(HFLM):
             for place, asking in zip(asked, askings, strict=True)
         }
         texts = [""] * len(requests)
-        self.accounts = Accounts(self.baseline)
+        self.accounts = TaskAccounts(self.baseline)
         places_of_batches = self._batches(asked, requests, repeats)
         batches = [(places, self._request(requests, places, repeats)) for places in places_of_batches]
         self.accounts.expect(keys.values())
@@ -139,7 +139,7 @@ class TTSLM(HFLM):
                         progress.add(found.cost, found.branches, self.accounts.add(keys[place], found))
         everyone = self.gather_object(self.accounts)
         if everyone is not None:
-            self.accounts = Accounts.merged(everyone)
+            self.accounts = TaskAccounts.merged(everyone)
         return _filled(texts, requests, asked)
 
     def _batches(
@@ -155,7 +155,7 @@ class TTSLM(HFLM):
             for first in range(0, len(places), size):
                 yield places[first : first + size]
 
-    def _request(self, requests: Sequence[Instance], places: Sequence[int], repeats: Sequence[int]) -> Request:
+    def _request(self, requests: Sequence[Instance], places: Sequence[int], repeats: Sequence[int]) -> PromptBatch:
         """One call of the engine, from what the task asks for."""
         asked = dict(requests[places[0]].args[1])
         strategy = asked.pop("strategy", "autotts")
@@ -176,7 +176,7 @@ class TTSLM(HFLM):
                 "less by --gen_kwargs, or max_length if the model takes more."
             )
         input_ids, mask = self.tok_batch_encode([requests[place].args[0] for place in places], left_truncate_len=room)
-        return Request(
+        return PromptBatch(
             input_ids.to(self.device),
             mask.to(self.device),
             length,

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, StoppingCriteriaList
 
 from tts_generate.engine import enable
 from tts_generate.engine.generate import EnabledGenerate
-from tts_generate.harness.asking import Request
+from tts_generate.harness.asking import PromptBatch
 from tts_generate.harness.stopping import StopTexts
 
 
@@ -27,7 +27,7 @@ class HarnessGenerate(EnabledGenerate):
             given = kwargs.pop("stopping_criteria", [])
             stops = [criterion.sequence for criterion in given if hasattr(criterion, "done_tracker")]
             others = [criterion for criterion in given if not hasattr(criterion, "done_tracker")]
-            prompts = Request(ids, mask, 0, 0).prompts
+            prompts = PromptBatch(ids, mask, 0, 0).prompts
             kwargs["stopping_criteria"] = StoppingCriteriaList([*others, StopTexts(self.tokenizer, stops, prompts)])
             kwargs["max_new_tokens"] = kwargs.pop("max_length") - ids.shape[1]
         return super().__call__(*args, **kwargs)

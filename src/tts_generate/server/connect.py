@@ -12,16 +12,31 @@ import httpx2
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.errors import InputError, ServerError, UnsupportedError
+from tts_generate.live.task import Prompt
+from tts_generate.server.dialects import DIALECTS, Dialect, Pieces, Wire
 from tts_generate.server.failures import GarbledError, PassingError, RefusedError
 from tts_generate.server.pool import Policy, Pool
 from tts_generate.server.stream import list_models
-from tts_generate.server.wire import DIALECTS, Dialect, Pieces, Prompt, Wire
 
 logger = logging.getLogger(__name__)
 _AGAIN = 1
 """Times that a server which does not answer is asked again before it is left out."""
 _WRONG_WORDS = (400, 422)
 """Status codes by which a server says that it does not know a field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """What is said to servers in whichever dialect they take; see `Wire`."""
+
+    model: str | None
+    tokenizer: Any
+    sampling: Mapping[str, Any]
+    extra_body: Mapping[str, Any]
+
+    def wire(self, dialect: Dialect, model: str | None, logprobs: bool = True) -> Wire:
+        """How it is said in one of them."""
+        return Wire(dialect, model, self.sampling, self.extra_body, self.tokenizer, logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +64,7 @@ async def connect(
     client: httpx2.AsyncClient,
     urls: Sequence[str],
     policy: Policy,
-    *,
-    model: str | None,
-    tokenizer: Any,
-    sampling: Mapping[str, Any],
-    extra_body: Mapping[str, Any],
+    speaker: Speaker,
     answer_format: AnswerFormat,
 ) -> Session:
     """Ask every server for one token; servers that cannot be reached are left out, with a warning.
@@ -61,7 +72,7 @@ async def connect(
     Raises:
         ServerError: no server can be reached, they have no such model, or they do not speak alike.
     """
-    asked = [_find(client, url, policy, model, tokenizer, sampling, extra_body) for url in urls]
+    asked = [_find(client, url, policy, speaker) for url in urls]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
     failed = {url: answer for url, answer in zip(urls, answers, strict=True) if isinstance(answer, BaseException)}
@@ -74,7 +85,7 @@ async def connect(
         raise ServerError(f"the servers are not alike: {spoken}. Use servers of one kind, with one model.")
     first = found[0]
     logprobs = all(each.logprobs for each in found)
-    wire = Wire(first.dialect, first.model, sampling, extra_body, tokenizer, logprobs)
+    wire = speaker.wire(first.dialect, first.model, logprobs)
     session = Session(
         tuple(each.url for each in found),
         wire,
@@ -85,15 +96,7 @@ async def connect(
     return session
 
 
-async def _find(
-    client: httpx2.AsyncClient,
-    url: str,
-    policy: Policy,
-    model: str | None,
-    tokenizer: Any,
-    sampling: Mapping[str, Any],
-    extra_body: Mapping[str, Any],
-) -> Found:
+async def _find(client: httpx2.AsyncClient, url: str, policy: Policy, speaker: Speaker) -> Found:
     """Which model a server has, and the first dialect that it takes."""
     try:
         listed = await list_models(client, url)
@@ -101,20 +104,20 @@ async def _find(
         raise ServerError(f"{url}/models: {error}") from error
     except PassingError as error:
         raise ServerError(f"{url} cannot be reached: {error}. Is the server running, and is the URL right?") from error
-    names = [each.name for each in listed]
+    names, model, tokenizer = [each.name for each in listed], speaker.model, speaker.tokenizer
     if model is None and len(names) > 1:
         raise InputError(f"{url} has several models, name one with model=: {', '.join(map(repr, names))}.")
     name = model if model is not None or not names else names[0]
     context = next((each.context for each in listed if each.name == name), None)
     text = "1"
-    ids = None if tokenizer is None else tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = () if tokenizer is None else tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     pool = Pool(client, [url], Policy(1, min(_AGAIN, policy.max_retries), policy.first_rest))
     refusals: list[str] = []
     status = _WRONG_WORDS[0]
     for dialect in DIALECTS if tokenizer is not None else DIALECTS[1:]:
-        wire = Wire(dialect, name, sampling, extra_body, tokenizer)
+        wire = speaker.wire(dialect, name)
         try:
-            completion, _ = await pool.complete(wire.body(Prompt(text, ids), [], max_tokens=1, seed=0))
+            completion, _ = await pool.complete(wire.body(Prompt(ids, text), [], max_tokens=1, seed=0))
         except UnsupportedError as error:
             refusals.append(str(error))
             continue
@@ -152,6 +155,6 @@ async def _count_suffixes(
     pool = Pool(client, session.urls, policy)
     counts = {}
     for text in texts:
-        completion, _ = await pool.complete(wire.body(Prompt(text, None), [], max_tokens=1))
+        completion, _ = await pool.complete(wire.body(Prompt(text=text), [], max_tokens=1))
         counts[text] = wire.count(text) if completion.prompt_tokens is None else completion.prompt_tokens
     return counts

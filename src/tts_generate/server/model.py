@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from tts_generate.arguments import checked
+from tts_generate.answers import MAX_PROBE_TOKENS
+from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
-from tts_generate.engine.branch import Reader
-from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.live.branch import Branch
+from tts_generate.live.reader import Reader
+from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES
+from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
-from tts_generate.server.asked import Asked
-from tts_generate.server.connect import Session, connect
-from tts_generate.server.loop import ServerLoop
-from tts_generate.server.options import (
-    Call,
-    check_controllers,
-    check_sampling,
-    fitting,
-    max_tokens,
-    probing,
-)
+from tts_generate.server.connect import Speaker, connect
+from tts_generate.server.options import ServerCall, check_controllers, fitting, server_call
 from tts_generate.server.output import ServerOutput, collect
-from tts_generate.server.pool import Policy, Pool, ServerUsage
+from tts_generate.server.pool import Policy, Pool
+from tts_generate.server.question import Served
+from tts_generate.server.record import record
+from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
-from tts_generate.server.wire import Prompt
 from tts_generate.tracking import Progress
 from tts_generate.trajectories import Question, TrajectoryStore
 
 Chat = Sequence[Mapping[str, Any]]
-
-
-@dataclass(slots=True)
-class Done:
-    """What a call leaves."""
-
-    asked: list[Asked]
-    session: Session
-    reader: Reader
-    usage: ServerUsage
-    interrupted: bool = False
-    """Whether Ctrl-C ended it."""
 
 
 class ServerModel:
@@ -93,14 +76,11 @@ class ServerModel:
     ) -> None:
         self._keys = addresses([base_urls] if isinstance(base_urls, str) else base_urls, api_key)
         self.urls = tuple(self._keys)
-        for name, value, least in (("max_in_flight", max_in_flight, 1), ("max_retries", max_retries, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
         for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
             if not seconds > 0:
                 raise InputError(f"{name} must be a positive number of seconds, got {seconds!r}.")
         self.model, self.tokenizer = model, tokenizer
-        self.policy = Policy(max_in_flight, max_retries)
+        self.policy = Policy(whole("max_in_flight", max_in_flight), whole("max_retries", max_retries, 0))
         self.extra_body: dict[str, Any] = held(extra_body or {})
         try:
             json.dumps(self.extra_body, allow_nan=False)
@@ -119,10 +99,10 @@ class ServerModel:
         controller_kwargs: Mapping[str, Any] | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         seed: int | None = None,
-        interval_tokens: int = 500,
+        interval_tokens: int = INTERVAL_TOKENS,
         max_new_tokens: int | None = None,
-        max_branches: int = 128,
-        max_probe_tokens: int = 20,
+        max_branches: int = MAX_BRANCHES,
+        max_probe_tokens: int = MAX_PROBE_TOKENS,
         probe_suffix: str | None = None,
         think_end: str | None = None,
         answer_pattern: str | None = None,
@@ -176,75 +156,72 @@ class ServerModel:
             sandbox=sandbox,
             **set_by_hand(controller_kwargs),
         )
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise InputError(f"seed must be a whole number or None, got {seed!r}.")
-        processors = BranchProcessorList(branch_processors)
-        texts = self.prompts(prompts)
-        asked = [
-            Asked(n, str(n), prompt, chosen, processors.begin(str(n)), prompt_tokens=len(prompt.ids or ()))
-            for n, prompt in enumerate(texts)
-        ]
-        call = Call(
-            settings=Settings(
-                seed=random.getrandbits(62) if seed is None else seed,
-                interval_tokens=interval_tokens,
-                max_new_tokens=max_tokens(max_new_tokens),
-                eos_token_ids=(),
-                pad_token_id=0,
-                max_branches=max_branches,
-            ),
-            probing=probing(probe_suffix, think_end, answer_pattern, max_probe_tokens),
-            sampling=check_sampling(sampling),
-            stop=(stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings),
-            progress=progress,
+        call = server_call(
+            {
+                "probe_suffix": probe_suffix,
+                "think_end": think_end,
+                "answer_pattern": answer_pattern,
+                "max_probe_tokens": max_probe_tokens,
+            },
+            sampling,
+            stop_strings,
+            seed=random.getrandbits(62) if seed is None else seed,
+            interval_tokens=interval_tokens,
+            max_new_tokens=max_new_tokens,
+            max_branches=max_branches,
         )
-        done = self.run(asked, call)
-        errors = [each.error for each in asked if each.error is not None]
-        if errors and not any(branch.ids for each in asked for branch in each.branches):
-            raise errors[0]
-        return collect(asked, done.session.wire, done.reader, call.settings.seed, done.usage)
+        processors = BranchProcessorList(branch_processors)
+        tasks = [
+            Task(str(number), prompt, chosen, processors=processors.begin(str(number)))
+            for number, prompt in enumerate(self.prompts(prompts))
+        ]
+
+        async def ask() -> ServerOutput:
+            async with self.connected(call, tasks) as loop:
+                with Progress(len(tasks), "answering", shown=progress) as bar:
+                    questions = await loop.run(tasks, lambda question: bar.add(question.cost, question.rows))
+                errors = [each.error for each in questions if each.error is not None]
+                if errors and not any(branch.ids for each in questions for branch in each.branches):
+                    raise errors[0]
+                return collect(questions, loop)
+
+        return wait_for(ask)
 
     def prompts(self, prompts: str | Sequence[Any]) -> list[Prompt]:
         """Prompts and chats as they are sent."""
         if not prompts:
             raise InputError("there is no prompt; give every question at least one token.")
         one = isinstance(prompts, str) or isinstance(prompts[0], Mapping)
-        found = [self._prompt(number, each) for number, each in enumerate([prompts] if one else prompts)]
-        for number, prompt in enumerate(found):
-            if not prompt.text or prompt.ids == ():
-                raise InputError(f"prompt {number} is empty; give every question at least one token.")
-        return found
-
-    def _prompt(self, number: int, prompt: Any) -> Prompt:
-        tokenizer = self.tokenizer
-        if isinstance(prompt, str):
-            ids = None if tokenizer is None else tuple(tokenizer(prompt)["input_ids"])
-            return Prompt(prompt, ids)
-        if isinstance(prompt, Mapping) or not all(isinstance(turn, Mapping) for turn in prompt):
-            raise InputError(f"prompt {number} must be text or a list of {{'role', 'content'}}, got {prompt!r:.80}.")
-        if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-            raise InputError(
-                "a chat needs a tokenizer with a chat template here: ServerModel(..., tokenizer=tokenizer)."
-            )
-        text = str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
-        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-        begins = getattr(tokenizer, "bos_token", None)
-        if begins and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
-            text = text.removeprefix(begins)  # a server that is sent text puts it there itself
-        return Prompt(text, ids)
+        asked = [prompts] if one else prompts
+        for number, each in enumerate(asked):
+            turns = [] if isinstance(each, (str, Mapping)) else each
+            if isinstance(each, Mapping) or not all(isinstance(turn, Mapping) for turn in turns):
+                raise InputError(f"prompt {number} must be text or a list of {{'role', 'content'}}, got {each!r:.80}.")
+        return [prompt_of(self.tokenizer, each, f"prompt {number}") for number, each in enumerate(asked)]
 
     @checked
     def record(self, questions: Sequence[Question], out: str | Path, **options: Any) -> TrajectoryStore:
         """Record trajectories at the servers; see `tts_generate.server.record.record`."""
-        from tts_generate.server.record import record
-
         return record(self, questions, out, **options)
 
-    def run(self, asked: list[Asked], call: Call) -> Done:
-        """Have questions answered, and wait; Ctrl-C calls off what is in flight and leaves what there is."""
-        return wait_for(lambda: self._run(asked, call))
+    @asynccontextmanager
+    async def connected(
+        self,
+        call: ServerCall,
+        tasks: Sequence[Task],
+        on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
+    ) -> AsyncIterator[ServerLoop]:
+        """What runs tasks, once it is known how the servers are spoken to and that they can be run there."""
+        async with self._http() as http:
+            speaker = Speaker(self.model, self.tokenizer, call.sampling, self.extra_body)
+            session = await connect(http, self.urls, self.policy, speaker, call.answer_format)
+            reader = Reader(session.wire.codec, call.answer_format)
+            settings = fitting(call, session, tasks, reader.max_tokens)
+            check_controllers(session, tasks)
+            pool = Pool(http, session.urls, self.policy, session.wire.dialect)
+            yield ServerLoop(pool, session.wire, reader, settings, call.stop, on_branch)
 
-    def _client(self) -> httpx2.AsyncClient:
+    def _http(self) -> httpx2.AsyncClient:
         """What speaks to the servers; no redirect is followed, so that no key goes where it was not given for."""
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         try:
@@ -261,31 +238,3 @@ class ServerModel:
         if header is not None:
             request.headers["Authorization"] = header
         return request
-
-    async def _run(self, asked: list[Asked], call: Call) -> Done:
-        async with self._client() as client:
-            session = await connect(
-                client,
-                self.urls,
-                self.policy,
-                model=self.model,
-                tokenizer=self.tokenizer,
-                sampling=call.sampling,
-                extra_body=self.extra_body,
-                answer_format=call.probing.format,
-            )
-            reader = Reader(session.wire.codec, call.probing.format, call.probing.max_probe_tokens)
-            settings = fitting(call.settings, session, asked, reader.max_tokens)
-            check_controllers(session, asked)
-            if call.prepared is not None:
-                asked = call.prepared(session, settings)
-            pool = Pool(client, session.urls, self.policy)
-            pool.usage.dialect = session.wire.dialect
-            loop = ServerLoop(pool, session.wire, reader, settings, call.stop, call.on_branch)
-            done = Done(asked, session, reader, pool.usage)
-            with Progress(len(asked), "answering", shown=call.progress) as bar:
-                try:
-                    await loop.run(asked, lambda one: bar.add(one.cost, one.read(settings.seed)))
-                except asyncio.CancelledError:
-                    done.interrupted = True
-            return done

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tts_generate.answers import AnswerFormat
-from tts_generate.engine.branch import Branch
-from tts_generate.engine.settings import Probing, Settings
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.server.asked import Asked
+from tts_generate.live.settings import EpisodeSettings, stop_texts
+from tts_generate.live.task import Task
 from tts_generate.server.connect import Session
-from tts_generate.server.wire import SAMPLING
+from tts_generate.server.dialects import SAMPLING
 
 _OPTIONS = {
     "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
@@ -21,36 +20,35 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What one call asks for, checked before anything is sent."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCall:
+    """What one call asks of servers, checked before anything is sent."""
 
-    settings: Settings
-    probing: Probing
+    settings: EpisodeSettings
+    fills_context: bool = False
+    """Whether branches may be as long as the servers' context, which they tell later; one step at least."""
+    answer_format: AnswerFormat
     sampling: Mapping[str, Any]
     stop: Sequence[str] = ()
-    progress: bool = False
-    on_branch: Callable[[Asked, Branch], None] | None = None
-    prepared: Callable[[Session, Settings], list[Asked]] | None = None
-    """Told how the servers are spoken to, before anything is decoded; returns the questions to ask instead."""
 
 
-_NO_LIMIT = 1 << 40
-"""Stands for "as much as the server's context holds" until that is known."""
-
-
-def max_tokens(given: int | None) -> int:
-    """Tokens of a branch at most, as given; else a mark that `fitting` replaces."""
-    return _NO_LIMIT if given is None else given
-
-
-def probing(
-    probe_suffix: str | None, think_end: str | None, answer_pattern: str | None, max_probe_tokens: int
-) -> Probing:
-    """How the model is asked for its answer: as given, else as usual."""
-    given = {"probe_suffix": probe_suffix, "think_end": think_end, "answer_pattern": answer_pattern}
-    return Probing(
-        AnswerFormat(**{name: value for name, value in given.items() if value is not None}), max_probe_tokens
+def server_call(
+    answer_format: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    stop_strings: Any,
+    *,
+    interval_tokens: int,
+    max_new_tokens: int | None,
+    **numbers: Any,
+) -> ServerCall:
+    """A call as its caller words it; `numbers` are others of `EpisodeSettings`, and what is None is as usual."""
+    most = interval_tokens if max_new_tokens is None else max_new_tokens
+    return ServerCall(
+        settings=EpisodeSettings(interval_tokens=interval_tokens, max_new_tokens=most, **numbers),
+        fills_context=max_new_tokens is None,
+        answer_format=AnswerFormat.of(**answer_format),
+        sampling=check_sampling(sampling),
+        stop=stop_texts(stop_strings),
     )
 
 
@@ -74,11 +72,12 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def fitting(settings: Settings, session: Session, asked: Sequence[Asked], probe_tokens: int) -> Settings:
+def fitting(call: ServerCall, session: Session, tasks: Sequence[Task], probe_tokens: int) -> EpisodeSettings:
     """The settings with `max_new_tokens` known, checked against the servers' context where they say it."""
-    longest = max((each.prompt_tokens for each in asked), default=0)
+    settings = call.settings
+    longest = max((len(task.prompt.ids) for task in tasks), default=0)
     room = None if session.context is None else session.context - longest - probe_tokens
-    if settings.max_new_tokens == _NO_LIMIT:
+    if call.fills_context:
         if room is None:
             raise InputError("pass max_new_tokens: the server does not say how long its context is.")
         if room < settings.interval_tokens:
@@ -96,9 +95,9 @@ def fitting(settings: Settings, session: Session, asked: Sequence[Asked], probe_
     return settings
 
 
-def check_controllers(session: Session, asked: Sequence[Asked]) -> None:
+def check_controllers(session: Session, tasks: Sequence[Task]) -> None:
     """Refuse a controller that needs what the servers do not tell."""
-    for each in asked:
+    for each in tasks:
         if each.controller.reads_logprobs and not session.wire.logprobs:
             raise UnsupportedError(
                 f"{each.controller!r} reads log-probabilities, which come with token ids only (vLLM, with tokenizer= "

@@ -53,7 +53,7 @@ class ServerUsage:
     """What a call took at the servers; unlike `Cost`, every token counts as often as it was sent."""
 
     dialect: str = ""
-    """How the servers were spoken to, see `tts_generate.server.wire`: only "tokens" is exact."""
+    """How the servers were spoken to, see `tts_generate.server.dialects`: only "tokens" is exact."""
     requests: int = 0
     """Requests sent, those sent again included."""
     retries: int = 0
@@ -148,10 +148,10 @@ class Endpoint:
 class Pool:
     """The endpoints of one call, over one HTTP client."""
 
-    def __init__(self, client: httpx2.AsyncClient, urls: Sequence[str], policy: Policy) -> None:
+    def __init__(self, client: httpx2.AsyncClient, urls: Sequence[str], policy: Policy, dialect: str = "") -> None:
         self.client, self.policy = client, policy
         self.endpoints = [Endpoint(url, policy.max_in_flight) for url in urls]
-        self.usage = ServerUsage()
+        self.usage = ServerUsage(dialect)
 
     @property
     def capacity(self) -> int:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Container, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tts_generate.engine.branch import Branch
-from tts_generate.engine.settings import Settings
-from tts_generate.errors import InputError, ServerError
-from tts_generate.loading import load_controller
+from tts_generate.answers import MAX_PROBE_TOKENS
+from tts_generate.errors import ServerError
+from tts_generate.live import recordings
+from tts_generate.live.branch import Branch
+from tts_generate.live.settings import INTERVAL_TOKENS
+from tts_generate.live.task import Task
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
-from tts_generate.server.asked import Asked
-from tts_generate.server.connect import Session
-from tts_generate.server.options import Call, check_sampling, max_tokens, probing
-from tts_generate.server.wire import Prompt
+from tts_generate.server.options import ServerCall, server_call
+from tts_generate.server.question import Served
+from tts_generate.server.requests import ServerLoop
+from tts_generate.server.wait import wait_for
 from tts_generate.tracking import Recorded
-from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
-from tts_generate.trajectories.schema import questions_sha256
+from tts_generate.trajectories import Question, StoreWriter, TrajectoryStore
+
+if TYPE_CHECKING:
+    from tts_generate.server.model import ServerModel
 
 if TYPE_CHECKING:
     from tts_generate.server.model import ServerModel
@@ -34,9 +36,9 @@ def record(
     *,
     branches: int = 64,
     seed: int = 0,
-    interval_tokens: int = 500,
+    interval_tokens: int = INTERVAL_TOKENS,
     max_new_tokens: int | None = None,
-    max_probe_tokens: int = 20,
+    max_probe_tokens: int = MAX_PROBE_TOKENS,
     chat: bool = False,
     progress: bool = True,
     probe_suffix: str | None = None,
@@ -71,102 +73,67 @@ def record(
         ServerError: some branches could not be recorded; what was, is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
-    if not questions:
-        raise InputError("there is no question to record.")
-    if branches < 1:
-        raise InputError(f"branches must be at least 1, got {branches}.")
+    recordings.check_recording(questions, branches)
     asks: list[Any] = [q.question for q in questions]
     prompts = model.prompts([[{"role": "user", "content": text}] for text in asks] if chat else asks)
-    call = Call(
-        settings=Settings(
-            seed=seed,
-            interval_tokens=interval_tokens,
-            max_new_tokens=max_tokens(max_new_tokens),
-            eos_token_ids=(),
-            pad_token_id=0,
-            max_branches=branches,
-            probe_every_step=True,
-        ),
-        probing=probing(probe_suffix, think_end, answer_pattern, max_probe_tokens),
-        sampling=check_sampling(sampling),
-        stop=(stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings),
+    call = server_call(
+        {
+            "probe_suffix": probe_suffix,
+            "think_end": think_end,
+            "answer_pattern": answer_pattern,
+            "max_probe_tokens": max_probe_tokens,
+        },
+        sampling,
+        stop_strings,
+        seed=seed,
+        interval_tokens=interval_tokens,
+        max_new_tokens=max_new_tokens,
+        max_branches=branches,
+        probe_every_step=True,
     )
-    with ExitStack() as stack:
-        recorder = _Recorder(model, questions, prompts, branches, call)
-        recorder.open = lambda manifest: stack.enter_context(StoreWriter.open(Path(out), manifest, questions))
-        recorder.chat = chat
-        recorder.bar = stack.enter_context(Recorded(None, shown=progress))
-        done = model.run(recorder.tasks(), replace(call, on_branch=recorder.keep, prepared=recorder.prepare))
-        if done.interrupted:
-            raise KeyboardInterrupt
-        failed = [each for each in done.asked if each.error is not None]
-        if failed:
-            raise ServerError(
-                f"{len(failed)} of {len(questions)} questions could not be recorded to their end; what was recorded is "
-                f"kept, and the same command goes on with it. Question {failed[0].question_id!r}: {failed[0].error}"
-            ) from failed[0].error
+
+    def missing(done: Container[recordings.Key] = ()) -> list[Task]:
+        keys = recordings.missing(questions, branches, done)
+        return recordings.tasks(questions, prompts, keys, BranchProcessorList())
+
+    async def ask() -> list[Served]:
+        def keep(question: Served, branch: Branch) -> None:
+            row = question.row(branch)
+            writer.append([row])  # it is on the disk when this returns
+            bar.add(row)
+
+        async with model.connected(call, missing(), keep) as loop:
+            facts = _facts(model, loop, call)
+            manifest = recordings.manifest(
+                questions, branches, loop.settings, call.answer_format, model.tokenizer, chat, facts
+            )
+            with (
+                StoreWriter.open(Path(out), manifest, questions) as writer,
+                Recorded(branches * len(questions), shown=progress, initial=len(writer.done)) as bar,
+            ):
+                return await loop.run(missing(writer.done), lambda question: None)
+
+    done = wait_for(ask)
+    if any(each.finish_reason == "interrupted" for each in done):
+        raise KeyboardInterrupt
+    failed = [each for each in done if each.error is not None]
+    if failed:
+        raise ServerError(
+            f"{len(failed)} of {len(questions)} questions could not be recorded to their end; what was recorded is "
+            f"kept, and the same command goes on with it. Question {failed[0].task.question_id!r}: {failed[0].error}"
+        ) from failed[0].error
     return TrajectoryStore.open(out)
 
 
-@dataclass
-class _Recorder:
-    """Opens the store once it is known how the servers are spoken to, and writes branches down as they end."""
-
-    model: ServerModel
-    questions: Sequence[Question]
-    prompts: Sequence[Prompt]
-    branches: int
-    call: Call
-    open: Callable[[Manifest], StoreWriter] = field(init=False)
-    chat: bool = field(init=False)
-    bar: Recorded = field(init=False)
-    writer: StoreWriter = field(init=False)
-    session: Session = field(init=False)
-
-    def tasks(self, done: Collection[tuple[str, int]] = ()) -> list[Asked]:
-        """One task a question, for the branches that are not recorded yet."""
-        found = []
-        for index, (question, prompt) in enumerate(zip(self.questions, self.prompts, strict=True)):
-            missing = [n for n in range(self.branches) if (question.question_id, n) not in done]
-            if missing:
-                controller = load_controller("self_consistency", max_samples=len(missing))
-                task = Asked(index, question.question_id, prompt, controller, BranchProcessorList(), missing)
-                task.prompt_tokens = len(prompt.ids or ())
-                found.append(task)
-        return found
-
-    def prepare(self, session: Session, settings: Settings) -> list[Asked]:
-        """Open the store, and say what is missing in it."""
-        tokenizer = self.model.tokenizer
-        self.session = session
-        others = {"stop_strings": list(self.call.stop), "extra_body": stored(self.model.extra_body)}
-        manifest = Manifest(
-            interval_tokens=settings.interval_tokens,
-            branches=self.branches,
-            seed=settings.seed,
-            model={"name_or_path": stored(session.wire.model), "served": session.wire.dialect},
-            tokenizer={
-                "class": None if tokenizer is None else type(tokenizer).__name__,
-                "vocab_size": None if tokenizer is None else len(tokenizer),
-                "chat": self.chat,
-            },
-            generation_config={
-                **self.call.sampling,
-                **{name: value for name, value in others.items() if value},
-                "max_new_tokens": settings.max_new_tokens,
-            },
-            probe=asdict(self.call.probing),
-            versions={"httpx2": version("httpx2")},
-            source="recorded",
-            questions_sha256=questions_sha256(self.questions),
-        )
-        self.writer = self.open(manifest)
-        self.bar.found(self.branches * len(self.questions), len(self.writer.done))
-        return self.tasks(self.writer.done)
-
-    def keep(self, asked: Asked, branch: Branch) -> None:
-        """Write a finished branch down; it is on the disk when this returns."""
-        seed = self.call.settings.seed
-        row = self.session.wire.trajectory(branch, asked.question_id, seed, asked.prompt_tokens)
-        self.writer.append([row])
-        self.bar.add(row)
+def _facts(model: ServerModel, loop: ServerLoop, call: ServerCall) -> dict[str, Any]:
+    """What only servers know of a recording."""
+    others = {"stop_strings": list(call.stop), "extra_body": stored(model.extra_body)}
+    return {
+        "model": {"name_or_path": stored(loop.wire.model), "served": loop.wire.dialect},
+        "generation_config": {
+            **call.sampling,
+            **{name: value for name, value in others.items() if value},
+            "max_new_tokens": loop.settings.max_new_tokens,
+        },
+        "versions": {"httpx2": version("httpx2")},
+    }

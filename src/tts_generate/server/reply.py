@@ -37,7 +37,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ServedModel:
     """A model that a server lists."""
 
     name: str
@@ -136,18 +136,18 @@ def within(max_tokens: int, sent: int) -> None:
         raise ServerError(f"asked for {max_tokens} tokens, the server sent {sent}: it ignores max_tokens.")
 
 
-def models(data: bytes) -> list[Listed]:
+def models(data: bytes) -> list[ServedModel]:
     """The models of a `/models`; what has no name is passed over.
 
     >>> models(b'{"data": [{"id": "m", "max_model_len": 512}, {"id": 7}, null]}')
-    [Listed(name='m', context=512)]
+    [ServedModel(name='m', context=512)]
 
     Raises:
         GarbledError: it is no list of models.
     """
     entries = _maybe(_kind(read_json(data), dict, "the list of models"), "data", list) or []
     named = [each for each in entries if isinstance(each, dict) and isinstance(each.get("id"), str)]
-    return [Listed(each["id"], _count(each, "max_model_len") or None) for each in named]
+    return [ServedModel(each["id"], _count(each, "max_model_len") or None) for each in named]
 
 
 def read_json(data: bytes) -> Any:

@@ -13,7 +13,7 @@ import httpx2
 
 from tts_generate.errors import ServerError
 from tts_generate.server.failures import GarbledError, PassingError, failure
-from tts_generate.server.reply import Completion, Listed, Parts, models
+from tts_generate.server.reply import Completion, Parts, ServedModel, models
 
 _LINE = re.compile(rb"\r\n|\n|\r")
 """How lines of an event stream end; no other character ends one."""
@@ -63,7 +63,7 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
     raise problem.with_traceback(None)  # which does not carry what was being sent with it
 
 
-async def list_models(client: httpx2.AsyncClient, url: str) -> list[Listed]:
+async def list_models(client: httpx2.AsyncClient, url: str) -> list[ServedModel]:
     """What `url`/models lists; [] from a server that has no such list.
 
     Raises:

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tts_generate.engine.branch import Branch, ProbeRecord
 from tts_generate.errors import ServerError, UnsupportedError
+from tts_generate.live.branch import Branch, ProbeRecord
+from tts_generate.live.task import Prompt
 from tts_generate.server.reply import Completion, within
 from tts_generate.trajectories import Trajectory
 
@@ -27,14 +28,6 @@ DIALECTS: tuple[Dialect, ...] = ("tokens", "text", "transformers", "openai")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Sampling options that mean the same when a branch is continued by another request."""
 _OPENAI = ("temperature", "top_p")
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question as it is sent: its text, and its token ids where a tokenizer is at hand."""
-
-    text: str
-    ids: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +117,7 @@ class Wire:
     ) -> dict[str, Any]:
         """The request that continues `prompt` + `ids` by at most `max_tokens`: sampled with a seed, greedy without."""
         asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": True}
-        asked["prompt"] = [*(prompt.ids or ()), *ids] if self.exact else prompt.text + self.pieces.decode(ids)
+        asked["prompt"] = [*prompt.ids, *ids] if self.exact else (prompt.text or "") + self.pieces.decode(ids)
         if self.model is not None:
             asked["model"] = self.model
         if seed is not None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tts_generate.answers import AnswerBook
-from tts_generate.engine.branch import Branch
+from tts_generate.live.branch import Branch
 from tts_generate.runner import Episode
 
 

@@ -1,0 +1,184 @@
+"""A question on its way: what was asked, what is in flight, what came of it; the same wherever branches are decoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Generic, Literal, TypeVar
+
+from tts_generate.answers import AnswerBook
+from tts_generate.controller import describe
+from tts_generate.errors import warn
+from tts_generate.live.branch import Branch, branch_key
+from tts_generate.live.reader import Reader
+from tts_generate.live.settings import EpisodeSettings
+from tts_generate.live.task import Task
+from tts_generate.live.winner import cut, winner
+from tts_generate.runner import Cost, Episode, Outcome, Unit
+from tts_generate.state import TO_END
+from tts_generate.trace import Event, Trace
+from tts_generate.trajectories import Trajectory
+from tts_generate.votes import NO_ANSWER
+
+FinishReason = Literal["answer", "deadline", "interrupted", "error"]
+"""Why a question ended: its controller answered, or it had to do with the majority so far."""
+B = TypeVar("B", bound=Branch)
+
+
+class LiveEpisode(ABC, Generic[B]):
+    """The episode of one question in flight, and afterwards what came of it.
+
+    Args:
+        index: the question's place in the call.
+        task: what was asked.
+        settings: numbers of the call.
+        reader: reads answers.
+        logprobs: whether the log-probabilities of tokens are known.
+    """
+
+    def __init__(
+        self, index: int, task: Task, settings: EpisodeSettings, reader: Reader, *, logprobs: bool = True
+    ) -> None:
+        self.index, self.task, self.settings, self.logprobs = index, task, settings, logprobs
+        self.thought = reader.thought(task.prompt)
+        self.prompt_tokens = len(task.prompt.ids)
+        self.book = AnswerBook()
+        self.events: list[Event] = []
+        self.branches: list[B] = []
+        """In opening order; while in flight, behind those of the episode perhaps some that it has not opened yet."""
+        self.wave: list[Unit] = []
+        """The units that are being carried out."""
+        self.outcomes: list[Outcome] = []
+        """What came of those of them that are done, in the order in which they were."""
+        self.finish_reason: FinishReason = "answer"
+        self.episode = Episode(
+            task.controller,
+            max_branches=settings.max_branches if task.order is None else len(task.order),
+            max_depth=-(-settings.max_new_tokens // settings.interval_tokens),
+            interval_tokens=settings.interval_tokens,
+            max_probe_tokens=reader.max_tokens if task.controller.probing != "never" else 0,
+            processors=task.processors,
+            trace=self.events,
+            text=self.book.text,
+        )
+
+    # ---- in flight
+
+    def start(self) -> list[Unit]:
+        """Ask the controller for the first wave."""
+        self.wave = self.episode.start()
+        return self.wave
+
+    def resume(self) -> list[Unit]:
+        """Have the controller decide on a whole wave; the next one, [] where it has answered."""
+        outcomes, self.outcomes, self.wave = self.outcomes, [], []
+        self.wave = self.episode.resume(outcomes)
+        if self.episode.done and self.task.processors.expired():
+            self.finish_reason = "deadline"
+        return self.wave
+
+    @property
+    def in_flight(self) -> list[Unit]:
+        """The units of the wave that have no outcome yet."""
+        done = {outcome.branch for outcome in self.outcomes}
+        return [unit for unit in self.wave if unit.branch not in done]
+
+    def open(self) -> B:
+        """The next branch, with the key of its number."""
+        opened = len(self.branches)
+        number = opened if self.task.order is None else self.task.order[opened]
+        key = branch_key(self.settings.seed, self.task.prompt.identity, number)
+        self.branches.append(self.new_branch(number, key, (self.index, opened)))
+        return self.branches[-1]
+
+    @abstractmethod
+    def new_branch(self, number: int, key: int, order: tuple[int, int]) -> B:
+        """A branch of the kind that is decoded here."""
+
+    def branch(self, unit: Unit) -> B:
+        """The branch that a unit advances; opened if need be."""
+        while unit.branch >= len(self.branches):
+            self.open()
+        return self.branches[unit.branch]
+
+    def target(self, unit: Unit) -> int:
+        """Tokens of the branch at which a unit ends."""
+        most = self.settings.max_new_tokens
+        return most if unit.steps >= TO_END else min((unit.start + unit.steps) * self.settings.interval_tokens, most)
+
+    def count(self, unit: Unit) -> int:
+        """Count what was decoded of a unit, whole or cut short; the tokens fed for probes that nobody asked for."""
+        branch, target, every = self.branch(unit), self.target(unit), self.settings.probe_every_step
+        before = branch.read
+        probes, discarded = branch.ask(target, lambda probe: every or (unit.probe and probe.position == target))
+        finished = branch.finished and branch.read == len(branch.ids)
+        answer = NO_ANSWER
+        if finished:
+            answer = self.book.id(branch.final_answer)
+        elif unit.probe and probes and probes[-1].position == branch.read:
+            answer = self.book.id(probes[-1].answer)
+        depth = branch.depth(self.settings.interval_tokens)
+        self.outcomes.append(
+            Outcome(
+                branch=unit.branch,
+                depth=depth,
+                generated_tokens=branch.read - before,
+                probe_tokens=sum(probe.tokens for probe in probes),
+                answer=answer,
+                finished=finished,
+                logprobs=branch.step_logprobs[unit.start : depth] if self.logprobs else (),
+            )
+        )
+        return discarded
+
+    def end(self, reason: FinishReason) -> int:
+        """End with the majority so far; as `count` tells, what was fed in vain.
+
+        Units in flight count as far as they got, in their wave's order; those that took no token say nothing.
+        """
+        self.finish_reason = reason
+        discarded = 0
+        for unit in self.in_flight:
+            self.branch(unit).close_step(self.settings.interval_tokens)
+            discarded += self.count(unit)
+        came = {outcome.branch: outcome for outcome in self.outcomes if outcome.generated_tokens + outcome.probe_tokens}
+        self.episode.abandon([came[unit.branch] for unit in self.wave if unit.branch in came])
+        self.wave, self.outcomes = [], []
+        return discarded
+
+    def complain(self, why: Exception | str) -> None:
+        """Warn that the question cannot go on."""
+        told = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
+        warn(f"question {self.task.question_id!r} ends with the majority so far: {told}", RuntimeWarning, stacklevel=3)
+
+    # ---- what came of it
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens spent on this question."""
+        return self.episode.cost(self.prompt_tokens if self.branches else 0)
+
+    @property
+    def answer(self) -> str | None:
+        """The answer decided on."""
+        return self.book.text(self.episode.answer)
+
+    @cached_property
+    def winner(self) -> int:
+        """The branch to show; -1 where there is none."""
+        return winner(self.episode, self.book, self.branches)
+
+    @cached_property
+    def rows(self) -> list[Trajectory]:
+        """Its branches as rows of a trajectory store, in opening order."""
+        return [self.row(branch) for branch in self.branches]
+
+    def row(self, branch: B) -> Trajectory:
+        """A branch as a row of a trajectory store."""
+        return branch.trajectory(self.task.question_id, self.settings.seed, self.prompt_tokens)
+
+    @property
+    def trace(self) -> Trace:
+        """What the controller did, round by round."""
+        task = self.task
+        return Trace.of(task.question_id, describe(task.controller), self.events, self.book.text, cut(self.branches))

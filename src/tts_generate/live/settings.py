@@ -1,0 +1,56 @@
+"""What one call is asked for, checked once: numbers of its episodes, and texts that end a branch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tts_generate.arguments import fits, whole
+from tts_generate.errors import InputError
+
+INTERVAL_TOKENS = 500
+"""Tokens of one step, where nothing else is said."""
+MAX_BRANCHES = 128
+"""Branches of one question at most, where nothing else is said."""
+_MOST_BRANCHES = 100_000
+"""Of one question: what a controller sees of each is allocated beforehand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeSettings:
+    """Numbers of a call that shape its episodes, wherever branches are decoded; in tokens unless named otherwise."""
+
+    seed: int
+    interval_tokens: int = INTERVAL_TOKENS
+    """Tokens of one step."""
+    max_new_tokens: int
+    """Tokens of a branch at most."""
+    max_branches: int = MAX_BRANCHES
+    """Branches of one question at most."""
+    probe_every_step: bool = False
+    """Probe at every step whatever the controller reads: what a recording does."""
+
+    def __post_init__(self) -> None:
+        for name in ("interval_tokens", "max_new_tokens", "max_branches"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        if self.max_branches > _MOST_BRANCHES:
+            raise InputError(f"max_branches must be {_MOST_BRANCHES:,} at most, got {self.max_branches}.")
+        if self.max_new_tokens < self.interval_tokens:
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="
+                f"{self.interval_tokens}: a controller would never decide anything. Raise max_new_tokens or pass a "
+                "smaller interval_tokens."
+            )
+
+
+def stop_texts(strings: Any) -> list[str]:
+    """Stop strings as a list.
+
+    Raises:
+        InputError: one is empty, or no text.
+    """
+    texts = [strings] if isinstance(strings, str) else strings if strings is not None else []
+    if not fits(texts, Sequence[str]) or "" in texts:
+        raise InputError(f"stop_strings must be texts of one character or more, got {strings!r:.80}.")
+    return list(texts)

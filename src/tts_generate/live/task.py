@@ -1,0 +1,65 @@
+"""What is to be answered: prompts as a model reads them, and who decides on their branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tts_generate.controller import Controller
+from tts_generate.errors import InputError
+from tts_generate.processors import BranchProcessorList
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as a model reads it: its token ids, and its text where it came as one."""
+
+    ids: Sequence[int] = ()
+    """() where no tokenizer is at hand."""
+    text: str | None = None
+
+    @property
+    def identity(self) -> Sequence[int]:
+        """What names the question in its branches' keys: the bytes of its text, or its token ids."""
+        return self.ids if self.text is None else self.text.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question to answer: its prompt, who decides, and the branch numbers to open, in order (0, 1, … if None)."""
+
+    question_id: str
+    prompt: Prompt
+    controller: Controller
+    order: Sequence[int] | None = None
+    processors: BranchProcessorList = field(default_factory=BranchProcessorList)
+
+
+def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: str) -> Prompt:
+    """A text, or a chat in the tokenizer's template, as it is asked.
+
+    Args:
+        tokenizer: the model's; None where there is none here.
+        asked: a text, or turns with role and content.
+        name: what an error calls it.
+
+    Raises:
+        InputError: a chat for which there is no template, or nothing at all.
+    """
+    text, chat = (asked, False) if isinstance(asked, str) else (_chat(tokenizer, asked), True)
+    ids = () if tokenizer is None else tuple(tokenizer(text, add_special_tokens=not chat)["input_ids"])
+    if not text or (tokenizer is not None and not ids):
+        raise InputError(f"{name} is empty; give every question at least one token.")
+    begins = getattr(tokenizer, "bos_token", None)
+    if chat and begins and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        text = text.removeprefix(begins)  # a server that is sent text puts it there itself
+    return Prompt(ids, text)
+
+
+def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> str:
+    """Turns in the tokenizer's template."""
+    if not getattr(tokenizer, "chat_template", None):
+        who = "there is no tokenizer here" if tokenizer is None else f"{type(tokenizer).__name__} has no chat template"
+        raise InputError(f"a chat needs a tokenizer with a chat template, and {who}; pass one, or ask without chat.")
+    return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))

@@ -1,4 +1,8 @@
-"""Conformance tests that any controller must pass; run them on your own, in your own test suite."""
+"""Conformance tests that any controller must pass; run them on your own, in your own test suite.
+
+from tts_generate.testing import check_controller
+check_controller("path/to/my_controller")
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Removes one safeguard at a time in a copy of the tree, and runs the test that must fail then.
 
-    python benchmarks/mutants.py [OUT.json] [--only NAME ...]
+    python tools/mutants.py [OUT.json] [--only NAME ...]
 
 A mutant is killed when its test fails; one that survives is a safeguard that no test holds. Each test first passes on
 the copy as it is, so that a failure means the mutant. The file says what became of each; with `--only` the others stay
@@ -27,7 +27,7 @@ CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.
 HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
 REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
 FAULTS, JUDGE = "tests/server/test_faults.py", "tests/search/test_judge.py"
-COPIED = ("src", "tests", "controllers", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
+COPIED = ("src", "tests", "controllers", "benchmarks", "tools", "pyproject.toml", "README.md", "LICENSE")
 
 
 @dataclass(frozen=True)

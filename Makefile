@@ -51,7 +51,7 @@ supply-chain: $(VENV)/developing
 # Hashes of every file that the index has of each pin, for `make hashed`; after constraints.txt changed.
 lock: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile constraints.txt --quiet --universal --no-deps --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv pip compile constraints.txt --quiet --universal --no-deps --generate-hashes --no-annotate --custom-compile-command "make lock" \
 		--python-version 3.11.5 --output-file requirements.lock
 
 # An environment of which every file has the hash that was written down; torch is the CPU wheel where there is one.

@@ -22,6 +22,11 @@ from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
 
+__all__ = [
+    "INTERVAL", "MAX_DEPTH", "ConformanceError", "check_compiled", "check_controller", "check_independent",
+    "check_knobs", "check_monotone", "check_no_future", "random_trajectories", "recording_of",
+]  # fmt: skip
+
 INTERVAL = 10
 """Tokens of one step in random recordings."""
 MAX_DEPTH = 9

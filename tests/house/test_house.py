@@ -19,7 +19,7 @@ import numbers_check as numbers  # noqa: E402
 
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
-    {"inert", "secret"},
+    {"disk", "inert", "secret"},
     {"errors", "votes"},
     {"arguments"},
     {"strict_json"},

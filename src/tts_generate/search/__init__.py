@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tts_generate.search.best import write_controller
-    from tts_generate.search.candidate import Candidate, Proposer, Scored
+    from tts_generate.search.candidate import KnobCandidate, Proposer, Scored
     from tts_generate.search.history import read_history
-    from tts_generate.search.loop import Progress, best_of
+    from tts_generate.search.loop import SearchProgress, best_of
     from tts_generate.search.objective import Fidelity
     from tts_generate.search.run import Search, Setup, write_report
 
 _MODULES = {
-    "Candidate": "candidate",
+    "KnobCandidate": "candidate",
     "Fidelity": "objective",
-    "Progress": "loop",
+    "SearchProgress": "loop",
     "Proposer": "candidate",
     "Scored": "candidate",
     "Search": "run",
@@ -31,8 +31,17 @@ _MODULES = {
 }
 
 __all__ = [
-    "Candidate", "Fidelity", "Progress", "Proposer", "Scored", "Search", "Setup", "best_of", "read_history",
-    "write_controller", "write_report",
+    "Fidelity",
+    "KnobCandidate",
+    "Proposer",
+    "Scored",
+    "Search",
+    "SearchProgress",
+    "Setup",
+    "best_of",
+    "read_history",
+    "write_controller",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -41,17 +41,17 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/search_agent.py
 	$(BIN)/python benchmarks/harnesses.py benchmarks/results/harnesses.json
 	$(BIN)/python benchmarks/reliability.py
-	$(BIN)/python benchmarks/frontier_picture.py
-	$(BIN)/python benchmarks/numbers_check.py --write
+	$(BIN)/python tools/frontier_picture.py
+	$(BIN)/python tools/numbers_check.py --write
 
 # An SBOM of the pins in build/, and whether what is installed is what is pinned.
 supply-chain: $(VENV)/developing
-	$(BIN)/python benchmarks/supply_chain.py build/sbom.cdx.json
+	$(BIN)/python tools/supply_chain.py build/sbom.cdx.json
 
 # Hashes of every file that the index has of each pin, for `make hashed`; after constraints.txt changed.
 lock: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile constraints.txt --quiet --universal --no-deps --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv pip compile constraints.txt --quiet --universal --no-deps --generate-hashes --no-annotate --custom-compile-command "make lock" \
 		--python-version 3.11.5 --output-file requirements.lock
 
 # An environment of which every file has the hash that was written down; torch is the CPU wheel where there is one.
@@ -64,15 +64,15 @@ hashed:
 # Known weaknesses of the pins. It needs a network on which PyPI's or OSV's service answers, and says where none does.
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python tools/audit.py
 
 # Takes every safeguard away, one at a time; a test must fail for each.
 mutants: $(VENV)/developing
-	$(BIN)/python benchmarks/mutants.py
+	$(BIN)/python tools/mutants.py
 
 # The suite on the oldest and the newest libraries and Pythons that are supported, in environments of their own.
 test-matrix: $(VENV)/installed
-	$(BIN)/python benchmarks/test_matrix.py
+	$(BIN)/python tools/test_matrix.py
 
 # torch comes first and pinned: on a machine whose index offers a CPU wheel of it, no CUDA packages are pulled.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -2,7 +2,7 @@
 
     python benchmarks/hub.py [OUT.json]
 
-The server is `tts_generate.testing.hub`, the clients are the real ones; what travels takes no time here.
+The server is `tests/hub/local_hub`, the clients are the real ones; what travels takes no time here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "hostile"), str(ROOT / "tests" / "search")]
 from hostile_repos import REPOS  # noqa: E402
 from hub_checks import forget, put, read  # noqa: E402
+from local_hub import HubServer  # noqa: E402
 from search_stores import make_store  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -37,7 +38,6 @@ from tts_generate.errors import TTSError  # noqa: E402
 from tts_generate.publish import publish  # noqa: E402
 from tts_generate.replay import replay  # noqa: E402
 from tts_generate.testing import random_trajectories, recording_of  # noqa: E402
-from tts_generate.testing.hub import HubServer  # noqa: E402
 
 CONTROLLERS = ("asc", "cmc", "esc", "parallel_probe", "dynasor")
 RECORDINGS = 100

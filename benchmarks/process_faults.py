@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests" / name) for name in ("engine", "server")]
+sys.path[:0] = [str(ROOT / name) for name in ("tools", "tests/engine", "tests/server")]
 import distributed_worker as worker  # noqa: E402
 import test_distributed as jobs  # noqa: E402
 from local_servers import OPTIONS, QUESTIONS, Proxy  # noqa: E402

@@ -30,7 +30,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("trajectories", "engine", "search", "search/hostile", "server")
-sys.path[:0] = [str(ROOT / "tests" / name) for name in FOLDERS]
+sys.path[:0] = [str(ROOT / "tools"), *(str(ROOT / "tests" / name) for name in FOLDERS)]
 import crashes  # noqa: E402
 import endurance  # noqa: E402
 import faults  # noqa: E402

@@ -2,7 +2,7 @@
 
     python benchmarks/server.py benchmarks/results/server.json
 
-Against two `transformers serve` processes and one server that speaks token ids (`token_server.py`, which decodes
+Against two `transformers serve` processes and one server that speaks token ids (`tools/token_server.py`, which decodes
 waiting requests together), all with the shipped tiny model on this machine, so client, servers and all share its cores.
 What is compared runs in turn, twice; the better of each counts.
 """
@@ -24,11 +24,12 @@ import transformers
 import typer
 from transformers import AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "server"))
-from local_servers import OPTIONS, Proxy, free_port, transformers_serve
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "server"))
+from local_servers import OPTIONS, Proxy, free_port, transformers_serve  # noqa: E402
 
-from tts_generate import ServerModel, tiny
-from tts_generate.loading import load_controller
+from tts_generate import ServerModel, tiny  # noqa: E402
+from tts_generate.loading import load_controller  # noqa: E402
 
 INTERVAL = 32
 """Tokens of one step."""
@@ -38,7 +39,7 @@ INTERVAL = 32
 def token_process(batch: int) -> Iterator[str]:
     """The server that speaks token ids, in a process of its own."""
     port = free_port()
-    script = Path(__file__).with_name("token_server.py")
+    script = ROOT / "tools" / "token_server.py"
     command = [sys.executable, str(script), "--port", str(port), "--batch", str(batch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:

@@ -23,7 +23,7 @@ KEPT_BY_OTHERS = ("/inspect_ai/traces/", "/matplotlib/mpl-data/fonts/")
 
 @pytest.fixture(scope="session", autouse=True)
 def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Write what descriptors the session leaves open to `$TTS_LEFT_BEHIND`, if set (benchmarks/suite_leaks.py)."""
+    """Write what descriptors the session leaves open to `$TTS_LEFT_BEHIND`, if set (tools/suite_leaks.py)."""
     where = os.environ.get("TTS_LEFT_BEHIND")
     before = _descriptors() if where else {}
     yield

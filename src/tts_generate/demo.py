@@ -22,8 +22,9 @@ from rich.table import Table
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.engine import AutoTTSOutput, enable, record
-from tts_generate.evaluate import Method, Row, accuracy_interval, as_dict, evaluate_method
+from tts_generate.evaluate import CMC_BETAS, Method, Row, accuracy_interval, as_dict, evaluate_method
 from tts_generate.loading import load_controller
+from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.runner import Cost
@@ -35,7 +36,6 @@ from tts_generate.trajectories import Question
 
 _SEED = 1
 _SHUFFLES = 8
-_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 _KNOBS = ("n_init", "widen", "max_branches", "widen_threshold", "threshold", "warm_up", "length_power", "patience")
 """Of `composed`, as many as a minute can tell something about."""
 _SELECT, _FRESH = Fidelity(ELEVEN, 20, 500_000), Fidelity(ELEVEN, 40, 0)
@@ -183,10 +183,10 @@ def _methods(branches: int) -> list[Method]:
     methods = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
     for name in ("asc", "cmc"):
         limit = {"asc": "max_samples", "cmc": "max_branches"}[name]
-        for beta in _BETAS:
+        for beta in CMC_BETAS:
             knobs = {limit: min(branches, round(4 + 60 * beta))}
             methods.append(Method(f"{name.upper()} β={beta:g}", name, beta, knobs))
-    thrift = {beta: _within("thrift", beta, branches).knobs for beta in _BETAS}
+    thrift = {beta: _within("thrift", beta, branches).knobs for beta in CMC_BETAS}
     return [*methods, *(Method(f"thrift β={beta:g}", "thrift", beta, knobs) for beta, knobs in thrift.items())]
 
 
@@ -212,12 +212,6 @@ def _within(name: str, beta: float, branches: int) -> Controller:
     return load_controller(usual, **held)
 
 
-def _inputs(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:
-    texts = [question.question for question in questions]
-    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-
-
 def _answer(
     console: Console, model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any
 ) -> LiveRun:
@@ -225,7 +219,7 @@ def _answer(
     console.print(f"{_LABELS.get(name, name)}:", highlight=False)
     start = time.perf_counter()
     output = model.generate(
-        **_inputs(model, tokenizer, questions),
+        **prompts(model, tokenizer, questions),
         strategy="autotts",
         seed=_SEED,
         progress=True,

@@ -39,6 +39,10 @@ _NUMBERS = (
 )
 
 
+CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+"""The budgets of CMC that found controllers are shown beside; those of its authors."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A controller at one budget, as one row of a sweep."""

@@ -57,7 +57,7 @@ class _Channel:
         self.replies.put(_Over())
 
 
-class Question:
+class PublishedQuestion:
     """What a published method is handed: the three verbs, and the step in tokens."""
 
     def __init__(self, channel: _Channel, probe_freq: int) -> None:
@@ -115,7 +115,7 @@ class PublishedMethod(Controller):
 
     def begin(self, state: State, do: Decision) -> None:
         """Start the method and open what it asks for first."""
-        question = Question(self._channel, state.interval_tokens)
+        question = PublishedQuestion(self._channel, state.interval_tokens)
         method = self.method(config={"beta": self.beta})
         threading.Thread(target=_solve, args=(method, question, self._channel), daemon=True).start()
         self._next(state)
@@ -191,7 +191,7 @@ class PublishedMethod(Controller):
         return text
 
 
-def _solve(method: Any, question: Question, channel: _Channel) -> None:
+def _solve(method: Any, question: PublishedQuestion, channel: _Channel) -> None:
     try:
         channel.requests.put(("done", method.solve(question)))
     except _Over:

@@ -22,13 +22,16 @@ CODE = "controller.py"
 RECIPE = "custom_generate/generate.py"
 RECIPE_CODE = "custom_generate/controller.py"
 RECIPE_REQUIREMENTS = "custom_generate/requirements.txt"
+NOT_MEASURED = (
+    "Not measured yet: `tts-generate publish FOLDER user/repo --store STORE` measures it and writes this page."
+)
 _SERIES = ".".join(__version__.split(".")[:2])
 
 
 def save(controller: Controller, folder: Path, *, name: str | None = None, description: str | None = None) -> Path:
     """Write `controller` into `folder`; see `Controller.save_pretrained`."""
     card, code = as_files(controller, name, description)
-    text = json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n"
+    text = card_json(card).encode()
     parse_card(text, CARD)
     if code is not None:
         check_code(card, code, f"{inspect.getfile(type(controller))}, which becomes {CODE}")
@@ -106,17 +109,46 @@ def _of_class(kind: type[Controller]) -> tuple[dict[str, Any], bytes]:
             "into a file of its own and import it from there."
         ) from error
     doc = (inspect.getdoc(kind) or "").partition("\n")[0]
+    entry = {"entry": f"{CODE}:{kind.__name__}"}
+    return new_card(kind.__name__, doc, entry, hashlib.sha256(code).hexdigest()), code
+
+
+def new_card(
+    name: str,
+    description: str,
+    code: Mapping[str, str],
+    sha256: str,
+    *,
+    knobs: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the `controller.json` of a new controller holds, for any budget.
+
+    Args:
+        name: of the controller.
+        description: one sentence.
+        code: whose it is: {"entry": "file.py:Class"}, or {"builtin": name} for a shipped one.
+        sha256: of that code.
+        knobs: schedules of them.
+        provenance: where it comes from, plain JSON values.
+    """
     return {
         "format": FORMAT,
         "api": API,
-        "name": kind.__name__,
-        "description": doc,
-        "entry": f"{CODE}:{kind.__name__}",
+        "name": name,
+        "description": description,
+        **code,
         "beta": {"default": 0.5, "range": [0.0, 1.0]},
-        "sha256": hashlib.sha256(code).hexdigest(),
+        **({} if knobs is None else {"knobs": dict(knobs)}),
+        "sha256": sha256,
         "requires": {"tts_generate": f">={_SERIES}"},
-        "provenance": {},
-    }, code
+        "provenance": dict(provenance or {}),
+    }
+
+
+def card_json(card: Mapping[str, Any]) -> str:
+    """The text of a `controller.json`."""
+    return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
 
 
 def _by_hand(controller: Controller) -> dict[str, Knob]:
@@ -176,15 +208,15 @@ def check_recipe(folder: Path, source: Source) -> None:
             )
 
 
-def readme(card: Mapping[str, Any]) -> str:
-    """The README of a controller that nobody has measured yet."""
+def readme(card: Mapping[str, Any], words: str = NOT_MEASURED) -> str:
+    """The README of a controller that is not published yet: what its card says, then `words`."""
     lines = [
         "---\nlibrary_name: tts_generate\nlicense: apache-2.0",
         "tags: [tts-controller, test-time-scaling, custom_generate]\n---\n",
         f"# {card['name']}\n",
         f"{as_markdown(card.get('description', ''))}\n".lstrip(),
         *knob_table(card),
-        "Not measured yet: `tts-generate publish FOLDER user/repo --store STORE` measures it and writes this page.",
+        words,
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ a line between them, straight or straight in the logarithm. Either is monotone i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, get_args
 
@@ -115,8 +115,15 @@ def scheduled(kind: type[Controller], schedule: Schedule, name: str) -> type[Con
     def of_beta(beta: float) -> dict[str, Knob]:
         return {**kind.schedule(beta), **at(schedule, beta)}
 
-    body = {"schedule": staticmethod(of_beta), "own_schedule": dict(schedule)}
-    return type(name, (kind,), {**body, "__doc__": kind.__doc__, "__module__": __name__})
+    return derived(kind, of_beta, name, own_schedule=dict(schedule))
+
+
+def derived(
+    kind: type[Controller], of_beta: Callable[[float], dict[str, Knob]], name: str, **more: Any
+) -> type[Controller]:
+    """A class of the hooks of `kind` with another `schedule`, and whatever attributes are given."""
+    body = {"schedule": staticmethod(of_beta), **more, "__doc__": kind.__doc__, "__module__": __name__}
+    return type(name, (kind,), body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def parse_json(text: bytes | str, where: object, *, largest: int = LARGEST, erro
     try:
         value = json.loads(
             text.decode("utf-8") if isinstance(text, bytes) else text,
-            object_pairs_hook=lambda pairs: _once(pairs, refuse),
+            object_pairs_hook=lambda pairs: once(pairs, refuse),
             parse_constant=lambda name: refuse(f"it holds {name}, which JSON does not have"),
             parse_int=lambda digits: _whole(digits, refuse),
             parse_float=lambda digits: _finite(digits, refuse),
@@ -66,6 +66,24 @@ def parse_json(text: bytes | str, where: object, *, largest: int = LARGEST, erro
         refuse(f"it is not JSON: {found}")
     _check_depth(value, refuse)
     return value
+
+
+def _wrong(why: str) -> NoReturn:
+    raise ValueError(why)
+
+
+def once(pairs: list[tuple[str, Any]], refuse: Callable[[str], NoReturn] = _wrong) -> dict[str, Any]:
+    """The fields of an object, for `json.loads(object_pairs_hook=...)`; one that comes twice is refused.
+
+    Raises:
+        ValueError: naming it, where nobody else refuses.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            refuse(f"{name[:80]!r} is in it twice")
+        fields[name] = value
+    return fields
 
 
 def read_json(path: Path, where: object = None, *, largest: int = LARGEST, error: type[TTSError] = InputError) -> Any:
@@ -147,15 +165,6 @@ def _words(shape: Any) -> str:
     if isinstance(shape, (list, tuple)):
         return f"a list of {len(shape)}" if isinstance(shape, tuple) else "a list"
     return f"{told(shape)}{f', {shape.__metadata__[0]}' if get_origin(shape) is Annotated else ''}"
-
-
-def _once(pairs: list[tuple[str, Any]], refuse: Callable[[str], NoReturn]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            refuse(f"{name[:80]!r} is in it twice")
-        found[name] = value
-    return found
 
 
 def _whole(digits: str, refuse: Callable[[str], NoReturn]) -> int:

@@ -138,6 +138,16 @@ class Trace:
         return cls(row["question_id"], row["controller"], tuple(row["events"]))
 
 
+def some(names: list[str], most: int) -> str:
+    """The first of the names, and how many more there are.
+
+    >>> some(["#1", "#2", "#3"], 2)
+    '#1, #2 and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def write_traces(path: str | Path, traces: Iterable[Trace]) -> int:
     """Write traces as JSON lines, one at a time; how many there were."""
     count = 0

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "tts_generate"
 
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = [
-    {"inert", "secret", "version", "above"},
+    {"disk", "inert", "secret", "version", "above"},
     {"errors", "votes"},
     {"arguments"},
     {"strict_json"},
@@ -51,7 +51,7 @@ ONLY_IN = {
     "math_verify": {"equivalence"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "huggingface_hub": {"hub", "testing"},
+    "huggingface_hub": {"hub"},
     "httpx2": {"server", "hub", "search"},
     "anthropic": {"search"},
     "optuna": {"search"},

@@ -1,4 +1,4 @@
-"""Every safeguard that `benchmarks/mutants.py` takes away is there, once, and so is the test that holds it."""
+"""Every safeguard that `tools/mutants.py` takes away is there, once, and so is the test that holds it."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from hub_checks import forget
-
-from tts_generate.testing.hub import HubServer
+from local_hub import HubServer
 
 
 @pytest.fixture

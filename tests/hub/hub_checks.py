@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from local_hub import HubServer
+
 from tts_generate.hub import fetch, pin
-from tts_generate.testing.hub import HubServer
 
 
 def forget() -> None:

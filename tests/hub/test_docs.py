@@ -9,12 +9,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from local_hub import HubServer
 from search_stores import make_store
 from test_publish import FORMATS
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
-from tts_generate.testing.hub import HubServer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hub_checks import put, read
+from local_hub import HubServer
 from test_publish import FORMATS
 
 import tts_generate
@@ -19,7 +20,6 @@ from tts_generate import load_controller, tiny
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.hub.pin import MovingRevisionWarning
 from tts_generate.recipe import answer
-from tts_generate.testing.hub import HubServer
 
 OPTIONS = {"seed": 3, "max_new_tokens": 60}
 

@@ -30,11 +30,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx
+from local_hub import HubServer
+from local_hub.objects import File, tree_ids
 
 from tts_generate import tiny
 from tts_generate.errors import InputError
-from tts_generate.testing.hub import HubServer
-from tts_generate.testing.hub.objects import File, tree_ids
 
 WEIGHTS = bytes(range(256)) * 20
 
@@ -210,7 +210,7 @@ def test_commit_ids_are_gits(tmp_path: Path) -> None:
     git("add", ".")
     ours = {name: File.of(content) for name, content in files.items()}
     assert tree_ids(ours)[""] == git("write-tree")
-    from tts_generate.testing.hub import Commit
+    from local_hub import Commit
 
     git("commit", "-q", "-m", "title", "-m", "why")
     assert Commit(ours, (), "user", 1_700_000_000, "title", "why").oid == git("rev-parse", "HEAD")
@@ -543,35 +543,11 @@ print(json.dumps({{"weights": sum(p.numel() for p in model.parameters()), "token
     assert found["tokens"] == AutoTokenizer.from_pretrained(tiny.path())("Q: a = 6 ; a ? <think>")["input_ids"]
 
 
-def test_the_fixture(tmp_path: Path) -> None:
-    """In a test suite of somebody else."""
-    (tmp_path / "test_it.py").write_text(
-        """
-from huggingface_hub import HfApi
-
-def test_it(hub):
-    HfApi().create_repo("user/model")
-    assert [request.status for request in hub.requests()] == [200]
-"""
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tts_generate.testing.hub.fixtures",
-        "-p",
-        "no:cacheprovider",
-        f"--basetemp={tmp_path / 'base'}",
-    ]
-    done = subprocess.run([*command, "test_it.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
-
-
 def test_the_server_as_a_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tts_generate.testing.hub", "--user", "me", "--token", "hf_mine"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "local_hub", "--user", "me", "--token", "hf_mine"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from hub_checks import CODE, forget, good, put, read
+from local_hub import File, HubServer
 from search_stores import make_store
 from typer.testing import CliRunner
 
@@ -31,7 +32,6 @@ from tts_generate.loading import builtin_folder
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
 from tts_generate.replay import Recording, replay
 from tts_generate.testing import random_trajectories, recording_of
-from tts_generate.testing.hub import File, HubServer
 from tts_generate.trajectories import TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"

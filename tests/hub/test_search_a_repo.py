@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from hub_checks import CODE, card, put
+from local_hub import HubServer
 from search_stores import make_store, setup
 
 from tts_generate.errors import UntrustedCodeError
 from tts_generate.loading import load_controller
 from tts_generate.search import Search, write_controller
-from tts_generate.testing.hub import HubServer
 
 pytest.importorskip("numba")
 pytest.importorskip("optuna")

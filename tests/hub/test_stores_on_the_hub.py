@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_hub import HubServer, Repository
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
@@ -22,7 +23,6 @@ from tts_generate.errors import ConflictError, HubError, InputError, StoreError,
 from tts_generate.publish import publish_store
 from tts_generate.publish.store_summary import summarise
 from tts_generate.replay import Recording
-from tts_generate.testing.hub import HubServer, Repository
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore, pull
 from tts_generate.trajectories.schema import questions_sha256
 

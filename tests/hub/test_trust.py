@@ -16,6 +16,7 @@ from hub_checks import CODE, card, forget, good, put
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
+from local_hub import HubServer
 from test_publish import FORMATS
 from typer.testing import CliRunner
 
@@ -29,7 +30,6 @@ from tts_generate.hub.pin import MovingRevisionWarning
 from tts_generate.loading import builtin_folder
 from tts_generate.replay import replay
 from tts_generate.testing import random_trajectories, recording_of
-from tts_generate.testing.hub import HubServer
 
 DATA = {"entry": None, "builtin": "asc", "knobs": {"max_samples": {"start": 2, "end": 6}}}
 

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_hub import HubServer
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
-from tts_generate.testing.hub import HubServer
 
 
 class Option(NamedTuple):

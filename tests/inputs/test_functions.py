@@ -31,9 +31,9 @@ JUNK = [None, True, -1, 0, 10**30, 1.5, float("nan"), float("inf"), "", "nonsens
         [None], {}, {"a": 1}, object(), lambda: None]  # fmt: skip
 """One of these in the place of one argument; most are of the wrong type."""
 RESULTS = {
-    "AutoTTSOutput", "CheckedStore", "Candidate", "Confirmation", "Decision", "Difference", "Manifest", "Progress",
-    "Published", "PublishedStore", "RecordedQuestion", "ReplayResult", "Scored", "ServerOutput", "State", "StoreWriter",
-    "Trajectory", "Verdict",
+    "AutoTTSOutput", "CheckedStore", "Candidate", "Confirmation", "Decision", "Difference", "KnobCandidate", "Manifest",
+    "Published", "PublishedStore", "RecordedQuestion", "ReplayResult", "Scored", "SearchProgress", "ServerOutput",
+    "State", "StoreWriter", "Trajectory", "Verdict",
 }  # fmt: skip
 """Classes that we make and users read; `Trajectory` and `Manifest` check themselves, see tests/trajectories."""
 EXTENDED = {"BranchProcessor", "BranchProcessorList", "Controller", "Proposer"}

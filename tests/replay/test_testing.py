@@ -160,7 +160,7 @@ def test_reading_beyond_what_is_open() -> None:
 
 def test_a_look_into_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller that got hold of the recording itself."""
-    import tts_generate.testing.conformance as testing
+    import tts_generate.testing as testing
 
     real = testing.recording_of
 

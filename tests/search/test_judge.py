@@ -25,11 +25,11 @@ from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.sandbox import Limits, Sandbox, strictly
 from tts_generate.search import Search
 from tts_generate.search.agent import Agent
+from tts_generate.search.best import write_written
 from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Fidelity
 from tts_generate.search.questions import Part
-from tts_generate.search.written.best import write_written
 from tts_generate.search.written.workbench import Workbench
 from tts_generate.testing import random_trajectories
 from tts_generate.trajectories import Question, Trajectory

@@ -18,7 +18,7 @@ from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
-from tts_generate.search import Candidate, Fidelity, Scored, write_controller
+from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
 from tts_generate.search.bench import Families
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Curve, gain_over
@@ -188,8 +188,8 @@ def candidate_schedule() -> dict[str, Any]:
 
 
 def test_a_candidate_keeps_its_name_through_json() -> None:
-    candidate = Candidate({"n_init": Ends(4, 40, "log"), "patience": 0}, "nudge", "0123456789")
-    assert Candidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate
+    candidate = KnobCandidate({"n_init": Ends(4, 40, "log"), "patience": 0}, "nudge", "0123456789")
+    assert KnobCandidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate
 
 
 def test_the_middle_of_the_best_is_inside_and_averages_logarithms() -> None:
@@ -205,13 +205,13 @@ def test_the_middle_of_the_best_is_inside_and_averages_logarithms() -> None:
 def test_a_gain_on_one_recording_alone_is_not_steady(tmp_path: Path) -> None:
     recordings = [Recording.from_store(make_store(tmp_path / f"s{n}", seed=n)) for n in range(3)]
     contest = Contest(Families(COMPOSED), type(load_controller("asc")), threads=1)
-    measured = contest.measure(Part.of(recordings), Candidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0))
+    measured = contest.measure(Part.of(recordings), KnobCandidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0))
     for name, gain in measured.without().items():
         others = Part.of([recording for recording in recordings if recording.name != name])
-        again = contest.measure(others, Candidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0)).gain
+        again = contest.measure(others, KnobCandidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0)).gain
         assert gain.at_costs == pytest.approx(again.at_costs)
     assert measured.steady == min(measured.gain.score, *(gain.score for gain in measured.without().values()))
-    assert contest.measure(Part.of(recordings[:1]), Candidate({}, "here"), Fidelity((0.0,), 3, 0)).without() == {}
+    assert contest.measure(Part.of(recordings[:1]), KnobCandidate({}, "here"), Fidelity((0.0,), 3, 0)).without() == {}
 
 
 class TestPartsOfComposed:

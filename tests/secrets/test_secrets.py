@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from liar import QUESTION, echo
+from local_hub.clients import clients_here
 from search_stores import make_store
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.sandbox import Limits, Sandbox, attacks
-from tts_generate.testing.hub.clients import clients_here
 
 TOKEN = "marker-7d1f0c52a9e84b"
 

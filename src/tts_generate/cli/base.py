@@ -178,9 +178,14 @@ def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
         raise InputError(f"{option} takes numbers separated by commas, got {text!r}.") from None
 
 
+def plain(title: str) -> Table:
+    """An empty table as every command shows one."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def table_of(rows: list[Any], title: str) -> Table:
     """Rows of a sweep as a table."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain(title)
     table.add_column("method", no_wrap=True)
     for name in ("accuracy % (95 %)", "tokens", "probe", "wasted", "sequential", "branches"):
         table.add_column(name, justify="right", no_wrap=True)

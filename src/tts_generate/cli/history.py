@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from tts_generate.cli.base import app, console, guarded
+from tts_generate.cli.base import app, console, guarded, plain
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.inert import inert
 
@@ -58,7 +57,7 @@ def history(
 
 def _listed(best: list[Any], tried: int) -> Table:
     title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain(title)
     for name in ("candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %"):
         table.add_column(name, justify="left" if name in ("candidate", "from") else "right")
     for e in best:
@@ -114,7 +113,7 @@ def _difference(one: Any, other: Any) -> Table:
     from tts_generate.schedule import to_json
 
     ours, theirs = to_json(one.schedule), to_json(other.schedule)
-    table = Table(title="knobs that differ", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain("knobs that differ")
     for name in ("knob", one.name, other.name):
         table.add_column(name)
     for knob in ours:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of
+from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, plain
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.strict_json import read_json
 
@@ -176,7 +175,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _curve(store: dict[str, Any], name: str) -> Table:
     """What was measured on one store."""
     title = f"{store['name']}: {store['questions']} questions, {store['model']['name_or_path']}, replay"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain(title)
     table.add_column("method", no_wrap=True)
     for column in ("accuracy % (95 %)", "tokens", "probe", "wasted"):
         table.add_column(column, justify="right")

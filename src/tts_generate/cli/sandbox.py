@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from tts_generate.cli.base import JsonFile, app, console, guarded, write_json
+from tts_generate.cli.base import JsonFile, app, console, guarded, plain, write_json
 
 sandbox = typer.Typer(help="The sandbox in which candidates run.", no_args_is_help=True)
 app.add_typer(sandbox, name="sandbox")
@@ -30,7 +28,7 @@ def check(json_file: JsonFile = None) -> None:
     with Sandbox() as tried:
         line = tried.line
     outcomes = list(try_all())
-    table = Table(title=line, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain(line)
     for name in ("a candidate tries to", "stopped", "by any one of"):
         table.add_column(name, no_wrap=name != "by any one of")
     for outcome in outcomes:

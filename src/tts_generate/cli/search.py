@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich import box
 from rich.live import Live
 from rich.table import Table
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of
+from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, plain
 from tts_generate.errors import InputError, UnknownNameError
 
 
@@ -70,7 +69,7 @@ def search(
     By default nothing is charged. `--proposer anthropic` has a language model write controllers; it needs
     ANTHROPIC_API_KEY and --max-cost-usd.
     """
-    from tts_generate.search import Progress, Search, Setup, write_report
+    from tts_generate.search import Search, SearchProgress, Setup, write_report
     from tts_generate.tracking import bars_shown
 
     spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
@@ -96,7 +95,7 @@ def search(
     found = Search(setup, agent, box := _box(without_lock, sandbox_prefix))
     with box or contextlib.nullcontext(), Live(console=console, transient=True, refresh_per_second=2) as live:
 
-        def watch(progress: Progress) -> None:
+        def watch(progress: SearchProgress) -> None:
             if bars_shown():
                 live.update(_standing(progress))
 
@@ -175,7 +174,7 @@ def _standing(progress: Any) -> Table:
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain(title)
     for name in ("best frontier so far", "tokens", "accuracy %"):
         table.add_column(name, justify="right")
     best = progress.best

@@ -61,7 +61,7 @@ def create(repo_id: str, *, private: bool | None) -> str:
 
 
 def commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], parent: str, message: str) -> str:
-    """Make one commit of all `files` on top of `parent`, or none; its hash.
+    """Make one commit of all `files` on top of `parent`, or none, and read it back; its hash.
 
     A try whose outcome is unclear is repeated only once the head shows that it did not land.
 
@@ -74,8 +74,16 @@ def commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], par
 
     Raises:
         ConflictError: somebody else's commit came first.
-        HubError: it could not be made; `main` is as it was.
+        HubError: it could not be made, and `main` is as it was; or the Hub holds something else.
     """
+    made = _commit(repo_id, files, stale, parent, message)
+    wrong = differing(repo_id, made, files)
+    if wrong:
+        raise HubError(f"{repo_id} at commit {made} does not hold what was sent ({', '.join(wrong)}); look at it.")
+    return made
+
+
+def _commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], parent: str, message: str) -> str:
     tries, waited, wait = 0, 0.0, 1.0
     while True:
         tries += 1
@@ -143,13 +151,16 @@ def tags(repo_id: str) -> list[str]:
 
 
 def tag(repo_id: str, name: str, revision: str) -> None:
-    """Tag a commit.
+    """Tag a commit that was made.
 
     Raises:
         HubError: it may not be, or the tag is there already.
     """
-    with told(repo_id, revision):
-        HfApi().create_tag(**named(repo_id), tag=name, revision=revision)
+    try:
+        with told(repo_id, revision):
+            HfApi().create_tag(**named(repo_id), tag=name, revision=revision)
+    except HubError as error:
+        raise HubError(f"{repo_id} is published at commit {revision}, but that could not be tagged: {error}") from error
 
 
 def _retry_after(error: HfHubHTTPError) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_generate.disk import write_whole
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.strict_json import read_json
 
@@ -70,10 +71,8 @@ def write_lock(path: Path, entries: Mapping[str, Locked]) -> None:
         entry.repo_id: {"revision": entry.revision, "commit": entry.commit, "files": dict(entry.files)}
         for entry in sorted(entries.values(), key=lambda entry: entry.repo_id)
     }
-    aside = path.with_name(f".{path.name}.tmp")
     try:
-        aside.write_text(json.dumps({"format": FORMAT, "controllers": told}, indent=2) + "\n", "utf-8")
-        os.replace(aside, path)
+        write_whole(path, json.dumps({"format": FORMAT, "controllers": told}, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}.") from error
 

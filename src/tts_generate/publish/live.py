@@ -47,9 +47,7 @@ def measure_live(
         if question.gold_answer is None:
             raise InputError(f"question {question.question_id!r} has no gold_answer; accuracy needs one of each.")
     enable(model, tokenizer=tokenizer)
-    texts = [question.question for question in questions]
-    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs = prompts(model, tokenizer, questions)
     rows = []
     for controller in controllers:
         output = model.generate(
@@ -75,3 +73,10 @@ def measure_live(
             }
         )
     return rows
+
+
+def prompts(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[str, Any]:
+    """The questions as `generate` takes them: token ids on the model's device, padded on the left, and their mask."""
+    texts = [question.question for question in questions]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}

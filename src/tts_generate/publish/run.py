@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub.card import CARD, MAX_CARD
 from tts_generate.publish.push import Published, publish
 from tts_generate.replay import Recording
-from tts_generate.saving import save
+from tts_generate.saving import card_json, save
 from tts_generate.search.history import RESULT, SETTINGS, read_settings
 from tts_generate.search.history import read_json as read_result
 from tts_generate.search.run import fingerprint
@@ -58,7 +57,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         best = Path(shutil.copytree(run / "best", Path(folder) / "best"))
         card = read_json(best / CARD, largest=MAX_CARD, error=ControllerError)
         card["provenance"] = {**card.get("provenance", {}), **_found(result)}
-        (best / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (best / CARD).write_text(card_json(card), "utf-8")
         (best / "README.md").unlink(missing_ok=True)  # made from `provenance`, as the page is
         return publish(best, repo_id, stores=chosen, **how)
 

@@ -82,7 +82,7 @@ class FrontierChart:
 
 
 @dataclass(frozen=True)
-class Bar:
+class TokenBar:
     """Tokens of one method by kind, in percent of the longest bar."""
 
     label: str
@@ -92,7 +92,7 @@ class Bar:
     row: Mapping[str, Any]
 
 
-def bars(rows: Sequence[Mapping[str, Any]]) -> list[Bar]:
+def bars(rows: Sequence[Mapping[str, Any]]) -> list[TokenBar]:
     """One bar a row of a sweep: generated tokens that counted, generated ones of pruned branches, probe tokens.
 
     >>> bars([{"label": "SC", "tokens": 200, "generated_tokens": 150, "wasted_tokens": 50, "probe_tokens": 50}])[0].kept
@@ -100,7 +100,7 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> list[Bar]:
     """
     longest = max(max(row["tokens"] for row in rows), 1)
     return [
-        Bar(
+        TokenBar(
             row["label"],
             100 * (row["generated_tokens"] - row["wasted_tokens"]) / longest,
             100 * row["wasted_tokens"] / longest,

@@ -12,7 +12,7 @@ from tts_generate.errors import InputError
 from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method, sweep
 from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult
-from tts_generate.report.page import Asked, Measured, Page, Told
+from tts_generate.report.page import Asked, Page, SweepRows, Told
 from tts_generate.strict_json import Amount, check_shape, read_json
 from tts_generate.trajectories import TrajectoryStore
 
@@ -62,11 +62,11 @@ def of_recordings(
     everything = [*chosen, *(method for method in watched if method.label not in known)]
     found = sweep(recordings, everything, shuffles, against=against, progress=progress)
     measured = [
-        Measured(str(store), [as_dict(row) for row in cell.rows])
+        SweepRows(str(store), [as_dict(row) for row in cell.rows])
         for store, cell in zip(stores, found.cells, strict=True)
     ]
     if len(stores) > 1:
-        measured.insert(0, Measured(f"average of {len(stores)} stores", [as_dict(row) for row in found.average]))
+        measured.insert(0, SweepRows(f"average of {len(stores)} stores", [as_dict(row) for row in found.average]))
     shown = _distinct([*watched, against[0]])
     labels = [row.label for row in found.average]
     results = [[cell.results[labels.index(method.label)] for method in shown] for cell in found.cells]
@@ -95,9 +95,9 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
     rows = result["average"]
     baseline = rows[0]["label"]
     names = list(dict.fromkeys(row["store"] for row in result["cells"]))
-    measured = [Measured(name, [row for row in result["cells"] if row["store"] == name]) for name in names]
+    measured = [SweepRows(name, [row for row in result["cells"] if row["store"] == name]) for name in names]
     if len(names) > 1:
-        measured.insert(0, Measured(f"average of {len(names)} stores", rows))
+        measured.insert(0, SweepRows(f"average of {len(names)} stores", rows))
     found = [_found(name, file.parent) for name in names]
     stores = [store for store in found if store is not None]
     facts = {"sweep": str(file), "orders": _orders(result["shuffles"])}

@@ -9,7 +9,7 @@ from typing import Any
 from tts_generate.equivalence import Votes, same_answer
 from tts_generate.errors import InputError
 from tts_generate.report.lanes import spent
-from tts_generate.report.page import Asked, Measured, Page, Told
+from tts_generate.report.page import Asked, Page, SweepRows, Told
 from tts_generate.statistics import mean_interval
 from tts_generate.trace import Trace, read_traces
 from tts_generate.trajectories import Question
@@ -49,7 +49,7 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
     rows = [_row(label, list(run.values()), [q.told[n] for q in asked]) for n, (label, run) in enumerate(runs.items())]
     title = "Live run" if len(runs) == 1 else "Live runs"
     facts = {"traces": ", ".join(map(str, files)), "questions": str(len(ids))}
-    return Page(title, facts, [Measured("live", rows)], None, list(runs), asked)
+    return Page(title, facts, [SweepRows("live", rows)], None, list(runs), asked)
 
 
 def _traced(question: Question, traces: list[Trace | None], equal: Callable[[str, str], bool]) -> Asked:

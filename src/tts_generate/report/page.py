@@ -21,7 +21,7 @@ _LONGEST = 4000
 
 
 @dataclass(frozen=True)
-class Measured:
+class SweepRows:
     """The rows of a sweep (`evaluate.as_dict`) on one store, or on the average of several.
 
     Of a live run without gold answers, `accuracy` and `accuracy_ci` are None, and what a trace does not tell is too.
@@ -70,7 +70,7 @@ class Page:
     title: str
     facts: Mapping[str, str]
     """What was asked of what, in a few words each, in order."""
-    measured: Sequence[Measured] = ()
+    measured: Sequence[SweepRows] = ()
     """What is plotted and tabulated, the first in full; the viewer stands with it."""
     baseline: str | None = None
     """Label of the row that the others are compared with (their `against`)."""

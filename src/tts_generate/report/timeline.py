@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tts_generate.inert import inert
-from tts_generate.trace import Trace
+from tts_generate.trace import Trace, some
 
 _SHOWN = 12
 """Branches named in one line."""
@@ -31,9 +31,9 @@ def _deed(event: dict[str, Any]) -> str:
     if event["verb"] == "answer":
         return f"answers {_text(event['answer'])}"
     readings = [_reading(reading) for reading in event["branches"]]
-    parts = [f"{'opens' if event['verb'] == 'open' else 'reads on'} {_some(readings)}"] if readings else []
+    parts = [f"{'opens' if event['verb'] == 'open' else 'reads on'} {some(readings, _SHOWN)}"] if readings else []
     if event["pruned"]:
-        parts.append(f"prunes {_some([f'#{branch}' for branch in event['pruned']])}")
+        parts.append(f"prunes {some([f'#{branch}' for branch in event['pruned']], _SHOWN)}")
     return "; ".join(parts)
 
 
@@ -47,11 +47,6 @@ def _vote(event: dict[str, Any]) -> str:
     if event["leader"] is not None:
         vote = f"pool {_text(event['leader'])} {event['leader_votes']}:{event['runner_up_votes']}"
     return f"{vote} · {event['live']} live · {event['tokens']:,} tokens"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _text(answer: str | None) -> str:

@@ -100,7 +100,7 @@ _BY_HOST = {"time": "time limit", "ended": "end of its process", "crash": "end o
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """What came of an attack."""
 
     attack: str
@@ -111,7 +111,7 @@ class Outcome:
     """What the candidate's process said, or the host of it."""
 
 
-def check(bubblewrap: bool | None = None) -> Iterator[Outcome]:
+def check(bubblewrap: bool | None = None) -> Iterator[AttackOutcome]:
     """Try every attack under all locks, and under each lock alone.
 
     Raises:
@@ -130,11 +130,11 @@ def check(bubblewrap: bool | None = None) -> Iterator[Outcome]:
             source = machine_attack(code, places)
             stopped, said = try_attack(full, source)
             by = [name for name, box in alone.items() if try_attack(box, source)[0]]
-            yield Outcome(attack, stopped, ("clean start",) if "clean start" in by else tuple(by), said)
+            yield AttackOutcome(attack, stopped, ("clean start",) if "clean start" in by else tuple(by), said)
         for attack, (reason, code) in HOST.items():
             error = _error(full, _HEAD + code, _BRIEF if reason == "time" else _LIMITS)
             told = "nothing" if error is None else str(error)
-            yield Outcome(attack, error is not None and error.reason == reason, (_BY_HOST[reason],), told)
+            yield AttackOutcome(attack, error is not None and error.reason == reason, (_BY_HOST[reason],), told)
 
 
 def machine_attack(code: str, places: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.controller import Knob, describe
+from tts_generate.controller import Knob, check_budget, describe
 from tts_generate.errors import CandidateError, InputError
 from tts_generate.recorded.compiled import CompileWarning
 from tts_generate.recorded.episodes import Columns
@@ -272,8 +272,7 @@ class Candidate:
 
 
 def _budget(beta: float) -> float:
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
-        raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+    check_budget(beta)
     return float(beta)
 
 

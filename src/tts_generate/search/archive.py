@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tts_generate.search.candidate import Candidate, Proposal, Written
+from tts_generate.search.candidate import KnobCandidate, Proposal, Written
 from tts_generate.search.objective import Curve, Gain
 
 FAILED = -1000.0
@@ -89,7 +89,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; of a candidate that is code its name, by which the archive has it."""
-        mine = self.candidate.to_dict() if isinstance(self.candidate, Candidate) else {"name": self.candidate.name}
+        mine = self.candidate.to_dict() if isinstance(self.candidate, KnobCandidate) else {"name": self.candidate.name}
         row = {
             "kind": "evaluation",
             **mine,
@@ -107,7 +107,7 @@ class Evaluation:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], written: Mapping[str, Written]) -> Evaluation:
         """The evaluation that `to_dict` wrote; `written` are the archive's candidates that are code."""
-        candidate = Candidate.from_dict(row) if "knobs" in row else written[row["name"]]
+        candidate = KnobCandidate.from_dict(row) if "knobs" in row else written[row["name"]]
         return cls(
             candidate,
             row["rung"],

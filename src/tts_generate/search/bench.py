@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tts_generate.controller import Controller
 from tts_generate.search.archive import Telling
-from tts_generate.search.candidate import Candidate, Proposal
+from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Curve, Fidelity, curve_of
 from tts_generate.search.questions import Part, fewest_branches
@@ -76,11 +76,9 @@ class Families:
         *,
         cost: Cost = "tokens",
         threads: int | None = 1,
-        confirm: int | None = None,
-        tell: bool = False,
-        strict: bool = False,
+        **more: object,
     ) -> Look:
         """See `Bench.look`; it is strict always, there is nothing to confirm, and nobody to tell."""
-        assert isinstance(candidate, Candidate)
+        assert isinstance(candidate, KnobCandidate)
         family = narrowed(candidate.family(self.kind), fewest_branches(part.recordings))
         return Look(curve_of(part, family, fidelity, cost=cost, threads=threads))

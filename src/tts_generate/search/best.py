@@ -1,18 +1,18 @@
-"""The choice as a controller folder that `generate`, `replay` and a publisher take as it is."""
+"""What a search found as a controller folder that `generate`, `replay` and a publisher take as it is."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tts_generate.arguments import checked
-from tts_generate.hub.card import entry_of
-from tts_generate.loading import FORMAT, find_source, is_shipped
-from tts_generate.schedule import Ends, Schedule, from_json, to_json
+from tts_generate.hub.card import CARD, entry_of
+from tts_generate.loading import find_source, is_shipped
+from tts_generate.saving import CODE, card_json, new_card, readme
+from tts_generate.schedule import Schedule, from_json, to_json
 from tts_generate.search.history import write_whole
-from tts_generate.version import __version__
 
 
 @checked
@@ -37,39 +37,55 @@ def write_controller(
         base = str(source.card["builtin"])
         schedule = {**from_json(source.card.get("knobs", {}), source.label), **schedule}
         source = find_source(base)
-    shipped = is_shipped(source)
-    new: dict[str, Any] = {"format": FORMAT, "api": 1, "name": name, "description": description}
-    new |= {"builtin": base} if shipped else {"entry": source.card["entry"]}
-    if not shipped:
+    if is_shipped(source):
+        code = {"builtin": base}
+    else:
         assert source.code is not None
+        code = {"entry": str(source.card["entry"])}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / entry_of(source.card)[0]).write_bytes(source.code)
-    new |= {
-        "beta": {"default": 0.5, "range": [0.0, 1.0]},
-        "knobs": to_json(schedule),
-        "sha256": source.card["sha256"],
-        "requires": {"tts_generate": f">={'.'.join(__version__.split('.')[:2])}"},
-        "provenance": dict(provenance),
-    }
-    write_whole(folder / "README.md", card_text(name, base, schedule, description))
-    write_whole(folder / "controller.json", json.dumps(new, indent=2, ensure_ascii=False) + "\n")
+    sha256 = source.card["sha256"]
+    new = new_card(name, description, code, sha256, knobs=to_json(schedule), provenance=provenance)
+    _write_card(
+        folder,
+        new,
+        f"Found by `tts-generate search` among schedules of the knobs of `{base}`. What was measured, how many were\n"
+        f"tried and by which command: `provenance` in `{CARD}`.",
+    )
 
 
-def card_text(name: str, base: str, schedule: Schedule, description: str) -> str:
-    """The README of a found controller."""
-    lines = [
-        "---\nlibrary_name: tts_generate\nlicense: apache-2.0\ntags: [tts-controller, test-time-scaling]\n---\n",
-        f"# {name}\n",
-        f"{description}\n\nFound by `tts-generate search` among schedules of the knobs of `{base}`. What was measured,",
-        "how many were tried and by which command: `provenance` in `controller.json`.\n",
-        "| knob | at β = 0 | at β = 1 |\n|---|---|---|",
-    ]
-    for knob, value in schedule.items():
-        start, end = (value.start, value.end) if isinstance(value, Ends) else (value, value)
-        lines.append(f"| `{knob}` | {start} | {end} |")
-    lines += [
-        "\n## Use\n",
-        "```python\ntts_generate.enable(model, tokenizer=tokenizer)",
-        'output = model.generate(**inputs, strategy="autotts", controller="path/to/this/folder", beta=0.5)\n```',
-    ]
-    return "\n".join(lines) + "\n"
+def write_written(
+    folder: Path, code: str, entry: str, *, name: str, description: str, idea: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write code as a controller folder, without running it; loading it runs that code, for those who trust it.
+
+    Args:
+        folder: of the new controller; what it held is written over file by file.
+        code: of its `controller.py`.
+        entry: the name of its class.
+        name: of the controller.
+        description: one sentence.
+        idea: what its writer says of it; untrusted text.
+        provenance: where it comes from, plain JSON values.
+    """
+    sha256 = hashlib.sha256(code.encode()).hexdigest()
+    card = new_card(name, description, {"entry": f"{CODE}:{entry}"}, sha256, provenance=provenance)
+    quoted = "\n".join(f"> {line}" for line in idea.splitlines()) or "> (it says nothing)"
+    write_whole(folder / CODE, code)
+    _write_card(
+        folder,
+        card,
+        f"`{CODE}` was written by a language model and ran in a sandbox until now. Read it before you trust it. What\n"
+        f"was measured, and where it comes from: `provenance` in `{CARD}`. Its writer says:\n\n{quoted}",
+    )
+
+
+def _write_card(folder: Path, card: Mapping[str, Any], said: str) -> None:
+    trust = ', "trust_remote_code": True' if "entry" in card else ""
+    use = (
+        "## Use\n\n```python\ntts_generate.enable(model, tokenizer=tokenizer)\n"
+        f'how = {{"strategy": "autotts", "controller": "path/to/this/folder"{trust}}}\n'
+        "output = model.generate(**inputs, **how, beta=0.5)\n```"
+    )
+    write_whole(folder / "README.md", readme(card, f"{said}\n\n{use}"))
+    write_whole(folder / CARD, card_json(card))

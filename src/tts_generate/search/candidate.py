@@ -13,7 +13,7 @@ from tts_generate.schedule import Ends, from_json, scheduled, to_json
 
 
 @dataclass(frozen=True)
-class Candidate:
+class KnobCandidate:
     """A family of controllers: the schedule of every knob that a search sets."""
 
     schedule: Mapping[str, Knob | Ends]
@@ -26,7 +26,7 @@ class Candidate:
     def name(self) -> str:
         """A name that says what is in it: the same knobs, the same name.
 
-        >>> Candidate({"width": 3}, "start").name == Candidate({"width": 3}, "again").name
+        >>> KnobCandidate({"width": 3}, "start").name == KnobCandidate({"width": 3}, "again").name
         True
         """
         text = json.dumps(to_json(self.schedule), sort_keys=True)
@@ -41,7 +41,7 @@ class Candidate:
         return {"name": self.name, "origin": self.origin, "parent": self.parent, "knobs": to_json(self.schedule)}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Candidate:
+    def from_dict(cls, row: Mapping[str, Any]) -> KnobCandidate:
         """The candidate that `to_dict` wrote."""
         return cls(from_json(row["knobs"], f"candidate {row['name']}"), row["origin"], row["parent"])
 
@@ -78,7 +78,7 @@ class Written:
         return cls(row["code"], row["origin"], row["parent"], row["idea"])
 
 
-Proposal = Candidate | Written
+Proposal = KnobCandidate | Written
 """What proposers propose: knobs of a controller that is known, or a controller."""
 
 

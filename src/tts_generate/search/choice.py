@@ -15,12 +15,12 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.evaluate import Method, as_dict, baselines, sweep
+from tts_generate.evaluate import CMC_BETAS, Method, as_dict, baselines, sweep
 from tts_generate.loading import load_controller
 from tts_generate.schedule import Range, Schedule
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Bench
-from tts_generate.search.candidate import Candidate, Proposal
+from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.loop import ELEVEN
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, Gains, curve_of, gain_over
@@ -31,7 +31,6 @@ FINALISTS = 40
 SELECT = Fidelity(ELEVEN, 60, 500_000)
 FRESH = Fidelity(ELEVEN, 100, 0)
 """The published orders, seeds 0 to 99, which no earlier look has used."""
-_CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def ablation(
     for name, room in ranges.items():
         if room.off is None or schedule[name] == room.off:
             continue
-        without = Candidate({**schedule, name: room.off}, "ablation")
+        without = KnobCandidate({**schedule, name: room.off}, "ablation")
         lost[name] = measured.gain.mean - contest.measure(measured.part, without, fidelity).gain.mean
     return lost
 
@@ -210,7 +209,7 @@ def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> lis
     cmc = narrowed(type(load_controller("cmc")), count)
     chosen = [
         Method(f"Parallel-Probe@{count}", "parallel_probe", None, {"num_chains": count}),
-        *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in _CMC_BETAS),
+        *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in CMC_BETAS),
     ]
     against = baselines(count)
     rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average

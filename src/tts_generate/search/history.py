@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_generate import strict_json
+from tts_generate import disk, strict_json
 from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
@@ -94,19 +94,14 @@ class History:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file by way of another one, so that it is there whole or as it was.
+    """Write a file and, where it is not there, its folder; see `disk.write_whole`.
 
     Raises:
         StoreError: naming the path and the space left.
     """
-    aside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        disk.write_whole(path, text)
     except OSError as error:
         raise full(path, error) from error
 

@@ -13,7 +13,7 @@ from tts_generate.replay import Recording
 from tts_generate.schedule import Ends, Range, Schedule, ranges_of
 from tts_generate.search.bench import Families
 from tts_generate.search.best import write_controller
-from tts_generate.search.candidate import Candidate, Proposal
+from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.choice import Contest, Measured, ablation
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
@@ -76,13 +76,13 @@ class Knobs:
         self, candidate: Proposal, measured: Measured, contest: Contest, fidelity: Fidelity, history: History
     ) -> dict[str, Any]:
         """The candidate, and the points of mean gain that are lost without each of its parts."""
-        assert isinstance(candidate, Candidate)
+        assert isinstance(candidate, KnobCandidate)
         lost = ablation(candidate.schedule, self.ranges, measured, contest, fidelity)
         return {"candidate": candidate.to_dict(), "ablation": lost}
 
     def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
         """Write the controller with the candidate's schedules."""
-        assert isinstance(candidate, Candidate)
+        assert isinstance(candidate, KnobCandidate)
         write_controller(
             history.folder / "best",
             self.name,

@@ -110,7 +110,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """Where a search stands after a round."""
 
     round: int
@@ -133,9 +133,9 @@ def search(
     *,
     seconds: float,
     max_rounds: int | None = None,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    watch: Callable[[SearchProgress], None] = lambda progress: None,
     usd: Callable[[], float] = lambda: 0.0,
-) -> Progress:
+) -> SearchProgress:
     """Run rounds until `seconds` are spent, those of earlier sittings counted, or `max_rounds` are done.
 
     `usd` says what the proposals have cost so far.
@@ -200,9 +200,11 @@ def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
     return sorted(top, key=lambda evaluation: (-evaluation.score, evaluation.candidate.name))[:count]
 
 
-def _progress(judge: Judge, history: History, number: int, spent: float, seconds: float, usd: float = 0.0) -> Progress:
+def _progress(
+    judge: Judge, history: History, number: int, spent: float, seconds: float, usd: float = 0.0
+) -> SearchProgress:
     evaluations = history.evaluations
     best = best_of(evaluations, 1)
     tried = len({evaluation.candidate.name for evaluation in evaluations})
     saved = judge.saved(best[0]) if best else ""
-    return Progress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None, usd, saved)
+    return SearchProgress(number, tried, spent, max(0.0, seconds - spent), best[0] if best else None, usd, saved)

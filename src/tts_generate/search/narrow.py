@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from tts_generate.controller import BRANCH_KNOBS, Controller, Knob, held_to
-from tts_generate.schedule import Range
+from tts_generate.schedule import Range, derived
 
 
 def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
@@ -21,8 +21,7 @@ def narrowed(kind: type[Controller], branches: int) -> type[Controller]:
         knobs = kind.schedule(beta)
         return {**knobs, **held_to(knobs, branches)}
 
-    names = {"schedule": staticmethod(schedule), "__doc__": kind.__doc__, "__module__": __name__}
-    return type(kind.__name__, (kind,), names)
+    return derived(kind, schedule, kind.__name__)
 
 
 def narrowed_ranges(ranges: Mapping[str, Range], branches: int, logprobs: bool) -> dict[str, Range]:

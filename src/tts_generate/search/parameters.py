@@ -16,7 +16,7 @@ from typing import Any
 from tts_generate.controller import Knob
 from tts_generate.errors import TTSError
 from tts_generate.schedule import Ends, Range, Schedule
-from tts_generate.search.candidate import Candidate, Scored
+from tts_generate.search.candidate import KnobCandidate, Scored
 
 POPULATION = 48
 ELITE = 12
@@ -58,7 +58,7 @@ class ParametersProposer:
         self._elite: list[tuple[tuple[int, float], str, dict[str, Any]]] = []
         self._asked: list[Any] = []
 
-    def propose(self, count: int) -> list[Candidate]:
+    def propose(self, count: int) -> list[KnobCandidate]:
         """The next `count` schedules."""
         first = [(parameters, "start", None) for parameters in self._starts[:count]]
         self._starts = self._starts[count:]
@@ -71,7 +71,7 @@ class ParametersProposer:
         told += [({}, "nsga2", None)] * (count - len(told))
         self._asked = [self._study.ask(self._distributions) for _ in told]
         return [
-            Candidate(schedule_of(trial.params, self._ranges), origin, parent)
+            KnobCandidate(schedule_of(trial.params, self._ranges), origin, parent)
             for trial, (_, origin, parent) in zip(self._asked, told, strict=True)
         ]
 

@@ -22,7 +22,7 @@ from tts_generate.search.archive import Evaluation
 from tts_generate.search.candidate import Proposal
 from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
 from tts_generate.search.knobs import Knobs
-from tts_generate.search.loop import RUNGS, Judge, Progress, best_of, search
+from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Fidelity
 from tts_generate.search.questions import Part, check, fewest_branches, split
@@ -132,7 +132,7 @@ class Search:
         threads: int | None = None,
         held_out: Sequence[Path] = (),
         command: str = "",
-        watch: Callable[[Progress], None] = lambda progress: None,
+        watch: Callable[[SearchProgress], None] = lambda progress: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
         """Search for `minutes`, those of earlier sittings counted; then choose, measure and write `out`.
@@ -221,7 +221,7 @@ class Search:
     def _numbers(
         self,
         chosen: choosing.Choice,
-        done: Progress,
+        done: SearchProgress,
         questions: tuple[int, int],
         measured: choosing.Measured,
         contest: choosing.Contest,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tts_generate.errors import ServerError
 from tts_generate.server.failures import GarbledError, PassingError, said, shown, status_in
+from tts_generate.strict_json import once
 
 T = TypeVar("T")
 _LARGEST = (1 << 31) - 1
@@ -157,19 +158,12 @@ def read_json(data: bytes) -> Any:
         GarbledError: it is none, names a field twice, or is nested too deeply.
     """
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=once)
     except RecursionError:
         what = "nested too deeply"
     except ValueError as error:
         what = str(error)
     raise GarbledError(f"{shown(what, 80)} in {shown(data[: 1 << 16].decode(errors='replace'), 80)!r}")
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a field stands twice")
-    return found
 
 
 def _kind(value: Any, kind: type[T] | tuple[type, ...], what: str) -> Any:

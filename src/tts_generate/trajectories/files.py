@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from tts_generate.errors import InputError, StoreError, StoreFormatError
+from tts_generate.strict_json import once
 
 WRITE = os.O_RDWR | os.O_CREAT
 """How a file that stays is opened for writing."""
@@ -115,21 +116,12 @@ def parse(text: str | bytes) -> Any:
 
     >>> parse('{"a": 1, "a": 2}')
     Traceback (most recent call last):
-    ValueError: 'a' stands twice in one object
+    ValueError: 'a' is in it twice
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=once, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:80]!r} stands twice in one object")
-    return found
 
 
 def _no_number(name: str) -> NoReturn:

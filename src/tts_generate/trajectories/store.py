@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 
 from tts_generate.above import HANDED
 from tts_generate.arguments import checked
+from tts_generate.disk import write_whole
 from tts_generate.errors import StoreError, StoreFormatError, warn
 from tts_generate.hub.names import repo_of
-from tts_generate.trajectories.files import new_file, read_text
+from tts_generate.trajectories.files import read_text
 from tts_generate.trajectories.journal import (
     Journal,
     damaged_bytes,
@@ -390,9 +391,5 @@ def _check_settings(store: TrajectoryStore, manifest: Manifest) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    aside = path.with_suffix(".tmp")
-    with new_file(aside) as file:
-        file.write(text.encode())
-    sync(aside)
-    aside.replace(path)
+    write_whole(path, text, path.with_suffix(".tmp"))
     sync(path.parent)

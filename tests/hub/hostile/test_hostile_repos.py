@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hostile_repos import NAMES, REPOS, Hostile
 from hub_checks import CODE, forget, good, put
+from local_hub import HubServer
 
 from tts_generate.errors import ControllerError, HubError, TTSError, UnknownNameError, UntrustedCodeError
 from tts_generate.hub import client
@@ -17,7 +18,6 @@ from tts_generate.hub.fetch import pull
 from tts_generate.hub.names import check_paths
 from tts_generate.loading import load_controller
 from tts_generate.publish import verify
-from tts_generate.testing.hub import HubServer
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ from tts_generate.search.agent.ledger import Ledger
 from tts_generate.search.agent.prices import price_of
 from tts_generate.search.agent.proposer import AgentProposer
 from tts_generate.search.archive import Archive, Entry
+from tts_generate.search.best import write_written
 from tts_generate.search.candidate import Proposal
 from tts_generate.search.choice import Contest, Measured
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
 from tts_generate.search.objective import Fidelity, Gains, gain_at_own_cost, gain_over
-from tts_generate.search.written.best import write_written
 from tts_generate.search.written.workbench import Workbench
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800

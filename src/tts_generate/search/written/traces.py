@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tts_generate.trace import Event
+from tts_generate.trace import Event, some
 from tts_generate.votes import NO_ANSWER
 
 LINES = 48
@@ -79,8 +79,8 @@ class _Teller:
         parts = [f"{'opens' if event.verb == 'open' else 'reads on'} {len(event.readings)}"] if event.readings else []
         ended = [f"#{r.branch} ends with {self._name(r.answer)}" for r in event.readings if r.finished]
         pruned = [f"#{branch}" for branch in event.pruned]
-        parts += [_some(ended)] if ended else []
-        parts += [f"prunes {_some(pruned)}"] if pruned else []
+        parts += [some(ended, _NAMED)] if ended else []
+        parts += [f"prunes {some(pruned, _NAMED)}"] if pruned else []
         return f"{head}{'; '.join(parts)}; latest {self._votes()}; {self._standing(event)}"
 
     def _standing(self, event: Event) -> str:
@@ -101,8 +101,3 @@ class _Teller:
             letter = chr(ord("a") + number % 26) + (str(number // 26) if number >= 26 else "")
             self._names[answer] = letter + ("*" if answer == self._gold else "")
         return self._names[answer]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

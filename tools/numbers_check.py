@@ -1,7 +1,7 @@
 """Keeps the numbers in Markdown files equal to the committed JSON they come from.
 
-    python benchmarks/numbers_check.py --check     # exit code 1, and a line for each number that differs
-    python benchmarks/numbers_check.py --write     # fill them in
+    python tools/numbers_check.py --check     # exit code 1, and a line for each number that differs
+    python tools/numbers_check.py --write     # fill them in
 
 A number in a text is written `<!--=NAME.path.to.key|FORMAT-->TEXT<!--=-->`: NAME is benchmarks/results/NAME.json, the
 path goes through objects by key and lists by index, FORMAT is a Python format specification. A table with numbers

@@ -12,12 +12,12 @@ from math import ceil
 from typing import Any
 from urllib.parse import quote
 
-from tts_generate.testing.hub.accounts import may_download, may_write
-from tts_generate.testing.hub.call import Call
-from tts_generate.testing.hub.errors import Refusal, entry_not_found
-from tts_generate.testing.hub.objects import Commit
-from tts_generate.testing.hub.repository import LFS_BYTES, Repository
-from tts_generate.testing.hub.wire import Reply, Request
+from local_hub.accounts import may_download, may_write
+from local_hub.call import Call
+from local_hub.errors import Refusal, entry_not_found
+from local_hub.objects import Commit
+from local_hub.repository import LFS_BYTES, Repository
+from local_hub.wire import Reply, Request
 
 
 def preupload(call: Call, repo: Repository) -> Reply:

@@ -1,6 +1,6 @@
 """Runs the test suite and counts what it leaves behind: processes, descriptors, temporary files.
 
-    python benchmarks/suite_leaks.py [PYTEST ARGUMENTS ...]
+    python tools/suite_leaks.py [PYTEST ARGUMENTS ...]
 
 Every process of the suite has a mark in its environment, by which those that outlive it are found, and its temporary
 files go to a folder that must be empty in the end. The descriptors are counted by tests/conftest.py, before the first

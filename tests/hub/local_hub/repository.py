@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tts_generate.testing.hub.errors import Refusal, entry_not_found, revision_not_found
-from tts_generate.testing.hub.objects import Commit, File
+from local_hub.errors import Refusal, entry_not_found, revision_not_found
+from local_hub.objects import Commit, File
 
 RepoType = Literal["model", "dataset", "space"]
 LFS_PATTERNS = (

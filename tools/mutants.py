@@ -1,6 +1,6 @@
 """Removes one safeguard at a time in a copy of the tree, and runs the test that must fail then.
 
-    python benchmarks/mutants.py [OUT.json] [--only NAME ...]
+    python tools/mutants.py [OUT.json] [--only NAME ...]
 
 A mutant is killed when its test fails; one that survives is a safeguard that no test holds. Each test first passes on
 the copy as it is, so that a failure means the mutant. The file says what became of each; with `--only` the others stay
@@ -27,7 +27,7 @@ CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.
 HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
 REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
 FAULTS, JUDGE = "tests/server/test_faults.py", "tests/search/test_judge.py"
-COPIED = ("src", "tests", "controllers", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
+COPIED = ("src", "tests", "controllers", "benchmarks", "tools", "pyproject.toml", "README.md", "LICENSE")
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ MUTANTS = [
            f"{HOSTILE}::test_from_a_folder"),
     Mutant("size of a card", "strict_json.py", "    if len(text) > largest:", "    if False:",
            f"{HOSTILE}::test_from_a_folder"),
-    Mutant("a field once", "strict_json.py", "        if name in found:", "        if False:",
+    Mutant("a field once", "strict_json.py", "        if name in fields:", "        if False:",
            f"{HOSTILE}::test_from_a_folder"),
     Mutant("on the head that was looked at", "hub/commit.py", "commit_message=message, parent_commit=parent",
            "commit_message=message", f"{PUBLISH}::TestFaults::test_somebody_commits_meanwhile"),
@@ -177,7 +177,7 @@ MUTANTS = [
            "        landed = None\n", f"{PUBLISH}::TestFaults::test_a_commit_whose_reply_is_lost_is_not_made_twice"),
     Mutant("limit of tries", "hub/commit.py", "        if tries == _TRIES or", "        if tries == 4 * _TRIES or",
            f"{PUBLISH}::TestFaults::test_a_commit_that_keeps_failing"),
-    Mutant("what was committed is read back", "publish/push.py", "    if wrong:\n", "    if False:\n",
+    Mutant("what was committed is read back", "hub/commit.py", "    if wrong:\n", "    if False:\n",
            f"{PUBLISH}::TestFaults::test_what_was_sent_is_looked_at_again"),
     Mutant("links out of what is published", "publish/push.py", "if path.is_symlink() and folder",
            "if False and folder",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tts_generate.testing.hub.errors import Refusal
-from tts_generate.testing.hub.repository import Repository
+from local_hub.errors import Refusal
+from local_hub.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)

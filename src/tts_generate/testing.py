@@ -1,4 +1,8 @@
-"""Conformance tests that any controller must pass; run them on your own, in your own test suite."""
+"""Conformance tests that any controller must pass; run them on your own, in your own test suite.
+
+from tts_generate.testing import check_controller
+check_controller("path/to/my_controller")
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,11 @@ from tts_generate.errors import InputError, TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question, Trajectory
+
+__all__ = [
+    "INTERVAL", "MAX_DEPTH", "ConformanceError", "check_compiled", "check_controller", "check_independent",
+    "check_knobs", "check_monotone", "check_no_future", "random_trajectories", "recording_of",
+]  # fmt: skip
 
 INTERVAL = 10
 """Tokens of one step in random recordings."""

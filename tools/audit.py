@@ -1,6 +1,6 @@
 """Asks for known weaknesses of every pin, through pip-audit; what could not be asked about is a failure, not a pass.
 
-    python benchmarks/audit.py [--service pypi|osv] [--constraints constraints.txt]
+    python tools/audit.py [--service pypi|osv] [--constraints constraints.txt]
 
 pip-audit itself ends well where it could ask about nothing. This ends with exit code 1 if there is a weakness, and with
 2 if a package was skipped or the service cannot be reached: then nothing was shown. It needs the network.

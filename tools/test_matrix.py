@@ -1,6 +1,6 @@
 """Runs the tests on the oldest and the newest libraries and Pythons that are supported, in environments of their own.
 
-    python benchmarks/test_matrix.py [OUT.json] [--only NAME ...] [--keep]
+    python tools/test_matrix.py [OUT.json] [--only NAME ...] [--keep]
 
 The environments are made below build/matrix/; `--keep` uses one that is there. The result says for each what was
 installed, how many tests passed, failed and were skipped, and which failed; a row whose Python is not on this machine

@@ -1,4 +1,4 @@
-"""`python -m tts_generate.testing.hub`: the Hub as a process, until its standard input ends.
+"""`python -m local_hub`: the Hub as a process, until its standard input ends.
 
 It says where it is in one line of JSON, `{"url": ..., "token": ...}`. A line of JSON on its standard input asks it for
 something, and is answered by one line:
@@ -15,13 +15,13 @@ import json
 import sys
 from typing import Any, TextIO
 
+from local_hub.server import HubServer
 from tts_generate.errors import InputError
-from tts_generate.testing.hub.server import HubServer
 
 
 def main(arguments: list[str] | None = None, asked: TextIO = sys.stdin, told: TextIO = sys.stdout) -> None:
     """Serve, and do what the lines of `asked` say."""
-    parser = argparse.ArgumentParser(prog="python -m tts_generate.testing.hub", description="A local Hub for tests.")
+    parser = argparse.ArgumentParser(prog="python -m local_hub", description="A local Hub for tests.")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--user", default="user", help="who the token stands for")
     parser.add_argument("--token", default="hf_local")

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 from urllib.parse import unquote
 
+from local_hub import reads, transfer, writes
+from local_hub.accounts import Accounts, User, may_see
+from local_hub.call import Call, object_number, web_url
+from local_hub.clients import clients_here, environment
+from local_hub.errors import Refusal
+from local_hub.faults import Fault, Faults
+from local_hub.repository import Change, Repository, RepoType
+from local_hub.wire import Listener, Reply, Request
 from tts_generate.arguments import checked
-from tts_generate.testing.hub import reads, transfer, writes
-from tts_generate.testing.hub.accounts import Accounts, User, may_see
-from tts_generate.testing.hub.call import Call, object_number, web_url
-from tts_generate.testing.hub.clients import clients_here, environment
-from tts_generate.testing.hub.errors import Refusal
-from tts_generate.testing.hub.faults import Fault, Faults
-from tts_generate.testing.hub.repository import Change, Repository, RepoType
-from tts_generate.testing.hub.wire import Listener, Reply, Request
 
 _REPO = re.compile(r"/api/(model|dataset|space)s/([^/]+/[^/]+)(?:/([^/]+)(?:/([^/]+)(?:/(.+))?)?)?")
 _FILE = re.compile(r"/(?:(dataset|space)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")

@@ -2,7 +2,7 @@
 
 ```python
 from huggingface_hub import HfApi
-from tts_generate.testing.hub import HubServer
+from local_hub import HubServer
 
 with HubServer() as hub:
     api = HfApi(endpoint=hub.url, token=hub.token)
@@ -14,10 +14,10 @@ Repositories of models and datasets, uploads (also by Git LFS), commits that say
 pull requests, listings, downloads; private and gated repositories, tokens; faults on demand; a log of all requests.
 """
 
-from tts_generate.testing.hub.faults import Fault
-from tts_generate.testing.hub.objects import Commit, File
-from tts_generate.testing.hub.repository import Repository
-from tts_generate.testing.hub.server import HubServer
-from tts_generate.testing.hub.wire import Request
+from local_hub.faults import Fault
+from local_hub.objects import Commit, File
+from local_hub.repository import Repository
+from local_hub.server import HubServer
+from local_hub.wire import Request
 
 __all__ = ["Commit", "Fault", "File", "HubServer", "Repository", "Request"]

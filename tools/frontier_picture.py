@@ -1,6 +1,6 @@
 """The README's picture: accuracy for tokens in the demo, replayed and live, drawn from its committed result.
 
-python benchmarks/frontier_picture.py
+python tools/frontier_picture.py
 """
 
 from __future__ import annotations

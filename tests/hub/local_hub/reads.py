@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 import yaml
 
-from tts_generate.testing.hub.accounts import may_download, may_write
-from tts_generate.testing.hub.call import Call, iso, object_number
-from tts_generate.testing.hub.errors import Refusal, entry_not_found
-from tts_generate.testing.hub.objects import Commit, File
-from tts_generate.testing.hub.repository import Repository
-from tts_generate.testing.hub.wire import Reply
+from local_hub.accounts import may_download, may_write
+from local_hub.call import Call, iso, object_number
+from local_hub.errors import Refusal, entry_not_found
+from local_hub.objects import Commit, File
+from local_hub.repository import Repository
+from local_hub.wire import Reply
 
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 

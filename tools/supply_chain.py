@@ -1,6 +1,6 @@
 """What this project is made of: checks that every pin is installed as pinned, and writes an SBOM of the pins.
 
-    python benchmarks/supply_chain.py [build/sbom.cdx.json] [--constraints constraints.txt] [--complete]
+    python tools/supply_chain.py [build/sbom.cdx.json] [--constraints constraints.txt] [--complete]
 
 The SBOM is CycloneDX 1.5 JSON. It ends with exit code 1 if a package is installed in another version than its pin, or
 if something that tts-generate needs, extras included, is installed and has no pin; with `--complete`, also if a pin is

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tts_generate.testing.hub.errors import Refusal
-from tts_generate.testing.hub.faults import Fault, Faults
+from local_hub.errors import Refusal
+from local_hub.faults import Fault, Faults
 
 _PIECE = 64 * 1024
 

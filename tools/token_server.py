@@ -1,6 +1,6 @@
 """A small completions server that speaks token ids, as vLLM does, and really decodes: for tests and measurements.
 
-    python benchmarks/token_server.py --port 8100 [--batch 16]
+    python tools/token_server.py --port 8100 [--batch 16]
 
 It serves the shipped tiny model. Requests that wait are decoded together, up to `batch` at a time; a client that goes
 away is dropped at the next token. One process, one thread for the model, no prefix cache.

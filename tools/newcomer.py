@@ -1,6 +1,6 @@
 """A newcomer's path, timed: from `git clone` to the first saving that is shown, with what is typed and what goes wrong.
 
-    python benchmarks/newcomer.py [benchmarks/results/newcomer.json]
+    python tools/newcomer.py [benchmarks/results/newcomer.json]
 
 Clones this repository, as committed, into an empty folder and types the two commands of the README there, with no
 virtual environment at hand. Package downloads come from the index that pip is set up with, so their time belongs to it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tts_generate.testing.hub.accounts import User
-from tts_generate.testing.hub.repository import Repository
-from tts_generate.testing.hub.wire import Request
+from local_hub.accounts import User
+from local_hub.repository import Repository
+from local_hub.wire import Request
 
 
 @dataclass

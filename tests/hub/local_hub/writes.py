@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from tts_generate.testing.hub.accounts import may_write
-from tts_generate.testing.hub.call import Call, web_url
-from tts_generate.testing.hub.errors import Refusal, revision_not_found
-from tts_generate.testing.hub.repository import Change, Repository, RepoType
-from tts_generate.testing.hub.wire import Reply
+from local_hub.accounts import may_write
+from local_hub.call import Call, web_url
+from local_hub.errors import Refusal, revision_not_found
+from local_hub.repository import Change, Repository, RepoType
+from local_hub.wire import Reply
 
 
 def commit(call: Call, repo: Repository) -> Reply:

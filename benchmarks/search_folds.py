@@ -17,6 +17,7 @@ import sys
 import numpy as np
 from search_aime24 import KNOBS, ROOT, imported
 
+from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.schedule import ranges_of
@@ -25,11 +26,11 @@ from tts_generate.search.bench import Families
 from tts_generate.search.choice import Contest, choose
 from tts_generate.search.history import History
 from tts_generate.search.knobs import starts
-from tts_generate.search.loop import ELEVEN, Judge, search
+from tts_generate.search.loop import Judge, search
 from tts_generate.search.parameters import ParametersProposer
 from tts_generate.search.questions import Part, folds
 
-FRESH = Fidelity(ELEVEN, 40, 700_000)
+FRESH = Fidelity(BETAS, 40, 700_000)
 FINALISTS, ROUNDS = 10, 3
 
 

@@ -22,14 +22,13 @@ from rich.table import Table
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.engine import AutoTTSOutput, enable, record
-from tts_generate.evaluate import CMC_BETAS, Method, Row, accuracy_interval, as_dict, evaluate_method
+from tts_generate.evaluate import BETAS, CMC_BETAS, Method, Row, accuracy_interval, as_dict, evaluate_method
 from tts_generate.loading import load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.runner import Cost
 from tts_generate.search import Fidelity, Search, Setup
-from tts_generate.search.loop import ELEVEN
 from tts_generate.statistics import compare, saving
 from tts_generate.tracking import Compared, Searched
 from tts_generate.trajectories import Question
@@ -38,7 +37,7 @@ _SEED = 1
 _SHUFFLES = 8
 _KNOBS = ("n_init", "widen", "max_branches", "widen_threshold", "threshold", "warm_up", "length_power", "patience")
 """Of `composed`, as many as a minute can tell something about."""
-_SELECT, _FRESH = Fidelity(ELEVEN, 20, 500_000), Fidelity(ELEVEN, 40, 0)
+_SELECT, _FRESH = Fidelity(BETAS, 20, 500_000), Fidelity(BETAS, 40, 0)
 _LABELS = {
     "self_consistency": "SC@64",
     "self_consistency_16": "SC@16",
@@ -96,7 +95,7 @@ def find(store: Path, out: Path, minutes: float) -> dict[str, Any]:
             command="tts-generate demo",
             watch=lambda standing: bar.add(standing.seconds, standing.tried, standing.saved),
         )
-    curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][ELEVEN.index(0.5)]
+    curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][BETAS.index(0.5)]
     within = [beta for beta, tokens in zip(curve["betas"], curve["tokens"], strict=True) if tokens <= limit]
     return {**result, "beta": max(within, default=0.0)}
 

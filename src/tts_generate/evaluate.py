@@ -38,7 +38,8 @@ _NUMBERS = (
     "rounds",
 )
 
-
+BETAS = tuple(k / 10 for k in range(11))
+"""The budgets of a curve."""
 CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 """The budgets of CMC that found controllers are shown beside; those of its authors."""
 

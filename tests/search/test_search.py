@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import os
@@ -24,6 +25,7 @@ from tts_generate.replay import replay
 from tts_generate.search import Search, best_of, read_history, write_report
 from tts_generate.search.history import History
 from tts_generate.trajectories import Manifest, Question, StoreWriter
+from tts_generate.trajectories.schema import questions_sha256
 
 pytest.importorskip("numba")
 pytest.importorskip("optuna")
@@ -206,7 +208,9 @@ class TestRefused:
 
     def test_an_empty_store(self, stores: list[Path], tmp_path: Path) -> None:
         manifest = Manifest.from_json((stores[0] / "manifest.json").read_text(), "manifest")
-        with StoreWriter.open(tmp_path / "empty", manifest, [Question("q", "?", "1")]):
+        questions = [Question("q", "?", "1")]
+        manifest = dataclasses.replace(manifest, questions_sha256=questions_sha256(questions))
+        with StoreWriter.open(tmp_path / "empty", manifest, questions):
             pass
         with pytest.raises(StoreError, match="holds no recorded branch"):
             Search(setup(tmp_path / "empty"))

@@ -13,7 +13,7 @@ import numpy as np
 from tts_generate.arguments import checked
 from tts_generate.controller import held_to
 from tts_generate.errors import InputError
-from tts_generate.evaluate import CMC_BETAS, Cell, Method, as_dict, baselines, by_question, sweep
+from tts_generate.evaluate import BETAS, CMC_BETAS, Cell, Method, as_dict, baselines, by_question, sweep
 from tts_generate.hub.card import Card
 from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
@@ -25,7 +25,6 @@ from tts_generate.trajectories.schema import public_model
 from tts_generate.version import __version__
 
 FORMAT = "tts-evaluation/1"
-BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SHUFFLES = 100
 
 

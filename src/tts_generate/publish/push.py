@@ -10,6 +10,7 @@ from typing import Any
 
 from tts_generate.arguments import checked
 from tts_generate.errors import ControllerError, InputError
+from tts_generate.evaluate import BETAS
 from tts_generate.hub import client, commit
 from tts_generate.hub.card import entry_of
 from tts_generate.hub.front import Benchmark
@@ -19,7 +20,7 @@ from tts_generate.hub.trust import Trust
 from tts_generate.publish.contest import Verdict
 from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.measuring import BETAS, SHUFFLES, measure
+from tts_generate.publish.measuring import SHUFFLES, measure
 from tts_generate.publish.standing import LEFT, LICENCES, OURS, check_standing
 from tts_generate.strict_json import check_shape
 

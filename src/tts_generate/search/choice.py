@@ -15,21 +15,20 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError
-from tts_generate.evaluate import CMC_BETAS, Method, as_dict, baselines, sweep
+from tts_generate.evaluate import BETAS, CMC_BETAS, Method, as_dict, baselines, sweep
 from tts_generate.loading import load_controller
 from tts_generate.schedule import Range, Schedule
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import KnobCandidate, Proposal
-from tts_generate.search.loop import ELEVEN
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, Gains, curve_of, gain_over
 from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import saving, tokens_at
 
 FINALISTS = 40
-SELECT = Fidelity(ELEVEN, 60, 500_000)
-FRESH = Fidelity(ELEVEN, 100, 0)
+SELECT = Fidelity(BETAS, 60, 500_000)
+FRESH = Fidelity(BETAS, 100, 0)
 """The published orders, seeds 0 to 99, which no earlier look has used."""
 
 
@@ -63,7 +62,7 @@ class Contest:
         key = (id(part), fidelity)
         if key not in self._references:
             reference = narrowed(self.reference, fewest_branches(part.recordings))
-            everywhere = Fidelity(ELEVEN, fidelity.shuffles, fidelity.first_shuffle)
+            everywhere = Fidelity(BETAS, fidelity.shuffles, fidelity.first_shuffle)
             curve = curve_of(part, reference, everywhere, cost=self.cost, threads=self.threads)
             self._references[key] = part, curve
         return self._references[key][1]

@@ -19,6 +19,7 @@ import numpy as np
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError
+from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
 from tts_generate.replay import replay
 from tts_generate.search.archive import Evaluation
@@ -29,11 +30,10 @@ from tts_generate.search.objective import Cost, Curve, Fidelity, Gains, curve_fr
 from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import saving, tokens_at
 
-ELEVEN = tuple(k / 10 for k in range(11))
 RUNGS = (
     Fidelity((0.0, 0.3, 0.6, 1.0), 6, 1_000),
     Fidelity((0.0, 0.2, 0.4, 0.6, 0.8, 1.0), 12, 2_000),
-    Fidelity(ELEVEN, 40, 3_000),
+    Fidelity(BETAS, 40, 3_000),
 )
 CANDIDATES = 24
 """Of one round."""
@@ -87,7 +87,7 @@ class Judge:
     def reference_curve(self, rung: int) -> Curve:
         """What the reference does at a rung, at eleven budgets."""
         if rung not in self._curves:
-            fidelity = Fidelity(ELEVEN, self.rungs[rung].shuffles, self.rungs[rung].first_shuffle)
+            fidelity = Fidelity(BETAS, self.rungs[rung].shuffles, self.rungs[rung].first_shuffle)
             self._curves[rung] = curve_of(self.part, self.reference, fidelity, cost=self.cost, threads=self.threads)
         return self._curves[rung]
 

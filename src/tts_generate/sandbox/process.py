@@ -238,7 +238,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def _paths(compiles: bool) -> list[str]:
     """Folders from which the keeper imports this package and what it needs; no others."""
-    wanted = ["tts_generate", "numpy", *(("numba", "llvmlite", "pyarrow") if compiles else ())]
+    wanted = ["tts_generate", "numpy", *(("numba", "llvmlite", "pyarrow", "filelock") if compiles else ())]
     found = []
     for name in wanted:
         spec = find_spec(name)

@@ -144,7 +144,8 @@ class AnswerFormat:
     def card(self) -> dict[str, Any]:
         """What the manifest of a recording says of it."""
         said = asdict(self)
-        return {"max_probe_tokens": said.pop("max_probe_tokens"), "format": said}
+        most = said.pop("max_probe_tokens")
+        return {"format": said, "max_probe_tokens": most}
 
     def find(self, text: str) -> str | None:
         r"""The normalised answer stated last in `text`, after the thinking if it has ended; None without one.

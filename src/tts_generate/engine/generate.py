@@ -26,6 +26,7 @@ from tts_generate.engine.decoder import Decoder, check_model
 from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect
+from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
@@ -156,16 +157,23 @@ class AutoTTS:
         config = generation_config or model.generation_config
         request.check_modes(config)
         check_wrapping(model, input_ids, model_kwargs)
-        questions = given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
-        if self.streamer is not None and len(questions) > 1:
-            raise InputError(f"streamer takes one question a call, got {len(questions)}; use stream=True instead.")
-        processors, criteria = request.deadline(self.processors, stopping_criteria or StoppingCriteriaList())
+        prompts = [Prompt(ids) for ids in given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))]
+        processors = logits_processor or LogitsProcessorList()
+        criteria = stopping_criteria or StoppingCriteriaList()
+        return self.answer(Prepared(model, config, input_ids, prompts, processors, criteria))
+
+    def answer(self, call: Prepared) -> AutoTTSOutput | Tensor | Iterator[AutoTTSOutput]:
+        """Decode a call."""
+        input_ids, config = call.input_ids, call.config
+        if self.streamer is not None and len(call.prompts) > 1:
+            raise InputError(f"streamer takes one question a call, got {len(call.prompts)}; use stream=True instead.")
+        processors, criteria = request.deadline(self.processors, call.criteria)
         tasks = [
-            Task(str(number), Prompt(ids), self.controller, processors=processors.begin(str(number)))
-            for number, ids in enumerate(questions)
+            Task(str(number), prompt, self.controller, processors=processors.begin(str(number)))
+            for number, prompt in enumerate(call.prompts)
         ]
-        settings = self.settings(model, config, input_ids.shape[1], questions)
-        loop = self.loop(model, config, settings, input_ids.shape[1], tasks, logits_processor, criteria)
+        settings = self.settings(call)
+        loop = self.loop(call, settings, tasks, criteria)
         if self.stream:
             return self._stream(loop, input_ids, settings, len(tasks))
         # Tensors alone could not say that they are partial: only an output with `finish_reason` survives Ctrl-C.
@@ -199,15 +207,13 @@ class AutoTTS:
         self.streamer.put(output.sequences[0, input_ids.shape[1] :].cpu())
         self.streamer.end()
 
-    def settings(
-        self, model: PreTrainedModel, config: GenerationConfig, padded_length: int, questions: list[list[int]]
-    ) -> Settings:
+    def settings(self, call: Prepared) -> Settings:
         """The numbers of this call, checked."""
-        usual = 1 if input_device(model).type == "cpu" else 8
+        config, usual_sync = call.config, 1 if input_device(call.model).type == "cpu" else 8
         return Settings(
             seed=given.drawn_seed(self.seed),
             interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, INTERVAL_TOKENS),
-            max_new_tokens=request.max_new_tokens(config, padded_length, questions),
+            max_new_tokens=request.max_new_tokens(config, call.width, call.prompts),
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
             max_rows=self.max_rows,
@@ -215,7 +221,7 @@ class AutoTTS:
             max_cache_bytes=self.max_cache_bytes,
             decode_ahead=self.decode_ahead,
             ahead_rows=self.ahead_rows,
-            sync_every=usual if self.sync_every is None else self.sync_every,
+            sync_every=usual_sync if self.sync_every is None else self.sync_every,
             static=config.cache_implementation == "static",
         )
 
@@ -224,26 +230,16 @@ class AutoTTS:
         return Reader(self.tokenizer, request.answer_format(self.asked_format, config))
 
     def loop(
-        self,
-        model: PreTrainedModel,
-        config: GenerationConfig,
-        settings: Settings,
-        padded_length: int,
-        tasks: Sequence[Task],
-        logits_processor: LogitsProcessorList | None,
-        stopping_criteria: StoppingCriteriaList | None,
-        **hooks: Any,
+        self, call: Prepared, settings: Settings, tasks: Sequence[Task], criteria: StoppingCriteriaList, **hooks: Any
     ) -> Loop:
         """A loop ready to run `tasks`, everything checked before anything is decoded."""
-        reader = self.reader(config)
-        request.check_lengths(model, [len(task.prompt.ids) for task in tasks], settings, reader.max_tokens)
-        prepared = logits_processor or LogitsProcessorList()
-        sampler = request.sampler(prepared, config, padded_length, settings.max_new_tokens)
-        criteria = request.criteria(stopping_criteria or StoppingCriteriaList(), config)
+        model, reader, prompts = call.model, self.reader(call.config), [task.prompt for task in tasks]
+        request.check_lengths(model, prompts, settings, reader.max_tokens)
+        sampler = request.sampler(call.processors, call.config, call.width, settings.max_new_tokens)
+        criteria = request.criteria(criteria, call.config)
         if self.stop_strings:
             criteria.append(given.stop_criterion(self.tokenizer, self.stop_strings))
-        longest = max((len(task.prompt.ids) for task in tasks), default=0)
-        tokens = longest + settings.max_new_tokens + reader.max_tokens
+        tokens = max(len(prompt.ids) for prompt in prompts) + settings.max_new_tokens + reader.max_tokens
         static = settings.static
         decoder = selfcheck.checked(model, static, tokens) if self.self_check else Decoder(model, static)
         return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)

@@ -12,28 +12,23 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteriaList,
-)
+from transformers import GenerationMixin
 
 from tts_generate.arguments import checked
-from tts_generate.engine import given, request
+from tts_generate.engine import request
 from tts_generate.engine.asked import with_our_ways
 from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import open_store
 from tts_generate.engine.generate import AutoTTS, run
 from tts_generate.engine.processes import Processes, together
+from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
-from tts_generate.engine.wrapped import check_wrapping, inside
+from tts_generate.engine.wrapped import inside
 from tts_generate.errors import InputError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.task import Prompt, Task, prompt_of
+from tts_generate.live.task import Task, prompt_of
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.tracking import Recorded
@@ -49,25 +44,12 @@ class Recorder(AutoTTS):
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
         self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
 
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        input_ids: Tensor,
-        logits_processor: LogitsProcessorList | None = None,
-        stopping_criteria: StoppingCriteriaList | None = None,
-        generation_config: GenerationConfig | None = None,
-        **model_kwargs: Any,
-    ) -> Tensor:
+    def answer(self, call: Prepared) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
-        config = generation_config or model.generation_config
-        request.check_modes(config)
-        check_wrapping(model, input_ids, model_kwargs)
-        prompts = given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))
-        width = input_ids.shape[1]
-        settings = dataclasses.replace(self.settings(model, config, width, prompts), probe_every_step=True)
+        settings = dataclasses.replace(self.settings(call), probe_every_step=True)
         with (
-            together(model) as processes,
-            open_store(processes, self.out, self._manifest(model, config, settings), self.questions) as (
+            together(call.model) as processes,
+            open_store(processes, self.out, self._manifest(call, settings), self.questions) as (
                 writer,
                 missing,
                 watch,
@@ -75,9 +57,8 @@ class Recorder(AutoTTS):
             self._bar(processes, len(missing)) as bar,
             _flushing(writer) as rows,
         ):
-            limits, criteria = request.deadline(BranchProcessorList(), stopping_criteria or StoppingCriteriaList())
-            asked = [Prompt(ids) for ids in prompts]
-            tasks = recordings.tasks(self.questions, asked, missing, limits)
+            limits, criteria = request.deadline(BranchProcessorList(), call.criteria)
+            tasks = recordings.tasks(self.questions, call.prompts, missing, limits)
 
             def keep(task: Task, branch: Branch) -> None:
                 row = branch.trajectory(task.question_id, settings.seed, len(task.prompt.ids))
@@ -85,20 +66,19 @@ class Recorder(AutoTTS):
                 bar.add(row)
 
             if tasks:
-                hooks = {"on_branch": keep, "before_step": watch}
-                loop = self.loop(model, config, settings, width, tasks, logits_processor, criteria, **hooks)
+                loop = self.loop(call, settings, tasks, criteria, on_branch=keep, before_step=watch)
                 for _ in loop.run():
                     pass
-        return input_ids
+        return call.input_ids
 
-    def _manifest(self, model: PreTrainedModel, config: GenerationConfig, settings: Settings) -> Manifest:
+    def _manifest(self, call: Prepared, settings: Settings) -> Manifest:
         stops = {"stop_strings": self.stop_strings} if self.stop_strings else {}  # they shape branches too
         facts = {
-            "model": model_card(model),
-            "generation_config": sampling_card(config, settings.max_new_tokens) | stops,
+            "model": model_card(call.model),
+            "generation_config": sampling_card(call.config, settings.max_new_tokens) | stops,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
-        asked = request.answer_format(self.asked_format, config)
+        asked = self.reader(call.config).format
         return recordings.manifest(self.questions, self.branches, settings, asked, self.tokenizer, self.chat, facts)
 
     def _bar(self, processes: Processes, missing: int) -> Recorded:

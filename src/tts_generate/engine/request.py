@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -16,11 +17,30 @@ from tts_generate.engine.honoured import FIELDS, Place
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnsupportedError
+from tts_generate.live.task import Prompt
 from tts_generate.processors import BranchProcessorList, Deadline
 
 _USUAL_TOKENS = 20
 """What transformers generates where nothing else is said."""
 _REFUSED_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call as transformers' `generate` prepared it: its prompts, and what shapes their branches."""
+
+    model: PreTrainedModel
+    config: GenerationConfig
+    input_ids: Tensor
+    """(questions, width) int64, padded on the left."""
+    prompts: Sequence[Prompt]
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest prompt, and of all others with their padding."""
+        return self.input_ids.shape[1]
 
 
 def setting(name: str, given: Any, config: GenerationConfig, default: Any) -> Any:
@@ -95,7 +115,7 @@ def check_cache_kind(use_cache: bool | None, cache_implementation: str | None) -
         )
 
 
-def check_lengths(model: PreTrainedModel, lengths: Sequence[int], settings: Settings, probe_tokens: int) -> None:
+def check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], settings: Settings, probe_tokens: int) -> None:
     """Refuse prompts that do not leave room for a branch and its probes in the model's context.
 
     Raises:
@@ -104,6 +124,7 @@ def check_lengths(model: PreTrainedModel, lengths: Sequence[int], settings: Sett
     """
     config = model.config.get_text_config(decoder=True)
     context = getattr(config, "max_position_embeddings", None)
+    lengths = [len(prompt.ids) for prompt in prompts]
     length = max(lengths)
     longest = lengths.index(length)
     if context is not None and length + settings.max_new_tokens + probe_tokens > context:
@@ -135,7 +156,7 @@ def pad_id(config: GenerationConfig) -> int:
     return int(config.pad_token_id) if config.pad_token_id is not None else ends[0] if ends else 0
 
 
-def max_new_tokens(config: GenerationConfig, padded_length: int, questions: list[list[int]]) -> int:
+def max_new_tokens(config: GenerationConfig, padded_length: int, prompts: Sequence[Prompt]) -> int:
     """Tokens a branch may have, from whichever limit the caller gave.
 
     Raises:
@@ -143,7 +164,7 @@ def max_new_tokens(config: GenerationConfig, padded_length: int, questions: list
     """
     if config.max_new_tokens is not None:
         return int(config.max_new_tokens)
-    limit, lengths = int(config.max_length or 0), {len(ids) for ids in questions}
+    limit, lengths = int(config.max_length or 0), {len(prompt.ids) for prompt in prompts}
     if limit - padded_length == _USUAL_TOKENS:  # the default of transformers, which counts no prompt
         return _USUAL_TOKENS
     if len(lengths) > 1:

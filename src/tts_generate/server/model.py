@@ -11,20 +11,20 @@ from typing import Any
 
 import httpx2
 
-from tts_generate.answers import MAX_PROBE_TOKENS
+from tts_generate.answers import MAX_PROBE_TOKENS, AnswerFormat
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES
+from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connect import Speaker, connect
-from tts_generate.server.options import ServerCall, check_controllers, fitting, server_call
+from tts_generate.server.options import check_controllers, check_sampling, fitting
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool
 from tts_generate.server.question import Served
@@ -156,20 +156,6 @@ class ServerModel:
             sandbox=sandbox,
             **set_by_hand(controller_kwargs),
         )
-        call = server_call(
-            {
-                "probe_suffix": probe_suffix,
-                "think_end": think_end,
-                "answer_pattern": answer_pattern,
-                "max_probe_tokens": max_probe_tokens,
-            },
-            sampling,
-            stop_strings,
-            seed=random.getrandbits(62) if seed is None else seed,
-            interval_tokens=interval_tokens,
-            max_new_tokens=max_new_tokens,
-            max_branches=max_branches,
-        )
         processors = BranchProcessorList(branch_processors)
         tasks = [
             Task(str(number), prompt, chosen, processors=processors.begin(str(number)))
@@ -177,7 +163,19 @@ class ServerModel:
         ]
 
         async def ask() -> ServerOutput:
-            async with self.connected(call, tasks) as loop:
+            async with self.connected(
+                tasks,
+                sampling,
+                stop_strings,
+                seed=random.getrandbits(62) if seed is None else seed,
+                interval_tokens=interval_tokens,
+                max_new_tokens=max_new_tokens,
+                max_branches=max_branches,
+                probe_suffix=probe_suffix,
+                think_end=think_end,
+                answer_pattern=answer_pattern,
+                max_probe_tokens=max_probe_tokens,
+            ) as loop:
                 with Progress(len(tasks), "answering", shown=progress) as bar:
                     questions = await loop.run(tasks, lambda question: bar.add(question.cost, question.rows))
                 errors = [each.error for each in questions if each.error is not None]
@@ -207,19 +205,35 @@ class ServerModel:
     @asynccontextmanager
     async def connected(
         self,
-        call: ServerCall,
         tasks: Sequence[Task],
+        sampling: Mapping[str, Any],
+        stop_strings: Any,
         on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
+        *,
+        interval_tokens: int,
+        max_new_tokens: int | None,
+        seed: int,
+        max_branches: int,
+        probe_every_step: bool = False,
+        **answer_format: Any,
     ) -> AsyncIterator[ServerLoop]:
-        """What runs tasks, once it is known how the servers are spoken to and that they can be run there."""
+        """What runs tasks as it is asked to, checked before anything is sent, and against what the servers say."""
+        settings = EpisodeSettings(
+            seed=seed,
+            interval_tokens=interval_tokens,
+            max_new_tokens=interval_tokens if max_new_tokens is None else max_new_tokens,
+            max_branches=max_branches,
+            probe_every_step=probe_every_step,
+        )
+        asked, stop = AnswerFormat.of(**answer_format), stop_texts(stop_strings)
+        speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body)
         async with self._http() as http:
-            speaker = Speaker(self.model, self.tokenizer, call.sampling, self.extra_body)
-            session = await connect(http, self.urls, self.policy, speaker, call.answer_format)
-            reader = Reader(session.wire.codec, call.answer_format)
-            settings = fitting(call, session, tasks, reader.max_tokens)
+            session = await connect(http, self.urls, self.policy, speaker, asked)
+            reader = Reader(session.wire.codec, asked)
+            settings = fitting(settings, max_new_tokens is None, session, tasks, reader.max_tokens)
             check_controllers(session, tasks)
             pool = Pool(http, session.urls, self.policy, session.wire.dialect)
-            yield ServerLoop(pool, session.wire, reader, settings, call.stop, on_branch)
+            yield ServerLoop(pool, session.wire, reader, settings, stop, on_branch)
 
     def _http(self) -> httpx2.AsyncClient:
         """What speaks to the servers; no redirect is followed, so that no key goes where it was not given for."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from tts_generate.answers import AnswerFormat
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.live.settings import EpisodeSettings, stop_texts
+from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Task
 from tts_generate.server.connect import Session
 from tts_generate.server.dialects import SAMPLING
@@ -18,38 +17,6 @@ _OPTIONS = {
     "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "stop_strings",
     "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerCall:
-    """What one call asks of servers, checked before anything is sent."""
-
-    settings: EpisodeSettings
-    fills_context: bool = False
-    """Whether branches may be as long as the servers' context, which they tell later; one step at least."""
-    answer_format: AnswerFormat
-    sampling: Mapping[str, Any]
-    stop: Sequence[str] = ()
-
-
-def server_call(
-    answer_format: Mapping[str, Any],
-    sampling: Mapping[str, Any],
-    stop_strings: Any,
-    *,
-    interval_tokens: int,
-    max_new_tokens: int | None,
-    **numbers: Any,
-) -> ServerCall:
-    """A call as its caller words it; `numbers` are others of `EpisodeSettings`, and what is None is as usual."""
-    most = interval_tokens if max_new_tokens is None else max_new_tokens
-    return ServerCall(
-        settings=EpisodeSettings(interval_tokens=interval_tokens, max_new_tokens=most, **numbers),
-        fills_context=max_new_tokens is None,
-        answer_format=AnswerFormat.of(**answer_format),
-        sampling=check_sampling(sampling),
-        stop=stop_texts(stop_strings),
-    )
 
 
 def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,12 +39,13 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def fitting(call: ServerCall, session: Session, tasks: Sequence[Task], probe_tokens: int) -> EpisodeSettings:
-    """The settings with `max_new_tokens` known, checked against the servers' context where they say it."""
-    settings = call.settings
+def fitting(
+    settings: EpisodeSettings, to_context: bool, session: Session, tasks: Sequence[Task], probe_tokens: int
+) -> EpisodeSettings:
+    """The settings, with branches as long as the servers' context holds if that is asked for; none beyond it."""
     longest = max((len(task.prompt.ids) for task in tasks), default=0)
     room = None if session.context is None else session.context - longest - probe_tokens
-    if call.fills_context:
+    if to_context:
         if room is None:
             raise InputError("pass max_new_tokens: the server does not say how long its context is.")
         if room < settings.interval_tokens:

@@ -15,7 +15,6 @@ from tts_generate.live.settings import INTERVAL_TOKENS
 from tts_generate.live.task import Task
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
-from tts_generate.server.options import ServerCall, server_call
 from tts_generate.server.question import Served
 from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
@@ -76,21 +75,6 @@ def record(
     recordings.check_recording(questions, branches)
     asks: list[Any] = [q.question for q in questions]
     prompts = model.prompts([[{"role": "user", "content": text}] for text in asks] if chat else asks)
-    call = server_call(
-        {
-            "probe_suffix": probe_suffix,
-            "think_end": think_end,
-            "answer_pattern": answer_pattern,
-            "max_probe_tokens": max_probe_tokens,
-        },
-        sampling,
-        stop_strings,
-        seed=seed,
-        interval_tokens=interval_tokens,
-        max_new_tokens=max_new_tokens,
-        max_branches=branches,
-        probe_every_step=True,
-    )
 
     def missing(done: Container[recordings.Key] = ()) -> list[Task]:
         keys = recordings.missing(questions, branches, done)
@@ -102,10 +86,24 @@ def record(
             writer.append([row])  # it is on the disk when this returns
             bar.add(row)
 
-        async with model.connected(call, missing(), keep) as loop:
-            facts = _facts(model, loop, call)
+        async with model.connected(
+            missing(),
+            sampling,
+            stop_strings,
+            keep,
+            seed=seed,
+            interval_tokens=interval_tokens,
+            max_new_tokens=max_new_tokens,
+            max_branches=branches,
+            probe_every_step=True,
+            probe_suffix=probe_suffix,
+            think_end=think_end,
+            answer_pattern=answer_pattern,
+            max_probe_tokens=max_probe_tokens,
+        ) as loop:
+            facts = _facts(model, loop)
             manifest = recordings.manifest(
-                questions, branches, loop.settings, call.answer_format, model.tokenizer, chat, facts
+                questions, branches, loop.settings, loop.reader.format, model.tokenizer, chat, facts
             )
             with (
                 StoreWriter.open(Path(out), manifest, questions) as writer,
@@ -125,13 +123,13 @@ def record(
     return TrajectoryStore.open(out)
 
 
-def _facts(model: ServerModel, loop: ServerLoop, call: ServerCall) -> dict[str, Any]:
+def _facts(model: ServerModel, loop: ServerLoop) -> dict[str, Any]:
     """What only servers know of a recording."""
-    others = {"stop_strings": list(call.stop), "extra_body": stored(model.extra_body)}
+    others = {"stop_strings": list(loop.stop), "extra_body": stored(model.extra_body)}
     return {
         "model": {"name_or_path": stored(loop.wire.model), "served": loop.wire.dialect},
         "generation_config": {
-            **call.sampling,
+            **loop.wire.sampling,
             **{name: value for name, value in others.items() if value},
             "max_new_tokens": loop.settings.max_new_tokens,
         },

@@ -35,13 +35,7 @@ class _ExpiredError(Exception):
 class ServerLoop:
     """Decodes questions until each has its answer, or has to do without.
 
-    Args:
-        pool: the servers.
-        wire: how they are spoken to.
-        reader: reads answers.
-        settings: numbers of the call.
-        stop: texts that end a branch.
-        on_branch: told of every branch that has come to its end, as it does.
+    Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end.
     """
 
     def __init__(

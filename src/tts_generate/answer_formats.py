@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from tts_generate.answers import last_boxed, normalise
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.boxes import last_boxed, normalise
 
 Reader = Callable[[str], str | None]
 """What a branch said, outside its thinking, to the answer it states; None if it states none."""
@@ -33,6 +33,7 @@ _LETTER = re.compile(
 )
 _SHORT = (3, 40)
 """Words and characters of a text that is taken for an answer as it stands."""
+_AROUND = "*_`\"'\u201c\u201d \t\n"
 _LONGEST = 200
 """Characters of what may follow "the answer is"."""
 _OBJECTS = 1000
@@ -149,31 +150,49 @@ def json_key(key: str) -> Reader:
     return read
 
 
-READERS: dict[str, Reader] = {
-    "auto": auto, "boxed": boxed, "hashes": hashes, "tag": tag, "sentence": sentence, "choice": choice,
-    "number": number, "short": short,
-}  # fmt: skip
-"""Readers by the names that `answer_format` takes."""
+@dataclass(frozen=True, slots=True)
+class NamedFormat:
+    """A way to state an answer that has a name."""
+
+    read: Reader
+    """What a branch has said so far to the answer that it states."""
+    read_ended: Reader
+    """What a branch that has ended by itself has said: nothing is on the way there."""
+    opening: str
+    """Text behind which a model states its answer so."""
+    end: str = ""
+    """Text that ends such an answer; "": the answer ends where it can be read."""
 
 
-def reader_of(name: str) -> Reader:
-    """The reader of a name: one of `READERS`, or `json:KEY`.
+def _stated(read: Reader) -> Reader:
+    """`read` of what "the answer is" says."""
+    return lambda text: read(phrase) if (phrase := sentence(text)) is not None else None
 
-    >>> reader_of("json:result")('{"result": "Berlin"}')
+
+NAMED: dict[str, NamedFormat] = {
+    "auto": NamedFormat(auto, auto_ended, "\\boxed{", "}"),
+    "boxed": NamedFormat(boxed, boxed, "\\boxed{", "}"),
+    "hashes": NamedFormat(hashes, hashes, "#### ", "\n"),
+    "tag": NamedFormat(tag, tag, "<answer>", "</answer>"),
+    "sentence": NamedFormat(sentence, sentence, "The answer is ", "\n"),
+    "choice": NamedFormat(_stated(choice), choice, "The answer is (", ")"),
+    "number": NamedFormat(_stated(number), number, "The answer is ", "\n"),
+}
+"""Formats by the names that `answer_pattern` takes; `json:KEY` is one for each key."""
+
+
+def named_format(name: str) -> NamedFormat | None:
+    r"""The format of a name: one of `NAMED`, or `json:KEY`; None if it is no name of one.
+
+    >>> named_format("json:result").read('{"result": "Berlin"}')
     'Berlin'
-
-    Raises:
-        UnknownNameError: there is none of that name.
-        InputError: `json:` without a key.
+    >>> named_format(r"answer is (\w+)") is None
+    True
     """
-    kind, _, key = name.partition(":")
-    if kind == "json":
-        if not key:
-            raise InputError(f"answer_format {name!r} names no key; write json:KEY, as in 'json:answer'.")
-        return json_key(key)
-    if name not in READERS:
-        raise UnknownNameError.of("answer_format", name, [*READERS, "json:KEY"])
-    return READERS[name]
+    kind, colon, key = name.partition(":")
+    if kind == "json" and key and colon:
+        return NamedFormat(json_key(key), json_key(key), json.dumps({key: ""})[:-3])
+    return NAMED.get(name)
 
 
 def tidy(text: str) -> str:
@@ -182,8 +201,9 @@ def tidy(text: str) -> str:
     >>> tidy("**$1,000**."), tidy('"Paris".'), tidy("f(x)."), tidy("(B)")
     ('1000', 'Paris', 'f(x)', 'B')
     """
-    bare = normalise(text).strip("*_`\"'\u201c\u201d ")
-    bare = normalise(re.sub(r"[.!?,;:\s]+$", "", bare)).strip("*_`\"'\u201c\u201d ")
+    bare, before = normalise(text), ""
+    while bare != before:
+        bare, before = normalise(bare.strip(_AROUND).rstrip(".!?,;:")), bare
     if letter := re.fullmatch(r"\(([A-Za-z])\)|([A-J])[.)]", bare):
         return letter[1] or letter[2]
     return re.sub(r"(?<=\d),(?=\d{3})", "", bare) if re.fullmatch(_NUMBER, bare) else bare

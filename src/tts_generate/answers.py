@@ -7,82 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
+from tts_generate.boxes import boxes, normalise
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
-_GROUP = r"\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.){0,99}+\}){0,99}+\}){0,99}+\}"
-_NUMBER = r"\.?\d+(?:[.,]\d+)*(?:/\d+)?(?:\\?%)?"
-_COMMAND = rf"\\(?:[A-Za-z]+(?:\[[^][{{}}]{{0,99}}\])?(?:\s*{_GROUP}|\d)+|(?:pi|infty|emptyset|varnothing)(?![A-Za-z]))"
-_ENDS = r"(?=\s*(?:$|\n|[$.,;:!?)\]}*\"'`]|\\[])]|\\\\)|\s+[A-Za-z]{2})"
-_BARE = rf"(?>[-+\u2212]?(?:{_NUMBER}|{_COMMAND})|[A-Za-z](?!\s*[A-Za-z])){_ENDS}"
-_NAME = r"(?:boxed|fbox|framebox(?:\s*\[[^][{}]{0,99}\]){0,2})(?![A-Za-z])"
-_BOX = rf"\\{{1,2}}{_NAME}\s*"
-_TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", re.DOTALL)
-_HAS_BOX = re.compile(_BOX)
-_IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
 _PATTERN_SECONDS = 5.0
 MAX_PROBE_TOKENS = 20
 """Tokens of a probed answer, where nothing else is said."""
-
-
-def normalise(answer: str) -> str:
-    r"""The text by which answers are compared: outer space and `$` gone, inner space runs made one; `\$` stays.
-
-    >>> normalise("  $ 1  / 2 $ "), normalise(r"$5\$ $")
-    ('1 / 2', '5\\$')
-    """
-    text = " ".join(answer.split()).lstrip(" $")
-    bare = text.rstrip(" $")
-    return f"{bare}$" if bare.endswith("\\") and text.startswith("$", len(bare)) else bare
-
-
-def has_box(text: str) -> bool:
-    r"""Whether `text` names a box, closed or cut.
-
-    >>> has_box(r"\boxed{7"), has_box("7")
-    (True, False)
-    """
-    return _HAS_BOX.search(text) is not None
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete box of `text` that holds something; None if there is none.
-
-    A box is `\boxed{…}`, `\fbox{…}` or `\framebox{…}`, its braces balanced but for those behind a backslash; `%` is
-    a percent sign. Without braces it holds the one number, letter or command with its arguments that follows, where
-    nothing behind goes on with it. Of boxes inside one another the innermost counts. In a text whose boxes all stand
-    with two backslashes, as JSON prints them, each two are one.
-
-    >>> last_boxed(r"so \boxed{3}, no: \boxed{\frac{1}{2}}, never \boxed{} and \boxed{un")
-    '\\frac{1}{2}'
-    >>> last_boxed(r"\boxed{\left\{ 1 \right.}"), last_boxed(r"$\fbox 7$"), last_boxed(r"\\boxed{\\pi}")
-    ('\\left\\{ 1 \\right.', '7', '\\pi')
-    """
-    return _boxes(text)[0]
-
-
-def _boxes(text: str) -> tuple[str | None, bool]:
-    """The content of the last box that holds something, and whether the last box is closed by its brace."""
-    if not _IN_TEX.search(text):
-        text = text.replace("\\\\", "\\")
-    found: str | None = None
-    closed, innermost = False, 0
-    groups: list[int] = []  # where the content of open boxes begins; 0: other braces
-    for token in _TOKEN.finditer(text):
-        content = token["bare"]
-        if token["box"] or content:
-            closed, innermost = False, token.end()
-        if token["box"]:
-            groups.append(innermost)
-        elif token[0] == "{":
-            groups.append(0)
-        elif token[0] == "}" and groups and (start := groups.pop()):
-            closed = True
-            content = text[start : token.start()] if start >= innermost else None
-        if content is not None and (found is None or normalise(content)):
-            found = content
-    return found, closed
 
 
 def ends_thinking(prompt: str, think_end: str | None) -> bool:
@@ -109,6 +42,8 @@ class AnswerFormat:
     True
     >>> AnswerFormat(answer_pattern=r"answer is (\w+)").find("the answer is B")
     'B'
+    >>> AnswerFormat(answer_pattern="hashes").find("5 + 2 = 7\n#### 7")
+    '7'
     """
 
     probe_suffix: str = "\n</think>\n\n\\boxed{"
@@ -117,7 +52,10 @@ class AnswerFormat:
     """Text that ends the model's thinking; "" for a model that does not think apart."""
     answer_pattern: str | None = None
     r"""Regular expression; the answer is the first group that matched (or the whole match, without groups) of the last
-    match that is not empty. None: a box."""
+    match that is not empty. Or the name of a format: `boxed`, `hashes` (`#### 7`), `tag` (`<answer>7</answer>`),
+    `sentence` ("the answer is 7"), `choice` (a letter), `number` (the last one), `json:KEY`, or `auto`, which takes the
+    first of boxed, hashes, tag and sentence that a text has, and of a branch that ended without one a choice or the
+    last number. None: a box."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
 
@@ -126,7 +64,7 @@ class AnswerFormat:
         object.__setattr__(self, "max_probe_tokens", whole("max_probe_tokens", self.max_probe_tokens))
         if not self.probe_suffix:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
-        if self.answer_pattern is not None:
+        if self.answer_pattern is not None and named_format(self.answer_pattern) is None:
             try:
                 re.compile(self.answer_pattern)
             except re.error as error:
@@ -134,12 +72,20 @@ class AnswerFormat:
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """The format with what is given of it; what is None is as usual.
+        r"""The format with what is given of it; what is None is as usual, and the suffix as a named format has it.
 
         >>> AnswerFormat.of(think_end="", answer_pattern=None) == AnswerFormat(think_end="")
         True
+        >>> AnswerFormat.of(answer_pattern="hashes").probe_suffix
+        '\n</think>\n\n#### '
         """
-        return cls(**{name: value for name, value in given.items() if value is not None})
+        found = {name: value for name, value in given.items() if value is not None}
+        pattern = found.get("answer_pattern")
+        way = named_format(pattern) if isinstance(pattern, str) else None
+        if way is not None and "probe_suffix" not in found:
+            think_end = found.get("think_end", "</think>")
+            found["probe_suffix"] = (f"\n{think_end}" if think_end else "") + f"\n\n{way.opening}"
+        return cls(**found)
 
     def card(self) -> dict[str, Any]:
         """What the manifest of a recording says of it."""
@@ -147,10 +93,11 @@ class AnswerFormat:
         most = said.pop("max_probe_tokens")
         return {"format": said, "max_probe_tokens": most}
 
-    def find(self, text: str) -> str | None:
+    def find(self, text: str, ended: bool = False) -> str | None:
         r"""The normalised answer stated last in `text`, after the thinking if it has ended; None without one.
 
-        What is empty states nothing: an answer before it counts.
+        What is empty states nothing: an answer before it counts. Of a branch that has `ended` by itself some formats
+        read more.
 
         >>> AnswerFormat().find(r"\boxed{7} as \boxed{}, </think> \boxed{8}, <think> or \boxed{9} </think> </think>")
         '8'
@@ -159,7 +106,11 @@ class AnswerFormat:
             InputError: `answer_pattern` takes seconds, as one does that can match the same text in very many ways.
         """
         said = self.said(text)
-        found = last_boxed(said) if self.answer_pattern is None else self._matched(self.answer_pattern, said)
+        if self._named is not None:
+            found = self._named.read_ended(said) if ended else self._named.read(said)
+        else:
+            assert self.answer_pattern is not None
+            found = self._matched(self.answer_pattern, said)
         return normalise(found) or None if found is not None else None
 
     def _matched(self, pattern: str, text: str) -> str | None:
@@ -177,13 +128,23 @@ class AnswerFormat:
             ) from None
         return found
 
+    @property
+    def _named(self) -> NamedFormat | None:
+        return named_format("boxed" if self.answer_pattern is None else self.answer_pattern)
+
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.
 
         >>> AnswerFormat().closed(r"</think>\boxed{ }"), AnswerFormat().closed(r"</think>\boxed{ 1")
         (True, False)
         """
-        return self.answer_pattern is None and _boxes(self.said(text))[1]
+        said, way = self.said(text), self._named
+        if way is None:
+            return False
+        if way.end == "}":
+            return boxes(said)[1]
+        stated = said.rpartition(way.opening)[2]
+        return way.end in stated.lstrip() if way.end else way.read(said) is not None
 
     def said(self, text: str) -> str:
         r"""What stands outside the thinking; all of `text` where no thinking ends in it.

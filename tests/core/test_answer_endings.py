@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tts_generate.answers import AnswerFormat, last_boxed, normalise
+from tts_generate.answers import AnswerFormat
+from tts_generate.boxes import last_boxed, normalise
 from tts_generate.errors import InputError
 from tts_generate.metrics.grading import answer_of
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_generate.answer_formats import READERS, auto_ended, json_key, reader_of, tidy
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.answer_formats import NAMED, auto_ended, json_key, named_format, tidy
+from tts_generate.answers import AnswerFormat
 
 CASES: list[tuple[str, str, str | None]] = [
     ("hashes", "She has 5.\n#### 5", "5"),
@@ -49,10 +49,6 @@ CASES: list[tuple[str, str, str | None]] = [
     ("number", "50%", "50%"),
     ("number", "x2 and h1", "1"),
     ("number", "none", None),
-    ("short", "Paris", "Paris"),
-    ("short", "67.", "67"),
-    ("short", "", None),
-    ("short", "one\ntwo", None),
     ("auto", r"#### 5, so the answer is \boxed{6}", "6"),
     ("auto", "The answer is 4.\n#### 5", "5"),
     ("auto", "5 and then 6 and", None),
@@ -65,7 +61,12 @@ CASES: list[tuple[str, str, str | None]] = [
 
 @pytest.mark.parametrize(("name", "text", "answer"), CASES)
 def test_what_is_read(name: str, text: str, answer: str | None) -> None:
-    assert reader_of(name)(text) == answer
+    """Of a branch that has ended, and as `AnswerFormat` says it, behind the thinking."""
+    way = named_format(name)
+    assert way is not None
+    if name != "auto":
+        assert way.read_ended(text) == answer
+    assert AnswerFormat(answer_pattern=name).find(f"the answer is 0 </think>{text}", ended=name != "auto") == answer
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,39 @@ def test_what_a_finished_text_says(text: str, answer: str | None) -> None:
     assert auto_ended(text) == answer
 
 
-@pytest.mark.parametrize("name", ["", "Boxed", "json", "regex"])
-def test_an_unknown_name_is_told(name: str) -> None:
-    with pytest.raises((UnknownNameError, InputError), match=r"answer_format .*(boxed|key)"):
-        reader_of(name if name != "json" else "json:")
+@pytest.mark.parametrize("name", ["choice", "number"])
+def test_what_stands_on_the_way_is_no_answer(name: str) -> None:
+    assert AnswerFormat(answer_pattern=name).find("(A) has 3, so") is None
+    assert AnswerFormat(answer_pattern=name).find("(A) has 3. The answer is (B), 4") in ("B", None)
+
+
+@pytest.mark.parametrize("name", ["", "Boxed", "json", "json:", r"the (\w+)"])
+def test_what_is_no_name_is_a_pattern(name: str) -> None:
+    assert named_format(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "complete"),
+    [
+        ("hashes", "42", False),
+        ("hashes", "42\n", True),
+        ("tag", "42", False),
+        ("tag", "42</answer>", True),
+        ("choice", "B)", True),
+        ("number", "4.\n", True),
+        ("json:answer", '"B', False),
+        ("json:answer", '"B"}', True),
+        ("auto", "7}", True),
+        (r"is (\d+)", "7\n", False),
+    ],
+)
+def test_a_probe_is_asked_in_the_format_and_ends_with_its_answer(name: str, said: str, complete: bool) -> None:
+    asked = AnswerFormat.of(answer_pattern=name)
+    assert asked.probe_suffix.startswith("\n</think>\n\n")
+    text = f"so{asked.probe_suffix}{said}"
+    assert asked.closed(text) == complete
+    assert not complete or asked.find(text) in ("42", "B", "4", "7")
+    assert AnswerFormat.of(answer_pattern=name, think_end="", probe_suffix="X").probe_suffix == "X"
 
 
 PIECES = [
@@ -100,7 +130,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=60))
 def test_any_text_is_read_or_is_not(text: str) -> None:
-    for read in (*READERS.values(), auto_ended, json_key("answer")):
+    for read in (*(read for way in NAMED.values() for read in (way.read, way.read_ended)), json_key("answer")):
         answer = read(text)
         assert answer is None or (answer and answer == answer.strip())
     assert tidy(tidy(text)) == tidy(text)
@@ -109,6 +139,6 @@ def test_any_text_is_read_or_is_not(text: str) -> None:
 @pytest.mark.parametrize("piece", PIECES)
 def test_long_texts_take_no_longer_than_they_are_long(piece: str) -> None:
     start = time.process_time()
-    for read in (*READERS.values(), auto_ended, json_key("answer")):
+    for read in (*(read for way in NAMED.values() for read in (way.read, way.read_ended)), json_key("answer")):
         read(piece * (100_000 // len(piece)))
     assert time.process_time() - start < 5

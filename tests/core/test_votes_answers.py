@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from tts_generate.answers import AnswerBook, AnswerFormat, last_boxed, normalise
+from tts_generate.answers import AnswerBook, AnswerFormat
+from tts_generate.boxes import last_boxed, normalise
 from tts_generate.errors import InputError
 from tts_generate.votes import confidence, majority
 

@@ -44,7 +44,12 @@ def record(
     top_k: Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")] = None,
     probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
     think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
-    answer_pattern: Annotated[str | None, typer.Option(help="Regular expression that finds the answer.")] = None,
+    answer_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression that finds the answer; or hashes, tag, sentence, choice, number, json:KEY, auto."
+        ),
+    ] = None,
     max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
     max_rows: Annotated[

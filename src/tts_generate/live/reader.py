@@ -55,7 +55,8 @@ class Reader:
 
     def final_answer(self, branch: Branch) -> str | None:
         """The answer that a finished branch states."""
-        return self.format.find(branch.thought + self.text(branch.ids))
+        by_itself = branch.finish_reason != "length"
+        return self.format.find(branch.thought + self.text(branch.ids), by_itself)
 
     def begin_probe(self, branch: Branch, position: int | None = None) -> Probe | ProbeRecord:
         """A probe to run; or its result at once, where the branch has already stated its answer after thinking.

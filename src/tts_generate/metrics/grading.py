@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tts_generate.answers import AnswerFormat, has_box, last_boxed, normalise
+from tts_generate.answers import AnswerFormat
+from tts_generate.boxes import has_box, last_boxed, normalise
 from tts_generate.equivalence import Partition, same_answer
 from tts_generate.errors import InputError
 

@@ -1,0 +1,53 @@
+"""Answers as people write them, by name: on a model that boxes them all, `auto` reads what is read without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_servers import OPTIONS, QUESTIONS
+from token_server import TokenServer
+
+from tts_generate import ServerModel, enable
+from tts_generate.answers import AnswerFormat
+from tts_generate.engine.record import record
+from tts_generate.live.branch import Branch
+from tts_generate.live.reader import Reader
+from tts_generate.trajectories import Question
+
+
+def test_on_the_engine_and_on_servers(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
+    how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True, "seed": 1, **OPTIONS}
+    enable(model, tokenizer=tokenizer)
+    plain, auto = (model.generate(**inputs, **how, answer_pattern=pattern) for pattern in (None, "auto"))
+    with TokenServer(batch=1) as server:
+        served = ServerModel(server.url, tokenizer=tokenizer).generate(
+            QUESTIONS, **OPTIONS, answer_pattern="auto", seed=1
+        )
+    assert None not in plain.answers
+    assert (auto.answers, auto.cost) == (plain.answers, plain.cost)
+    assert None not in served.answers
+
+
+def test_a_recording_says_the_name(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    questions = [Question("a", QUESTIONS[0], "1")]
+    record(*tiny, questions, tmp_path / "s", branches=2, interval_tokens=20, max_new_tokens=60, answer_pattern="hashes")
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert manifest["probe"]["format"]["answer_pattern"] == "hashes"
+
+
+@pytest.mark.parametrize(("reason", "answer"), [("eos", "67"), ("stop", "67"), ("length", None)])
+def test_the_last_number_of_a_branch_that_ended_by_itself(
+    tiny: tuple[Any, Any], reason: str, answer: str | None
+) -> None:
+    class Texts:
+        def decode(self, ids: list[int], **how: Any) -> str:
+            return "They have 67 of them, so all of them are there"
+
+    branch = Branch(0, 0, [1], (0, 0))
+    branch.ids, branch.finish_reason = [1, 2], reason
+    assert Reader(Texts(), AnswerFormat(answer_pattern="auto")).final_answer(branch) == answer

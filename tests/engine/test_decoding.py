@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import QUESTIONS, Live, make_live, said
+from engine_models import CONFIGS, QUESTIONS, Live, make_live, said
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -119,19 +119,23 @@ def test_seed_changes_everything_and_torch_seed_governs_none(qwen: Live) -> None
     assert qwen.run(QUESTIONS[0], seed=drawn.seed).branches == drawn.branches
 
 
-@pytest.mark.parametrize("controller", ["self_consistency", "asc", "cmc"])
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"max_rows": 3},
-        {"sync_every": 4},
-        {"decode_ahead": False},
-        {"ahead_rows": 40},
-        {"ahead_rows": 40, "max_cache_bytes": 4 * 96 * 512},
-        {},
-    ],
-    ids=str,
-)
+WAYS: list[dict[str, Any]] = [
+    {"max_rows": 3},
+    {"sync_every": 4},
+    {"decode_ahead": False},
+    {"ahead_rows": 40},
+    {"ahead_rows": 40, "max_cache_bytes": 4 * 96 * 512},
+]
+COUNTED = [(family, {}, controller) for family in sorted(CONFIGS) for controller in ("asc", "cmc")] + [
+    (family, how, controller)
+    for family in ("qwen3", "mistral_windowed")
+    for how in WAYS
+    for controller in ("self_consistency", "asc", "cmc")
+]
+"""Every family plainly, and two of them, one with a window, in every way."""
+
+
+@pytest.mark.parametrize(("live", "how", "controller"), COUNTED, ids=str, indirect=["live"])
 def test_ledger_equals_tokens_fed_to_the_model(
     live: Live, controller: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,3 +51,24 @@ def test_the_last_number_of_a_branch_that_ended_by_itself(
     branch = Branch(0, 0, [1], (0, 0))
     branch.ids, branch.finish_reason = [1, 2], reason
     assert Reader(Texts(), AnswerFormat(answer_pattern="auto")).final_answer(branch) == answer
+
+
+def test_a_step_fits_short_branches(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says how long a step is, and 200 tokens are no step of 500."""
+    model, tokenizer = tiny
+    monkeypatch.delattr(model.generation_config, "interval_tokens")
+    inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
+    how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True}
+    how |= {**OPTIONS, "controller": "cmc", "seed": 1, "max_new_tokens": 200}
+    del how["interval_tokens"]
+    enable(model, tokenizer=tokenizer)
+    output, as_said = (model.generate(**inputs, **how, **step) for step in ({}, {"interval_tokens": 25}))
+    assert output.cost == as_said.cost
+    left = {name: value for name, value in OPTIONS.items() if name not in ("interval_tokens", "max_new_tokens")}
+    with TokenServer(batch=1) as server:
+        served = ServerModel(server.url, tokenizer=tokenizer)
+        short, same = (
+            served.generate(QUESTIONS, **left, max_new_tokens=200, **step, seed=1)
+            for step in ({}, {"interval_tokens": 25})
+        )
+    assert short.cost == same.cost

@@ -31,7 +31,7 @@ from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, stop_texts
+from tts_generate.live.settings import MAX_BRANCHES, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
@@ -49,7 +49,8 @@ class AutoTTS:
             except on a stock model, where transformers asks for a tokenizer and hands none on.
         seed: every branch's tokens depend on (seed, question, branch, position) only; None draws one from torch's
             global generator.
-        interval_tokens: tokens of one step; else the model's generation config says, else 500.
+        interval_tokens: tokens of one step; else the model's generation config says, else 500, or an eighth of a
+            `max_new_tokens` below 4,000.
         probe_suffix, think_end, answer_pattern, max_probe_tokens: how the model is asked for its answer, see
             `AnswerFormat`; else the model's generation config says.
         max_rows: branches decoded in one forward pass at most.
@@ -210,10 +211,11 @@ class AutoTTS:
     def settings(self, call: Prepared) -> Settings:
         """The numbers of this call, checked."""
         config, usual_sync = call.config, 1 if input_device(call.model).type == "cpu" else 8
+        most = request.max_new_tokens(config, call.width, call.prompts)
         return Settings(
             seed=given.drawn_seed(self.seed),
-            interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, INTERVAL_TOKENS),
-            max_new_tokens=request.max_new_tokens(config, call.width, call.prompts),
+            interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, interval_for(most)),
+            max_new_tokens=most,
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
             max_rows=self.max_rows,

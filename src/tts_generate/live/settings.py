@@ -10,7 +10,9 @@ from tts_generate.arguments import fits, whole
 from tts_generate.errors import InputError
 
 INTERVAL_TOKENS = 500
-"""Tokens of one step, where nothing else is said."""
+"""Tokens of one step, where nothing else is said and branches may be long: the paper's."""
+_STEPS = 8
+"""Steps of a branch at least, where nothing is said of their length."""
 MAX_BRANCHES = 128
 """Branches of one question at most, where nothing else is said."""
 _MOST_BRANCHES = 100_000
@@ -42,6 +44,15 @@ class EpisodeSettings:
                 f"{self.interval_tokens}: a controller would never decide anything. Raise max_new_tokens or pass a "
                 "smaller interval_tokens."
             )
+
+
+def interval_for(max_new_tokens: int) -> int:
+    """Tokens of one step, where nothing is said: 500 for branches of 4,000 tokens or more, else an eighth of them.
+
+    >>> interval_for(32_000), interval_for(4000), interval_for(200), interval_for(5)
+    (500, 500, 25, 1)
+    """
+    return min(INTERVAL_TOKENS, -(-max_new_tokens // _STEPS))
 
 
 def stop_texts(strings: Any) -> list[str]:

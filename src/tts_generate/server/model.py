@@ -17,7 +17,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, stop_texts
+from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
@@ -99,7 +99,7 @@ class ServerModel:
         controller_kwargs: Mapping[str, Any] | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         seed: int | None = None,
-        interval_tokens: int = INTERVAL_TOKENS,
+        interval_tokens: int | None = None,
         max_new_tokens: int | None = None,
         max_branches: int = MAX_BRANCHES,
         max_probe_tokens: int = MAX_PROBE_TOKENS,
@@ -127,7 +127,7 @@ class ServerModel:
             controller_kwargs: knobs of the controller to set by hand.
             branch_processors: limits chained around the controller.
             seed: each request's seed follows from (seed, prompt, branch, position); None draws one.
-            interval_tokens: tokens of one step.
+            interval_tokens: tokens of one step; 500, or an eighth of a `max_new_tokens` below 4,000, if left out.
             max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
             max_branches: branches of one question at most.
             max_probe_tokens: tokens of a probed answer at most.
@@ -210,7 +210,7 @@ class ServerModel:
         stop_strings: Any,
         on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
         *,
-        interval_tokens: int,
+        interval_tokens: int | None,
         max_new_tokens: int | None,
         seed: int,
         max_branches: int,
@@ -218,10 +218,12 @@ class ServerModel:
         **answer_format: Any,
     ) -> AsyncIterator[ServerLoop]:
         """What runs tasks as it is asked to, checked before anything is sent, and against what the servers say."""
+        usual = INTERVAL_TOKENS if max_new_tokens is None else interval_for(whole("max_new_tokens", max_new_tokens))
+        step = usual if interval_tokens is None else interval_tokens
         settings = EpisodeSettings(
             seed=seed,
-            interval_tokens=interval_tokens,
-            max_new_tokens=interval_tokens if max_new_tokens is None else max_new_tokens,
+            interval_tokens=step,
+            max_new_tokens=step if max_new_tokens is None else max_new_tokens,
             max_branches=max_branches,
             probe_every_step=probe_every_step,
         )
@@ -230,7 +232,7 @@ class ServerModel:
         async with self._http() as http:
             session = await connect(http, self.urls, self.policy, speaker, asked)
             reader = Reader(session.wire.codec, asked)
-            settings = fitting(settings, max_new_tokens is None, session, tasks, reader.max_tokens)
+            settings = fitting(settings, max_new_tokens is None, interval_tokens, session, tasks, reader.max_tokens)
             check_controllers(session, tasks)
             pool = Pool(http, session.urls, self.policy, session.wire.dialect)
             yield ServerLoop(pool, session.wire, reader, settings, stop, on_branch)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
-from tts_generate.live.settings import EpisodeSettings
+from tts_generate.live.settings import EpisodeSettings, interval_for
 from tts_generate.live.task import Task
 from tts_generate.server.connect import Session
 from tts_generate.server.dialects import SAMPLING
@@ -40,21 +40,30 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fitting(
-    settings: EpisodeSettings, to_context: bool, session: Session, tasks: Sequence[Task], probe_tokens: int
+    settings: EpisodeSettings,
+    to_context: bool,
+    step: int | None,
+    session: Session,
+    tasks: Sequence[Task],
+    probe_tokens: int,
 ) -> EpisodeSettings:
-    """The settings, with branches as long as the servers' context holds if that is asked for; none beyond it."""
+    """The settings, with branches as long as the servers' context holds if that is asked for; none beyond it.
+
+    Their steps are then of `step` tokens, or of as many as fit where that is None.
+    """
     longest = max((len(task.prompt.ids) for task in tasks), default=0)
     room = None if session.context is None else session.context - longest - probe_tokens
     if to_context:
         if room is None:
             raise InputError("pass max_new_tokens: the server does not say how long its context is.")
-        if room < settings.interval_tokens:
+        step = interval_for(max(1, room)) if step is None else step
+        if room < step:
             raise InputError(
                 f"a prompt of {longest} tokens and {probe_tokens} for a probe leave {max(0, room)} tokens of the "
                 f"server's context of {session.context}, less than one step of interval_tokens="
-                f"{settings.interval_tokens}; pass a smaller interval_tokens, or shorter prompts."
+                f"{step}; pass a smaller interval_tokens, or shorter prompts."
             )
-        return replace(settings, max_new_tokens=room)
+        return replace(settings, interval_tokens=step, max_new_tokens=room)
     if room is not None and settings.max_new_tokens > room:
         raise InputError(
             f"a prompt of {longest} tokens, max_new_tokens={settings.max_new_tokens} and {probe_tokens} for a probe "

@@ -11,7 +11,6 @@ from tts_generate.answers import MAX_PROBE_TOKENS
 from tts_generate.errors import ServerError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.settings import INTERVAL_TOKENS
 from tts_generate.live.task import Task
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
@@ -35,7 +34,7 @@ def record(
     *,
     branches: int = 64,
     seed: int = 0,
-    interval_tokens: int = INTERVAL_TOKENS,
+    interval_tokens: int | None = None,
     max_new_tokens: int | None = None,
     max_probe_tokens: int = MAX_PROBE_TOKENS,
     chat: bool = False,
@@ -56,7 +55,7 @@ def record(
         out: folder of the store.
         branches: branches a question.
         seed: of the branches' requests.
-        interval_tokens: tokens of one step.
+        interval_tokens: tokens of one step, see `ServerModel.generate`.
         max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
         max_probe_tokens: tokens of a probed answer at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn.

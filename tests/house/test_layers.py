@@ -206,3 +206,13 @@ def test_names_that_are_looked_up_later_are_seen() -> None:
     assert reached("tts_generate.votes", ast.parse('"""See tts_generate.engine.loop."""'), "votes.py") == set()
     with pytest.raises(AssertionError, match="by dots"):
         reached("tts_generate.votes", ast.parse("from . import state"), "votes.py")
+
+
+def test_a_name_is_one_class() -> None:
+    """A reader who meets a class's name knows which it is."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(SOURCE).as_posix())
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

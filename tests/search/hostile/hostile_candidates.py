@@ -262,7 +262,7 @@ CANDIDATES = [
             "import functools\nkept = globals().setdefault('kept', functools.lru_cache(list))\nif state.round == 0: kept().append(1); do.stop = len(kept()) % 2 == 0", (DIFFERENT,)),
     Hostile("counts episodes in numpy's own state", "review",
             "if state.round == 0: np.set_printoptions(precision=(np.get_printoptions()['precision'] + 1) % 99); do.stop = np.get_printoptions()['precision'] % 2 == 0", (DIFFERENT,)),
-    Hostile("counts episodes by its CPU time", "begin", "do.open = 3 - (time.process_time_ns() // 1000 * 40503 >> 9) % 2", (DIFFERENT, HONEST)),  # honest: a coarse clock that stood still
+    Hostile("counts episodes by its CPU time", "begin", "do.open = 3 - (time.process_time_ns() // 1000 * 40503 >> 9) % 2", (DIFFERENT, HONEST, VALID)),  # a coarse clock may stand still
     Hostile("counts episodes with itertools.count", "review",
             "import itertools\nn = globals().setdefault('n', itertools.count())\nif state.round == 0: do.stop = next(n) % 2 == 1", (DIFFERENT,)),
     Hostile("a generator that remembers", "review",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tts_generate.boxes import last_boxed, normalise
+from tts_generate.boxes import boxes, last_boxed, normalise
 
 Reader = Callable[[str], str | None]
 """What a branch said, outside its thinking, to the answer it states; None if it states none."""
@@ -160,8 +160,17 @@ class NamedFormat:
     """What a branch that has ended by itself has said: nothing is on the way there."""
     opening: str
     """Text behind which a model states its answer so."""
-    end: str = ""
-    """Text that ends such an answer; "": the answer ends where it can be read."""
+    complete: Callable[[str], bool]
+    """Whether more text could not change an answer that is stated behind `opening`."""
+
+
+def _box_closed(text: str) -> bool:
+    return boxes(text)[1]
+
+
+def _ended(opening: str, end: str) -> Callable[[str], bool]:
+    """Whether `end` stands behind what the last `opening` opens."""
+    return lambda text: end in text.rpartition(opening)[2].lstrip()
 
 
 def _stated(read: Reader) -> Reader:
@@ -170,13 +179,13 @@ def _stated(read: Reader) -> Reader:
 
 
 NAMED: dict[str, NamedFormat] = {
-    "auto": NamedFormat(auto, auto_ended, "\\boxed{", "}"),
-    "boxed": NamedFormat(boxed, boxed, "\\boxed{", "}"),
-    "hashes": NamedFormat(hashes, hashes, "#### ", "\n"),
-    "tag": NamedFormat(tag, tag, "<answer>", "</answer>"),
-    "sentence": NamedFormat(sentence, sentence, "The answer is ", "\n"),
-    "choice": NamedFormat(_stated(choice), choice, "The answer is (", ")"),
-    "number": NamedFormat(_stated(number), number, "The answer is ", "\n"),
+    "auto": NamedFormat(auto, auto_ended, "\\boxed{", _box_closed),
+    "boxed": NamedFormat(boxed, boxed, "\\boxed{", _box_closed),
+    "hashes": NamedFormat(hashes, hashes, "#### ", _ended("#### ", "\n")),
+    "tag": NamedFormat(tag, tag, "<answer>", _ended("<answer>", "</answer>")),
+    "sentence": NamedFormat(sentence, sentence, "The answer is ", _ended("The answer is ", "\n")),
+    "choice": NamedFormat(_stated(choice), choice, "The answer is (", _ended("The answer is (", ")")),
+    "number": NamedFormat(_stated(number), number, "The answer is ", _ended("The answer is ", "\n")),
 }
 """Formats by the names that `answer_pattern` takes; `json:KEY` is one for each key."""
 
@@ -191,7 +200,8 @@ def named_format(name: str) -> NamedFormat | None:
     """
     kind, colon, key = name.partition(":")
     if kind == "json" and key and colon:
-        return NamedFormat(json_key(key), json_key(key), json.dumps({key: ""})[:-3])
+        read = json_key(key)
+        return NamedFormat(read, read, json.dumps({key: ""})[:-3], lambda text: read(text) is not None)
     return NAMED.get(name)
 
 

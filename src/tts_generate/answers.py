@@ -9,11 +9,12 @@ from typing import Any, Self
 
 from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
-from tts_generate.boxes import boxes, normalise
+from tts_generate.boxes import normalise
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
 _PATTERN_SECONDS = 5.0
+_THINK_END = "</think>"
 MAX_PROBE_TOKENS = 20
 """Tokens of a probed answer, where nothing else is said."""
 
@@ -48,7 +49,7 @@ class AnswerFormat:
 
     probe_suffix: str = "\n</think>\n\n\\boxed{"
     """Text forced behind the branch; begins with `think_end` (after white space) where the model thinks."""
-    think_end: str = "</think>"
+    think_end: str = _THINK_END
     """Text that ends the model's thinking; "" for a model that does not think apart."""
     answer_pattern: str | None = None
     r"""Regular expression; the answer is the first group that matched (or the whole match, without groups) of the last
@@ -83,7 +84,7 @@ class AnswerFormat:
         pattern = found.get("answer_pattern")
         way = named_format(pattern) if isinstance(pattern, str) else None
         if way is not None and "probe_suffix" not in found:
-            think_end = found.get("think_end", "</think>")
+            think_end = found.get("think_end", _THINK_END)
             found["probe_suffix"] = (f"\n{think_end}" if think_end else "") + f"\n\n{way.opening}"
         return cls(**found)
 
@@ -105,9 +106,9 @@ class AnswerFormat:
         Raises:
             InputError: `answer_pattern` takes seconds, as one does that can match the same text in very many ways.
         """
-        said = self.said(text)
-        if self._named is not None:
-            found = self._named.read_ended(said) if ended else self._named.read(said)
+        said, way = self.said(text), self._named
+        if way is not None:
+            found = way.read_ended(said) if ended else way.read(said)
         else:
             assert self.answer_pattern is not None
             found = self._matched(self.answer_pattern, said)
@@ -138,13 +139,8 @@ class AnswerFormat:
         >>> AnswerFormat().closed(r"</think>\boxed{ }"), AnswerFormat().closed(r"</think>\boxed{ 1")
         (True, False)
         """
-        said, way = self.said(text), self._named
-        if way is None:
-            return False
-        if way.end == "}":
-            return boxes(said)[1]
-        stated = said.rpartition(way.opening)[2]
-        return way.end in stated.lstrip() if way.end else way.read(said) is not None
+        way = self._named
+        return way is not None and way.complete(self.said(text))
 
     def said(self, text: str) -> str:
         r"""What stands outside the thinking; all of `text` where no thinking ends in it.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tts_generate.engine.branch import CachedBranch as Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cache import LayerPrefix, SlotCache, SlotLayer
 from tts_generate.engine.order import MOVE, Order
 from tts_generate.engine.plan import feed
@@ -28,7 +28,7 @@ def prefix_of(values: list[int]) -> list[LayerPrefix]:
     return [LayerPrefix((states, -states)), LayerPrefix((2 * states, states))]
 
 
-def job_of(branch: Branch) -> Job:
+def job_of(branch: CachedBranch) -> Job:
     return Job(0, Unit(branch.number, 0, 1, False), branch, 100)
 
 
@@ -41,31 +41,33 @@ class Life(RuleBasedStateMachine):
     @initialize(block=st.sampled_from([1, 2, 1 << 30]), gap=st.integers(0, 5))
     def begin(self, block: int, gap: int) -> None:
         self.rows = Rows(SlotCache([SlotLayer, SlotLayer]), Shapes(block), gap)
-        self.held: dict[Branch, dict[int, int]] = {}
-        self.aside: dict[Branch, Evicted] = {}
+        self.held: dict[CachedBranch, dict[int, int]] = {}
+        self.aside: dict[CachedBranch, Evicted] = {}
         self.count = 0
 
-    def write(self, branch: Branch, column: int, value: int) -> None:
+    def write(self, branch: CachedBranch, column: int, value: int) -> None:
         """A pass has written a column of a row."""
         for layer, factor in zip(self.rows.cache.layers, (1, 2), strict=True):
             layer.keys[branch.row, 0, column] = factor * value
             layer.values[branch.row, 0, column] = (-1 if factor == 1 else 1) * value
         self.held[branch][column] = value
 
-    def forget(self, branch: Branch) -> None:
+    def forget(self, branch: CachedBranch) -> None:
         self.held.pop(branch, None)
         self.aside.pop(branch, None)
 
-    def working(self) -> list[Branch]:
+    def working(self) -> list[CachedBranch]:
         return [job.branch for job in self.rows.jobs()]
 
     @rule(prompt=st.integers(1, 9), wanted=st.integers(1, 4))
     def admit(self, prompt: int, wanted: int) -> None:
         rows = self.rows
+        if rows.capacity < 16:  # columns for the prompt come first, as admission reserves them
+            rows.resize(rows.slots, 16)
         if len(rows.empty()) < wanted:
-            rows.resize(rows.slots + wanted, max(rows.capacity, 16))
+            rows.resize(rows.slots + wanted, rows.capacity)
         slots = rows.empty()[:wanted]
-        branches = [Branch(self.count + i, 7 * self.count + i, [1] * prompt) for i in range(wanted)]
+        branches = [CachedBranch(self.count + i, 7 * self.count + i, [1] * prompt) for i in range(wanted)]
         values = [self.count + 1 + column for column in range(prompt)]
         self.count += 100
         rows.admit(branches, slots, prefix_of(values))
@@ -190,7 +192,7 @@ def test_rows_at_work_come_first_with_their_cache(states: list[tuple[int, int]],
     rows.resize(len(states), 400)
     for slot, (state, length) in enumerate(states):
         if state != EMPTY:
-            branch = Branch(slot, slot, [5] * length)
+            branch = CachedBranch(slot, slot, [5] * length)
             rows.admit([branch], [slot], prefix_of([slot + 1] * length))
             if state == WORKING:
                 rows.work(job_of(branch))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import CachedBranch as Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.memory import Room
 from tts_generate.engine.rows import Evicted, Job
@@ -48,7 +48,7 @@ class Admission:
         self.first = self.most if at_once else self.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
         self.room: Room | None = None
         self.queue: list[Job] = []
-        self.evicted: dict[Branch, Evicted] = {}
+        self.evicted: dict[CachedBranch, Evicted] = {}
 
     def measure(self, prefix: Prefix) -> None:
         """Learn from the first prompt what a column takes.
@@ -79,7 +79,7 @@ class Admission:
         self.queue = [job for job in self.queue if job.episode != episode]
         heapq.heapify(self.queue)
 
-    def drop(self, branch: Branch) -> None:
+    def drop(self, branch: CachedBranch) -> None:
         """Forget the cache of a branch that nobody will continue."""
         self.batch.release(branch)
         evicted = self.evicted.pop(branch, None)

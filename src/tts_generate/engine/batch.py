@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from tts_generate.engine.branch import CachedBranch as Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.passes import Passes
@@ -51,7 +51,7 @@ class Batch:
 
     # ---- rows
 
-    def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
+    def admit(self, branches: Sequence[CachedBranch], slots: Sequence[int], prefix: Prefix, logits: Tensor) -> None:
         """Begin branches of one prompt in empty rows, each with a first token drawn from the prompt's logits (V,)."""
         self.rows.admit(branches, slots, prefix)
         try:
@@ -88,11 +88,11 @@ class Batch:
         self.rows.take(branch, min(job.target, int(self.rows.fed(branch.row))), interval)
         branch.close_step(interval)
 
-    def release(self, branch: Branch) -> None:
+    def release(self, branch: CachedBranch) -> None:
         """Empty the row of a branch; what it decoded ahead and nobody took is discarded."""
         self.discarded_tokens += self.rows.release(branch)
 
-    def _drop_probe(self, branch: Branch) -> None:
+    def _drop_probe(self, branch: CachedBranch) -> None:
         probe = self.rows.probe[branch.row]
         if probe is not None:
             self.discarded_tokens += probe.fed
@@ -179,7 +179,7 @@ class Batch:
                 self._complete(job)
                 return
 
-    def _begin(self, branch: Branch, probe: Probe) -> None:
+    def _begin(self, branch: CachedBranch, probe: Probe) -> None:
         """Send a probe on its way; the branch decodes on meanwhile, one step and one probe's length at most."""
         self.rows.probe[branch.row] = probe
         ahead = min(self.settings.interval_tokens, self.reader.max_probe_tokens) if self.settings.decode_ahead else 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_generate.engine.branch import CachedBranch as Branch
+from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cache import Prefix, SlotCache
 from tts_generate.engine.order import Order
 from tts_generate.engine.shapes import Shapes
@@ -24,7 +24,7 @@ class Job:
 
     episode: int
     unit: Unit
-    branch: Branch
+    branch: CachedBranch
     target: int
     """Tokens of the branch at which the unit ends."""
     ahead: bool = False
@@ -159,11 +159,11 @@ class Rows:
         """The jobs at work."""
         return [job for job in self.job if job is not None]
 
-    def waiting(self) -> list[Branch]:
+    def waiting(self) -> list[CachedBranch]:
         """The branches that wait for a decision."""
         return [self.branch[slot] for slot in np.flatnonzero(self._held & ~self.working)]
 
-    def waits(self, branch: Branch) -> bool:
+    def waits(self, branch: CachedBranch) -> bool:
         """Whether a branch waits in a row for a decision, and could go on."""
         slot = branch.slot
         return slot is not None and self.job[slot] is None and self.end[slot] == GOES_ON
@@ -188,8 +188,8 @@ class Rows:
 
     # ---- one branch
 
-    def admit(self, branches: Sequence[Branch], slots: Sequence[int], prefix: Prefix) -> None:
-        """Give branches of one prompt, of which `prefix` is what the layers hold, empty rows."""
+    def admit(self, branches: Sequence[CachedBranch], slots: Sequence[int], prefix: Prefix) -> None:
+        """Give branches of one prompt, of which `prefix` is what the layers hold, empty rows that have columns for it."""
         shared = branches[0].shared_prefix is not None
         self.cache.admit([layer.first(0) for layer in prefix] if shared else prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):
@@ -202,19 +202,19 @@ class Rows:
         """Have the row of a job's branch at work on it."""
         self.job[job.branch.row] = job
 
-    def wait(self, branch: Branch) -> None:
+    def wait(self, branch: CachedBranch) -> None:
         """Have a branch wait in its row."""
         slot = branch.row
         self.job[slot] = self.probe[slot] = None
         self.decoding[slot] = False
 
-    def decode(self, branch: Branch, stop: int) -> None:
+    def decode(self, branch: CachedBranch, stop: int) -> None:
         """Have a branch decode until `stop` of its tokens are in the cache, if it is not there already."""
         slot = branch.row
         self.stop[slot] = stop
         self.decoding[slot] = self.end[slot] == GOES_ON and self.fed(slot) < stop
 
-    def take(self, branch: Branch, upto: int, interval_tokens: int) -> None:
+    def take(self, branch: CachedBranch, upto: int, interval_tokens: int) -> None:
         """Have a branch take what was drawn for it, up to `upto` tokens."""
         drawn = self._drawn[branch.row, len(branch.ids) : upto]
         branch.take(drawn["id"].tolist(), drawn["logprob"].tolist(), interval_tokens)
@@ -231,7 +231,7 @@ class Rows:
         self.length[slots] = self.prompt[slots] + places  # after them: an interrupt finds every counted token written
         self.decoding[slots] &= (ends == GOES_ON) & (places < self.stop[slots])
 
-    def release(self, branch: Branch) -> int:
+    def release(self, branch: CachedBranch) -> int:
         """Empty the row of a branch, if it has one; how many tokens were fed that it has not taken."""
         if branch.slot is None:
             return 0
@@ -241,7 +241,7 @@ class Rows:
         branch.slot = None
         return untaken
 
-    def evict(self, branch: Branch) -> Evicted:
+    def evict(self, branch: CachedBranch) -> Evicted:
         """Take a branch out of its row with everything that it needs to go on."""
         slot = branch.row
         row, drawn = self._table[[slot]], self._drawn[slot, : int(self.fed(slot)) + 1].copy()
@@ -298,7 +298,7 @@ class Rows:
             else:
                 self._check_held(slot, self.branch[slot])
 
-    def _check_held(self, slot: int, branch: Branch) -> None:
+    def _check_held(self, slot: int, branch: CachedBranch) -> None:
         job, probe, fed, taken = self.job[slot], self.probe[slot], int(self.fed(slot)), len(branch.ids)
         assert branch.slot == slot, "a branch knows its row"
         assert (self.key[slot], self.prompt[slot]) == (branch.key, branch.prompt_columns), "a row is its branch's"

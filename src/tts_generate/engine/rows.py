@@ -189,7 +189,7 @@ class Rows:
     # ---- one branch
 
     def admit(self, branches: Sequence[CachedBranch], slots: Sequence[int], prefix: Prefix) -> None:
-        """Give branches of one prompt, of which `prefix` is what the layers hold, empty rows that have columns for it."""
+        """Give branches of one prompt, of which the layers hold `prefix`, empty rows that have columns for it."""
         shared = branches[0].shared_prefix is not None
         self.cache.admit([layer.first(0) for layer in prefix] if shared else prefix, slots)
         for branch, slot in zip(branches, slots, strict=True):

@@ -169,7 +169,7 @@ class Episode:
             if not (state.finished[i] or state.pruned[i])
         ]
         return ControllerError(
-            f"{self.controller!r} stalls in round {state.round}: {state.live} branches are unfinished "
+            f"{self.controller!r} stalls in round {state.round}: unfinished branches: {state.live} "
             f"({'; '.join(branches[:4])}{'; …' if len(branches) > 4 else ''}; pool of {state.pooled}, leader "
             f"{state.leader} with {state.leader_votes} votes), and it neither advances, prunes, opens nor stops. Set "
             "do.steps, do.open or do.stop."

@@ -151,7 +151,9 @@ def test_no_store_no_questions_no_such_option(tmp_path: Path) -> None:
     assert "line 1" in invoke("record", "tiny", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "s", code=1)
 
 
-RECORD = ["record", "tiny", "--branches", "8", "--max-rows", "2"]
+RECORD = ["record", "tiny", "--branches", "8"]
+SLOWLY = ["--max-rows", "1"]
+"""Long enough to be interrupted half-way; how many rows there are is no setting of a recording."""
 
 
 def questions_file(folder: Path, count: int = 6) -> Path:
@@ -179,27 +181,28 @@ def assert_same_rows(one: Path, other: Path) -> None:
         assert mine.step_logprobs == pytest.approx(twin.step_logprobs, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The questions, and a recording of them."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    questions = questions_file(folder)
+    invoke(*RECORD, "--questions", questions, "--out", folder / "whole")
+    return questions, folder / "whole"
+
+
 @pytest.mark.parametrize(
     ("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
-    tmp_path: Path, blow: signal.Signals, code: int
+    uninterrupted: tuple[Path, Path], tmp_path: Path, blow: signal.Signals, code: int
 ) -> None:
     """A real SIGKILL, or Ctrl-C, of a real recording with the tiny model, then the same command again."""
-    questions = questions_file(tmp_path)
-    command = [
-        sys.executable,
-        "-c",
-        "from tts_generate.cli import app; app()",
-        *RECORD,
-        "--questions",
-        str(questions),
-        "--out",
-    ]
-    invoke(*RECORD, "--questions", questions, "--out", tmp_path / "whole")
+    questions, whole = uninterrupted
+    asked = [*RECORD, "--questions", str(questions), "--out", str(tmp_path / "s")]
+    command = [sys.executable, "-c", "from tts_generate.cli import app; app()", *asked, *SLOWLY]
     # A shell that runs the suite in the background has Ctrl-C ignored, which children inherit.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    child = subprocess.Popen([*command, str(tmp_path / "s")], stderr=subprocess.PIPE, preexec_fn=heed)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed)
     journal = tmp_path / "s" / "journal"
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.stat().st_size) and child.poll() is None and time.monotonic() < deadline:
@@ -209,9 +212,9 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     assert child.returncode == code
     kept = len(TrajectoryStore.open(tmp_path / "s").trajectories())
     assert 0 < kept < 48
-    assert "48 branches" in invoke(*RECORD, "--questions", questions, "--out", tmp_path / "s")
-    assert_same_rows(tmp_path / "s", tmp_path / "whole")
-    other = invoke(*RECORD, "--questions", questions, "--seed", "9", "--out", tmp_path / "s", code=1)
+    assert "48 branches" in invoke(*asked)
+    assert_same_rows(tmp_path / "s", whole)
+    other = invoke(*asked, "--seed", "9", code=1)
     assert "other settings (seed" in other.replace("\n", " ")
 
 

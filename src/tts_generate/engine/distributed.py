@@ -90,7 +90,7 @@ def generate_distributed(
 
     Args:
         model: an enabled model, on this process's device.
-        input_ids: (questions, length) int64, all questions, padded on the left.
+        input_ids: (questions, length) int64, all questions, padded on either side.
         attention_mask: the same shape, 0 on padding.
         seed: as in `AutoTTS`; if None, the main process draws it.
         **kwargs: for `model.generate`.

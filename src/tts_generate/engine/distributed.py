@@ -171,7 +171,8 @@ def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
         ]
     lists["questions"] = list(range(count))
     discarded = sum(part.discarded_tokens or 0 for part in parts)
-    return AutoTTSOutput(**lists, seed=parts[0].seed, discarded_tokens=discarded)
+    same = {"seed": parts[0].seed, "answer_pattern": parts[0].answer_pattern}
+    return AutoTTSOutput(**lists, **same, discarded_tokens=discarded)
 
 
 def _stacked(parts: Sequence[Tensor], count: int, pad_id: int) -> Tensor:

@@ -28,6 +28,7 @@ import circumstances  # noqa: E402
 
 from tts_generate.controller import Controller  # noqa: E402
 from tts_generate.recorded.episodes import Columns  # noqa: E402
+from tts_generate.recorded.machine_code import keep_nothing  # noqa: E402
 from tts_generate.replay import Recording, ReplayResult, replay  # noqa: E402
 from tts_generate.sandbox import Sandbox  # noqa: E402
 from tts_generate.testing import random_trajectories, recording_of  # noqa: E402
@@ -57,6 +58,7 @@ def source(name: str) -> str:
 
 def unconfined(code: str, tables: list[Recording]) -> list[ReplayResult]:
     """A new candidate as it would run in this process: its module executed, its hooks compiled, every replay."""
+    keep_nothing()  # a new candidate was never compiled before
     module = types.ModuleType(f"candidate_{time.monotonic_ns()}")
     sys.modules[module.__name__] = module
     exec(compile(code, "controller.py", "exec"), vars(module))

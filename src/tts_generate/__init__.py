@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OnRound,
         TokenBudget,
     )
+    from tts_generate.question_sets import load_questions
     from tts_generate.replay import Recording
     from tts_generate.server import ServerModel, ServerOutput
     from tts_generate.state import Decision, State
@@ -53,13 +54,15 @@ _MODULES = {
     "enable": "engine",
     "generate_distributed": "engine",
     "load_controller": "loading",
+    "load_questions": "question_sets",
     "record": "engine",
 }
 
 __all__ = [
     "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Deadline", "Decision",
     "MaxBranches", "OnRound", "Question", "Recording", "ServerModel", "ServerOutput", "State", "TTSError",
-    "TokenBudget", "Trajectory", "TrajectoryStore", "enable", "generate_distributed", "load_controller", "record",
+    "TokenBudget", "Trajectory", "TrajectoryStore", "enable", "generate_distributed", "load_controller",
+    "load_questions", "record",
 ]  # fmt: skip
 
 

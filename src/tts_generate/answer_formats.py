@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tts_generate.boxes import boxes, last_boxed, normalise
+from tts_generate.boxes import boxes, has_box, last_boxed, normalise
 
 Reader = Callable[[str], str | None]
 """What a branch said, outside its thinking, to the answer it states; None if it states none."""
@@ -220,9 +220,11 @@ def tidy(text: str) -> str:
 
 
 def _said(phrase: str) -> str | None:
-    """The answer in what follows "the answer is"."""
+    """The answer in what follows "the answer is"; of a box, closed or not, what it holds."""
     if len(phrase) > _LONGEST:
         return None
+    if has_box(phrase):
+        return boxed(phrase)
     if letter := re.match(r"[\s*_]*\(([A-J])\)", phrase):
         return letter[1]
     bare = tidy(phrase)

@@ -51,12 +51,12 @@ class AnswerFormat:
     """Text forced behind the branch; begins with `think_end` (after white space) where the model thinks."""
     think_end: str = _THINK_END
     """Text that ends the model's thinking; "" for a model that does not think apart."""
-    answer_pattern: str | None = None
-    r"""Regular expression; the answer is the first group that matched (or the whole match, without groups) of the last
-    match that is not empty. Or the name of a format: `boxed`, `hashes` (`#### 7`), `tag` (`<answer>7</answer>`),
-    `sentence` ("the answer is 7"), `choice` (a letter), `number` (the last one), `json:KEY`, or `auto`, which takes the
-    first of boxed, hashes, tag and sentence that a text has, and of a branch that ended without one a choice or the
-    last number. None: a box."""
+    answer_pattern: str = "auto"
+    r"""The name of a format: `boxed`, `hashes` (`#### 7`), `tag` (`<answer>7</answer>`), `sentence` ("the answer is
+    7"), `choice` (a letter), `number` (the last one), `json:KEY`, or `auto`, which takes the first of boxed, hashes,
+    tag and sentence that a text has, and of a branch that ended without one all of a short text, a choice or the last
+    number. Or a regular expression; the answer is the first group that matched (or the whole match, without groups) of
+    the last match that is not empty."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
 
@@ -65,7 +65,7 @@ class AnswerFormat:
         object.__setattr__(self, "max_probe_tokens", whole("max_probe_tokens", self.max_probe_tokens))
         if not self.probe_suffix:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
-        if self.answer_pattern is not None and named_format(self.answer_pattern) is None:
+        if self._named is None:
             try:
                 re.compile(self.answer_pattern)
             except re.error as error:
@@ -110,14 +110,13 @@ class AnswerFormat:
         if way is not None:
             found = way.read_ended(said) if ended else way.read(said)
         else:
-            assert self.answer_pattern is not None
-            found = self._matched(self.answer_pattern, said)
+            found = self._matched(said)
         return normalise(found) or None if found is not None else None
 
-    def _matched(self, pattern: str, text: str) -> str | None:
+    def _matched(self, text: str) -> str | None:
         import regex  # type: ignore[import-untyped]  # matches as `re` does, and can be told when to give up
 
-        found = None
+        pattern, found = self.answer_pattern, None
         try:
             for match in regex.finditer(pattern, text, timeout=_PATTERN_SECONDS):
                 said = match[0] if not match.re.groups else next((g for g in match.groups() if g is not None), "")
@@ -131,7 +130,7 @@ class AnswerFormat:
 
     @property
     def _named(self) -> NamedFormat | None:
-        return named_format("boxed" if self.answer_pattern is None else self.answer_pattern)
+        return named_format(self.answer_pattern)
 
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.

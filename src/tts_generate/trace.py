@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ _EVENT: dict[Any, Any] = {
 _SHAPE = {
     "question_id": str,
     "controller": {"controller": str, "beta": float | None, "knobs": {str: bool | float | str}},
+    "answer_pattern?": str,
     "events": [_EVENT],
 }
 _READING = {"branch": Count, "depth": Count, "tokens": Count, "answer": str | None, "finished": bool}
@@ -94,6 +95,8 @@ class Trace:
     question_id: str
     controller: Mapping[str, Any]
     events: tuple[dict[str, Any], ...]
+    answer_pattern: str | None = field(default=None, compare=False)
+    """How answers were read, see `AnswerFormat`; None where nobody says."""
 
     @classmethod
     def of(
@@ -103,9 +106,10 @@ class Trace:
         events: list[Event],
         text: Callable[[int], str | None],
         cut: Container[int] = (),
+        answer_pattern: str | None = None,
     ) -> Trace:
         """Spell out the answers of `events` by `text`, the answer of an id; `cut` branches ended at their limit."""
-        return cls(question_id, controller, tuple(event.to_dict(text, cut) for event in events))
+        return cls(question_id, controller, tuple(event.to_dict(text, cut) for event in events), answer_pattern)
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON object, format named."""
@@ -113,6 +117,7 @@ class Trace:
             "format": FORMAT,
             "question_id": self.question_id,
             "controller": dict(self.controller),
+            **({} if self.answer_pattern is None else {"answer_pattern": self.answer_pattern}),
             "events": list(self.events),
         }
 
@@ -135,7 +140,7 @@ class Trace:
             read.update(reading["branch"] for reading in event.get("branches", ()))
             if event["leader_votes"] + event["runner_up_votes"] > len(read):
                 raise InputError(f"{where}: more branches vote in round {event['round']} than were read.")
-        return cls(row["question_id"], row["controller"], tuple(row["events"]))
+        return cls(row["question_id"], row["controller"], tuple(row["events"]), row.get("answer_pattern"))
 
 
 def some(names: list[str], most: int) -> str:

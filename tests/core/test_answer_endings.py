@@ -148,8 +148,9 @@ PATTERNS: list[tuple[str, str, str | None]] = [
 
 @pytest.mark.parametrize(("text", "answer"), BOXES)
 def test_boxes(text: str, answer: str | None) -> None:
-    assert AnswerFormat().find(T + text) == answer
-    assert AnswerFormat(think_end="").find(text) == answer
+    assert AnswerFormat(answer_pattern="boxed").find(T + text) == answer
+    assert AnswerFormat(answer_pattern="boxed", think_end="").find(text) == answer
+    assert answer is None or AnswerFormat(think_end="").find(text) == answer
 
 
 @pytest.mark.parametrize(("text", "answer"), THINKING)

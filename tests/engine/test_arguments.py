@@ -193,6 +193,37 @@ class TestPrompts:
                 found = qwen.model.generate(IDS.to(dtype), attention_mask=MASK.to(kind), **options)
                 assert found.branches == expected.branches
 
+    @pytest.mark.parametrize("way", ["strategy", "recipe", "stream"])
+    def test_padding_may_be_on_either_side(self, qwen: Live, plain: Any, way: str) -> None:
+        """The mask says what is prompt; processors that count from the padded prompt count alike, too."""
+        more = {"min_new_tokens": 12, "repetition_penalty": 1.2, "no_repeat_ngram_size": 4, "temperature": 0.9}
+        more |= {"max_new_tokens": 24, "return_dict_in_generate": True}
+        own = {name: value for name, value in SHORT.items() if name != "max_new_tokens"} | {"seed": 3}
+        found = {}
+        for side in ("left", "right"):
+            batch = qwen.tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side=side)
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            if way == "recipe":
+                recipe = AutoTTS(tokenizer=qwen.tokenizer, **own)
+                outputs = [plain.generate(**inputs, custom_generate=recipe, do_sample=True, **more)]
+            else:
+                given = {**own, **more, "stream": way == "stream"}
+                output = qwen.model.generate(**inputs, strategy="autotts", **given)
+                outputs = [*output] if way == "stream" else [output]
+            width = inputs["input_ids"].shape[1]
+            for each in outputs:
+                assert torch.equal(each.sequences[:, :width], inputs["input_ids"][each.questions]), "as they were given"
+            found[side] = [(each.questions, each.answers, each.branches, each.cost) for each in outputs]
+            found[side] += [each.sequences[:, width:].tolist() for each in outputs]
+        assert found["left"] == found["right"]
+
+    def test_padding_on_both_sides(self, qwen: Live) -> None:
+        options = {"strategy": "autotts", "return_dict_in_generate": True, **SHORT}
+        ids, mask = torch.tensor([[0, 7, 8, 0], [9, 8, 7, 10]]), torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1]])
+        found = qwen.model.generate(ids, attention_mask=mask, **options)
+        left = qwen.model.generate(ids[:, [0, 3, 1, 2]], attention_mask=mask[:, [0, 3, 1, 2]], **options)
+        assert found.branches[0] == left.branches[0]
+
     def test_padding_may_be_any_number(self, qwen: Live) -> None:
         options = {"attention_mask": MASK, "strategy": "autotts", "return_dict_in_generate": True, **SHORT}
         expected = qwen.model.generate(IDS, **options)

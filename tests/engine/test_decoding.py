@@ -242,7 +242,7 @@ def test_behind_a_prompt_that_has_ended_the_thinking_a_branch_is_asked_at_once(q
     assert isinstance(reader.begin_probe(branch(open_ids, boxed)), Probe)
     assert reader.begin_probe(branch(closed_ids, boxed)) == ProbeRecord(len(boxed), "3", 0, None)
 
-    output = qwen.run(QUESTIONS[0] + " </think>", beta=0.2)
+    output = qwen.run(QUESTIONS[0] + " </think>", beta=0.2, answer_pattern="boxed")
     tokens = [n for branch in output.branches[0] for n in branch.probe_tokens]
     assert tokens
     assert max(tokens) == 1 + 4  # of the suffix, and said

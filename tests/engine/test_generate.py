@@ -284,8 +284,9 @@ class TestRefused:
         options = {"strategy": "autotts", "max_new_tokens": 40, "interval_tokens": 8}
         with pytest.raises(InputError, match="empty"):
             qwen.model.generate(empty, attention_mask=torch.zeros_like(empty), **options)
-        with pytest.raises(InputError, match="padding_side"):
-            qwen.model.generate(torch.tensor([[7, 8, 0]]), attention_mask=torch.tensor([[1, 1, 0]]), **options)
+        hole = {"input_ids": torch.tensor([[7, 8, 9], [7, 0, 9]]), "attention_mask": torch.tensor([[1] * 3, [1, 0, 1]])}
+        with pytest.raises(InputError, match="prompt 1 has padding between its tokens"):
+            qwen.model.generate(**hole, **options)
         with pytest.raises(InputError, match="context of 256"):
             qwen.model.generate(torch.full((1, 250), 8), **options)
 

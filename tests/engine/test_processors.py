@@ -230,6 +230,17 @@ class TestLengths:
         output = qwen.run(*QUESTIONS, **BRANCHES, logits_processor=skipping(padded))
         single = qwen.run(QUESTIONS[0], **BRANCHES, logits_processor=skipping(length))
         assert [b.token_ids for b in output.branches[0]] == [b.token_ids for b in single.branches[0]]
+        for columns, tokens in ((padded, length), (padded + 4, length + 4), (3, 3), (padded - 1, length)):
+            batch = qwen.tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="right")
+            right = qwen.model.generate(
+                batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                strategy="autotts",
+                **{**BRANCHES, "interval_tokens": 8, "top_k": 0, "seed": 0, "return_dict_in_generate": True},
+                logits_processor=skipping(columns),
+            )
+            single = qwen.run(QUESTIONS[0], **BRANCHES, logits_processor=skipping(tokens))
+            assert [b.token_ids for b in right.branches[0]] == [b.token_ids for b in single.branches[0]]
         whole = qwen.run(QUESTIONS[0], **BRANCHES, repetition_penalty=2.0)
         assert [b.token_ids for b in output.branches[0]] != [b.token_ids for b in whole.branches[0]]
         with pytest.raises(UnsupportedError, match="for each row"):

@@ -59,6 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     row = {"question": "q", "gold_answer": "7", "probe_freq": 500, "final_answers_trace": []}
     (folder / "table.json").write_text(json.dumps([{**row, "each_branch": [[["1"], 700, "7"]]}]))
     import_autotts(folder / "table.json", folder / "store")
+    (folder / "questions.jsonl").write_text('{"question_id": "a", "question": "q", "gold_answer": "7"}\n')
     (folder / "here").mkdir()
     with contextlib.chdir(folder / "here"):  # what relative paths stand for
         yield folder
@@ -90,6 +91,10 @@ def calls(place: Path) -> dict[str, Call]:
         }),
         "load_controller": (loading.load_controller, {
             "controller": "asc", "revision": None, "beta": 0.5, "trust_remote_code": False, "sandbox": False,
+        }),
+        "load_questions": (tts.load_questions, {
+            "source": place / "questions.jsonl", "split": "train", "question_column": "question",
+            "answer_column": "gold_answer", "id_column": "question_id", "prompt_template": "{question}", "limit": 1,
         }),
         "budget_of": (loading.budget_of, {"source": source, "beta": 0.5}),
         "builtin_controllers": (loading.builtin_controllers, {}),

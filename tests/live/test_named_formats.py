@@ -13,22 +13,26 @@ from token_server import TokenServer
 from tts_generate import ServerModel, enable
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.record import record
+from tts_generate.errors import StoreFormatError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
+from tts_generate.replay import replay
 from tts_generate.trajectories import Question
 
 
 def test_on_the_engine_and_on_servers(tiny: tuple[Any, Any]) -> None:
+    """`auto` is what is meant where nothing is said."""
     model, tokenizer = tiny
     inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
     how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True, "seed": 1, **OPTIONS}
     enable(model, tokenizer=tokenizer)
-    plain, auto = (model.generate(**inputs, **how, answer_pattern=pattern) for pattern in (None, "auto"))
+    plain, auto = (model.generate(**inputs, **how, answer_pattern=pattern) for pattern in ("boxed", None))
     with TokenServer(batch=1) as server:
-        served = ServerModel(server.url, tokenizer=tokenizer).generate(
-            QUESTIONS, **OPTIONS, answer_pattern="auto", seed=1
-        )
+        served = ServerModel(server.url, tokenizer=tokenizer).generate(QUESTIONS, **OPTIONS, seed=1)
     assert None not in plain.answers
+    assert (plain.answer_pattern, auto.answer_pattern, served.answer_pattern) == ("boxed", "auto", "auto")
+    assert auto.trace == plain.trace
+    assert [trace.to_dict()["answer_pattern"] for trace in (*plain.trace, *auto.trace)] == ["boxed"] * 2 + ["auto"] * 2
     assert (auto.answers, auto.cost) == (plain.answers, plain.cost)
     assert None not in served.answers
 
@@ -38,6 +42,22 @@ def test_a_recording_says_the_name(tiny: tuple[Any, Any], tmp_path: Path) -> Non
     record(*tiny, questions, tmp_path / "s", branches=2, interval_tokens=20, max_new_tokens=60, answer_pattern="hashes")
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["probe"]["format"]["answer_pattern"] == "hashes"
+
+
+def test_a_recording_goes_on_in_its_format_only(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """One that was made before formats had names says none: it read boxes."""
+    questions, how = [Question("a", QUESTIONS[0], "1")], {"branches": 1, "interval_tokens": 20, "max_new_tokens": 60}
+    store = record(*tiny, questions, tmp_path / "s", **how, answer_pattern="boxed")
+    said = store.manifest.to_json().replace('"answer_pattern": "boxed"', '"answer_pattern": null')
+    assert said != store.manifest.to_json()
+    (tmp_path / "s" / "manifest.json").write_text(said)
+    with pytest.raises(StoreFormatError, match=r"'answer_pattern': None.* here, .*'answer_pattern': 'auto'"):
+        record(*tiny, questions, tmp_path / "s", **how)
+    again = record(*tiny, questions, tmp_path / "s", **how, answer_pattern="boxed")
+    assert again.trajectories() == store.trajectories()
+    (trace,) = replay(again, "asc", shuffles=0, max_samples=1, traces=True).traces
+    assert trace.answer_pattern == "boxed"
+    assert record(*tiny, questions, tmp_path / "t", **how).manifest.answer_pattern == "auto"
 
 
 @pytest.mark.parametrize(("reason", "answer"), [("eos", "67"), ("stop", "67"), ("length", None)])

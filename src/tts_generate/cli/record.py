@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tts_generate.cli.base import app, console, guarded, importers, read
+from tts_generate.cli.models import device_of, load_model, load_tokenizer
 from tts_generate.errors import InputError
 
 
@@ -35,6 +36,22 @@ def record(
         typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there."),
     ] = None,
     questions: Annotated[Path | None, typer.Option(help="JSON lines: question_id, question, gold_answer.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions from a file (jsonl, json, parquet, csv), a folder, or the Hub: name or name:config."
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --dataset: which part (test, or the only one).")] = None,
+    question_column: Annotated[str | None, typer.Option(help="With --dataset: guessed if left out.")] = None,
+    answer_column: Annotated[
+        str | None, typer.Option(help="With --dataset: of answers, or solutions with #### or a box; guessed too.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="With --dataset: of ids; guessed, or the row's number.")] = None,
+    prompt_template: Annotated[
+        str | None, typer.Option(help="With --dataset: text around {question}; other columns in braces too.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions, the first.")] = None,
     branches: Annotated[int, typer.Option(min=1, help="Branches a question.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the branches' randomness.")] = 0,
     interval_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")] = None,
@@ -89,16 +106,22 @@ def record(
     here = _given(max_rows=max_rows, dtype=dtype, device=device)
     there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)
     _check_sampling(temperature, top_p)
+    _refuse(here if server else there, "the server's business" if server else "for --server only")
+    columns = _given(
+        split=split,
+        question_column=question_column,
+        answer_column=answer_column,
+        id_column=id_column,
+        prompt_template=prompt_template,
+    )
+    asked = _asked(model, questions, dataset, limit, columns)
     shared = {"branches": branches, "seed": seed, "chat": chat, **options}
     if server:
-        _refuse(here, "the server's business")
-        rows, asked = _record_there(server, model, questions, out, api_key, there, shared)
-    else:
-        _refuse(there, "for --server only")
-        found, asked = _record_here(model, questions, out, here, shared)
-        if found is None:
-            return
+        rows = _record_there(server, model, asked, out, api_key, there, shared)
+    elif (found := _record_here(model, asked, out, here, shared)) is not None:
         rows = found
+    else:
+        return
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
@@ -119,101 +142,65 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _record_here(
-    model: str | None, questions: Path | None, out: Path, here: dict[str, Any], shared: dict[str, Any]
-) -> tuple[list[Any] | None, list[Any]]:
-    """The recorded rows, None in all processes of a job but the main one, and the questions."""
+    model: str | None, asked: list[Any], out: Path, here: dict[str, Any], shared: dict[str, Any]
+) -> list[Any] | None:
+    """The recorded rows; None in all processes of a job but the main one."""
     from tts_generate.engine import record as run
     from tts_generate.engine.processes import launched, own_device
 
     if model is None:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
-    device = own_device(_device(here.pop("device", "cpu")))
-    loaded, tokenizer, asked = _load(model, questions, here.pop("dtype", "float32"), device)
+    device = own_device(device_of(here.pop("device", "cpu")))
+    loaded, tokenizer = load_model(model, here.pop("dtype", "float32"), device)
     store = run(loaded, tokenizer, asked, out, **here, **shared)
-    return store.trajectories() if launched().main else None, asked
-
-
-def _device(text: str) -> str:
-    """A device that there is.
-
-    Raises:
-        InputError: there is none of that name here.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {text!r} cannot be used here: {str(error).splitlines()[0]}.") from error
-    return text
+    return store.trajectories() if launched().main else None
 
 
 def _record_there(
     urls: list[str],
     model: str | None,
-    questions: Path | None,
+    asked: list[Any],
     out: Path,
     api_key: str | None,
     there: dict[str, Any],
     shared: dict[str, Any],
-) -> tuple[list[Any], list[Any]]:
+) -> list[Any]:
     from tts_generate.server import ServerModel
 
-    if questions is None:
-        raise InputError("--questions is needed: JSON lines with question_id, question, gold_answer.")
-    asked = _questions(questions)
     if "tokenizer" in there:
-        there["tokenizer"] = _tokenizer(there["tokenizer"])
+        there["tokenizer"] = load_tokenizer(there["tokenizer"])
     servers = ServerModel(urls, model=model, api_key=api_key, **there)
-    return servers.record(asked, out, **shared).trajectories(), asked
+    return servers.record(asked, out, **shared).trajectories()
 
 
-def _questions(path: Path) -> list[Any]:
+def _asked(
+    model: str | None, questions: Path | None, dataset: str | None, limit: int | None, columns: dict[str, Any]
+) -> list[Any]:
+    """The questions to record: of a file of ours, of a data set, or those of the model that ships here."""
+    from tts_generate import tiny
+    from tts_generate.question_sets import load_questions
     from tts_generate.trajectories.schema import questions_from_jsonl
 
-    if not path.is_file():
-        raise InputError(f"{path} is not a file.")
-    return list(questions_from_jsonl(read(path), path))
-
-
-def _tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    from tts_generate import tiny
-
-    try:
-        return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if dataset is not None:
+        if questions is not None:
+            raise InputError("--questions and --dataset both say what to ask; leave one out.")
+        return load_questions(dataset, limit=limit, **columns)
+    _refuse(columns, "for --dataset only")
+    if questions is None and model != "tiny":
+        raise InputError(
+            "--questions is needed (JSON lines with question_id, question, gold_answer), or --dataset (a file, a "
+            "folder, or a data set of the Hub)."
+        )
+    if questions is None:
+        return tiny.questions("record")[:limit]
+    if not questions.is_file():
+        raise InputError(f"{questions} is not a file.")
+    return list(questions_from_jsonl(read(questions), questions))[:limit]
 
 
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _load(model: str, questions: Path | None, dtype: str, device: str) -> tuple[Any, Any, list[Any]]:
-    import torch
-
-    from tts_generate import tiny
-
-    if questions is None and model != "tiny":
-        raise InputError("--questions is needed: JSON lines with question_id, question, gold_answer.")
-    asked = tiny.questions("record") if questions is None else _questions(questions)
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise InputError(f"--dtype must be a torch type such as float32 or bfloat16, got {dtype!r}.")
-    if model == "tiny":
-        loaded, tokenizer = tiny.load()
-    else:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            loaded = AutoModelForCausalLM.from_pretrained(model, dtype=kind)
-        except (OSError, ValueError) as error:
-            raise InputError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return loaded.to(device=device, dtype=kind).eval(), tokenizer, asked
 
 
 @app.command()

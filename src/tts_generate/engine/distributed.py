@@ -90,7 +90,7 @@ def generate_distributed(
 
     Args:
         model: an enabled model, on this process's device.
-        input_ids: (questions, length) int64, all questions, padded on the left.
+        input_ids: (questions, length) int64, all questions, padded on either side.
         attention_mask: the same shape, 0 on padding.
         seed: as in `AutoTTS`; if None, the main process draws it.
         **kwargs: for `model.generate`.
@@ -171,7 +171,8 @@ def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
         ]
     lists["questions"] = list(range(count))
     discarded = sum(part.discarded_tokens or 0 for part in parts)
-    return AutoTTSOutput(**lists, seed=parts[0].seed, discarded_tokens=discarded)
+    same = {"seed": parts[0].seed, "answer_pattern": parts[0].answer_pattern}
+    return AutoTTSOutput(**lists, **same, discarded_tokens=discarded)
 
 
 def _stacked(parts: Sequence[Tensor], count: int, pad_id: int) -> Tensor:

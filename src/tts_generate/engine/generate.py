@@ -158,10 +158,11 @@ class AutoTTS:
         config = generation_config or model.generation_config
         request.check_modes(config)
         check_wrapping(model, input_ids, model_kwargs)
-        prompts = [Prompt(ids) for ids in given.prompts(model, config, input_ids, model_kwargs.get("attention_mask"))]
+        leads, ids = zip(*given.prompts(model, config, input_ids, model_kwargs.get("attention_mask")), strict=True)
         processors = logits_processor or LogitsProcessorList()
         criteria = stopping_criteria or StoppingCriteriaList()
-        return self.answer(Prepared(model, config, input_ids, prompts, processors, criteria))
+        prompts = [Prompt(each) for each in ids]
+        return self.answer(Prepared(model, config, input_ids, prompts, leads, processors, criteria))
 
     def answer(self, call: Prepared) -> AutoTTSOutput | Tensor | Iterator[AutoTTSOutput]:
         """Decode a call."""
@@ -237,7 +238,7 @@ class AutoTTS:
         """A loop ready to run `tasks`, everything checked before anything is decoded."""
         model, reader, prompts = call.model, self.reader(call.config), [task.prompt for task in tasks]
         request.check_lengths(model, prompts, settings, reader.max_tokens)
-        sampler = request.sampler(call.processors, call.config, call.width, settings.max_new_tokens)
+        sampler = request.sampler(call, settings.max_new_tokens)
         criteria = request.criteria(criteria, call.config)
         if self.stop_strings:
             criteria.append(given.stop_criterion(self.tokenizer, self.stop_strings))

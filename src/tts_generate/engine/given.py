@@ -108,8 +108,8 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
 
 def prompts(
     model: PreTrainedModel, config: GenerationConfig, input_ids: Tensor, attention_mask: Tensor | None
-) -> list[list[int]]:
-    """The token ids of each question, its left padding gone.
+) -> list[tuple[int, list[int]]]:
+    """Of each question the columns of padding before it, and its token ids; padding may be on either side.
 
     Args:
         model: whose vocabulary they must be of.
@@ -118,7 +118,7 @@ def prompts(
         attention_mask: the same shape, 0 on padding; None if there is none.
 
     Raises:
-        InputError: an empty prompt, padding that is not on the left, ids that the model does not know.
+        InputError: an empty prompt, padding inside of one, ids that the model does not know.
     """
     check_inputs(input_ids, attention_mask)
     width = getattr(config, "_mask_length", None)
@@ -131,18 +131,19 @@ def prompts(
     known = _vocabulary(model)
     found = []
     for number, (ids, mask) in enumerate(zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True)):
-        start = mask.index(True) if True in mask else len(mask)
-        if start == len(mask):
+        prompt = [token for token, real in zip(ids, mask, strict=True) if real]
+        if not prompt:
             raise InputError(f"prompt {number} is empty; give every question at least one token.")
-        if not all(mask[start:]):
+        start = mask.index(True)
+        if not all(mask[start : start + len(prompt)]):
             raise InputError(
-                f"prompt {number} is padded inside or on the right; tokenize with tokenizer.padding_side = 'left'."
+                f"prompt {number} has padding between its tokens, by its attention_mask; pad on the left or the right."
             )
-        strange = [token for token in ids[start:] if token < 0 or (known is not None and token >= known)]
+        strange = [token for token in prompt if token < 0 or (known is not None and token >= known)]
         if strange:
             raise InputError(
                 f"prompt {number} holds the token id {strange[0]}, and the model knows 0 to "
                 f"{'…' if known is None else known - 1}; is this its tokenizer?"
             )
-        found.append(ids[start:])
+        found.append((start, prompt))
     return found

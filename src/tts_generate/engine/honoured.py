@@ -26,6 +26,8 @@ class Place:
     """(1, length) int64, without padding."""
     padded: int
     """Tokens of the call's prompts with their padding: what transformers has counted from."""
+    lead: int
+    """Those of them that are padding before the prompt."""
     max_length: int | None
     """Tokens of padded prompt and branch at most, as transformers has counted them."""
     max_new_tokens: int
@@ -35,10 +37,10 @@ class Place:
         """Tokens of the prompt."""
         return self.prompt.shape[1]
 
-    @property
-    def padding(self) -> int:
-        """Tokens by which transformers has counted too many."""
-        return self.padded - self.length
+    def tokens(self, columns: int) -> int:
+        """Tokens of prompt and branch in the first so many columns of their padded row; below 0 within the padding."""
+        inside = columns < self.padded
+        return min(columns - self.lead, self.length) if inside else columns - self.padded + self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,20 @@ def own(processor: Any, **values: Any) -> Any:
 
 
 def _counted(name: str) -> Rule:
-    return Rule(make=lambda processor, place: own(processor, **{name: getattr(processor, name) - place.padding}))
+    return Rule(make=lambda processor, place: own(processor, **{name: place.tokens(getattr(processor, name))}))
 
 
 def _repetition(processor: Any, place: Place) -> Any:
     """A penalty that skips leading tokens: transformers has it skip each row's padding, and a caller a prompt."""
     skipped = processor.prompt_ignore_length
     if isinstance(skipped, Tensor):
-        if place.padding not in skipped.tolist():
+        if place.lead not in skipped.tolist():
             raise UnsupportedError(
                 "RepetitionPenaltyLogitsProcessor has a prompt_ignore_length for each row of the prompt batch, and "
                 "branches have no rows there; give it one number for all, in tokens of the padded prompts."
             )
         return own(processor, prompt_ignore_length=None)
-    return processor if skipped is None else own(processor, prompt_ignore_length=max(0, skipped - place.padding))
+    return processor if skipped is None else own(processor, prompt_ignore_length=max(0, place.tokens(skipped)))
 
 
 def _forced_eos(processor: Any, place: Place) -> Any:

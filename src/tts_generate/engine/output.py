@@ -19,7 +19,8 @@ class Sequences(ModelOutput):
     """Token ids, which come first in an output of transformers."""
 
     sequences: torch.Tensor | None = None
-    """(questions, length) prompt as it was given + the winning branch, padded on the right."""
+    """(questions, length) prompt as it was given, with its padding, on whichever side that is + the winning branch,
+    which so begins where the prompts' width ends, padded on the right."""
 
 
 @dataclass

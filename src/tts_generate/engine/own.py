@@ -126,7 +126,7 @@ class Own:
 
 
 def _unpadded(prompt: Tensor) -> Place:
-    return Place(prompt, prompt.shape[1], None, 0)
+    return Place(prompt, prompt.shape[1], 0, None, 0)
 
 
 def _ruled(thing: Any) -> tuple[Any, Rule]:

@@ -32,8 +32,10 @@ class Prepared:
     model: PreTrainedModel
     config: GenerationConfig
     input_ids: Tensor
-    """(questions, width) int64, padded on the left."""
+    """(questions, width) int64, with their padding, on either side."""
     prompts: Sequence[Prompt]
+    leads: Sequence[int]
+    """Columns of padding before each."""
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
 
@@ -180,9 +182,7 @@ def answer_format(asked: Mapping[str, Any], config: GenerationConfig) -> AnswerF
     return AnswerFormat.of(**{name: setting(name, said, config, None) for name, said in asked.items()})
 
 
-def sampler(
-    prepared: LogitsProcessorList, config: GenerationConfig, padded_length: int, max_new_tokens: int
-) -> Sampler:
+def sampler(call: Prepared, max_new_tokens: int) -> Sampler:
     """A sampler for the prepared processors, which were made for padded prompts; a branch's own tokens have none.
 
     `min_new_tokens` is counted by the engine, and not also as the `min_length` of a padded prompt that transformers
@@ -193,18 +193,20 @@ def sampler(
         InputError: something that is no processor.
     """
     kept, least, ends = LogitsProcessorList(), 0, None
-    for processor in prepared:
+    for processor in call.processors:
         minimum = type(processor) is MinNewTokensLengthLogitsProcessor
-        if minimum and not least and processor.prompt_length_to_skip == padded_length:
+        if minimum and not least and processor.prompt_length_to_skip == call.width:
             least, ends = processor.min_new_tokens, processor.eos_token_id
         else:
             kept.append(processor)
     for processor in [p for p in kept if least and type(p) is MinLengthLogitsProcessor]:
-        if processor.min_length == padded_length + least:
+        if processor.min_length == call.width + least:
             kept.remove(processor)
 
+    leads = {tuple(prompt.ids): lead for prompt, lead in zip(call.prompts, call.leads, strict=True)}
+
     def place(prompt: Tensor) -> Place:
-        return Place(prompt, padded_length, config.max_length, max_new_tokens)
+        return Place(prompt, call.width, leads[tuple(prompt[0].tolist())], call.config.max_length, max_new_tokens)
 
     return Sampler(kept, least, ends, place)
 

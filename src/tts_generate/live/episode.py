@@ -40,6 +40,7 @@ class LiveEpisode(ABC, Generic[B]):
         self, index: int, task: Task, settings: EpisodeSettings, reader: Reader, *, logprobs: bool = True
     ) -> None:
         self.index, self.task, self.settings, self.logprobs = index, task, settings, logprobs
+        self.format = reader.format
         self.thought = reader.thought(task.prompt)
         self.prompt_tokens = len(task.prompt.ids)
         self.book = AnswerBook()
@@ -180,5 +181,6 @@ class LiveEpisode(ABC, Generic[B]):
     @property
     def trace(self) -> Trace:
         """What the controller did, round by round."""
-        task = self.task
-        return Trace.of(task.question_id, describe(task.controller), self.events, self.book.text, cut(self.branches))
+        task, ends = self.task, cut(self.branches)
+        told = task.question_id, describe(task.controller), self.events, self.book.text
+        return Trace.of(*told, ends, self.format.answer_pattern)

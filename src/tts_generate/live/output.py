@@ -38,6 +38,8 @@ class LiveOutput:
     truncated: list[bool] = _GIVEN
     """Whether what is shown breaks off: the winner ran into `max_new_tokens` (its `finish_reason` in `branches` is
     "length"), or was left on its way without an answer."""
+    answer_pattern: str = _GIVEN
+    """How answers were looked for, see `AnswerFormat`."""
     seed: int = _GIVEN
     """The seed that repeats this call; at servers, as far as they honour seeds."""
 
@@ -58,5 +60,6 @@ def collected(done: Sequence[LiveEpisode[Any]], seed: int) -> dict[str, Any]:
         "winners": [each.winner for each in done],
         "finish_reason": [each.finish_reason for each in done],
         "truncated": [truncated(each.branches, each.winner) for each in done],
+        "answer_pattern": done[0].format.answer_pattern,
         "seed": seed,
     }

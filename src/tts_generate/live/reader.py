@@ -77,7 +77,8 @@ class Reader:
         return Probe(len(ids), suffix, text[end:] if end >= 0 else "", base, again)
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
-        """Whether the probe is complete, and the answer it gave: complete too when it `ended` or ran out of tokens."""
+        """Whether the probe is complete, and its answer if so; complete too when it `ended` or ran out of tokens."""
         text = probe.text + self.text([*probe.forced, *probe.said])
         exhausted = ended or len(probe.said) >= self.max_probe_tokens
-        return exhausted or self.format.closed(text), self.format.find(text)
+        complete = exhausted or self.format.closed(text)
+        return complete, self.format.find(text) if complete else None

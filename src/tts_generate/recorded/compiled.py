@@ -1,7 +1,8 @@
 """Compiles a controller's hooks, with the rules they run under, by numba: one source, two speeds.
 
 The code compiled is what runs interpreted: the controller's hooks, `rules`, `run_episodes`, and whatever functions they
-call. Nothing is patched: each is compiled as a copy that sees compiled copies. The controller becomes a numba class;
+call. Nothing is patched: each is compiled as a copy that sees compiled copies. The controller becomes a numba class,
+made inside the compiled code, as no signature that names it could be found again by another process (`machine_code`);
 `State` and `Decision` become records, whose arrays lie in place and are not counted by reference: twice as fast.
 """
 
@@ -23,15 +24,15 @@ from numpy.typing import NDArray
 from tts_generate.controller import Controller
 from tts_generate.errors import warn
 from tts_generate.recorded.episodes import Columns, Work, raise_problem, run_episode, run_episodes
+from tts_generate.recorded.machine_code import digest_of, kept, named
 from tts_generate.recorded.recording import Recording
 from tts_generate.state import Decision, State
 
 _HOOKS = ("memory", "begin", "plan", "review", "answer")
 _lock = threading.RLock()
 _functions: dict[types.FunctionType, Any] = {}
-_classes: dict[tuple[Any, ...], Any] = {}
+_runs: dict[tuple[Any, ...], Any] = {}
 _refused: set[type] = set()
-_ready: set[tuple[Any, ...]] = set()
 
 
 class CompileWarning(RuntimeWarning):
@@ -55,7 +56,7 @@ def run_compiled(
     if not controller.compiles or type(controller) in _refused:
         return None
     try:
-        make, seconds = _compiled(controller, recording)
+        run, seconds = _compiled(controller, recording)
     except _Unsupported as error:
         _refused.add(type(controller))
         warn(str(error), CompileWarning, stacklevel=3)
@@ -64,10 +65,9 @@ def run_compiled(
     episodes = out[0].size
     threads = min(threads or os.cpu_count() or 1, -(-episodes // 64))
     bounds = np.linspace(0, episodes, 4 * threads + 1).astype(np.int64) if threads > 1 else np.array([0, episodes])
-    run = _function(run_episodes)
 
     def part(k: int) -> int:
-        return int(run(*make(), recording.table, work, out, bounds[k], bounds[k + 1]))
+        return run(work, out, bounds[k], bounds[k + 1])
 
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
@@ -81,29 +81,31 @@ def run_compiled(
     return seconds
 
 
-def _compiled(controller: Controller, recording: Recording) -> tuple[Callable[[], tuple[Any, Any, Any]], float]:
-    """A maker of compiled (controller, state, decision), and the seconds spent on compiling what was not yet."""
+def _compiled(controller: Controller, recording: Recording) -> tuple[Callable[..., int], float]:
+    """What runs a part of the work compiled, and the seconds spent on compiling what was not yet."""
     started = time.perf_counter()
     sample = controller.for_episode(recording.max_branches)
     shape = (recording.max_branches, recording.max_depth, recording.interval_tokens, recording.max_probe_tokens)
     room = (_bucket(recording.max_branches), _bucket(recording.max_depth), 1, 0)
+    states, decisions = _dtype_of(State(*room)), _dtype_of(Decision(room[0]))
+    spec = _fields(sample)
+    methods = _methods(type(controller))
+    key = (*methods.items(), *spec.items())  # classes that differ in their schedule only are one
+
+    def run(work: Work, out: NDArray[np.int64], first: int, last: int) -> int:
+        values = tuple(_value(getattr(sample, name)) for name in spec)
+        episode = _record(states, State(*shape)), _record(decisions, None)
+        return int(_runs[key](values, *episode, recording.table, work, out, first, last))
+
     with _lock:
-        controllers, fields = _class_of(sample, _methods(type(controller)))
-        states, decisions = _dtype_of(State(*room)), _dtype_of(Decision(room[0]))
-
-        def make() -> tuple[Any, Any, Any]:
-            mine = controllers(*_values(controller.for_episode(recording.max_branches), fields))
-            return mine, _record(states, State(*shape)), _record(decisions, None)
-
-        if controllers not in _ready:
-            orders = {q.branches: np.arange(q.branches)[None] for q in recording.questions}
-            work = Work.of(recording.questions, orders, controller, recording.interval_tokens)
-            try:
-                _function(run_episodes)(*make(), recording.table, work, Columns.empty(1, 1), 0, 0)
-            except Exception as error:  # numba raises many kinds, of which none is part of its interface
-                raise _Unsupported.because(controller, error) from error
-            _ready.add(controllers)
-    return make, time.perf_counter() - started
+        if key not in _runs:
+            _runs[key] = _entry(type(controller).__name__, spec, methods)
+        orders = {q.branches: np.arange(q.branches)[None] for q in recording.questions}
+        try:
+            run(Work.of(recording.questions, orders, controller, recording.interval_tokens), Columns.empty(1, 1), 0, 0)
+        except Exception as error:  # numba raises many kinds, of which none is part of its interface
+            raise _Unsupported.because(controller, error) from error
+    return run, time.perf_counter() - started
 
 
 class _Unsupported(Exception):
@@ -152,8 +154,8 @@ def _record(dtype: np.dtype[Any], values: object | None) -> Any:
     return record[0]
 
 
-def _values(instance: object, fields: tuple[str, ...]) -> list[Any]:
-    return [getattr(instance, name) for name in fields]
+def _value(value: Any) -> Any:
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
 
 
 def _methods(kind: type[Controller]) -> dict[str, Any]:
@@ -173,24 +175,30 @@ _OF_ANY_CLASS: dict[str, Any] = (
 """What a class statement of Python 3.13 leaves in a class, and numba takes out."""
 
 
-def _class_of(instance: object, methods: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """A compiled class with the fields and types of `instance`, made once; with the names of its fields."""
+def _entry(name: str, spec: Mapping[str, Any], methods: Mapping[str, Any]) -> Any:
+    """`run_episodes`, compiled, of a controller that it makes from the values of its fields."""
+    import numba
     from numba.experimental import jitclass  # type: ignore[attr-defined]
 
-    spec = _fields(instance)
-    key = (*methods.items(), *spec.items())  # classes that differ in their schedule only are one
-    if key not in _classes:
-        body: dict[str, Any] = {}
-        names = ", ".join(spec)
-        sets = "".join(f"    self.{name} = {name}\n" for name in spec)
-        exec(f"def __init__(self, {names}):\n{sets}", body)
-        body = {"__init__": body["__init__"], **_OF_ANY_CLASS}
-        for name, method in methods.items():
-            static = isinstance(method, staticmethod)
-            rebuilt = _rebuilt(method.__func__ if static else method)
-            body[name] = staticmethod(rebuilt) if static else rebuilt
-        _classes[key] = jitclass(list(spec.items()))(type(type(instance).__name__, (), body))
-    return _classes[key], tuple(spec)
+    digest = digest_of({field: str(kind) for field, kind in spec.items()}, methods, run_episodes)
+    body: dict[str, Any] = {}
+    sets = "".join(f"    self.{field} = {field}\n" for field in spec)
+    exec(f"def __init__(self, {', '.join(spec)}):\n{sets}", body)
+    members = {"__init__": named(body["__init__"], digest), **_OF_ANY_CLASS}
+    for hook, method in methods.items():
+        static = isinstance(method, staticmethod)
+        rebuilt = named(_rebuilt(method.__func__ if static else method), digest)
+        members[hook] = staticmethod(rebuilt) if static else rebuilt
+    called = f"{name}_{digest}" if digest else name
+    kind = jitclass(list(spec.items()))(type(called, (), members))
+    body = {"kind": kind, "run": _function(run_episodes), "__name__": __name__}
+    values = "".join(f"values[{k}], " for k in range(len(spec)))
+    exec(
+        "def entry(values, state, do, table, work, out, first, last):\n"
+        f"    return run(kind({values}), state, do, table, work, out, first, last)\n",
+        body,
+    )
+    return kept(numba.njit(named(body["entry"], digest), nogil=True), digest)
 
 
 def _fields(instance: object) -> dict[str, Any]:
@@ -242,10 +250,11 @@ def _function(function: Any, entered: bool = False) -> Any:
 
     with _lock:
         if function not in _functions:
-            inner = not entered and function is not run_episodes  # called from compiled code only
-            leaf = inner and function is not run_episode
-            options: Any = {"forceinline": leaf, "no_cpython_wrapper": inner, "no_cfunc_wrapper": inner}
-            _functions[function] = numba.njit(_rebuilt(function), nogil=True, **options)
+            inlined = not entered and function not in (run_episodes, run_episode)
+            options: Any = {"forceinline": inlined, "no_cpython_wrapper": not entered, "no_cfunc_wrapper": not entered}
+            digest = digest_of(function)
+            compiled = numba.njit(named(_rebuilt(function), digest), nogil=True, **options)
+            _functions[function] = kept(compiled, digest) if entered else compiled
         return _functions[function]
 
 
@@ -258,5 +267,4 @@ def _rebuilt(function: Any) -> types.FunctionType:
             seen[name] = _function(value)
     copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
     copy.__module__ = function.__module__
-    copy.__qualname__ = function.__qualname__
     return copy

@@ -54,11 +54,14 @@ class RecordedQuestion:
     gold: int
     cut: frozenset[int] = frozenset()
     """Recorded branches that ran into the limit of their length."""
+    answer_pattern: str | None = None
+    """How answers were read, where that is known."""
 
     def trace(self, controller: Controller, events: list[Event], order: Sequence[int] | None) -> Trace:
         """The events of an episode that opened the branches in `order` (recorded order if None)."""
         cut = self.cut if order is None else {place for place, number in enumerate(order) if number in self.cut}
-        return Trace.of(self.question.question_id, describe(controller), events, self.book.text, cut)
+        told = self.question.question_id, describe(controller), events, self.book.text
+        return Trace.of(*told, cut, self.answer_pattern)
 
     @cached_property
     def rows(self) -> Table:
@@ -116,6 +119,7 @@ class Recording:
         source: str = "recorded",
         name: str = "recording",
         votes: Votes = "equal",
+        answer_pattern: str | None = None,
     ) -> Recording:
         """Arrange `trajectories` by question; questions without any are left out.
 
@@ -127,6 +131,7 @@ class Recording:
             name: for messages.
             votes: "equal": answers are one if their texts are; "math": if they are the same mathematics, in what a
                 controller sees (its votes and its stopping) as in the grading.
+            answer_pattern: how the answers were read, for traces to say.
 
         Raises:
             StoreError: there is nothing to replay, the branches of a question are not numbered 0, 1, 2, …, one of them
@@ -161,6 +166,7 @@ class Recording:
                 book=book,
                 gold=book.id(question.gold_answer),
                 cut=frozenset(branch.branch for branch in branches if branch.finish_reason == "length"),
+                answer_pattern=answer_pattern,
             )
             for question, branches, book, offset in zip(asked, arranged, books, offsets, strict=False)
         )
@@ -191,6 +197,7 @@ class Recording:
             source=manifest.source,
             name=store.name,
             votes=votes,
+            answer_pattern=manifest.answer_pattern,
         )
 
     @cached_property

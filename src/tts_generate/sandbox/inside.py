@@ -227,13 +227,15 @@ class _WarmUp(Controller):
 
 
 def warm_up(branches: int, depth: int) -> None:
-    """Load and use the compiler once, so that a locked child finds every part of it in memory.
+    """Load and use the compiler once, so that a locked child finds every part of it in memory, and needs no file.
 
     Args:
         branches: of the recordings to come, at most; sizes are rounded up, so that few are different.
         depth: of their longest branch.
     """
+    from tts_generate.recorded.machine_code import keep_nothing
     from tts_generate.recorded.run import run_recorded
     from tts_generate.sandbox.arrays import plainest
 
+    keep_nothing()
     run_recorded(plainest(branches, depth), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)

@@ -51,7 +51,7 @@ class ServerLoop:
         self.stop, self.on_branch = stop, on_branch
         # A brace may end a probe, which goes on if it closed an inner pair only. Ids show it; text often lacks what
         # stopped it, and `transformers serve` fails on stop strings with some tokenizers.
-        self.probe_stop = ("}",) if wire.exact and reader.format.answer_pattern is None else ()
+        self.probe_stop = ("}",) if wire.exact and reader.format.answer_pattern in ("auto", "boxed") else ()
 
     async def run(self, tasks: Sequence[Task], done: Callable[[Served], None]) -> list[Served]:
         """Hand out every question as it ends, and all of them; called off, what is in flight ends with what it has."""

@@ -187,7 +187,7 @@ class Manifest:
         Versions may change between two sittings; settings may not.
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "versions"]
-        here, there = self.published(), other.published()
+        here, there = self.published().spelt_out, other.published().spelt_out
         return "; ".join(
             f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} asked for"
             for name in names
@@ -202,6 +202,20 @@ class Manifest:
     def misfit(self, row: Trajectory) -> str:
         """Why a branch cannot be one of this recording; "" if it can."""
         return misfit(row, self.interval_tokens, self.source, self.branches)
+
+    @property
+    def answer_pattern(self) -> str | None:
+        """How its answers were read; boxes, where it is from before there were names of formats."""
+        asked = self.probe.get("format")
+        return str(asked.get("answer_pattern") or "boxed") if isinstance(asked, dict) else None
+
+    @property
+    def spelt_out(self) -> Manifest:
+        """The same, with what older recordings leave unsaid."""
+        if self.answer_pattern is None:
+            return self
+        asked = {**self.probe["format"], "answer_pattern": self.answer_pattern}
+        return dataclasses.replace(self, probe={**self.probe, "format": asked})
 
     def published(self) -> Manifest:
         """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""

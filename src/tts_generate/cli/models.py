@@ -1,0 +1,64 @@
+"""Models, tokenizers and devices as commands name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tts_generate.errors import InputError
+
+
+def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """A model ready to decode, and its tokenizer; `tiny` is the one that ships here.
+
+    Raises:
+        InputError: there is none, or no such type of numbers.
+    """
+    import torch
+
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise InputError(f"--dtype must be a torch type such as float32 or bfloat16, got {dtype!r}.")
+    if name == "tiny":
+        from tts_generate import tiny
+
+        loaded, tokenizer = tiny.load()
+    else:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            loaded = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
+        except (OSError, ValueError) as error:
+            raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return loaded.to(device=device, dtype=kind).eval(), tokenizer
+
+
+def load_tokenizer(name: str) -> Any:
+    """A tokenizer alone.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    from tts_generate import tiny
+
+    try:
+        return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def device_of(text: str) -> str:
+    """A device that there is.
+
+    Raises:
+        InputError: there is none of that name here.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {text!r} cannot be used here: {str(error).splitlines()[0]}.") from error
+    return text

@@ -16,9 +16,10 @@ from tts_generate.engine.attention import Span, attend_shared, attend_span
 from tts_generate.engine.cache import LayerPrefix
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.shared import PromptReaders
+from tts_generate.loading import load_controller
 
 LONG = "Q: " + "b = 3 + 4 ; " * 24 + "b ? <think>"
-CONTROLLERS = ["self_consistency", "cmc", scripted([3, 1, 4, 1, 5, 9, 2, 6])]
+CONTROLLERS = [load_controller("self_consistency", max_samples=8), "cmc", scripted([3, 1, 4, 1, 5, 9, 2, 6])]
 
 
 def said(output: Any) -> list[list[tuple[Any, ...]]]:

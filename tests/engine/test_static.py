@@ -24,7 +24,7 @@ def live(request: pytest.FixtureRequest) -> Live:
     return make_live(request.param)
 
 
-@pytest.mark.parametrize("controller", ["self_consistency", "cmc", CONTROLLERS[-1]], ids=str)
+@pytest.mark.parametrize("controller", [CONTROLLERS[0], "cmc", CONTROLLERS[-1]], ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"max_rows": 5, "sync_every": 3}, {"decode_ahead": False}, {"ahead_rows": 30}], ids=str
 )

@@ -82,7 +82,7 @@ def greedy(live: Live, ids: list[int], most: int) -> list[int]:
     return said
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     max_rows=st.integers(1, 30),
     order=st.permutations(range(3)),

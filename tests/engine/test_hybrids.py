@@ -74,6 +74,17 @@ def hybrid(request: pytest.FixtureRequest) -> Live:
     return make_hybrid(request.param)
 
 
+@pytest.fixture(scope="module")
+def alone(hybrid: Live) -> list[Any]:
+    """Each question answered by itself."""
+    return [hybrid.run(question, controller=CONTROLLERS[-1], beta=None) for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def usual(hybrid: Live) -> Any:
+    return hybrid.run(*QUESTIONS, beta=0.3)
+
+
 def stock_logprobs(live: Live, question: str, ids: tuple[int, ...]) -> list[float]:
     """Log-probabilities of a branch's tokens, decoded one by one with transformers' own cache."""
     prompt, cache = live.inputs(question)["input_ids"], DynamicCache(config=live.model.config)
@@ -119,10 +130,8 @@ def test_live_is_replay(hybrid: Live, controller: Any) -> None:
     ],
     ids=str,
 )
-def test_any_schedule_gives_the_same_tokens(hybrid: Live, options: dict[str, Any]) -> None:
-    chosen = {"controller": CONTROLLERS[-1], "beta": None}
-    alone = [hybrid.run(question, **chosen) for question in QUESTIONS]
-    other = hybrid.run(*QUESTIONS, **chosen, **options)
+def test_any_schedule_gives_the_same_tokens(hybrid: Live, alone: list[Any], options: dict[str, Any]) -> None:
+    other = hybrid.run(*QUESTIONS, controller=CONTROLLERS[-1], beta=None, **options)
     assert said(other) == [said(one)[0] for one in alone]
     assert other.cost == [one.cost[0] for one in alone]
 
@@ -165,7 +174,7 @@ def test_a_probe_with_nothing_to_force_reads_the_last_token_again(hybrid: Live, 
 
 
 @pytest.mark.parametrize("fails", [3, 9])
-def test_a_pass_that_fails_is_run_again_from_the_states_before_it(hybrid: Live, fails: int) -> None:
+def test_a_pass_that_fails_is_run_again_from_the_states_before_it(hybrid: Live, usual: Any, fails: int) -> None:
     """Out of memory in the sampler, when the states have gone on already: they are taken back, nothing is lost."""
     calls = 0
 
@@ -177,7 +186,6 @@ def test_a_pass_that_fails_is_run_again_from_the_states_before_it(hybrid: Live, 
                 raise torch.OutOfMemoryError("no more of it")
             return scores
 
-    usual = hybrid.run(*QUESTIONS, beta=0.3)
     with pytest.warns(RuntimeWarning, match="out of memory"):
         output = hybrid.run(*QUESTIONS, beta=0.3, logits_processor=LogitsProcessorList([Failing()]))
     assert calls > fails

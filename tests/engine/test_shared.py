@@ -47,7 +47,7 @@ def test_the_same_tokens_as_with_a_copy_in_every_row(live: Live, controller: Any
         assert [t.events for t in once.trace] == [t.events for t in usual.trace]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     script=st.lists(st.integers(0, 60), min_size=5, max_size=40),
     max_rows=st.integers(1, 30),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 
 from tts_generate import equivalence
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # the app's commands, built once
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT_BY_OTHERS = ("/inspect_ai/traces/", "/matplotlib/mpl-data/fonts/")
@@ -28,6 +33,8 @@ def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     before = _descriptors() if where else {}
     yield
     equivalence.end()
+    if "forked" in sys.modules:
+        sys.modules["forked"].stop()
     if where:
         from tts_generate.sandbox import confined
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
@@ -199,10 +197,7 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     """A real SIGKILL, or Ctrl-C, of a real recording with the tiny model, then the same command again."""
     questions, whole = uninterrupted
     asked = [*RECORD, "--questions", str(questions), "--out", str(tmp_path / "s")]
-    command = [sys.executable, "-c", "from tts_generate.cli import app; app()", *asked, *SLOWLY]
-    # A shell that runs the suite in the background has Ctrl-C ignored, which children inherit.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed)
+    child = Forked(app, [*asked, *SLOWLY])
     journal = tmp_path / "s" / "journal"
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.stat().st_size) and child.poll() is None and time.monotonic() < deadline:

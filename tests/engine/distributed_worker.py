@@ -1,10 +1,9 @@
-"""What each process of a job runs in test_distributed.py: python distributed_worker.py MODE OUT."""
+"""What each process of a job runs in test_distributed.py."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +100,8 @@ def raising(out: Path) -> None:
             print(number, type(error).__name__, error, flush=True)
 
 
-if __name__ == "__main__":
+def work(mode: str, folder: Path) -> None:
     torch.set_num_threads(1)
-    mode, folder = sys.argv[1], Path(sys.argv[2])
     modes = {
         "both": both,
         "raising": raising,

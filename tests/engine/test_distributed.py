@@ -20,6 +20,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from engine_models import QUESTIONS, Live
+from forked import Forked
 from test_generate import read
 
 from tts_generate import tiny
@@ -47,22 +48,13 @@ def launch(*command: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def start(count: int, *arguments: object) -> list[subprocess.Popen[str]]:
+def start(count: int, mode: str, folder: Path) -> list[Forked]:
     """Processes of one job without a launcher that would end all when one ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, str(Path(worker.__file__)), *map(str, arguments)]
-    return [
-        subprocess.Popen(
-            command,
-            env={**ENVIRONMENT, "RANK": str(n), "LOCAL_RANK": str(n), "WORLD_SIZE": str(count), "MASTER_PORT": port},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(count)
-    ]
+    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Forked(worker.work, mode, folder, **job, RANK=str(n), LOCAL_RANK=str(n)) for n in range(count)]
 
 
 def tokens(rows: list[Trajectory]) -> list[Any]:
@@ -87,10 +79,11 @@ def assert_tidy(store: Path) -> None:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes under `accelerate launch` recorded and answered."""
+    """What two processes recorded and answered."""
     folder = tmp_path_factory.mktemp("job")
-    done = launch(worker.__file__, "both", folder)
-    assert done.returncode == 0, done.stderr
+    for child in start(2, "both", folder):
+        _, complaints = child.communicate(timeout=120)
+        assert child.returncode == 0, complaints
     return folder
 
 
@@ -125,7 +118,7 @@ def test_two_processes_answer_what_one_does(job: Path, qwen: Live) -> None:
             assert list(map(tokens, output.branches)) == list(map(tokens, alone.branches))
 
 
-def wait_for_journals(store: Path, children: list[subprocess.Popen[str]]) -> None:
+def wait_for_journals(store: Path, children: list[Forked]) -> None:
     deadline = time.monotonic() + 60
     journals = [store / "journal", store / "journal-1"]
     while not all(path.is_file() and path.stat().st_size for path in journals):
@@ -207,8 +200,8 @@ def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
 def test_the_example(tmp_path: Path) -> None:
     done = launch(ROOT / "examples" / "record_distributed.py", tmp_path / "s")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("64 branches of 8 questions by 2 processes") == 1
-    assert done.stdout.count(" of 8 right") == 1
+    assert done.stdout.count("32 branches of 4 questions by 2 processes") == 1
+    assert done.stdout.count(" of 4 right") == 1
     assert_tidy(tmp_path / "s")
 
 

@@ -40,9 +40,9 @@ def said(output: Any) -> list[list[tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("controller", ["cmc", "asc", "esc", "dynasor", "waves", "deepconf", "self_consistency"])
 def test_fewer_passes_and_the_same_of_everything_else(qwen: Live, passes: list[int], controller: str) -> None:
-    plain = qwen.run(*QUESTIONS, controller=controller)
+    plain = qwen.run(*QUESTIONS, controller=controller, beta=0.1)
     usual = len(passes)
-    ahead = qwen.run(*QUESTIONS, controller=controller, ahead_rows=48)
+    ahead = qwen.run(*QUESTIONS, controller=controller, beta=0.1, ahead_rows=48)
     assert said(ahead) == said(plain)
     assert ahead.cost == plain.cost
     assert [t.events for t in ahead.trace] == [t.events for t in plain.trace]

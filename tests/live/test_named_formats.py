@@ -79,7 +79,7 @@ def test_a_step_fits_short_branches(tiny: tuple[Any, Any], monkeypatch: pytest.M
     monkeypatch.delattr(model.generation_config, "interval_tokens")
     inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
     how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True}
-    how |= {**OPTIONS, "controller": "cmc", "seed": 1, "max_new_tokens": 200}
+    how |= {**OPTIONS, "controller": "cmc", "beta": 0.0, "seed": 1, "max_new_tokens": 200}
     del how["interval_tokens"]
     enable(model, tokenizer=tokenizer)
     output, as_said = (model.generate(**inputs, **how, **step) for step in ({}, {"interval_tokens": 25}))
@@ -88,7 +88,7 @@ def test_a_step_fits_short_branches(tiny: tuple[Any, Any], monkeypatch: pytest.M
     with TokenServer(batch=1) as server:
         served = ServerModel(server.url, tokenizer=tokenizer)
         short, same = (
-            served.generate(QUESTIONS, **left, max_new_tokens=200, **step, seed=1)
+            served.generate(QUESTIONS, **left, controller="cmc", beta=0.0, max_new_tokens=200, **step, seed=1)
             for step in ({}, {"interval_tokens": 25})
         )
     assert short.cost == same.cost

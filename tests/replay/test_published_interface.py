@@ -32,7 +32,7 @@ def test_live_it_does_what_replay_said(tiny: tuple[Any, Any], tiny_recording: Re
     enable(model, tokenizer=tokenizer)
     asked = questions("record")[:3]
     batch = tokenizer([q.question for q in asked], return_tensors="pt", padding=True, padding_side="left")
-    controller = load_controller(FILE, beta=0.2, trust_remote_code=True)
+    controller = load_controller(FILE, beta=0.0, trust_remote_code=True)
     how = {"strategy": "autotts", "controller": controller, "seed": 0, "return_dict_in_generate": True}
     live = model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **how)
     said = replay(tiny_recording, controller, shuffles=0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from local_servers import OPTIONS
+from transformers import AutoTokenizer
 
-from tts_generate import BranchProcessor, ServerOutput
+from tts_generate import BranchProcessor, ServerModel, ServerOutput, tiny
 from tts_generate.controller import Controller
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
@@ -47,3 +52,17 @@ class Alarm(BranchProcessor):
         if not self.rang and self.happened():
             self.rang = time.monotonic()
         return self.rang > 0
+
+
+def interrupted(url: str) -> None:
+    """A call that Ctrl-C ends; prints what it came to, and what it left open."""
+    warnings.simplefilter("error")
+    model = ServerModel(url, tokenizer=AutoTokenizer.from_pretrained(tiny.path()), max_in_flight=4)
+    questions = [question.question for question in tiny.questions("test")[:3]]
+    model.generate(questions[0], controller="dynasor", **OPTIONS)
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    output = model.generate(questions, controller="self_consistency", seed=1, **OPTIONS)
+    print(output.finish_reason, output.usage.cancelled)
+    print(before == (len(os.listdir("/proc/self/fd")), threading.active_count()))
+    print(sum(branch.tokens for branch in output.branches[0]) == output.cost[0].generated_tokens > 0)

@@ -226,16 +226,26 @@ class _WarmUp(Controller):
             do.answer = winner
 
 
+def load_compiler() -> None:
+    """Compile a line, so that a locked child finds every part of the compiler in memory, and needs no file."""
+    import numba
+
+    from tts_generate.recorded import run  # noqa: F401 - with what it compiles
+    from tts_generate.recorded.machine_code import keep_nothing
+    from tts_generate.sandbox import arrays  # noqa: F401
+
+    keep_nothing()
+    numba.njit(lambda values: np.zeros(3) + math.log(values[0]))(np.ones(3))
+
+
 def warm_up(branches: int, depth: int) -> None:
-    """Load and use the compiler once, so that a locked child finds every part of it in memory, and needs no file.
+    """Compile once what every candidate shares, and what most of them use.
 
     Args:
         branches: of the recordings to come, at most; sizes are rounded up, so that few are different.
         depth: of their longest branch.
     """
-    from tts_generate.recorded.machine_code import keep_nothing
     from tts_generate.recorded.run import run_recorded
     from tts_generate.sandbox.arrays import plainest
 
-    keep_nothing()
     run_recorded(plainest(branches, depth), _WarmUp.from_beta(0.5), shuffles=0, compiled=True, threads=1)

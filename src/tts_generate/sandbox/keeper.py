@@ -77,21 +77,28 @@ class _Keeper:
         for pid in list(self.children):
             self.end(pid)
 
+    def load(self) -> None:
+        """Load the compiler; children find it in memory."""
+        from tts_generate.sandbox.inside import load_compiler
+
+        load_compiler()
+        forget_places()
+        self.cold = False
+        _freeze()
+
     def warm(self, branches: int, depth: int) -> None:
         """Compile what every candidate shares, for recordings of this size; children find it in memory."""
         from tts_generate.sandbox.inside import warm_up
 
-        warm_up(branches, depth)
         if self.cold:
-            forget_places()
-        self.cold = False
-        gc.collect()
-        gc.freeze()  # a child's collector then leaves what it shares with this process alone
+            self.load()
+        warm_up(branches, depth)
+        _freeze()
 
     def fork(self, request: _Options) -> None:
         """Fork a child, see it locked, and tell the host."""
         if self.cold:
-            self.warm(1, 1)
+            self.load()
         streams = (0, 1, 2) if self.single else self._streams()
         ours, theirs = os.pipe()
         pid = os.fork()
@@ -142,6 +149,12 @@ class _Keeper:
             pass
         status = self.end(pid)
         return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def _freeze() -> None:
+    """A child's collector leaves alone what is there now, which it shares with this process."""
+    gc.collect()
+    gc.freeze()
 
 
 def forget_places() -> None:

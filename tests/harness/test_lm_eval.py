@@ -47,7 +47,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def lm(tiny: tuple[Any, Any], **options: Any) -> harness.TTSLM:
     model, tokenizer = tiny
-    given = {"controller": "cmc", "beta": 0.2, "seed": SEED, "batch_size": "auto", **options}
+    given = {"controller": "cmc", "beta": 0.0, "seed": SEED, "batch_size": "auto", **options}
     return harness.TTSLM(model, tokenizer=tokenizer, **given)
 
 
@@ -168,7 +168,7 @@ def test_each_repeat_has_its_own_seed(tiny: tuple[Any, Any]) -> None:
 
 
 def test_gen_kwargs_go_over_model_args(tiny: tuple[Any, Any]) -> None:
-    results = run(lm(tiny, beta=1.0), gen_kwargs=f"strategy=autotts,beta=0.2,seed={SEED}")
+    results = run(lm(tiny, beta=1.0), gen_kwargs=f"strategy=autotts,beta=0.0,seed={SEED}")
     assert rows(results) == rows(run(lm(tiny)))
     assert rows(run(lm(tiny), task(generation_kwargs={"do_sample": True}))) == rows(results)
     warmer = run(lm(tiny), gen_kwargs="temperature=0.5,do_sample=True")
@@ -188,7 +188,7 @@ def test_plain_hf_with_an_enabled_model() -> None:
     model, tokenizer = tiny.load()
     harness.enable_hf(model, tokenizer=tokenizer)
     hf = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3)
-    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.2,seed={SEED},do_sample=True,temperature=1.0"
+    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.0,seed={SEED},do_sample=True,temperature=1.0"
     results = run(hf, gen_kwargs=gen_kwargs)
     expected = known()
     samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
@@ -200,7 +200,7 @@ def test_plain_hf_with_an_enabled_model() -> None:
 
 def test_hf_by_its_name_is_enabled_when_a_strategy_is_asked_for() -> None:
     how: dict[str, Any] = {"model_args": {"pretrained": str(tiny.path()), "dtype": "float32"}, "device": "cpu"}
-    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.2,seed={SEED},do_sample=True,temperature=1.0"
+    gen_kwargs = f"strategy=autotts,controller=cmc,beta=0.0,seed={SEED},do_sample=True,temperature=1.0"
     results = run("hf", gen_kwargs=gen_kwargs, batch_size=3, **how)
     samples = sorted(results["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
     said = [sample["filtered_resps"][0] for sample in samples]
@@ -222,7 +222,7 @@ def test_by_the_name_alone_through_lm_evals_own_door() -> None:
     assert point.load() is harness.TTSLM
     if point.name not in model_registry:
         model_registry.register(point.name, target=point.value)
-    arguments = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}"
+    arguments = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.0,seed={SEED}"
     how: dict[str, Any] = {"batch_size": "auto", "device": "cpu", "limit": 2, "bootstrap_iters": 0}
     results = simple_evaluate("tts", model_args=arguments, tasks=[task()], task_manager=TASKS, **how)
     assert results is not None
@@ -255,7 +255,7 @@ if found is not None:
 def test_two_processes_share_the_questions(tmp_path: Path) -> None:
     """lm-eval's data parallelism, on the CPU. Three questions for two processes: one is given a copy of its last."""
     (tmp_path / "worker.py").write_text(WORKER)
-    model_args = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.2,seed={SEED}"
+    model_args = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.0,seed={SEED}"
     command = [*LAUNCH, str(tmp_path / "worker.py"), model_args, str(tmp_path / "results.json")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hf"), "TMPDIR": str(tmp_path)}

@@ -16,7 +16,7 @@ from tts_generate import tiny
 HOW: dict[str, Any] = {
     "strategy": "autotts",
     "controller": "cmc",
-    "beta": 0.2,
+    "beta": 0.0,
     "seed": SEED,
     "max_new_tokens": 64,
 }

@@ -226,16 +226,19 @@ class _WarmUp(Controller):
             do.answer = winner
 
 
+def _line(values: Any) -> Any:
+    return np.zeros(3) + math.log(values[0])
+
+
 def load_compiler() -> None:
     """Compile a line, so that a locked child finds every part of the compiler in memory, and needs no file."""
-    import numba
-
-    from tts_generate.recorded import run  # noqa: F401 - with what it compiles
+    from tts_generate.recorded import run  # noqa: F401 - with all that it needs
+    from tts_generate.recorded.compiled import compiled_function
     from tts_generate.recorded.machine_code import keep_nothing
     from tts_generate.sandbox import arrays  # noqa: F401
 
     keep_nothing()
-    numba.njit(lambda values: np.zeros(3) + math.log(values[0]))(np.ones(3))
+    compiled_function(_line)(np.ones(3))
 
 
 def warm_up(branches: int, depth: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from tts_generate.errors import InputError
 
@@ -35,16 +35,18 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float
         mean = float(sample[0])
         if mean not in (0.0, 1.0):
             return mean, mean
+        from scipy import stats  # also in `_bootstrap`: its half a second is not for who only answers
+
         exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(confidence, method="exact")
         return float(exact.low), float(exact.high)
-    found = stats.bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
+    return _bootstrap((sample,), np.mean, confidence_level=confidence)
+
+
+def _bootstrap(samples: Sequence[NDArray[np.float64]], statistic: Any, **options: Any) -> tuple[float, float]:
+    from scipy import stats
+
+    how: dict[str, Any] = {"n_resamples": _RESAMPLES, "method": "percentile", "rng": np.random.default_rng(_SEED)}
+    found = stats.bootstrap(samples, statistic, **how, **options).confidence_interval
     return float(found.low), float(found.high)
 
 
@@ -66,16 +68,8 @@ def ratio_interval(parts: ArrayLike, of: ArrayLike, *, confidence: float = 0.95)
         )
     if over.size == 1:
         return float(over[0] / under[0]), float(over[0] / under[0])
-    found = stats.bootstrap(
-        (over, under),
-        lambda parts, of, axis=-1: parts.sum(axis) / of.sum(axis),
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="percentile",
-        paired=True,
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    shares = (over, under), lambda parts, of, axis=-1: parts.sum(axis) / of.sum(axis)
+    return _bootstrap(*shares, confidence_level=confidence, paired=True)
 
 
 def compare(ours: ArrayLike, baseline: ArrayLike) -> tuple[float, tuple[float, float]]:
@@ -208,14 +202,9 @@ def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[fl
     """
     if len({len(sample) for sample in samples}) == 1:
         return mean_interval(np.mean(samples, axis=0))
-    found = stats.bootstrap(
-        tuple(samples),
-        lambda *drawn, axis=-1: np.mean([np.mean(sample, axis=axis) for sample in drawn], axis=0),
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return _bootstrap(
+        samples, lambda *drawn, axis=-1: np.mean([np.mean(sample, axis=axis) for sample in drawn], axis=0)
+    )
 
 
 def compare_samples(

@@ -26,7 +26,7 @@ class Suite(ControllerSuite):
         data = Dataset.from_dict(
             {"question": [q.question for q in asked], "gold_answer": [q.gold_answer for q in asked]}
         )
-        self.suite = controllers_by_budgets(data, ["asc", "cmc"], [0.0, 0.2], baseline_samples=16, votes="equal")
+        self.suite = controllers_by_budgets(data, ["asc", "cmc"], [0.0, 0.05], baseline_samples=16, votes="equal")
 
 
 def main(questions: Annotated[int, typer.Option(help="Questions to answer.")] = 8) -> None:

@@ -10,7 +10,7 @@ from tts_generate import tiny
 
 model, tokenizer = tiny.load()
 tts_generate.enable(model, tokenizer=tokenizer)
-questions = tiny.questions("test")[:8]
+questions = tiny.questions("test")[:4]
 inputs = tokenizer(
     [question.question for question in questions],
     return_tensors="pt",
@@ -18,6 +18,8 @@ inputs = tokenizer(
     padding_side="left",
 )
 for controller in ("self_consistency", "asc", "cmc"):
-    output = model.generate(**inputs, strategy="autotts", controller=controller, seed=0, return_dict_in_generate=True)
+    output = model.generate(
+        **inputs, strategy="autotts", controller=controller, beta=0.1, seed=0, return_dict_in_generate=True
+    )
     right = sum(answer == question.gold_answer for answer, question in zip(output.answers, questions, strict=True))
     print(f"{controller:17} {right} of {len(questions)} right, {output.total_cost}")

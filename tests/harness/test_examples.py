@@ -22,7 +22,7 @@ from tts_generate.harness.evaluators import ControllerSuite
 ROOT = Path(__file__).resolve().parents[2]
 SAID = {
     "with_lm_eval": ("lm_eval", ["|tiny_digits|", "tts_saving", "tts_tokens", "exact_match"]),
-    "evaluation_suite": ("evaluate", ["self_consistency", "cmc β=0.2", "saved"]),
+    "evaluation_suite": ("evaluate", ["self_consistency", "cmc β=0.05", "saved"]),
     "with_inspect": ("inspect_ai", ["accuracy", "probe_tokens"]),
 }
 

@@ -173,4 +173,4 @@ def test_quick_start_example_runs() -> None:
         [sys.executable, str(ROOT / "examples" / "quickstart.py")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("of 8 right") == 3
+    assert done.stdout.count("of 4 right") == 3

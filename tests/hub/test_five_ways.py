@@ -60,12 +60,12 @@ print(json.dumps([model.generate(**inputs, **how).tolist() for how in calls]))
 
 def test_the_same_tokens(enabled: tuple[Any, Any, dict[str, Any]], hub: HubServer, tmp_path: Path) -> None:
     model, tokenizer, inputs = enabled
-    shipped = load_controller("asc", beta=0.2)
+    shipped = load_controller("asc", beta=0.05)
     data = shipped.save_pretrained(tmp_path / "asc")
     asc = put(hub, "user/asc", read(data))
     ours = {"strategy": "autotts", **OPTIONS}
     of_data = {
-        "name": model.generate(**inputs, **ours, controller="asc", beta=0.2),
+        "name": model.generate(**inputs, **ours, controller="asc", beta=0.05),
         "folder": model.generate(**inputs, **ours, controller=data),
         "repo": model.generate(**inputs, **ours, controller="user/asc", revision=asc),
         "object": model.generate(**inputs, **ours, controller=shipped),

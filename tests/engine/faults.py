@@ -43,7 +43,8 @@ class Watched:
         self.trial: Trial = {"tried": 0, "wrong": 0, "left": 0}
 
     def _state(self) -> Any:
-        return settings(self.live), {name: held()[name] for name in ("descriptors", "threads", "caches")}
+        now = held()
+        return settings(self.live), [now[name] for name in ("descriptors", "threads", "caches")]
 
     def call(self, good: Good, harm: AbstractContextManager[Any] | None = None, **how: Any) -> None:
         """Make a call; `good` is told the output, or the error, and the warnings."""

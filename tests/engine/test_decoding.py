@@ -18,6 +18,10 @@ from tts_generate.engine.plan import Pass
 from tts_generate.live.branch import Branch, Probe, ProbeRecord, branch_key
 from tts_generate.live.reader import Reader
 from tts_generate.live.task import Prompt
+from tts_generate.loading import load_controller
+
+SIX = {name: load_controller(name, max_samples=6) for name in ("self_consistency", "asc")}
+"""All at once, and one after the other."""
 
 
 def prompt_ids(live: Live, question: str) -> list[int]:
@@ -78,19 +82,19 @@ def greedy(live: Live, ids: list[int], most: int) -> list[int]:
     return said
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    max_rows=st.integers(1, 70),
+    max_rows=st.integers(1, 30),
     order=st.permutations(range(3)),
     repeat=st.booleans(),
-    controller=st.sampled_from(["cmc", "asc"]),
+    controller=st.sampled_from(["cmc", SIX["asc"]]),
 )
 def test_same_branches_whatever_the_neighbours(
-    qwen: Live, max_rows: int, order: list[int], repeat: bool, controller: str
+    qwen: Live, max_rows: int, order: list[int], repeat: bool, controller: Any
 ) -> None:
     alone = {q: reference(qwen, controller, q) for q in QUESTIONS}
     asked = [QUESTIONS[i] for i in order] + ([QUESTIONS[0]] if repeat else [])
-    output = qwen.run(*asked, controller=controller, max_rows=max_rows)
+    output = qwen.run(*asked, controller=controller, beta=_beta(controller), max_rows=max_rows)
     for number, question in enumerate(asked):
         expected = alone[question]
         assert output.answers[number] == expected.answers[0]
@@ -102,10 +106,15 @@ def test_same_branches_whatever_the_neighbours(
 _REFERENCES: dict[tuple[str, str], Any] = {}
 
 
-def reference(live: Live, controller: str, question: str) -> Any:
-    if (controller, question) not in _REFERENCES:
-        _REFERENCES[controller, question] = live.run(question, controller=controller)
-    return _REFERENCES[controller, question]
+def reference(live: Live, controller: Any, question: str) -> Any:
+    key = str(controller), question
+    if key not in _REFERENCES:
+        _REFERENCES[key] = live.run(question, controller=controller, beta=_beta(controller))
+    return _REFERENCES[key]
+
+
+def _beta(controller: Any) -> float | None:
+    return 0.3 if isinstance(controller, str) else None
 
 
 def test_seed_changes_everything_and_torch_seed_governs_none(qwen: Live) -> None:
@@ -126,18 +135,18 @@ WAYS: list[dict[str, Any]] = [
     {"ahead_rows": 40},
     {"ahead_rows": 40, "max_cache_bytes": 4 * 96 * 512},
 ]
-COUNTED = [(family, {}, controller) for family in sorted(CONFIGS) for controller in ("asc", "cmc")] + [
+COUNTED = [(family, {}, controller) for family in sorted(CONFIGS) for controller in (SIX["asc"], "cmc")] + [
     (family, how, controller)
     for family in ("qwen3", "mistral_windowed")
     for how in WAYS
-    for controller in ("self_consistency", "asc", "cmc")
+    for controller in (*SIX.values(), "cmc")
 ]
 """Every family plainly, and two of them, one with a window, in every way."""
 
 
 @pytest.mark.parametrize(("live", "how", "controller"), COUNTED, ids=str, indirect=["live"])
 def test_ledger_equals_tokens_fed_to_the_model(
-    live: Live, controller: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    live: Live, controller: Any, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prompt + generated + probe tokens + those decoded ahead in vain, counted at the model's forward.
 
@@ -158,7 +167,7 @@ def test_ledger_equals_tokens_fed_to_the_model(
         lambda module, args, kwargs: fed.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     try:
-        output = live.run(*QUESTIONS, controller=controller, beta=0.3, **how)
+        output = live.run(*QUESTIONS, controller=controller, beta=_beta(controller), **how)
     finally:
         hook.remove()
     branches = [branch for question in output.branches for branch in question]

@@ -49,8 +49,8 @@ class Restless(Controller):
 
 
 CONTROLLERS: list[Any] = [
-    "self_consistency",
-    "asc",
+    load_controller("self_consistency", max_samples=6),
+    load_controller("asc", max_samples=6),
     "cmc",
     load_controller("esc", max_samples=12, window=4),
     load_controller("parallel_probe", num_chains=6, warm_up=1, patience=2, stability=3),

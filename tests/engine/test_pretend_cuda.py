@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real CUDA device: see test_gpu.py"),
     pytest.mark.skipif(sys.platform != "linux", reason="pretends in torch's library for Linux"),
 ]
+SHORT = {"max_new_tokens": 20}
 WAYS: list[dict[str, Any]] = [
     {},
     {"cache_implementation": "static"},
@@ -89,11 +90,11 @@ def test_every_way_to_decode_gives_the_tokens_of_the_cpu(
 ) -> None:
     """Prompts in each row, prompts that stand once, and layers with a window beside full ones."""
     monkeypatch.setattr(shared, "LEAST", least)
-    usual = make_live(family).run(*QUESTIONS)
+    usual = make_live(family).run(*QUESTIONS, **SHORT)
     with pretend_cuda(monkeypatch) as mode:
         live = make_live(family, device=str(CUDA))
         for number, options in enumerate(WAYS):
-            found = live.run(*QUESTIONS, **options)
+            found = live.run(*QUESTIONS, **SHORT, **options)
             assert said(found) == said(usual), options
             assert found.cost == usual.cost
             assert found.sequences.device == CUDA
@@ -102,11 +103,11 @@ def test_every_way_to_decode_gives_the_tokens_of_the_cpu(
 
 @pytest.mark.parametrize("family", MAIN)
 def test_states_stay_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = make_hybrid(family).run(*QUESTIONS)
+    usual = make_hybrid(family).run(*QUESTIONS, **SHORT)
     with pretend_cuda(monkeypatch):
         live = on_cuda(make_hybrid(family))
         for options in ({}, {"max_rows": 5}):
-            assert said(live.run(*QUESTIONS, **options)) == said(usual)
+            assert said(live.run(*QUESTIONS, **SHORT, **options)) == said(usual)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_criteria_see_ids_on_the_models_device(monkeypatch: pytest.MonkeyPatch) 
 def test_out_of_memory_the_rows_come_back_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they held went to the host's memory; nothing is lost."""
     make = make_hybrid if family in MAIN else make_live
-    usual = make(family).run(*QUESTIONS)
+    usual = make(family).run(*QUESTIONS, **SHORT)
 
     def no_more_than_8(module: Any, args: Any, output: Any) -> None:
         if output.logits.shape[:2].numel() > 8:
@@ -188,7 +189,7 @@ def test_out_of_memory_the_rows_come_back_on_the_device(family: str, monkeypatch
         live = on_cuda(make(family))
         live.model.register_forward_hook(no_more_than_8)
         with pytest.warns(RuntimeWarning, match="going on with"):
-            found = live.run(*QUESTIONS, self_check=False)
+            found = live.run(*QUESTIONS, **SHORT, self_check=False)
     assert said(found) == said(usual)
     assert found.cost == usual.cost
 

@@ -16,9 +16,10 @@ from tts_generate.engine.attention import Span, attend_shared, attend_span
 from tts_generate.engine.cache import LayerPrefix
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.shared import PromptReaders
+from tts_generate.loading import load_controller
 
 LONG = "Q: " + "b = 3 + 4 ; " * 24 + "b ? <think>"
-CONTROLLERS = ["self_consistency", "cmc", scripted([3, 1, 4, 1, 5, 9, 2, 6])]
+CONTROLLERS = [load_controller("self_consistency", max_samples=8), "cmc", scripted([3, 1, 4, 1, 5, 9, 2, 6])]
 
 
 def said(output: Any) -> list[list[tuple[Any, ...]]]:
@@ -46,7 +47,7 @@ def test_the_same_tokens_as_with_a_copy_in_every_row(live: Live, controller: Any
         assert [t.events for t in once.trace] == [t.events for t in usual.trace]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     script=st.lists(st.integers(0, 60), min_size=5, max_size=40),
     max_rows=st.integers(1, 30),

@@ -18,20 +18,29 @@ from tts_generate.engine.plan import feed
 from tts_generate.engine.static import Inputs
 from tts_generate.errors import UnsupportedError
 
+CHOSEN = [CONTROLLERS[0], "cmc", CONTROLLERS[-1]]
+
 
 @pytest.fixture(scope="module", params=["qwen3", "qwen3_mixed", "mistral_windowed"])
 def live(request: pytest.FixtureRequest) -> Live:
     return make_live(request.param)
 
 
-@pytest.mark.parametrize("controller", ["self_consistency", "cmc", CONTROLLERS[-1]], ids=str)
+@pytest.fixture(scope="module")
+def plain(live: Live) -> dict[str, Any]:
+    """By controller, what passes of any shape say, whatever the schedule (`test_scheduling.py`)."""
+    return {str(controller): live.run(*QUESTIONS, controller=controller, beta=None) for controller in CHOSEN}
+
+
+@pytest.mark.parametrize("controller", CHOSEN, ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"max_rows": 5, "sync_every": 3}, {"decode_ahead": False}, {"ahead_rows": 30}], ids=str
 )
-def test_fixed_shapes_give_the_same_tokens(live: Live, controller: Any, options: dict[str, Any]) -> None:
-    chosen = {"controller": controller, "beta": None, **options}
-    usual = live.run(*QUESTIONS, **chosen)
-    static = live.run(*QUESTIONS, **chosen, cache_implementation="static")
+def test_fixed_shapes_give_the_same_tokens(
+    live: Live, plain: dict[str, Any], controller: Any, options: dict[str, Any]
+) -> None:
+    usual = plain[str(controller)]
+    static = live.run(*QUESTIONS, controller=controller, beta=None, **options, cache_implementation="static")
     assert said(static) == said(usual)
     assert static.cost == usual.cost
 

@@ -28,7 +28,7 @@ from tts_generate.errors import InputError, ServerError, StoreError, UnknownName
 from tts_generate.loading import load_controller
 from tts_generate.replay import replay
 from tts_generate.sandbox import Limits, Sandbox
-from tts_generate.search import Search, write_report
+from tts_generate.search import Fidelity, Search, write_report
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.agent.ledger import JOURNAL, Ledger, read_paid
 from tts_generate.search.agent.prices import price_of
@@ -59,6 +59,10 @@ CHEATS = [
     *FIRST[1:3],
 ]
 TALK: Script = by_place(FIRST, SECOND)
+BRIEFLY: dict[str, Any] = {
+    "rungs": (Fidelity((0.0, 1.0), 1, 1_000), Fidelity((0.0, 0.5, 1.0), 1, 2_000)),
+    "select": Fidelity((0.0, 0.5, 1.0), 1, 5_000),
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +82,29 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def run(box: Sandbox, stores: list[Path]) -> Run:
-    """Runs a search against a script; what it said goes into `told`."""
+    """Runs a search against a script, of one store if no others are given; what it said goes into `told`."""
 
     def searched(turns: Script | MessagesServer, out: Path, rounds: int = 1, **options: Any) -> dict[str, Any]:
-        told = options.pop("told", [])
+        told, where = options.pop("told", []), options.pop("where", stores[:1])
         if isinstance(turns, MessagesServer):
             agent = Agent(**{"max_cost_usd": 5.0, **options})
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("ANTHROPIC_BASE_URL", turns.url)
                 environment.setenv("ANTHROPIC_API_KEY", KEY)
-                chosen = Search(setup(*stores), agent, box)
+                chosen = Search(setup(*where, **BRIEFLY), agent, box)
                 return chosen.run(out, minutes=10, max_rounds=rounds, threads=1, say=told.append)
         with MessagesServer(turns) as server:
-            return searched(server, out, rounds, told=told, **options)
+            return searched(server, out, rounds, told=told, where=where, **options)
 
     return searched
 
 
 @pytest.fixture(scope="module")
-def finished(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MessagesServer]:
-    """A search of two rounds, and the server that it spoke to."""
+def finished(run: Run, stores: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MessagesServer]:
+    """A search of two rounds over two stores, and the server that it spoke to."""
     out = tmp_path_factory.mktemp("agent") / "run"
     with MessagesServer(TALK) as server:
-        run(server, out, 2)
+        run(server, out, 2, where=stores)
     write_report(out)
     return out, server
 
@@ -194,10 +198,12 @@ class TestFinished:
         assert (tmp_path / "best.svg").is_file()
         assert CliRunner().invoke(app, ["history", str(out), "--show", "nobody"]).exit_code == 1
 
-    def test_going_on_with_a_finished_search_pays_nothing(self, finished: Any, run: Run, tmp_path: Path) -> None:
+    def test_going_on_with_a_finished_search_pays_nothing(
+        self, finished: Any, run: Run, stores: list[Path], tmp_path: Path
+    ) -> None:
         out = shutil.copytree(finished[0], tmp_path / "run")
         with MessagesServer(TALK) as server:
-            again = run(server, out, 2)
+            again = run(server, out, 2, where=stores)
         assert server.requests == []
         assert again["candidate"] == json.loads((finished[0] / "result.json").read_text())["candidate"]
 
@@ -477,7 +483,7 @@ def _replies(out: Path) -> list[dict[str, Any]]:
 
 
 class TestCutOff:
-    def test_at_every_record_of_the_ledger(self, finished: Any, run: Run, tmp_path: Path) -> None:
+    def test_at_every_record_of_the_ledger(self, finished: Any, run: Run, stores: list[Path], tmp_path: Path) -> None:
         """Whatever was on the disk is used, what was paid for is not asked again, and the end is the same."""
         whole, _ = finished
         before = json.loads((whole / "result.json").read_text())
@@ -489,14 +495,14 @@ class TestCutOff:
             (out / JOURNAL).write_bytes((whole / JOURNAL).read_bytes()[: end + 3])  # and a torn record
             paid = len(_replies(out))
             with MessagesServer(TALK) as server:
-                run(server, out, 2)
+                run(server, out, 2, where=stores)
             result = json.loads((out / "result.json").read_text())
             assert server.problems == []
             assert server.replies == len(FIRST) + len(SECOND) - paid
             assert result["candidate"] == before["candidate"]
             assert result["fresh"] == before["fresh"]
 
-    def test_damage_costs_what_it_hits_only(self, finished: Any, run: Run, tmp_path: Path) -> None:
+    def test_damage_costs_what_it_hits_only(self, finished: Any, run: Run, stores: list[Path], tmp_path: Path) -> None:
         whole, _ = finished
         places = [(start, rows[0]["kind"]) for rows, start, _ in read_journal(whole / JOURNAL)]
         for number, (start, kind) in enumerate(places[4:6]):
@@ -507,7 +513,7 @@ class TestCutOff:
             data[start + 40] ^= 0xFF
             (out / JOURNAL).write_bytes(bytes(data))
             with MessagesServer(TALK) as server:
-                run(server, out, 2)
+                run(server, out, 2, where=stores)
             assert server.replies == (kind == "reply")
             assert server.problems == []
 
@@ -634,9 +640,9 @@ class TestRefused:
         out = shutil.copytree(finished[0], tmp_path / "run")
         before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
         with pytest.raises(InputError, match=r"holds another search \(.*model"):
-            run(TALK, out, model="claude-haiku-5-5")
+            run(TALK, out, where=stores, model="claude-haiku-5-5")
         with pytest.raises(InputError, match=r"holds another search \(.*without"):
-            run(TALK, out, traces=False)
+            run(TALK, out, where=stores, traces=False)
         with pytest.raises(InputError, match=r"holds another search \(.*proposer"):
             Search(setup(*stores)).run(out, minutes=1, max_rounds=1)
         assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
@@ -645,7 +651,20 @@ class TestRefused:
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the fidelity of a real search: candidates compile behind the locks."""
     store, out = make_store(tmp_path / "store", 3), tmp_path / "run"
-    options = ["--out", str(out), "--rounds", "1", "--proposer", "anthropic", "--max-cost-usd", "5", "--effort", "low"]
+    options = [
+        "--out",
+        str(out),
+        "--rounds",
+        "1",
+        "--share",
+        "0",
+        "--proposer",
+        "anthropic",
+        "--max-cost-usd",
+        "5",
+        "--effort",
+        "low",
+    ]
     with MessagesServer(by_place(FIRST[1:3])) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)

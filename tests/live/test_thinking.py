@@ -164,6 +164,28 @@ def test_channels() -> None:
     assert len(reader.suffix_ids(reader.format.probe_suffix)) == len("assistant") + len("final") + len("\\boxed{") + 4
 
 
+@pytest.mark.parametrize(
+    ("template", "text", "answer"),
+    [
+        ("plain", "67<|im_end|>", "67"),
+        ("plain", "The answer is Paris<|im_end|><|im_end|>", "Paris"),
+        ("plain", "#### 7<|im_end|>", "7"),
+        ("gpt_oss", f"<|channel|>analysis<|message|>3?<|end|><|start|>assistant{CHANNELS}67<|return|>", "67"),
+        ("magistral", "[THINK]so 3[/THINK]67<|im_end|>", "67"),
+        ("magistral", "[THINK]it is \\boxed{3}[/THINK]", None),
+        ("plain", "6<|im_end|>7", "6<|im_end|>7"),
+    ],
+)
+def test_what_ends_a_branch_is_no_part_of_its_answer(template: str, text: str, answer: str | None) -> None:
+    """Nor of a probe's; the end of a thinking, which may be a special token too, stays one."""
+    reader, branch = reader_of(template)
+    reader = Reader(reader.tokenizer, asked_of(reader.tokenizer, answer_pattern="auto"))
+    assert said_of(reader, branch, text)[1] == answer
+    probe = Probe(1, [], "", 0, said=list(branch.ids))
+    if template == "plain" and "answer" in text:
+        assert reader.probe_answer(probe, True) == (True, answer)
+
+
 def test_forced_text_is_the_model_s_own_tokens() -> None:
     """Of every end whose tokens a vocabulary has, those are what is fed."""
     for end in ENDS:

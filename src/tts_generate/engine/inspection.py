@@ -27,7 +27,7 @@ from tts_generate.loading import load_controller
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Probed:
     """What was asked of a branch at one place, and what was read."""
 
     tokens: int
@@ -64,7 +64,7 @@ class Inspection:
     finish_reason: str | None = None
     answer: str | None = None
     """What is read of it at its end."""
-    half: Reading | None = None
+    half: Probed | None = None
     """What is read of it at half of its length; None if it has no half."""
 
 
@@ -150,14 +150,14 @@ def inspect_model(
         tokens=len(branch.ids),
         finish_reason=branch.finish_reason,
         answer=branch.final_answer,
-        half=_reading(branch_of(half + 1, half), recipe.reader(config)) if half else None,
+        half=_probed(branch_of(half + 1, half), recipe.reader(config)) if half else None,
     )
 
 
-def _reading(branch: Branch, reader: Reader) -> Reading:
+def _probed(branch: Branch, reader: Reader) -> Probed:
     """The first probe of a branch."""
     probe = branch.probes[0]
     begun = reader.begin_probe(branch, probe.position)
     forced = begun.forced if isinstance(begun, Probe) else []
     said = reader.text(probe.ids[len(forced) :])
-    return Reading(probe.position, reader.text(forced), said, probe.answer)
+    return Probed(probe.position, reader.text(forced), said, probe.answer)

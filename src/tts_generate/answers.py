@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
@@ -70,23 +70,6 @@ class AnswerFormat:
                 re.compile(self.answer_pattern)
             except re.error as error:
                 raise InputError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from None
-
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        r"""The format with what is given of it; what is None is as usual, and the suffix as a named format has it.
-
-        >>> AnswerFormat.of(think_end="", answer_pattern=None) == AnswerFormat(think_end="")
-        True
-        >>> AnswerFormat.of(answer_pattern="hashes").probe_suffix
-        '\n</think>\n\n#### '
-        """
-        found = {name: value for name, value in given.items() if value is not None}
-        pattern = found.get("answer_pattern")
-        way = named_format(pattern) if isinstance(pattern, str) else None
-        if way is not None and "probe_suffix" not in found:
-            think_end = found.get("think_end", _THINK_END)
-            found["probe_suffix"] = (f"\n{think_end}" if think_end else "") + f"\n\n{way.opening}"
-        return cls(**found)
 
     def card(self) -> dict[str, Any]:
         """What the manifest of a recording says of it."""

@@ -52,7 +52,7 @@ class AutoTTS:
         interval_tokens: tokens of one step; else the model's generation config says, else 500, or an eighth of a
             `max_new_tokens` below 4,000.
         probe_suffix, think_end, answer_pattern, max_probe_tokens: how the model is asked for its answer, see
-            `AnswerFormat`; else the model's generation config says.
+            `AnswerFormat`; else the model's generation config says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
         max_branches: branches of one question at most.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
@@ -229,8 +229,8 @@ class AutoTTS:
         )
 
     def reader(self, config: GenerationConfig) -> Reader:
-        """What asks for answers and reads them: as said here, else in the generation config."""
-        return Reader(self.tokenizer, request.answer_format(self.asked_format, config))
+        """What asks for answers and reads them: as said here, else in the generation config, else by the tokenizer."""
+        return Reader(self.tokenizer, request.answer_format(self.tokenizer, self.asked_format, config))
 
     def loop(
         self, call: Prepared, settings: Settings, tasks: Sequence[Task], criteria: StoppingCriteriaList, **hooks: Any

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from tts_generate.answers import MAX_PROBE_TOKENS, AnswerFormat
+from tts_generate.answers import MAX_PROBE_TOKENS
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
@@ -19,6 +19,7 @@ from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
+from tts_generate.live.thinking import asked_of
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
@@ -227,7 +228,7 @@ class ServerModel:
             max_branches=max_branches,
             probe_every_step=probe_every_step,
         )
-        asked, stop = AnswerFormat.of(**answer_format), stop_texts(stop_strings)
+        asked, stop = asked_of(self.tokenizer, **answer_format), stop_texts(stop_strings)
         speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body)
         async with self._http() as http:
             session = await connect(http, self.urls, self.policy, speaker, asked)

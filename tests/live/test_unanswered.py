@@ -91,27 +91,25 @@ def test_the_command_says_it(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_a_branch_that_was_cut_or_left_and_text_that_acts() -> None:
+def test_a_branch_that_was_cut_and_text_that_acts() -> None:
     pieces = Pieces({AnswerFormat().probe_suffix: 3})
     reader = Reader(pieces, AnswerFormat())
     settings = EpisodeSettings(seed=0, interval_tokens=4, max_new_tokens=8)
 
-    def ended(how: str | None) -> Told:
-        question = Told(
-            0, Task("q", Prompt((1, 2), "a"), load_controller("self_consistency", max_samples=1)), settings, reader
-        )
-        for unit in question.start():
-            branch = question.branch(unit)
-            branch.take(pieces.add("so\x1b[31m\nred", 4), [-0.5] * 4, 4)
-            branch.finish_reason = how
-            question.count(unit)
-        question.end("deadline")
-        return question
-
-    for how, says in (("length", "was cut"), (None, "was left on its way")):
-        with pytest.warns(NoAnswerWarning) as caught:
-            Unanswered(reader, [ended(how)]).tell()
-        text = told(caught)
-        assert f"branch 0 {says} after 4 tokens with «so\\x1b[31m\\nred»" in text
-        assert ("a larger max_new_tokens (now 8)" in text) == (how == "length")
-        assert "answer_pattern='auto' looks for, \\boxed{42}, #### 42, <answer>42</answer> or" in text
+    question = Told(
+        0, Task("q", Prompt((1, 2), "a"), load_controller("self_consistency", max_samples=1)), settings, reader
+    )
+    (unit,) = question.start()
+    branch = question.branch(unit)
+    branch.take(pieces.add("so\x1b[31m\nred", 8), [-0.5] * 8, 4)
+    branch.finish_reason = "length"
+    question.count(unit)
+    assert question.resume() == []
+    with pytest.warns(NoAnswerWarning) as caught:
+        Unanswered(reader, [question]).tell()
+    text = told(caught)
+    assert "branch 0 was cut after 8 tokens with «so\\x1b[31m\\nred»" in text
+    assert "Set a larger max_new_tokens (now 8), or" in text
+    assert "answer_pattern='auto' looks for, \\boxed{42}, #### 42, <answer>42</answer> or" in text
+    question.finish_reason = "deadline"  # which the output says
+    Unanswered(reader, [question]).tell()

@@ -31,16 +31,16 @@ class Unanswered:
             self.add(question)
 
     def add(self, question: LiveEpisode[Any]) -> None:
-        """Count a question that has ended; one that was interrupted, or failed, has been told of."""
+        """Count a question that has ended; of one that was cut short its `finish_reason` says so."""
         self.asked += 1
-        if question.answer is not None or question.winner < 0 or question.finish_reason in ("interrupted", "error"):
+        if question.answer is not None or question.winner < 0 or question.finish_reason != "answer":
             return
         self.unanswered += 1
         branch, limit = question.branches[question.winner], question.settings.max_new_tokens
         if branch.cut:
             self._advice.add(f"a larger max_new_tokens (now {limit})")
         elif not branch.finished:
-            self._advice.add("more time or tokens")
+            self._advice.add("a larger budget")
         if not self._first:
             how = "was cut" if branch.cut else "ended" if branch.finished else "was left on its way"
             end = inert(self.reader.text(branch.ids)[-_SHOWN:], lines=False)

@@ -115,6 +115,16 @@ class AnswerFormat:
     def _named(self) -> NamedFormat | None:
         return named_format(self.answer_pattern)
 
+    @property
+    def looks_for(self) -> str:
+        r"""How a message says what is looked for.
+
+        >>> AnswerFormat(answer_pattern="hashes").looks_for, AnswerFormat(answer_pattern="= (.*)").looks_for
+        ("answer_pattern='hashes' looks for, #### 42", "answer_pattern='= (.*)' looks for")
+        """
+        shape = "" if self._named is None else f", {self._named.looks}"
+        return f"answer_pattern={self.answer_pattern!r} looks for{shape}"
+
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.
 

@@ -192,7 +192,7 @@ def _entry(name: str, spec: Mapping[str, Any], methods: Mapping[str, Any]) -> An
         rebuilt = named(_rebuilt(method.__func__ if static else method), digest)
         members[hook] = staticmethod(rebuilt) if static else rebuilt
     called = f"{name}_{digest}" if digest else name
-    kind = jitclass(list(spec.items()))(type(called, (), members))
+    kind: Any = jitclass(list(spec.items()))(type(called, (), members))
     for compiled in (*kind.class_type.jit_methods.values(), *kind.class_type.jit_static_methods.values()):
         compiled.targetoptions.update(_CALLED_COMPILED)
     body = {"kind": kind, "run": _function(run_episodes), "__name__": __name__}

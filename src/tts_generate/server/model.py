@@ -20,6 +20,7 @@ from tts_generate.live.reader import Reader
 from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.live.thinking import asked_of
+from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
@@ -163,7 +164,7 @@ class ServerModel:
             for number, prompt in enumerate(self.prompts(prompts))
         ]
 
-        async def ask() -> ServerOutput:
+        async def ask() -> tuple[ServerOutput, Unanswered]:
             async with self.connected(
                 tasks,
                 sampling,
@@ -182,9 +183,11 @@ class ServerModel:
                 errors = [each.error for each in questions if each.error is not None]
                 if errors and not any(branch.ids for each in questions for branch in each.branches):
                     raise errors[0]
-                return collect(questions, loop)
+                return collect(questions, loop), Unanswered(loop.reader, questions)
 
-        return wait_for(ask)
+        output, unanswered = wait_for(ask)
+        unanswered.tell()
+        return output
 
     def prompts(self, prompts: str | Sequence[Any]) -> list[Prompt]:
         """Prompts and chats as they are sent."""

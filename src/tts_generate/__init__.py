@@ -16,7 +16,7 @@ from tts_generate.version import __version__ as __version__
 if TYPE_CHECKING:
     from tts_generate.controller import Controller
     from tts_generate.engine import AutoTTS, AutoTTSOutput, enable, generate_distributed, record
-    from tts_generate.errors import TTSError
+    from tts_generate.errors import NoAnswerWarning, TTSError
     from tts_generate.loading import load_controller
     from tts_generate.processors import (
         BranchProcessor,
@@ -41,6 +41,7 @@ _MODULES = {
     "Deadline": "processors",
     "Decision": "state",
     "MaxBranches": "processors",
+    "NoAnswerWarning": "errors",
     "OnRound": "processors",
     "Question": "trajectories",
     "Recording": "replay",
@@ -60,8 +61,8 @@ _MODULES = {
 
 __all__ = [
     "AutoTTS", "AutoTTSOutput", "BranchProcessor", "BranchProcessorList", "Controller", "Deadline", "Decision",
-    "MaxBranches", "OnRound", "Question", "Recording", "ServerModel", "ServerOutput", "State", "TTSError",
-    "TokenBudget", "Trajectory", "TrajectoryStore", "enable", "generate_distributed", "load_controller",
+    "MaxBranches", "NoAnswerWarning", "OnRound", "Question", "Recording", "ServerModel", "ServerOutput", "State",
+    "TTSError", "TokenBudget", "Trajectory", "TrajectoryStore", "enable", "generate_distributed", "load_controller",
     "load_questions", "record",
 ]  # fmt: skip
 

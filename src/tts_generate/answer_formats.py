@@ -160,6 +160,8 @@ class NamedFormat:
     """What a branch that has ended by itself has said: nothing is on the way there."""
     opening: str
     """Text behind which a model states its answer so."""
+    looks: str
+    """What such an answer looks like."""
     complete: Callable[[str], bool]
     """Whether more text could not change an answer that is stated behind `opening`."""
 
@@ -178,14 +180,17 @@ def _stated(read: Reader) -> Reader:
     return lambda text: read(phrase) if (phrase := sentence(text)) is not None else None
 
 
+_BOX, _LINE, _TAGGED, _PHRASE = "\\boxed{42}", "#### 42", "<answer>42</answer>", '"the answer is 42"'
 NAMED: dict[str, NamedFormat] = {
-    "auto": NamedFormat(auto, auto_ended, "\\boxed{", _box_closed),
-    "boxed": NamedFormat(boxed, boxed, "\\boxed{", _box_closed),
-    "hashes": NamedFormat(hashes, hashes, "#### ", _ended("#### ", "\n")),
-    "tag": NamedFormat(tag, tag, "<answer>", _ended("<answer>", "</answer>")),
-    "sentence": NamedFormat(sentence, sentence, "The answer is ", _ended("The answer is ", "\n")),
-    "choice": NamedFormat(_stated(choice), choice, "The answer is (", _ended("The answer is (", ")")),
-    "number": NamedFormat(_stated(number), number, "The answer is ", _ended("The answer is ", "\n")),
+    "auto": NamedFormat(auto, auto_ended, "\\boxed{", f"{_BOX}, {_LINE}, {_TAGGED} or {_PHRASE}", _box_closed),
+    "boxed": NamedFormat(boxed, boxed, "\\boxed{", _BOX, _box_closed),
+    "hashes": NamedFormat(hashes, hashes, "#### ", _LINE, _ended("#### ", "\n")),
+    "tag": NamedFormat(tag, tag, "<answer>", _TAGGED, _ended("<answer>", "</answer>")),
+    "sentence": NamedFormat(sentence, sentence, "The answer is ", _PHRASE, _ended("The answer is ", "\n")),
+    "choice": NamedFormat(
+        _stated(choice), choice, "The answer is (", "a letter from A to J", _ended("The answer is (", ")")
+    ),
+    "number": NamedFormat(_stated(number), number, "The answer is ", "a number", _ended("The answer is ", "\n")),
 }
 """Formats by the names that `answer_pattern` takes; `json:KEY` is one for each key."""
 
@@ -201,7 +206,8 @@ def named_format(name: str) -> NamedFormat | None:
     kind, colon, key = name.partition(":")
     if kind == "json" and key and colon:
         read = json_key(key)
-        return NamedFormat(read, read, json.dumps({key: ""})[:-3], lambda text: read(text) is not None)
+        example = json.dumps({key: ""})
+        return NamedFormat(read, read, example[:-3], example, lambda text: read(text) is not None)
     return NAMED.get(name)
 
 

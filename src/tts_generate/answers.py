@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
@@ -71,23 +71,6 @@ class AnswerFormat:
             except re.error as error:
                 raise InputError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from None
 
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        r"""The format with what is given of it; what is None is as usual, and the suffix as a named format has it.
-
-        >>> AnswerFormat.of(think_end="", answer_pattern=None) == AnswerFormat(think_end="")
-        True
-        >>> AnswerFormat.of(answer_pattern="hashes").probe_suffix
-        '\n</think>\n\n#### '
-        """
-        found = {name: value for name, value in given.items() if value is not None}
-        pattern = found.get("answer_pattern")
-        way = named_format(pattern) if isinstance(pattern, str) else None
-        if way is not None and "probe_suffix" not in found:
-            think_end = found.get("think_end", _THINK_END)
-            found["probe_suffix"] = (f"\n{think_end}" if think_end else "") + f"\n\n{way.opening}"
-        return cls(**found)
-
     def card(self) -> dict[str, Any]:
         """What the manifest of a recording says of it."""
         said = asdict(self)
@@ -131,6 +114,16 @@ class AnswerFormat:
     @property
     def _named(self) -> NamedFormat | None:
         return named_format(self.answer_pattern)
+
+    @property
+    def looks_for(self) -> str:
+        r"""How a message says what is looked for.
+
+        >>> AnswerFormat(answer_pattern="hashes").looks_for, AnswerFormat(answer_pattern="= (.*)").looks_for
+        ("answer_pattern='hashes' looks for, #### 42", "answer_pattern='= (.*)' looks for")
+        """
+        shape = "" if self._named is None else f", {self._named.looks}"
+        return f"answer_pattern={self.answer_pattern!r} looks for{shape}"
 
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.

@@ -16,6 +16,10 @@ def warn(text: str, kind: type[Warning] = RuntimeWarning, *, stacklevel: int = 1
     warnings.warn(inert(without_secrets(text)), kind, stacklevel=stacklevel + 1)
 
 
+class NoAnswerWarning(UserWarning):
+    """Questions ended without an answer; the text says what was looked for, where, and what to set."""
+
+
 class TTSError(Exception):
     """An error of tts-generate; its message says what came, what was expected and what to do, and holds no secret.
 

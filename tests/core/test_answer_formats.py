@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tts_generate.answer_formats import NAMED, auto_ended, json_key, named_format, tidy
 from tts_generate.answers import AnswerFormat
+from tts_generate.live.thinking import asked_of
 
 CASES: list[tuple[str, str, str | None]] = [
     ("hashes", "She has 5.\n#### 5", "5"),
@@ -116,12 +117,12 @@ def test_what_is_no_name_is_a_pattern(name: str) -> None:
     ],
 )
 def test_a_probe_is_asked_in_the_format_and_ends_with_its_answer(name: str, said: str, complete: bool) -> None:
-    asked = AnswerFormat.of(answer_pattern=name)
+    asked = asked_of(None, answer_pattern=name)
     assert asked.probe_suffix.startswith("\n</think>\n\n")
     text = f"so{asked.probe_suffix}{said}"
     assert asked.closed(text) == complete
     assert not complete or asked.find(text) in ("42", "B", "4", "7")
-    assert AnswerFormat.of(answer_pattern=name, think_end="", probe_suffix="X").probe_suffix == "X"
+    assert asked_of(None, answer_pattern=name, think_end="", probe_suffix="X").probe_suffix == "X"
 
 
 PIECES = [

@@ -260,7 +260,7 @@ class Stalls(Breaks):
 class TestFaults:
     def test_a_controller_that_raises_costs_its_question_only(self, qwen: Live, loops: list[Loop]) -> None:
         with pytest.warns(RuntimeWarning, match="ZeroDivisionError: a bug of the controller"):
-            output = qwen.run(*QUESTIONS, controller=Breaks.from_beta(0.5), beta=None)
+            output = qwen.run(*QUESTIONS, controller=Breaks.from_beta(0.5), beta=None, answer_pattern="boxed")
         assert "error" in output.finish_reason
         assert all(len(branches) == 4 for branches in output.branches)
         assert nothing_left(loops[-1])

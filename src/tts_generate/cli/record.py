@@ -64,7 +64,7 @@ def record(
     answer_pattern: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression that finds the answer; or hashes, tag, sentence, choice, number, json:KEY, auto."
+            help="How answers look: auto, boxed, hashes, tag, sentence, choice, number, json:KEY, or a pattern (auto)."
         ),
     ] = None,
     max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,

@@ -171,7 +171,7 @@ def _merged(parts: Sequence[AutoTTSOutput], count: int) -> AutoTTSOutput:
         ]
     lists["questions"] = list(range(count))
     discarded = sum(part.discarded_tokens or 0 for part in parts)
-    same = {"seed": parts[0].seed, "answer_pattern": parts[0].answer_pattern}
+    same: dict[str, Any] = {"seed": parts[0].seed, "answer_pattern": parts[0].answer_pattern}
     return AutoTTSOutput(**lists, **same, discarded_tokens=discarded)
 
 

@@ -33,6 +33,7 @@ from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import MAX_BRANCHES, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task
+from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.tracking import Progress
@@ -52,7 +53,7 @@ class AutoTTS:
         interval_tokens: tokens of one step; else the model's generation config says, else 500, or an eighth of a
             `max_new_tokens` below 4,000.
         probe_suffix, think_end, answer_pattern, max_probe_tokens: how the model is asked for its answer, see
-            `AnswerFormat`; else the model's generation config says.
+            `AnswerFormat`; else the model's generation config says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
         max_branches: branches of one question at most.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
@@ -189,17 +190,21 @@ class AutoTTS:
         output = collect(input_ids, done, settings, loop.batch.discarded_tokens)
         if self.streamer is not None:
             self._put(output, input_ids)
+        Unanswered(loop.batch.reader, done).tell()
         return output if config.return_dict_in_generate else cast(Tensor, output.sequences)
 
     def _stream(self, loop: Loop, input_ids: Tensor, settings: Settings, count: int) -> Iterator[AutoTTSOutput]:
         """Each question as it is answered."""
+        unanswered = Unanswered(loop.batch.reader)
         with Progress(count, "answering", shown=self.progress) as bar:
             for running in loop.run():
                 output = collect(input_ids, [running], settings, loop.batch.discarded_tokens)
                 bar.add(running.cost, running.rows)
+                unanswered.add(running)
                 if self.streamer is not None:
                     self._put(output, input_ids)
                 yield output
+        unanswered.tell()
 
     def _put(self, output: AutoTTSOutput, input_ids: Tensor) -> None:
         """Hand the answered question to the streamer, prompt first, as transformers' generate does."""
@@ -229,8 +234,8 @@ class AutoTTS:
         )
 
     def reader(self, config: GenerationConfig) -> Reader:
-        """What asks for answers and reads them: as said here, else in the generation config."""
-        return Reader(self.tokenizer, request.answer_format(self.asked_format, config))
+        """What asks for answers and reads them: as said here, else in the generation config, else by the tokenizer."""
+        return Reader(self.tokenizer, request.answer_format(self.tokenizer, self.asked_format, config))
 
     def loop(
         self, call: Prepared, settings: Settings, tasks: Sequence[Task], criteria: StoppingCriteriaList, **hooks: Any

@@ -29,6 +29,7 @@ from tts_generate.errors import InputError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
 from tts_generate.live.task import Task, prompt_of
+from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.tracking import Recorded
@@ -47,6 +48,7 @@ class Recorder(AutoTTS):
     def answer(self, call: Prepared) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
         settings = dataclasses.replace(self.settings(call), probe_every_step=True)
+        unanswered = Unanswered(self.reader(call.config))
         with (
             together(call.model) as processes,
             open_store(processes, self.out, self._manifest(call, settings), self.questions) as (
@@ -67,8 +69,9 @@ class Recorder(AutoTTS):
 
             if tasks:
                 loop = self.loop(call, settings, tasks, criteria, on_branch=keep, before_step=watch)
-                for _ in loop.run():
-                    pass
+                for running in loop.run():
+                    unanswered.add(running)
+        unanswered.tell()  # everything is on the disk, should it raise
         return call.input_ids
 
     def _manifest(self, call: Prepared, settings: Settings) -> Manifest:

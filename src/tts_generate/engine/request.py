@@ -18,6 +18,7 @@ from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.live.task import Prompt
+from tts_generate.live.thinking import asked_of
 from tts_generate.processors import BranchProcessorList, Deadline
 
 _USUAL_TOKENS = 20
@@ -177,9 +178,9 @@ def max_new_tokens(config: GenerationConfig, padded_length: int, prompts: Sequen
     return max(1, limit - lengths.pop())
 
 
-def answer_format(asked: Mapping[str, Any], config: GenerationConfig) -> AnswerFormat:
-    """How this model is asked for its answer: as the caller says, else as its generation config does, else as usual."""
-    return AnswerFormat.of(**{name: setting(name, said, config, None) for name, said in asked.items()})
+def answer_format(tokenizer: Any, asked: Mapping[str, Any], config: GenerationConfig) -> AnswerFormat:
+    """How this model is asked: as the caller says, else as its generation config does, else as its tokenizer does."""
+    return asked_of(tokenizer, **{name: setting(name, said, config, None) for name, said in asked.items()})
 
 
 def sampler(call: Prepared, max_new_tokens: int) -> Sampler:

@@ -24,6 +24,10 @@ class Reader:
         self.tokenizer = tokenizer
         self.format = answer_format
         self._suffixes: dict[str, list[int]] = {}
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._ends = {
+            id_ for id_, token in added.items() if token.special and str(token) not in answer_format.think_end
+        }
 
     @property
     def max_probe_tokens(self) -> int:
@@ -39,6 +43,13 @@ class Reader:
         """Decoded text, special tokens kept (they may end the thinking)."""
         decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)  # type: ignore[attr-defined]
         return decoded
+
+    def said(self, ids: Sequence[int]) -> str:
+        """The text of a branch or a probe without the special tokens at its end, which are no part of an answer."""
+        count = len(ids)
+        while count and ids[count - 1] in self._ends:
+            count -= 1
+        return self.text(ids[:count])
 
     def thought(self, prompt: Prompt) -> str:
         """What a prompt has said for its branches: one that has ended the thinking is read as if they had."""
@@ -56,7 +67,7 @@ class Reader:
     def final_answer(self, branch: Branch) -> str | None:
         """The answer that a finished branch states."""
         by_itself = branch.finish_reason != "length"
-        return self.format.find(branch.thought + self.text(branch.ids), by_itself)
+        return self.format.find(branch.thought + self.said(branch.ids), by_itself)
 
     def begin_probe(self, branch: Branch, position: int | None = None) -> Probe | ProbeRecord:
         """A probe to run; or its result at once, where the branch has already stated its answer after thinking.
@@ -78,7 +89,7 @@ class Reader:
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
         """Whether the probe is complete, and its answer if so; complete too when it `ended` or ran out of tokens."""
-        text = probe.text + self.text([*probe.forced, *probe.said])
+        text = probe.text + self.said([*probe.forced, *probe.said])
         exhausted = ended or len(probe.said) >= self.max_probe_tokens
         complete = exhausted or self.format.closed(text)
         return complete, self.format.find(text) if complete else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from tts_generate.answers import MAX_PROBE_TOKENS, AnswerFormat
+from tts_generate.answers import MAX_PROBE_TOKENS
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
@@ -19,6 +19,8 @@ from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
+from tts_generate.live.thinking import asked_of
+from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
@@ -162,7 +164,7 @@ class ServerModel:
             for number, prompt in enumerate(self.prompts(prompts))
         ]
 
-        async def ask() -> ServerOutput:
+        async def ask() -> tuple[ServerOutput, Unanswered]:
             async with self.connected(
                 tasks,
                 sampling,
@@ -181,9 +183,11 @@ class ServerModel:
                 errors = [each.error for each in questions if each.error is not None]
                 if errors and not any(branch.ids for each in questions for branch in each.branches):
                     raise errors[0]
-                return collect(questions, loop)
+                return collect(questions, loop), Unanswered(loop.reader, questions)
 
-        return wait_for(ask)
+        output, unanswered = wait_for(ask)
+        unanswered.tell()
+        return output
 
     def prompts(self, prompts: str | Sequence[Any]) -> list[Prompt]:
         """Prompts and chats as they are sent."""
@@ -227,7 +231,7 @@ class ServerModel:
             max_branches=max_branches,
             probe_every_step=probe_every_step,
         )
-        asked, stop = AnswerFormat.of(**answer_format), stop_texts(stop_strings)
+        asked, stop = asked_of(self.tokenizer, **answer_format), stop_texts(stop_strings)
         speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body)
         async with self._http() as http:
             session = await connect(http, self.urls, self.policy, speaker, asked)

@@ -12,6 +12,7 @@ from tts_generate.errors import ServerError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
 from tts_generate.live.task import Task
+from tts_generate.live.unanswered import Unanswered
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
 from tts_generate.server.question import Served
@@ -19,9 +20,6 @@ from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
 from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Question, StoreWriter, TrajectoryStore
-
-if TYPE_CHECKING:
-    from tts_generate.server.model import ServerModel
 
 if TYPE_CHECKING:
     from tts_generate.server.model import ServerModel
@@ -79,7 +77,7 @@ def record(
         keys = recordings.missing(questions, branches, done)
         return recordings.tasks(questions, prompts, keys, BranchProcessorList())
 
-    async def ask() -> list[Served]:
+    async def ask() -> tuple[list[Served], Unanswered]:
         def keep(question: Served, branch: Branch) -> None:
             row = question.row(branch)
             writer.append([row])  # it is on the disk when this returns
@@ -108,9 +106,10 @@ def record(
                 StoreWriter.open(Path(out), manifest, questions) as writer,
                 Recorded(branches * len(questions), shown=progress, initial=len(writer.done)) as bar,
             ):
-                return await loop.run(missing(writer.done), lambda question: None)
+                served = await loop.run(missing(writer.done), lambda question: None)
+            return served, Unanswered(loop.reader, served)
 
-    done = wait_for(ask)
+    done, unanswered = wait_for(ask)
     if any(each.finish_reason == "interrupted" for each in done):
         raise KeyboardInterrupt
     failed = [each for each in done if each.error is not None]
@@ -119,6 +118,7 @@ def record(
             f"{len(failed)} of {len(questions)} questions could not be recorded to their end; what was recorded is "
             f"kept, and the same command goes on with it. Question {failed[0].task.question_id!r}: {failed[0].error}"
         ) from failed[0].error
+    unanswered.tell()  # everything is on the disk, should it raise
     return TrajectoryStore.open(out)
 
 

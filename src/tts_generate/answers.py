@@ -59,6 +59,8 @@ class AnswerFormat:
     the last match that is not empty."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
+    force_answer: bool = True
+    """Ask a branch that is cut at `max_new_tokens` without an answer once, at its end (budget forcing)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

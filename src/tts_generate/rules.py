@@ -77,7 +77,8 @@ def count_outcome(
 ) -> None:
     """Let a branch stand at `depth`, having shown `answer` (`NO_ANSWER`: nothing); a finished one joins the pool.
 
-    A branch that ends without an answer takes its probed one back, and does not join.
+    A branch that ends without an answer does not join, and takes its probed one back; but for one that was asked once
+    more at its end, where its latest probed one stands.
     """
     for d in range(state.depth[branch], depth - 1):
         state.answers[branch, d] = -1
@@ -86,7 +87,7 @@ def count_outcome(
     state.tokens[branch] += generated_tokens
     state.generated_tokens += generated_tokens
     state.probe_tokens += probe_tokens
-    if answer >= 0 or finished:
+    if answer >= 0 or (finished and probe_tokens == 0):
         state.answer[branch] = answer
     if finished:
         rank = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,11 @@ class Event:
     tokens: int = 0
     """Generated and probe tokens of the episode so far."""
 
-    def to_dict(self, text: Callable[[int], str | None], cut: Container[int] = ()) -> dict[str, Any]:
-        """Plain JSON values, with answer ids written as the answers they stand for, and "cut" at the ends of some."""
+    def to_dict(self, text: Callable[[int], str | None], cut: Mapping[int, bool]) -> dict[str, Any]:
+        """Plain JSON values, with answer ids written as the answers they stand for, and "cut" at the ends of some.
+
+        With "forced" it has been asked for its answer there.
+        """
         row: dict[str, Any] = {
             "round": self.round,
             "verb": self.verb,
@@ -82,6 +85,7 @@ class Event:
                     "answer": text(reading.answer),
                     "finished": reading.finished,
                     **({"cut": True} if reading.finished and reading.branch in cut else {}),
+                    **({"forced": True} if reading.finished and cut.get(reading.branch) else {}),
                 }
                 for reading in self.readings
             ],
@@ -105,10 +109,13 @@ class Trace:
         controller: Mapping[str, Any],
         events: list[Event],
         text: Callable[[int], str | None],
-        cut: Container[int] = (),
+        cut: Mapping[int, bool],
         answer_pattern: str | None = None,
     ) -> Trace:
-        """Spell out the answers of `events` by `text`, the answer of an id; `cut` branches ended at their limit."""
+        """Spell out the answers of `events` by `text`, the answer of an id; `cut` branches ended at their limit.
+
+        Those whose value is true were asked for their answer there.
+        """
         return cls(question_id, controller, tuple(event.to_dict(text, cut) for event in events), answer_pattern)
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from tts_generate.report.timeline import timeline
 from tts_generate.state import Decision, State
 from tts_generate.trajectories import Question, Trajectory
 
-CUT = {"controller": "self_consistency", "beta": 0.0, "interval_tokens": 16}
+pytestmark = pytest.mark.filterwarnings("ignore::tts_generate.errors.NoAnswerWarning")  # three of four have none
+
+CUT = {"controller": "self_consistency", "beta": 0.0, "interval_tokens": 16, "force_answer": False}
 LENGTH = 64
 """Tokens in which the first question is answered; the others are still thinking, two with their answer just said."""
 ENDED = [True, False, False, False]
@@ -89,6 +91,15 @@ def test_lm_eval_grades_no_cut_reasoning(tiny: tuple[Any, Any]) -> None:
     graded = sorted(whole["samples"]["tiny_digits"], key=lambda sample: sample["doc_id"])
     assert sum(sample["exact_match"] for sample in graded[1:]) > 0
     assert whole["results"]["tiny_digits"]["tts_truncated,none"] == 0.75
+
+
+def test_one_that_is_asked_where_it_is_cut_is_graded_by_what_it_says(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    asker = Asker(model, tokenizer, "</think>", **{**CUT, "force_answer": True})
+    prompts = [list(tokenizer(question.question)["input_ids"]) for question in QUESTIONS]
+    found = dict(asker.ask(PromptBatch(*padded(prompts, model.device), LENGTH, SEED, options={"do_sample": True})))
+    assert [found[number].truncated for number in range(4)] == [not ended for ended in ENDED]
+    assert all(each.answer is not None and f"\\boxed{{ {each.answer} }}" in each.text for each in found.values())
 
 
 def test_inspect_hears_max_tokens(tiny: tuple[Any, Any]) -> None:

@@ -13,7 +13,7 @@ from token_server import TokenServer
 from tts_generate import ServerModel, enable
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.record import record
-from tts_generate.errors import StoreFormatError
+from tts_generate.errors import NoAnswerWarning, StoreFormatError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
 from tts_generate.replay import replay
@@ -39,7 +39,9 @@ def test_on_the_engine_and_on_servers(tiny: tuple[Any, Any]) -> None:
 
 def test_a_recording_says_the_name(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     questions = [Question("a", QUESTIONS[0], "1")]
-    record(*tiny, questions, tmp_path / "s", branches=2, interval_tokens=20, max_new_tokens=60, answer_pattern="hashes")
+    how = {"branches": 2, "interval_tokens": 20, "max_new_tokens": 60}
+    with pytest.warns(NoAnswerWarning):
+        record(*tiny, questions, tmp_path / "s", **how, answer_pattern="hashes")
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["probe"]["format"]["answer_pattern"] == "hashes"
 

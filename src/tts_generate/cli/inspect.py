@@ -77,7 +77,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         ("strategy='autotts'", "supported" if found.refused is None else f"refused: {found.refused}"),
         ("think_end", f"{end}: {found.thinking}"),
         ("probe_suffix", repr(asked.probe_suffix)),
-        ("answer_pattern", f"{asked.answer_pattern or 'boxed'}; a probe takes {asked.max_probe_tokens} tokens at most"),
+        ("answer_pattern", f"{asked.answer_pattern}; a probe takes {asked.max_probe_tokens} tokens at most"),
         ("interval_tokens", f"{found.interval_tokens} of max_new_tokens={found.max_new_tokens}"),
         ("prompt", f"{'in the chat template' if found.chat else 'as it is'}: {found.prompt!r}"),
     ]

@@ -68,6 +68,9 @@ def record(
         ),
     ] = None,
     max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,
+    force_answer: Annotated[
+        bool | None, typer.Option(help="Ask a branch that is cut without an answer once, at its end (yes).")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Branches decoded in one forward pass at most (256).")
@@ -102,6 +105,7 @@ def record(
         think_end=think_end,
         answer_pattern=answer_pattern,
         max_probe_tokens=max_probe_tokens,
+        force_answer=force_answer,
     )
     here = _given(max_rows=max_rows, dtype=dtype, device=device)
     there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)

@@ -85,6 +85,9 @@ class Batch:
         """Have a job's branch count what it has decoded so far; a probe under way is dropped."""
         self._drop_probe(job.branch)
         branch, interval = job.branch, self.settings.interval_tokens
+        if branch.asking:
+            branch.asking, branch.finish_reason = False, "length"
+            return
         self.rows.take(branch, min(job.target, int(self.rows.fed(branch.row))), interval)
         branch.close_step(interval)
 
@@ -195,14 +198,17 @@ class Batch:
                 self.discarded_tokens += len(tokens) - number + (probe.again is not None)
                 job.branch.heard.append(probe.record(answer))
                 self.rows.probe[job.branch.row] = None
-                if len(job.branch.ids) >= job.target:
+                if probe.at_end:
+                    job.branch.asking, job.branch.finish_reason, job.branch.final_answer = False, "length", answer
+                    self._end(job)
+                elif len(job.branch.ids) >= job.target:
                     self._complete(job)
                 else:
                     self._progress(job)
                 return
 
     def _finish(self, job: Job, count: int) -> None:
-        """A branch has come to its end: take its last tokens and read its answer."""
+        """A branch has come to its end: take its last tokens and read its answer, or ask for it."""
         branch, end, interval = job.branch, int(self.rows.end[job.branch.row]), self.settings.interval_tokens
         if end == BROKEN:
             if job.ahead:  # it is told once it is asked for
@@ -214,8 +220,17 @@ class Batch:
         branch.finish_reason = _REASONS[end]
         branch.close_step(interval)
         branch.final_answer = self.reader.final_answer(branch)
+        probe = self.reader.at_end(branch)
+        if probe is None:
+            self._end(job)
+        else:
+            branch.asking, branch.finish_reason = True, None
+            self.rows.probe[branch.row] = probe
+
+    def _end(self, job: Job) -> None:
+        """A branch has ended, and leaves its row."""
         self._complete(job)
-        self.rows.release(branch)
+        self.rows.release(job.branch)
 
     def _complete(self, job: Job) -> None:
         """The branch waits in its row for what is decided."""

@@ -52,8 +52,8 @@ class AutoTTS:
             global generator.
         interval_tokens: tokens of one step; else the model's generation config says, else 500, or an eighth of a
             `max_new_tokens` below 4,000.
-        probe_suffix, think_end, answer_pattern, max_probe_tokens: how the model is asked for its answer, see
-            `AnswerFormat`; else the model's generation config says, else its tokenizer does (`live/thinking.py`).
+        probe_suffix, think_end, answer_pattern, max_probe_tokens, force_answer: how the model is asked for its answer,
+            see `AnswerFormat`; else the model's generation config says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
         max_branches: branches of one question at most.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
@@ -98,6 +98,7 @@ class AutoTTS:
         think_end: str | None = None,
         answer_pattern: str | None = None,
         max_probe_tokens: int | None = None,
+        force_answer: bool | None = None,
         max_rows: int = 256,
         max_branches: int = MAX_BRANCHES,
         max_cache_bytes: int | None = None,
@@ -133,6 +134,7 @@ class AutoTTS:
             "think_end": think_end,
             "answer_pattern": answer_pattern,
             "max_probe_tokens": max_probe_tokens,
+            "force_answer": force_answer,
         }
         self.max_rows, self.max_branches, self.max_cache_bytes = max_rows, max_branches, max_cache_bytes
         self.decode_ahead, self.ahead_rows, self.sync_every = decode_ahead, ahead_rows, sync_every

@@ -172,7 +172,7 @@ def _state(probe: Probe) -> int:
     """The place whose recurrent state a probe goes on from."""
     if probe.said:
         return PROBE
-    return NOW if probe.again is None else BEFORE
+    return NOW if probe.again is None or probe.at_end else BEFORE
 
 
 def _filler(table: np.ndarray, count: int) -> np.ndarray:

@@ -141,6 +141,7 @@ def record(
     think_end: str | None = None,
     answer_pattern: str | None = None,
     max_probe_tokens: int | None = None,
+    force_answer: bool | None = None,
     **generate_kwargs: Any,
 ) -> TrajectoryStore:
     """Read `branches` branches of every question to their end, probing at every step, into a trajectory store.
@@ -163,10 +164,11 @@ def record(
         max_rows: branches decoded in one forward pass at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn.
         progress: show a bar, with the tokens so far.
-        probe_suffix: see `AutoTTS`, as for the next three.
+        probe_suffix: see `AutoTTS`, as for the next four.
         think_end: text that ends the model's thinking.
         answer_pattern: how answers are read.
         max_probe_tokens: tokens of a probed answer at most.
+        force_answer: whether a branch that is cut without an answer is asked once.
         **generate_kwargs: for `model.generate`, such as `temperature`, `top_p` or `max_new_tokens`.
 
     Raises:
@@ -193,6 +195,7 @@ def record(
         think_end=think_end,
         answer_pattern=answer_pattern,
         max_probe_tokens=max_probe_tokens,
+        force_answer=force_answer,
     )
     input_ids, attention_mask = _prompts(tokenizer, questions, chat)
     device = input_device(model)

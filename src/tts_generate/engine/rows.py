@@ -305,7 +305,7 @@ class Rows:
         assert self.prompt[slot] + self.offset[slot] == len(branch.prompt_ids), "a prompt is in the row or beside it"
         assert job is None or job.branch is branch, "a row works for its branch"
         assert job is not None or (probe is None and not self.decoding[slot]), "a row that waits does nothing"
-        assert taken <= fed, "a branch takes what was fed"
+        assert taken <= fed + branch.asking, "a branch takes what was fed; one that is asked at its end, its last token"
         assert branch.ids == self.ids[slot, :taken].tolist(), "a branch takes what was drawn"
         due = self.end[slot] != GOES_ON or fed >= self.stop[slot]
         assert not (self.decoding[slot] and due), "a branch decodes to its stop or its end"

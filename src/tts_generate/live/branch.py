@@ -52,6 +52,8 @@ class Branch:
     """Those that were asked for."""
     heard: list[ProbeRecord] = field(default_factory=list)
     """Those that nobody has asked for yet."""
+    asking: bool = False
+    """Whether it has come to its limit, and is being asked for its answer there."""
     step_logprobs: list[float] = field(default_factory=list)
     open_logprob: float = 0.0
     """Sum of log-probabilities of the step in progress."""
@@ -71,8 +73,19 @@ class Branch:
         """Whether it came to its end because it ran into the limit of its length."""
         return self.finish_reason == "length"
 
+    def ends_with(self, probe: ProbeRecord) -> bool:
+        """Whether a probe asked for the answer at the end of the branch, which had come to its limit without one."""
+        return self.finished and probe.position == len(self.ids)
+
+    @property
+    def forced(self) -> bool:
+        """Whether it was asked for its answer at its end."""
+        return any(map(self.ends_with, self.probes[-1:]))
+
     def has(self, target: int, probe: bool) -> bool:
         """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
+        if self.asking:
+            return False
         if self.finished and len(self.ids) <= target:
             return True
         return len(self.ids) >= target and (not probe or any(record.position == target for record in self.heard))
@@ -98,7 +111,7 @@ class Branch:
         """Drop what nobody has asked for; how many tokens were fed for it."""
         tokens = len(self.ids) - self.read + sum(record.fed for record in self.heard)
         if self.read < len(self.ids):
-            tokens -= self.finished  # its last token was drawn only
+            tokens -= self.finished or self.asking  # its last token was drawn only
             del self.ids[self.read :], self.step_logprobs[self.read // interval_tokens :]
             self.finish_reason = self.final_answer = None
         self.heard.clear()
@@ -160,7 +173,10 @@ class Probe:
     base: int
     """Columns that it reads before its own."""
     again: int | None = None
-    """The branch's last token, fed again where there is nothing to force: the answer begins with what follows it."""
+    """The branch's last token, fed before what is forced: again where that is nothing, for the answer begins with what
+    follows the token; for the first time where it is the branch's end."""
+    at_end: bool = False
+    """Whether it asks at the end of the branch, whose last token has not been fed."""
     said: list[int] = field(default_factory=list)
     logprob: float = 0.0
 
@@ -168,7 +184,7 @@ class Probe:
         """The tokens to feed next: all that are forced at once, then the answer one by one."""
         if self.said:
             return self.said[-1:]
-        return self.forced if self.again is None else [self.again]
+        return self.forced if self.again is None else [self.again, *self.forced]
 
     def column(self, gap: int) -> int:
         """Where the first of them goes, behind a hole of `gap` columns."""

@@ -57,7 +57,7 @@ class LiveEpisode(ABC, Generic[B]):
             max_branches=settings.max_branches if task.order is None else len(task.order),
             max_depth=-(-settings.max_new_tokens // settings.interval_tokens),
             interval_tokens=settings.interval_tokens,
-            max_probe_tokens=reader.max_tokens if task.controller.probing != "never" else 0,
+            max_probe_tokens=reader.max_tokens if self.format.force_answer or task.controller.probing != "never" else 0,
             processors=task.processors,
             trace=self.events,
             text=self.book.text,
@@ -111,7 +111,9 @@ class LiveEpisode(ABC, Generic[B]):
         """Count what was decoded of a unit, whole or cut short; the tokens fed for probes that nobody asked for."""
         branch, target, every = self.branch(unit), self.target(unit), self.settings.probe_every_step
         before = branch.read
-        probes, discarded = branch.ask(target, lambda probe: every or (unit.probe and probe.position == target))
+        probes, discarded = branch.ask(
+            target, lambda probe: every or (unit.probe and probe.position == target) or branch.ends_with(probe)
+        )
         finished = branch.finished and branch.read == len(branch.ids)
         answer = NO_ANSWER
         if finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tts_generate.answers import AnswerFormat
 from tts_generate.live.branch import Branch, Probe, ProbeRecord
@@ -86,6 +87,14 @@ class Reader:
         again = None if suffix else ids[-1]
         base = branch.prompt_columns + len(ids) - (again is not None)
         return Probe(len(ids), suffix, text[end:] if end >= 0 else "", base, again)
+
+    def at_end(self, branch: Branch) -> Probe | None:
+        """A probe of a branch that was cut and has not stated its answer; None where there is nothing to ask."""
+        if not (self.format.force_answer and branch.cut and branch.final_answer is None):
+            return None
+        begun = self.begin_probe(branch)
+        assert isinstance(begun, Probe)  # it has stated nothing
+        return replace(begun, base=branch.prompt_columns + len(branch.ids) - 1, again=branch.ids[-1], at_end=True)
 
     def probe_answer(self, probe: Probe, ended: bool) -> tuple[bool, str | None]:
         """Whether the probe is complete, and its answer if so; complete too when it `ended` or ran out of tokens."""

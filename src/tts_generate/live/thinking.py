@@ -88,7 +88,7 @@ def asked_of(tokenizer: Any, **given: Any) -> AnswerFormat:
         found["think_end"] = thinking_of(tokenizer, found.get("probe_suffix", "")).end
     if "probe_suffix" not in found:
         end, box = found["think_end"], NAMED["boxed"]
-        way = named_format(pattern or "") or box
+        way = named_format(pattern) or box
         plain = "\n\nThe final answer is " if way.opening == box.opening else "\n\n"
         found["probe_suffix"] = (ENDS.get(end, f"\n{end}\n\n") if end else plain) + way.opening
     return AnswerFormat(**found)

@@ -51,13 +51,14 @@ def truncated(branches: Sequence[Branch], winner: int) -> bool:
     return not branches[winner].finished and shown(branches[winner]) is None
 
 
-def cut(branches: Sequence[Branch]) -> set[int]:
-    """The branches that ran into the limit of their length."""
-    return {number for number, branch in enumerate(branches) if branch.cut}
+def cut(branches: Sequence[Branch]) -> dict[int, bool]:
+    """The branches that ran into the limit of their length, and whether each was asked for its answer there."""
+    return {number: branch.forced for number, branch in enumerate(branches) if branch.cut}
 
 
 def shown_ids(branch: Branch) -> list[int]:
-    """Tokens that speak for a branch; one that was stopped on its way is closed by its latest probe."""
-    if branch.finished or not branch.probes:
+    """Tokens that speak for a branch; one that did not say its answer by itself is closed by its latest probe."""
+    silent = branch.forced and branch.final_answer is None
+    if (branch.finished and not branch.forced) or silent or not branch.probes:
         return branch.ids
     return [*branch.ids, *branch.probes[-1].ids]

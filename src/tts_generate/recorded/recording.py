@@ -2,14 +2,15 @@
 
 The rules are those of the published program (AutoTTS, arXiv 2605.08083), and of a live run of the same branches:
 a branch with P probes is finished by its step P + 1; a step costs `interval_tokens`, the last one what is left; a fresh
-branch read to its end in one go costs its tokens; a probe costs what was decoded for it when it was recorded.
+branch read to its end in one go costs its tokens; a probe costs what was decoded for it when it was recorded, also one
+that asked a branch at its end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -52,14 +53,15 @@ class RecordedQuestion:
     prompt_tokens: int
     book: AnswerBook
     gold: int
-    cut: frozenset[int] = frozenset()
-    """Recorded branches that ran into the limit of their length."""
+    cut: Mapping[int, bool] = field(default_factory=dict)
+    """Recorded branches that ran into the limit of their length, and whether each was asked for its answer there."""
     answer_pattern: str | None = None
     """How answers were read, where that is known."""
 
     def trace(self, controller: Controller, events: list[Event], order: Sequence[int] | None) -> Trace:
         """The events of an episode that opened the branches in `order` (recorded order if None)."""
-        cut = self.cut if order is None else {place for place, number in enumerate(order) if number in self.cut}
+        places = range(self.branches) if order is None else order
+        cut = {place: self.cut[number] for place, number in enumerate(places) if number in self.cut}
         told = self.question.question_id, describe(controller), events, self.book.text
         return Trace.of(*told, cut, self.answer_pattern)
 
@@ -165,7 +167,7 @@ class Recording:
                 prompt_tokens=branches[0].prompt_tokens,
                 book=book,
                 gold=book.id(question.gold_answer),
-                cut=frozenset(branch.branch for branch in branches if branch.finish_reason == "length"),
+                cut={branch.branch: branch.forced for branch in branches if branch.finish_reason == "length"},
                 answer_pattern=answer_pattern,
             )
             for question, branches, book, offset in zip(asked, arranged, books, offsets, strict=False)

@@ -76,7 +76,8 @@ def read(
         generated = recorded.tokens
     else:
         generated = interval_tokens * (interior - start) + max(0, recorded.tokens - interval_tokens * interior)
-    return interior + 1, generated, 0, table.steps[recorded.first + interior].answer, True
+    shown = table.steps[recorded.first + interior]
+    return interior + 1, generated, shown.probe_tokens, shown.answer, True
 
 
 def interior_of(trajectory: Trajectory, interval_tokens: int, source: str) -> int:
@@ -98,7 +99,7 @@ class Column:
         for position, answer, tokens in zip(
             trajectory.probe_positions, trajectory.probe_answers, trajectory.probe_tokens, strict=True
         ):
-            depth = position // interval_tokens
+            depth = -(-position // interval_tokens)
             self.answers[depth - 1] = book.id(answer)
             self.probe_tokens[depth - 1] = tokens
         self.answers[self.interior] = book.id(trajectory.final_answer)

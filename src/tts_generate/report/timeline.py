@@ -38,7 +38,8 @@ def _deed(event: dict[str, Any]) -> str:
 
 
 def _reading(reading: dict[str, Any]) -> str:
-    end = (" CUT" if reading.get("cut") else " END") if reading["finished"] else ""
+    cut = " CUT, ASKED" if reading.get("forced") else " CUT"
+    end = (cut if reading.get("cut") else " END") if reading["finished"] else ""
     return f"#{reading['branch']} to {reading['depth']}: {_text(reading['answer'])}{end}"
 
 

@@ -108,6 +108,7 @@ class ServerModel:
         probe_suffix: str | None = None,
         think_end: str | None = None,
         answer_pattern: str | None = None,
+        force_answer: bool | None = None,
         stop_strings: str | Sequence[str] = (),
         progress: bool = False,
         revision: str | None = None,
@@ -136,6 +137,7 @@ class ServerModel:
             probe_suffix: text that makes the model state its answer.
             think_end: text that ends the model's thinking.
             answer_pattern: how answers are read.
+            force_answer: whether a branch that is cut at `max_new_tokens` without an answer is asked once.
             stop_strings: text that ends a branch.
             progress: show a bar over the questions, with the tokens saved so far.
             revision: the commit of a controller on the Hub.
@@ -176,6 +178,7 @@ class ServerModel:
                 probe_suffix=probe_suffix,
                 think_end=think_end,
                 answer_pattern=answer_pattern,
+                force_answer=force_answer,
                 max_probe_tokens=max_probe_tokens,
             ) as loop:
                 with Progress(len(tasks), "answering", shown=progress) as bar:

@@ -14,8 +14,8 @@ from tts_generate.server.dialects import SAMPLING
 
 _OPTIONS = {
     "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
-    "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "stop_strings",
-    "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
+    "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "force_answer",
+    "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ def record(
     probe_suffix: str | None = None,
     think_end: str | None = None,
     answer_pattern: str | None = None,
+    force_answer: bool | None = None,
     stop_strings: str | Sequence[str] = (),
     **sampling: Any,
 ) -> TrajectoryStore:
@@ -61,6 +62,7 @@ def record(
         probe_suffix: see `ServerModel.generate`, as for the next three.
         think_end: text that ends the model's thinking.
         answer_pattern: how answers are read.
+        force_answer: whether a branch that is cut without an answer is asked once.
         stop_strings: text that ends a branch.
         **sampling: see `ServerModel.generate`.
 
@@ -96,6 +98,7 @@ def record(
             probe_suffix=probe_suffix,
             think_end=think_end,
             answer_pattern=answer_pattern,
+            force_answer=force_answer,
             max_probe_tokens=max_probe_tokens,
         ) as loop:
             facts = _facts(model, loop)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from tts_generate.errors import ServerError
-from tts_generate.live.branch import Branch, Probe
+from tts_generate.live.branch import Branch, Probe, ProbeRecord
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Task
@@ -127,6 +127,7 @@ class ServerLoop:
             if unit.probe and not every and not branch.finished:
                 probes.append(asyncio.ensure_future(self._probe(question, branch, len(branch.ids))))
             await asyncio.gather(*probes)
+            await self._force(question, branch)
         finally:
             await _call_off(probes)
         question.count(unit)
@@ -153,18 +154,29 @@ class ServerLoop:
     async def _probe(self, question: Served, branch: Branch, position: int) -> None:
         """Ask a branch for its answer after `position` tokens; the branch itself stays as it is."""
         probe = self.reader.begin_probe(branch, position)
-        if isinstance(probe, Probe):
-            before = branch.ids[:position]
-            complete, answer = False, None
-            while not complete:
-                ids = [*before, *probe.forced, *probe.said]
-                left = self.reader.max_probe_tokens - len(probe.said)
-                piece = await self._request(question, branch, ids, left, None, self.probe_stop)
-                probe.said += piece.ids
-                probe.logprob += sum(piece.logprobs)
-                complete, answer = self.reader.probe_answer(probe, piece.end == "eos" or not piece.ids)
-            probe = self.wire.probe(probe.record(answer))
-        bisect.insort(branch.heard, probe, key=lambda record: record.position)
+        record = await self._hear(question, branch, probe) if isinstance(probe, Probe) else probe
+        bisect.insort(branch.heard, record, key=lambda record: record.position)
+
+    async def _force(self, question: Served, branch: Branch) -> None:
+        """Ask a branch that was cut without an answer; one that the server cut has no room for that."""
+        probe = self.reader.at_end(branch) if len(branch.ids) >= self.settings.max_new_tokens else None
+        if probe is not None:
+            record = await self._hear(question, branch, probe)
+            branch.heard.append(record)
+            branch.final_answer = record.answer
+
+    async def _hear(self, question: Served, branch: Branch, probe: Probe) -> ProbeRecord:
+        """What a probe says, and what that took."""
+        before = branch.ids[: probe.position]
+        complete, answer = False, None
+        while not complete:
+            ids = [*before, *probe.forced, *probe.said]
+            left = self.reader.max_probe_tokens - len(probe.said)
+            piece = await self._request(question, branch, ids, left, None, self.probe_stop)
+            probe.said += piece.ids
+            probe.logprob += sum(piece.logprobs)
+            complete, answer = self.reader.probe_answer(probe, piece.end == "eos" or not piece.ids)
+        return self.wire.probe(probe.record(answer))
 
     async def _request(
         self,

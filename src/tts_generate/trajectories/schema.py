@@ -76,7 +76,8 @@ class Trajectory:
     final_answer: str | None
     """None where no answer was found, or the branch was not read to its end."""
     probe_positions: tuple[int, ...]
-    """Generated tokens at which a probe was taken: ascending multiples of `interval_tokens`."""
+    """Generated tokens at which a probe was taken: ascending multiples of `interval_tokens`, and last all `tokens` of a
+    branch that was cut, if it was asked for its answer there."""
     probe_answers: tuple[str | None, ...]
     probe_tokens: tuple[int, ...]
     """Tokens decoded for each probe: forced suffix and answer."""
@@ -99,6 +100,11 @@ class Trajectory:
     def key(self) -> tuple[str, int]:
         """What names a branch in a store."""
         return self.question_id, self.branch
+
+    @property
+    def forced(self) -> bool:
+        """Whether it was asked for its answer at its end, where it was cut: the last probe's is the final answer."""
+        return self.finish_reason == "length" and self.probe_positions[-1:] == (self.tokens,)
 
     def to_row(self) -> dict[str, Any]:
         """Plain JSON values, lists for tuples."""
@@ -214,7 +220,7 @@ class Manifest:
         """The same, with what older recordings leave unsaid."""
         if self.answer_pattern is None:
             return self
-        asked = {**self.probe["format"], "answer_pattern": self.answer_pattern}
+        asked = {"force_answer": False, **self.probe["format"], "answer_pattern": self.answer_pattern}
         return dataclasses.replace(self, probe={**self.probe, "format": asked})
 
     def published(self) -> Manifest:

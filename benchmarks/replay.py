@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -48,20 +47,6 @@ def recordings(folder: Path) -> tuple[str, list[Recording]]:
 
     store = record(*tiny.load(), tiny.questions("record")[:8], folder / "tiny")
     return "8 questions x 64 branches of the tiny model", [Recording.from_store(store)]
-
-
-def first_use(folder: str) -> float:
-    """Seconds that a process of its own spends on getting CMC compiled, with machine code kept in `folder`."""
-    code = (
-        "import random\nfrom tts_generate.replay import replay\n"
-        "from tts_generate.testing import random_trajectories, recording_of\n"
-        "found = replay(recording_of(random_trajectories(random.Random(0), 64)), 'cmc', shuffles=1, compiled=True)\n"
-        "print(found.compile_seconds)"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-    return float(
-        subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, check=True).stdout
-    )
 
 
 def seconds(run: Callable[[], Any], times: int = 3) -> float:
@@ -158,8 +143,7 @@ def main(out: Path | None, quick: bool) -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data, tables = recordings(Path(folder))
-        compiled_s, loaded_s = first_use(folder), min(first_use(folder) for _ in range(3))
-    keep_nothing()
+    keep_nothing()  # `compile_s` is compiling; loading what is kept: machine_code.py
     recording = tables[min(1, len(tables) - 1)]
     compiled_us, interpreted_us, compile_s = {}, {}, {}
     for name in ["cmc"] + [n for n in builtin_controllers() if n != "cmc"]:
@@ -191,8 +175,7 @@ def main(out: Path | None, quick: bool) -> None:
         "published_way_us": published_us,
         "compiled_over_published_way": published_us / compiled_us["cmc"],
         "interpreted_over_published_way": published_us / interpreted_us["cmc"],
-        "compile_s": compiled_s,
-        "load_s": loaded_s,
+        "compile_s": compile_s["cmc"],
         "sweep_episodes": len(BETAS) * SHUFFLES * sum(len(table.questions) for table in tables),
         "sweep_s_two_threads": sweep_s,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

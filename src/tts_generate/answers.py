@@ -67,6 +67,8 @@ class AnswerFormat:
         object.__setattr__(self, "max_probe_tokens", whole("max_probe_tokens", self.max_probe_tokens))
         if not self.probe_suffix:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
+        if not self.answer_pattern:
+            raise InputError("answer_pattern must not be empty: it finds the answer in what a branch said.")
         if self._named is None:
             try:
                 re.compile(self.answer_pattern)

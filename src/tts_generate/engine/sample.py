@@ -117,6 +117,8 @@ class Sampler:
         Returns:
             (B,) int64.
         """
+        if not len(logits):  # a pass of probes alone: processors of other people are never asked about no row
+            return keys
         if self.min_new_tokens and self.eos_token_ids is not None:
             early = positions < self.min_new_tokens
             ends = torch.isin(

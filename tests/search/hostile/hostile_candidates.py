@@ -303,7 +303,7 @@ CANDIDATES = [
     Hostile("a stop that is one", "review", "do.stop = 1", ("raised", HONEST, VALID)),
     Hostile("a stop of a class of its own", "review", "class B:\n    __bool__ = lambda s: True\ndo.stop = B()", ("raised", DIFFERENT)),
     Hostile("an answer by __index__", "review",
-            "class I:\n    __index__ = lambda s: (globals().setdefault('n', []).append(1), len(globals()['n']) % 2)[1]\ndo.stop, do.answer = state.pooled > 0, I()",
+            "class I:\n    __index__ = lambda s: (globals().setdefault('n', []).append(1), len(globals()['n']) % 2)[1]\ndo.stop = state.pooled > 0\nif do.stop: do.answer = I()",
             (DIFFERENT, "decision", "protocol", "raised"), STRICT),
     Hostile("an answer of -2", "review", "do.stop, do.answer = True, -2", ("decision", "protocol"), STRICT),
     Hostile("an answer of another episode", "review", "do.stop, do.answer = True, 3", ("decision", "protocol"), STRICT),

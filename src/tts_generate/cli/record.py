@@ -109,6 +109,8 @@ def record(
     )
     here = _given(max_rows=max_rows, dtype=dtype, device=device)
     there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)
+    if model is None and not server:
+        raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
     _check_sampling(temperature, top_p)
     _refuse(here if server else there, "the server's business" if server else "for --server only")
     columns = _given(
@@ -122,7 +124,7 @@ def record(
     shared = {"branches": branches, "seed": seed, "chat": chat, **options}
     if server:
         rows = _record_there(server, model, asked, out, api_key, there, shared)
-    elif (found := _record_here(model, asked, out, here, shared)) is not None:
+    elif (found := _record_here(str(model), asked, out, here, shared)) is not None:
         rows = found
     else:
         return
@@ -146,14 +148,12 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _record_here(
-    model: str | None, asked: list[Any], out: Path, here: dict[str, Any], shared: dict[str, Any]
+    model: str, asked: list[Any], out: Path, here: dict[str, Any], shared: dict[str, Any]
 ) -> list[Any] | None:
     """The recorded rows; None in all processes of a job but the main one."""
     from tts_generate.engine import record as run
     from tts_generate.engine.processes import launched, own_device
 
-    if model is None:
-        raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
     device = own_device(device_of(here.pop("device", "cpu")))
     loaded, tokenizer = load_model(model, here.pop("dtype", "float32"), device)
     store = run(loaded, tokenizer, asked, out, **here, **shared)

@@ -55,7 +55,9 @@ def run_compiled(
 
     An episode that cannot go on is run again interpreted, which raises what is wrong with it.
     """
-    if not controller.compiles or type(controller) in _refused:
+    from numba.core import config
+
+    if not controller.compiles or type(controller) in _refused or vars(config)["DISABLE_JIT"]:
         return None
     try:
         run, seconds = _compiled(controller, recording)

@@ -34,6 +34,7 @@ _CALLED_COMPILED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _lock = threading.RLock()
 _functions: dict[types.FunctionType, Any] = {}
 _runs: dict[tuple[Any, ...], Any] = {}
+_ready: set[tuple[Any, ...]] = set()
 _refused: set[type] = set()
 
 
@@ -88,27 +89,30 @@ def run_compiled(
 def _compiled(controller: Controller, recording: Recording) -> tuple[Callable[..., int], float]:
     """What runs a part of the work compiled, and the seconds spent on compiling what was not yet."""
     started = time.perf_counter()
-    sample = controller.for_episode(recording.max_branches)
     shape = (recording.max_branches, recording.max_depth, recording.interval_tokens, recording.max_probe_tokens)
     room = (_bucket(recording.max_branches), _bucket(recording.max_depth), 1, 0)
     states, decisions = _dtype_of(State(*room)), _dtype_of(Decision(room[0]))
-    spec = _fields(sample)
+    spec = _fields(controller.for_episode(recording.max_branches))
     methods = _methods(type(controller))
     key = (*methods.items(), *spec.items())  # classes that differ in their schedule only are one
 
     def run(work: Work, out: NDArray[np.int64], first: int, last: int) -> int:
-        values = tuple(_value(getattr(sample, name)) for name in spec)
+        mine = controller.for_episode(recording.max_branches)  # no two threads share what it remembers
+        values = tuple(_value(getattr(mine, name)) for name in spec)
         episode = _record(states, State(*shape)), _record(decisions, None)
         return int(_runs[key](values, *episode, recording.table, work, out, first, last))
 
     with _lock:
         if key not in _runs:
             _runs[key] = _entry(type(controller).__name__, spec, methods)
-        orders = {q.branches: np.arange(q.branches)[None] for q in recording.questions}
-        try:
-            run(Work.of(recording.questions, orders, controller, recording.interval_tokens), Columns.empty(1, 1), 0, 0)
-        except Exception as error:  # numba raises many kinds, of which none is part of its interface
-            raise _Unsupported.because(controller, error) from error
+        if (key, room) not in _ready:
+            orders = {q.branches: np.arange(q.branches)[None] for q in recording.questions}
+            work = Work.of(recording.questions, orders, controller, recording.interval_tokens)
+            try:
+                run(work, Columns.empty(1, 1), 0, 0)
+            except Exception as error:  # numba raises many kinds, of which none is part of its interface
+                raise _Unsupported.because(controller, error) from error
+            _ready.add((key, room))
     return run, time.perf_counter() - started
 
 

@@ -6,10 +6,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from local_servers import OPTIONS, QUESTIONS
-from token_server import TokenServer
+from server_checks import of_a_server, of_the_engine
 
-from tts_generate import BranchProcessor, Controller, ServerModel, enable
+from tts_generate import BranchProcessor, Controller
 from tts_generate.answers import AnswerFormat
 from tts_generate.live.branch import Branch, ProbeRecord
 from tts_generate.live.episode import LiveEpisode
@@ -121,18 +120,6 @@ class Rings(BranchProcessor):
 
     def expired(self) -> bool:
         return self.over
-
-
-def of_the_engine(tiny: tuple[Any, Any], **options: Any) -> Any:
-    model, tokenizer = tiny
-    inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
-    how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True, **OPTIONS, **options}
-    return enable(model, tokenizer=tokenizer).generate(**inputs, **how)
-
-
-def of_a_server(tiny: tuple[Any, Any], **options: Any) -> Any:
-    with TokenServer(batch=1) as server:
-        return ServerModel(server.url, tokenizer=tiny[1]).generate(QUESTIONS, **OPTIONS, **options)
 
 
 @pytest.mark.parametrize("run", [of_the_engine, of_a_server])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from local_servers import OPTIONS, QUESTIONS
-from server_checks import assert_replays
+from server_checks import assert_replays, of_a_server, of_the_engine
 from token_server import TokenServer
 
-from tts_generate import NoAnswerWarning, ServerModel, enable
+from tts_generate import NoAnswerWarning, ServerModel
 from tts_generate.engine.record import record
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
@@ -23,26 +23,14 @@ from tts_generate.trajectories.health import check
 
 CUT = 24
 """Tokens at which the tiny model has not come to its answer, in the middle of a step of 16."""
-ASKED: dict[str, Any] = {**OPTIONS, "max_new_tokens": CUT, "seed": 1}
+ASKED: dict[str, Any] = {"max_new_tokens": CUT, "seed": 1}
 CONTROLLERS = ["self_consistency", "asc", "cmc", "thrift"]
-
-
-def of_the_engine(tiny: tuple[Any, Any], **options: Any) -> Any:
-    model, tokenizer = tiny
-    inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
-    how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True, **ASKED, **options}
-    return enable(model, tokenizer=tokenizer).generate(**inputs, **how)
-
-
-def of_a_server(tiny: tuple[Any, Any], **options: Any) -> Any:
-    with TokenServer(batch=1) as server:
-        return ServerModel(server.url, tokenizer=tiny[1]).generate(QUESTIONS, **ASKED, **options)
 
 
 @pytest.mark.parametrize("run", [of_the_engine, of_a_server])
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_it_answers_and_replays(tiny: tuple[Any, Any], run: Any, controller: str) -> None:
-    output = run(tiny, controller=controller, beta=0.2)
+    output = run(tiny, **ASKED, controller=controller, beta=0.2)
     assert None not in output.answers
     assert output.truncated == [True, True]
     assert_replays(output, controller, beta=0.2)
@@ -60,16 +48,16 @@ def test_it_answers_and_replays(tiny: tuple[Any, Any], run: Any, controller: str
 @pytest.mark.parametrize("run", [of_the_engine, of_a_server])
 def test_it_can_be_left_out(tiny: tuple[Any, Any], run: Any) -> None:
     with pytest.warns(NoAnswerWarning, match="was cut after 24 tokens"):
-        output = run(tiny, controller="asc", force_answer=False)
+        output = run(tiny, **ASKED, controller="asc", force_answer=False)
     assert output.answers == [None, None]
     assert output.total_cost.probe_tokens == 0
     assert not any(branch.forced for branches in output.branches for branch in branches)
 
 
 def test_rows_that_come_and_go_change_nothing(tiny: tuple[Any, Any]) -> None:
-    whole = of_the_engine(tiny, controller="cmc", beta=0.3)
+    whole = of_the_engine(tiny, **ASKED, controller="cmc", beta=0.3)
     for few in ({"max_rows": 2}, {"ahead_rows": 16}, {"decode_ahead": False}, {"sync_every": 8}):
-        output = of_the_engine(tiny, controller="cmc", beta=0.3, **few)
+        output = of_the_engine(tiny, **ASKED, controller="cmc", beta=0.3, **few)
         assert (output.answers, output.cost, output.trace) == (whole.answers, whole.cost, whole.trace), few
         assert output.branches == whole.branches
 
@@ -88,7 +76,7 @@ def test_a_recording_holds_it_and_replays_as_it_goes_live(tiny: tuple[Any, Any],
         assert all(row.probe_positions == (16, CUT) for row in each.trajectories())
     recording = Recording.from_store(store)
     for controller in CONTROLLERS:
-        live = of_the_engine(tiny, controller=controller, beta=0.2)
+        live = of_the_engine(tiny, **ASKED, controller=controller, beta=0.2)
         result = replay(recording, controller, beta=0.2, shuffles=0, traces=True)
         assert live.answers == result.answers[0].tolist()
         assert [cost.probe_tokens for cost in live.cost] == result.probe_tokens[0].tolist()

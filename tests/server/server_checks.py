@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from local_servers import OPTIONS
+from local_servers import OPTIONS, QUESTIONS
+from token_server import TokenServer
 from transformers import AutoTokenizer
 
-from tts_generate import BranchProcessor, ServerModel, ServerOutput, tiny
+from tts_generate import BranchProcessor, ServerModel, ServerOutput, enable, tiny
 from tts_generate.controller import Controller
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
@@ -33,6 +34,20 @@ def assert_replays(output: ServerOutput, controller: Any, **knobs: Any) -> None:
         assert [getattr(cost, name) for cost in output.cost] == getattr(result, name)[0].tolist()
     assert [trace.events for trace in output.trace] == [trace.events for trace in result.traces]
     assert set(output.finish_reason) == {"answer"}
+
+
+def of_the_engine(tiny: tuple[Any, Any], **options: Any) -> Any:
+    """What the tiny model says to the questions, decoded here."""
+    model, tokenizer = tiny
+    inputs = tokenizer(QUESTIONS, return_tensors="pt", padding=True, padding_side="left")
+    how = {"strategy": "autotts", "return_dict_in_generate": True, "do_sample": True, **OPTIONS, **options}
+    return enable(model, tokenizer=tokenizer).generate(**inputs, **how)
+
+
+def of_a_server(tiny: tuple[Any, Any], **options: Any) -> Any:
+    """The same at a server of it."""
+    with TokenServer(batch=1) as server:
+        return ServerModel(server.url, tokenizer=tiny[1]).generate(QUESTIONS, **{**OPTIONS, **options})
 
 
 class Alarm(BranchProcessor):

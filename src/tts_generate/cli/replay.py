@@ -22,6 +22,7 @@ from tts_generate.cli.base import (
     guarded,
     knobs_of,
     numbers_of,
+    plain,
     table_of,
     write_csv,
     write_json,
@@ -73,6 +74,11 @@ def sweep(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A device's profile, of tts-generate profile: tell seconds on it, too.")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="With --profile: prompts of a call, separated by commas.")] = "1,8,96",
+    max_rows: Annotated[int, typer.Option(min=1, help="With --profile: branches of one pass at most.")] = 256,
     trust_remote_code: Trust = False,
 ) -> None:
     """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
@@ -98,16 +104,41 @@ def sweep(
             console.print(f"{name} {value:.1f} %")
     if len(stores) > 1:
         console.print(table_of(list(found.average), f"average of {len(stores)} stores"))
+    seconds = {} if profile is None else _seconds(stores, found, profile, prompts, max_rows)
     baseline = against[0].label
     frontiers = found.frontiers(baseline)
     for line in _worth(frontiers, baseline):
         console.print(line)
     if json_file is not None:
-        write_json(json_file, _sweep_json(stores, found, frontiers, metrics, shuffles, votes))
+        told = _sweep_json(stores, found, frontiers, metrics, shuffles, votes)
+        write_json(json_file, {**told, **({"seconds": seconds} if seconds else {})})
     if csv_file is not None:
         write_csv(csv_file, _cells(stores, found))
     if plot is not None:
         _plot_sweep(found, plot, shuffles)
+
+
+def _seconds(stores: list[Path], found: Any, profile: Path, prompts: str, max_rows: int) -> dict[str, Any]:
+    """What every method takes on a device, by store and label, one entry a number of prompts; printed as it comes."""
+    from tts_generate.engine.predict import predict
+    from tts_generate.loading import load_controller
+    from tts_generate.profile import Profile
+    from tts_generate.trajectories import TrajectoryStore
+
+    device, counts = Profile.load(profile), numbers_of("--prompts", prompts, int)
+    told: dict[str, Any] = {}
+    for path, cell in zip(stores, found.cells, strict=True):
+        store, table = TrajectoryStore.open(path), plain(f"{path}: predicted seconds, {max_rows} rows at most")
+        for column in ("method", *(f"{count} prompts: answer (95 %)" for count in counts), "question"):
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for row in cell.rows:
+            controller = load_controller(row.controller, beta=row.beta, **row.knobs)
+            each = [predict(store, controller, device, prompts=n, max_rows=max_rows).to_dict() for n in counts]
+            told.setdefault(str(path), {})[row.label] = each
+            seen = [f"{one['seconds']:.1f} ({one['p95']:.1f})" for one in each]
+            table.add_row(row.label, *seen, f"{each[-1]['seconds_a_question']:.2f}")
+        console.print(table)
+    return told
 
 
 def _cells(stores: list[Path], found: Any) -> list[dict[str, Any]]:

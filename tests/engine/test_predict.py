@@ -1,0 +1,150 @@
+"""Seconds read off a recording: the engine's own loop on a clock, held against the engine itself pass by pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tts_generate import tiny
+from tts_generate.cli import app
+from tts_generate.controller import Controller, held_to
+from tts_generate.engine import enable, record
+from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.plan import Pass
+from tts_generate.engine.predict import predict
+from tts_generate.engine.profiling import measure
+from tts_generate.errors import InputError, StoreError
+from tts_generate.live.reader import Reader
+from tts_generate.live.thinking import asked_of
+from tts_generate.loading import load_controller
+from tts_generate.profile import Profile
+from tts_generate.publish.live import prompts
+from tts_generate.trajectories import TrajectoryStore
+
+STEP, BRANCHES, QUESTIONS, MOST = 16, 8, 5, 96
+A_SECOND_A_PASS = Profile((1, 4), (1.0, 1.0), (0.0, 0.0), (1,), (0.0,), block=32, min_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def at_hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, TrajectoryStore]:
+    model, tokenizer = tiny.load()
+    enable(model, tokenizer=tokenizer)
+    store = record(
+        model, tokenizer, tiny.questions("record")[:QUESTIONS], tmp_path_factory.mktemp("store") / "store",
+        branches=BRANCHES, seed=3, interval_tokens=STEP, max_new_tokens=MOST, progress=False,
+    )  # fmt: skip
+    return model, tokenizer, store
+
+
+def held(name: str, **knobs: Any) -> Controller:
+    usual = load_controller(name, **knobs)
+    return load_controller(usual, **held_to(usual.knobs, BRANCHES))
+
+
+@pytest.mark.parametrize("name", ["self_consistency", "asc", "cmc", "thrift", "short_m_at_k", "parallel_probe"])
+@pytest.mark.parametrize("how", [{}, {"max_rows": 6}, {"ahead_rows": 12}, {"decode_ahead": False}], ids=str)
+def test_passes_are_those_of_the_engine(
+    at_hand: tuple[Any, Any, TrajectoryStore], monkeypatch: pytest.MonkeyPatch, name: str, how: dict[str, Any]
+) -> None:
+    """Every pass of a live call, and every token that it feeds, is in the prediction: no rule is there twice."""
+    model, tokenizer, store = at_hand
+    controller, fed = held(name), []
+    run = Decoder.run
+
+    def counted(self: Decoder, tokens: Any, plan: Pass) -> Any:
+        fed.append((len(plan.slots), sum(span.rows * span.width for span in plan.spans)))
+        return run(self, tokens, plan)
+
+    monkeypatch.setattr(Decoder, "run", counted)
+    model.generate(
+        **prompts(model, tokenizer, store.questions), strategy="autotts", controller=controller, seed=3,
+        interval_tokens=STEP, max_new_tokens=MOST, self_check=False, **how,
+    )  # fmt: skip
+    shapes, suffix = Decoder(model).shapes, Reader(tokenizer, asked_of(tokenizer))
+    forced = len(suffix.suffix_ids(suffix.format.probe_suffix))
+    counts = dataclasses.replace(
+        A_SECOND_A_PASS, block=shapes.block, min_tokens=shapes.min_tokens, suffix_tokens=forced
+    )
+    found = predict(store, controller, counts, prompts=QUESTIONS, first_shuffle=None, **how)
+    assert (found.passes, found.tokens) == (len(fed), sum(tokens for tokens, _ in fed))
+    assert found.calls.tolist() == [len(fed)]
+
+
+def test_questions_are_answered_one_by_one(at_hand: tuple[Any, Any, TrajectoryStore]) -> None:
+    """With one prompt a call, an answer takes as long as its longest chain; with all in one, no longer together."""
+    store = at_hand[2]
+    alone, together = (predict(store, held("asc"), A_SECOND_A_PASS, prompts=n) for n in (1, QUESTIONS))
+    assert alone.calls.shape == (QUESTIONS,)
+    assert np.array_equal(alone.calls, alone.seconds)
+    assert together.calls.sum() < alone.calls.sum()
+    assert together.seconds.max() == together.calls[0]
+    assert together.to_dict()["seconds_a_question"] == together.calls[0] / QUESTIONS
+
+
+def test_calls_are_filled_up_with_other_orders(at_hand: tuple[Any, Any, TrajectoryStore]) -> None:
+    found = predict(at_hand[2], held("cmc"), A_SECOND_A_PASS, prompts=QUESTIONS + 3)
+    assert (len(found.calls), len(found.seconds)) == (1, QUESTIONS + 3)
+
+
+def test_a_branch_that_was_not_read_to_its_end(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
+    from tts_generate.trajectories import StoreWriter
+
+    store = at_hand[2]
+    rows = [dataclasses.replace(row, finish_reason=None, final_answer=None) for row in store.trajectories()]
+    with StoreWriter.open(tmp_path / "s", store.manifest, store.questions) as writer:
+        writer.append(rows)
+    with pytest.raises(StoreError, match="not recorded to its end"):
+        predict(TrajectoryStore.open(tmp_path / "s"), held("asc"), A_SECOND_A_PASS)
+
+
+def test_a_profile_is_measured_and_read_again(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
+    profile = measure(*at_hand[:2], max_rows=16, passes=2, do_sample=True, top_p=0.9)
+    assert profile.tokens == tuple(sorted({*profile.tokens}))
+    assert profile.tokens[-1] == 16
+    assert profile.column_bytes == 1152  # float32 keys and values of the tiny model's layers and heads
+    assert float(profile.passes(16, 0)) > 0
+    assert profile.prefill(200) > 0
+    assert set(profile.error) == {"median", "worst"}
+    profile.save(tmp_path / "p.json")
+    assert Profile.load(tmp_path / "p.json") == profile
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[]", "is no profile"), ('{"format": "tts-profile/1", "tokens": [1]}', "is no profile"),
+     ('{"format": "tts-demo/1"}', "format is not")],
+)  # fmt: skip
+def test_what_is_no_profile(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        Profile.load(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("tokens", [(), (0, 4), (4, 4), (8, 4)])
+def test_figures_that_no_device_has(tokens: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="ascending numbers of tokens"):
+        Profile(tokens, (1.0,) * len(tokens), (0.0,) * len(tokens), (1,), (0.0,))
+    with pytest.raises(InputError, match="finite and not below 0"):
+        Profile((1,), (float("nan"),), (0.0,), (1,), (0.0,))
+
+
+def test_on_the_command_line(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
+    """`profile` writes what `sweep --profile` reads."""
+    run = CliRunner()
+    done = run.invoke(app, ["profile", "tiny", "--out", str(tmp_path / "p.json"), "--max-rows", "8", "--passes", "1"])
+    assert done.exit_code == 0, done.output
+    command = ["sweep", str(at_hand[2].path), "--controllers", "asc", "--betas", "0.5", "--shuffles", "2"]
+    more = ["--profile", str(tmp_path / "p.json"), "--prompts", "1,4", "--json", str(tmp_path / "s.json")]
+    done = run.invoke(app, [*command, *more])
+    assert done.exit_code == 0, done.output
+    assert "predicted seconds" in done.output
+    import json
+
+    told = json.loads((tmp_path / "s.json").read_text())["seconds"][str(at_hand[2].path)]
+    assert [each["prompts"] for each in told["SC@8"]] == [1, 4]
+    assert all(each["p95"] >= each["p50"] > 0 for rows in told.values() for each in rows)

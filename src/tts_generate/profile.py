@@ -89,6 +89,49 @@ class Profile:
         """Seconds in which a prompt is read; prompts are read one by one."""
         return float(_line(np.array([float(prompt_tokens)]), self.prompts, np.array(self.prefills))[0])
 
+    @classmethod
+    def roofline(
+        cls,
+        parameters: float,
+        column_bytes: int,
+        *,
+        weight_bytes: int = 2,
+        bandwidth: float = 3.35e12,
+        flops: float = 4.95e14,
+        launch: float = 0.0015,
+        rows: int = 1024,
+        **about: Any,
+    ) -> Profile:
+        """What a device could do at best, marked as computed: weights and cache once over its bandwidth, and launch.
+
+        Args:
+            parameters: that a token passes through.
+            column_bytes: of the cache, a column of a row.
+            weight_bytes: of a parameter.
+            bandwidth: bytes a second; an H100's if left out.
+            flops: that are reached in a second; half of an H100's in bfloat16.
+            launch: seconds of a pass in which nothing is computed.
+            rows: up to which passes are told.
+            **about: noted.
+
+        >>> Profile.roofline(8.2e9, 147_456).passes([1, 256], [0, 0]).round(4).tolist()
+        [0.0064, 0.01]
+        """
+        tokens = tuple(2**power for power in range(rows.bit_length()))
+        weights = weight_bytes * parameters / bandwidth
+        of = {count: launch + max(weights, 2 * parameters * count / flops) for count in tokens}
+        prompts = (1, 1024)
+        return cls(
+            tokens,
+            tuple(of.values()),
+            (column_bytes / bandwidth,) * len(tokens),
+            prompts,
+            tuple(launch + max(weights, 2 * parameters * length / flops) for length in prompts),
+            column_bytes=column_bytes,
+            computed=True,
+            about=about,
+        )
+
     def save(self, path: str | Path) -> None:
         """Write it as JSON; `load` reads it."""
         Path(path).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", "utf-8")

@@ -143,6 +143,11 @@ class RecordedPasses(Passes):
         said = np.zeros((passes, probes))
         return tokens, np.zeros((passes, count)), said.astype(np.int64), said
 
+    def record(self, slots: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> tuple[list[int], int]:
+        """Write down the last token of each row: until then nothing was due, and what was drawn nobody reads."""
+        self._write(slots, self.rows.fed(slots) + len(tokens), tokens[-1], logprobs[-1])
+        return slots[~self.rows.decoding[slots]].tolist(), 0
+
 
 @dataclass(slots=True)
 class RecordedProbe(Probe):

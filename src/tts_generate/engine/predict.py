@@ -19,6 +19,8 @@ from tts_generate.profile import Profile
 from tts_generate.recorded.run import shuffled_orders
 from tts_generate.trajectories import Trajectory, TrajectoryStore
 
+_UNLIMITED = 1 << 60
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -64,6 +66,7 @@ def predict(
     decode_ahead: bool = True,
     first_shuffle: int | None = 0,
     max_cache_bytes: int | None = None,
+    questions: int | None = None,
 ) -> Predicted:
     """Run the engine's own loop over every recorded question, on the clock of a profile.
 
@@ -80,12 +83,13 @@ def predict(
         decode_ahead: whether branches decode on while they are probed.
         first_shuffle: seed of the order in which branches are opened; None: as they were recorded.
         max_cache_bytes: of the key-value cache; unlimited if left out.
+        questions: the first so many of the recording only.
 
     Raises:
         StoreError: the controller reads what was not recorded.
     """
     prompts = whole("prompts", prompts)
-    asked = _questions(store)
+    asked = _questions(store)[:questions]
     calls = -(-len(asked) // prompts)
     items = [(number % len(asked), number // len(asked)) for number in range(calls * prompts)]
     settings = Settings(
@@ -96,7 +100,7 @@ def predict(
         eos_token_ids=(1,),
         pad_token_id=0,
         max_rows=max_rows,
-        max_cache_bytes=max_cache_bytes,
+        max_cache_bytes=max_cache_bytes or _UNLIMITED,
         ahead_rows=ahead_rows,
         decode_ahead=decode_ahead,
     )

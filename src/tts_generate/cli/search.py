@@ -34,10 +34,7 @@ def search(
     held_out: Annotated[
         list[Path] | None, typer.Option(help="A store to open once, after the choice; may be given again.")
     ] = None,
-    objective: Annotated[
-        Literal["tokens", "balanced", "latency", "sequential"],
-        typer.Option(help="Gain at equal tokens; with a chain no longer than SC's, or .45 of it; or at an equal chain."),
-    ] = "tokens",
+    cost: Annotated[Literal["tokens", "sequential"], typer.Option(help="What a budget is counted in.")] = "tokens",
     share: Annotated[
         float, typer.Option(help="Of the questions, which only choose and are not learnt from; 0: all do both.")
     ] = 1 / 3,
@@ -86,7 +83,7 @@ def search(
         knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,
-        objective=objective,
+        cost=cost,
         share=share,
         weights=tuple(numbers_of("--weights", weights, float)) or None,
         trust_remote_code=trust_remote_code,

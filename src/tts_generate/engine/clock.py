@@ -23,6 +23,7 @@ from tts_generate.engine.plan import Feed
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shapes import Shapes
+from tts_generate.errors import StoreError
 from tts_generate.live.branch import Branch, Probe, ProbeRecord
 from tts_generate.live.reader import Reader
 from tts_generate.live.task import Prompt, Task
@@ -198,6 +199,11 @@ class RecordedReader(Reader):
     def begin_probe(self, branch: Branch, position: int | None = None) -> Probe | ProbeRecord:
         """The probe recorded at this place; at once, where it took no token."""
         found, place = self._of(branch), len(branch.ids) if position is None else position
+        if place not in found.probe_positions:
+            raise StoreError(
+                f"branch {found.branch} of question {found.question_id!r} was not probed after {place} tokens; record "
+                "it with a probe at every step to predict this controller's seconds."
+            )
         number = found.probe_positions.index(place)
         total, answer = found.probe_tokens[number], found.probe_answers[number]
         if not total:

@@ -109,10 +109,7 @@ def predict(
     for first in range(0, len(items), prompts):
         recorded, tasks = _call(asked, items[first : first + prompts], controller, first_shuffle)
         loop, model = loop_of(recorded, tasks, settings, profile)
-        try:
-            seconds += [model.seconds for _ in loop.run()]
-        except KeyError as error:
-            raise StoreError(f"{store.name} holds no branch {error}; record it to its end.") from error
+        seconds += [model.seconds for _ in loop.run()]
         ends.append(model.seconds)
         passes, tokens = passes + model.passes, tokens + model.tokens
     return Predicted(np.array(seconds), np.array(ends), passes, tokens, prompts)
@@ -121,11 +118,14 @@ def predict(
 def _questions(store: TrajectoryStore) -> list[list[Trajectory]]:
     """The branches of each question, in order; those of published tables with the tokens that their probes ask for."""
     found: dict[str, list[Trajectory]] = {}
+    published, step = store.manifest.source == "autotts", store.manifest.interval_tokens
     for row in store.trajectories():
         if row.finish_reason is None:
             raise StoreError(f"{store.name}: branch {row.branch} of {row.question_id!r} was not recorded to its end.")
-        least = (row.probe_positions[-1] + (row.finish_reason != "length")) if row.probe_positions else 1
-        found.setdefault(row.question_id, []).append(dataclasses.replace(row, tokens=max(row.tokens, least)))
+        if published:  # their branches end within the step after their last probe
+            ends = step * len(row.probe_positions)
+            row = dataclasses.replace(row, tokens=min(max(row.tokens, ends + 1), ends + step))
+        found.setdefault(row.question_id, []).append(row)
     return [sorted(rows, key=lambda row: row.branch) for rows in found.values()]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError
 from tts_generate.trajectories.files import parse, read_text
 
@@ -64,6 +65,7 @@ class Profile:
     """Model, device, dtype, versions."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for xs, *ys in ((self.tokens, self.fixed, self.column), (self.prompts, self.prefills)):
             good = len(xs) > 0 and all(len(y) == len(xs) for y in ys) and xs[0] >= 1
             if not good or any(b <= a for a, b in pairwise(xs)):
@@ -147,9 +149,9 @@ class Profile:
             found = parse(read_text(Path(path)))
             if found.pop("format") != FORMAT:
                 raise ValueError(f"format is not {FORMAT!r}")
-            lists = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+            lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
             return cls(**lists)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{path} is no profile of a device ({error}); make one with tts-generate profile."
             ) from error

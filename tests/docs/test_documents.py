@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from forked import Forked, command
 
 from tts_generate import tiny
 from tts_generate.trajectories.schema import questions_to_jsonl
@@ -51,8 +53,10 @@ def test_every_block_runs(
     asked = tiny.questions("record")[:8]
     (tmp_path / "questions.jsonl").write_text(questions_to_jsonl(asked), "utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of pytest in a block
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"TMPDIR": str(tmp_path), "PATH": path}  # the first is of pytest in a block
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     names: dict[str, object] = {"__name__": page.stem}
     for kind, code in blocks(page.read_text("utf-8")):
         if kind == "python":
@@ -60,9 +64,29 @@ def test_every_block_runs(
             exec(compile(code, str(page), "exec"), names)
         elif kind == "text":
             assert capsys.readouterr().out == code
+        elif (commands := plain_commands(code)) is not None:
+            for words in commands:
+                done = Forked(command, str(tmp_path), words, **environment)
+                out, err = done.communicate(timeout=240)
+                assert done.returncode == 0, f"{words}\n{out}\n{err}"
         else:
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+def plain_commands(code: str) -> list[list[str]] | None:
+    """The arguments of each `tts-generate` of a block that holds nothing else; None where it needs a shell."""
+    found = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
+    plain = all(words[:1] == ["tts-generate"] and not {"&&", "||", "|", ">", ";"} & set(words) for words in found)
+    return [words[1:] for words in found] if plain else None
+
+
+def test_which_blocks_need_a_shell() -> None:
+    assert plain_commands("tts-generate record \\\n  tiny # so\ntts-generate history run\n") == [
+        ["record", "tiny"], ["history", "run"],
+    ]  # fmt: skip
+    assert plain_commands("tts-generate store check store && exit 1\n") is None
+    assert plain_commands("pip install x\n") is None
 
 
 def test_blocks_are_found_and_the_marked_are_left_out() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver, get_context, resource_tracker
@@ -71,6 +72,15 @@ def _call(files: list[str], environment: Mapping[str, str], function: Callable[.
         os.close(opened)
     os.environ.update(environment)
     function(*arguments)
+
+
+def command(folder: str, arguments: list[str]) -> None:
+    """What `tts-generate` with these arguments does in a folder; of a `Forked` process."""
+    from tts_generate.cli import app
+
+    os.chdir(folder)
+    sys.argv = ["tts-generate", *arguments]
+    app()
 
 
 def stop() -> None:

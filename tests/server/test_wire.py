@@ -57,7 +57,10 @@ def test_an_end_is_a_token_and_says_what_it_was(tokenizer: Any) -> None:
     assert (piece.ids, piece.end) == ([tokenizer.eos_token_id], "eos")
     assert wire("text").read(replace(SAID, finish_reason="stop"), 4, stop=[";"]).end == "stop"
     assert wire("text").read(replace(SAID, finish_reason="stop", stop_reason="so"), 4).end == "stop"
-    assert wire("text").read(SAID, 4, stop=[";"]).end is None
+    piece = wire("text").read(replace(SAID, finish_reason="stop", stop_reason="b"), 4)  # which the server left out
+    assert (piece.end, len(piece.ids)) == ("stop", 4)
+    assert wire("text").read(SAID, 4, stop=["b"]).end is None
+    assert wire("text").read(SAID, 4, stop=[";"]).end == "stop"  # though the server has not seen it
 
 
 def test_a_server_that_does_not_keep_its_word_is_told_so(tokenizer: Any) -> None:

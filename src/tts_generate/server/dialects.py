@@ -21,6 +21,7 @@ from tts_generate.errors import ServerError, UnsupportedError
 from tts_generate.live.branch import Branch, ProbeRecord
 from tts_generate.live.task import Prompt
 from tts_generate.server.reply import Completion, within
+from tts_generate.server.stops import text_until, tokens_until
 from tts_generate.trajectories import Trajectory
 
 Dialect = Literal["tokens", "text", "transformers", "openai"]
@@ -28,6 +29,9 @@ DIALECTS: tuple[Dialect, ...] = ("tokens", "text", "transformers", "openai")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Sampling options that mean the same when a branch is continued by another request."""
 _OPENAI = ("temperature", "top_p")
+_MOST_STOPS = 4
+"""Stop strings that a server takes; of more of them, the others are looked for here alone."""
+_NOTHING = Prompt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Wire:
         if seed is not None:
             asked["seed"] = seed
         if stop:
-            asked["stop"] = list(stop)
+            asked["stop"] = list(stop[:_MOST_STOPS])
         return {**asked, **self._options(greedy=seed is None), **self.extra_body}
 
     def _options(self, greedy: bool) -> dict[str, Any]:
@@ -145,35 +149,64 @@ class Wire:
             options["logprobs"] = 1
         return options
 
-    def read(self, completion: Completion, max_tokens: int, stop: Sequence[str] = ()) -> Piece:
-        """What a completion adds.
+    def read(
+        self,
+        completion: Completion,
+        max_tokens: int,
+        prompt: Prompt = _NOTHING,
+        before: Sequence[int] = (),
+        stop: Sequence[str] = (),
+    ) -> Piece:
+        """What a completion adds to `prompt` + `before`, as far as the first stop string in them all.
 
         Raises:
             ServerError: the answer lacks what the dialect stands on, or is longer than asked for.
         """
         ended = completion.finish_reason == "stop"
-        ids = self._ids(completion, ended, max_tokens)
+        by_string = isinstance(completion.stop_reason, str)
         logprobs = list(completion.logprobs)
-        if self.logprobs and len(logprobs) != len(ids):
-            raise ServerError(f"the server sent {len(logprobs)} log-probabilities for {len(ids)} tokens.")
-        text = self.codec.decode(ids, skip_special_tokens=False)
-        by_string = isinstance(completion.stop_reason, str) or any(string in text for string in stop)
-        end: Literal["eos", "stop"] | None = ("stop" if by_string else "eos") if ended else None
-        return Piece(ids, logprobs if self.logprobs else [0.0] * len(ids), end)
+        if self.exact:
+            ids = self._ids(completion, ended, max_tokens)
+            if self.logprobs and len(logprobs) != len(ids):
+                raise ServerError(f"the server sent {len(logprobs)} log-probabilities for {len(ids)} tokens.")
+            found = tokens_until(self._text, [*prompt.ids, *before], ids, stop)
+            ids = ids[:found]
+        else:
+            ids, found = self._handles(completion, ended, max_tokens, (prompt.text or "") + self._text(before), stop)
+        end: Literal["eos", "stop"] | None = "eos" if ended and not by_string else None
+        if by_string or found is not None:
+            end = "stop"
+        return Piece(ids, logprobs[: len(ids)] if self.logprobs else [0.0] * len(ids), end)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """What ids say, to the letter."""
+        how = {"clean_up_tokenization_spaces": False} if self.exact else {}
+        decoded: str = self.codec.decode(list(ids), skip_special_tokens=False, **how)
+        return decoded
 
     def _ids(self, completion: Completion, ended: bool, max_tokens: int) -> list[int]:
         """The tokens of a completion; one that ended at once has at least the token that ended it."""
-        if self.exact:
-            if completion.token_ids is None:
-                raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
-            within(max_tokens, len(completion.token_ids))
-            ids = list(completion.token_ids)
-            return ids or ([self.tokenizer.eos_token_id] if ended else [])
-        tokens = completion.completion_tokens
+        if completion.token_ids is None:
+            raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
+        within(max_tokens, len(completion.token_ids))
+        ids = list(completion.token_ids)
+        return ids or ([self.tokenizer.eos_token_id] if ended else [])
+
+    def _handles(
+        self, completion: Completion, ended: bool, max_tokens: int, so_far: str, stop: Sequence[str]
+    ) -> tuple[list[int], int | None]:
+        """The text of a completion as handles, with the stop string that the server left out; where one ends it."""
+        text, tokens, left_out = completion.text, completion.completion_tokens, completion.stop_reason
         if tokens is None:
-            tokens = self.count(completion.text)
+            tokens = self.count(text)
         within(max_tokens, tokens)
-        return self.pieces.add(completion.text, max(tokens, int(ended)))
+        if isinstance(left_out, str) and not text.endswith(left_out):
+            text += left_out
+        found = text_until(so_far + text, len(so_far), stop)
+        if found is not None and found < len(so_far + text):
+            text = text[: found - len(so_far)]
+            tokens = tokens if self.tokenizer is None else min(tokens, self.count(text))
+        return self.pieces.add(text, max(tokens, int(ended or found is not None))), found
 
     def count(self, text: str) -> int:
         """Tokens of a text by the tokenizer at hand.

@@ -194,7 +194,7 @@ class ServerLoop:
         question.homes[branch.number] = home
         if not ids and not prompt.ids and completion.prompt_tokens is not None:
             question.prompt_tokens = completion.prompt_tokens
-        return self.wire.read(completion, max_tokens, stop)
+        return self.wire.read(completion, max_tokens, prompt, ids, stop)
 
 
 def _request_seed(key: int, position: int) -> int:

@@ -272,9 +272,9 @@ class _Handler(BaseHTTPRequestHandler):
             parts.append(event)
             if select.select([self.connection], [], [], 0)[0]:  # it says nothing more, so it has gone
                 raise ConnectionResetError
-        said = {name: sum((part[name] for part in parts), type(parts[0][name])()) for name in ("text", "token_ids")}
         told = {"token_logprobs": [value for part in parts for value in part["logprobs"]["token_logprobs"]]}
-        choice = _told({**parts[-1], **said, "logprobs": told}, body)
+        said = {"text": "".join(part["text"] for part in parts), "token_ids": request.said, "logprobs": told}
+        choice = _told({**parts[-1], **said}, body)
         self._reply(200, {"choices": [choice], "usage": _usage(request)})
 
     def _chunk(self, text: str) -> None:

@@ -1,12 +1,13 @@
 """How a server is spoken to: by token ids where it takes and returns them, else by text.
 
-Four dialects are known, tried in this order; the first that the server takes is used:
+Four dialects are known, tried in this order; the first that the server is known to honour is used:
 
 - "tokens" (vLLM): prompts are token ids and `return_token_ids` returns them. Prefixes are exactly what was decoded.
 - "text": prompts are text, and sampling options beyond OpenAI's are fields of the request (SGLang, vLLM without a
   tokenizer here).
 - "transformers" (`transformers serve`): prompts are text, unknown fields are refused, and sampling options travel as a
-  `generation_config`.
+  `generation_config`. Only a server that has refused a field by its name is spoken to so: others may take that one
+  without looking at it.
 - "openai": prompts are text; there are OpenAI's own options only.
 """
 
@@ -25,12 +26,14 @@ from tts_generate.server.stops import text_until, tokens_until
 from tts_generate.trajectories import Trajectory
 
 Dialect = Literal["tokens", "text", "transformers", "openai"]
+TELLING = "return_token_ids"
+"""A field that servers honour, ignore or refuse by its name, which tells the dialects apart."""
 DIALECTS: tuple[Dialect, ...] = ("tokens", "text", "transformers", "openai")
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Sampling options that mean the same when a branch is continued by another request."""
 _OPENAI = ("temperature", "top_p")
 _MOST_STOPS = 4
 """Stop strings that a server takes; of more of them, the others are looked for here alone."""
+_STREAMED = 512
+"""Tokens at most of a request whose answer comes as a whole: of longer ones, silence would tell too little."""
 _NOTHING = Prompt()
 
 
@@ -87,7 +90,7 @@ class Wire:
         sampling: options that were given, by transformers' names.
         extra_body: fields for every request, as they are.
         tokenizer: the model's, where there is one here; the dialect "tokens" needs it.
-        logprobs: whether the server returns log-probabilities with token ids.
+        top_logprobs: how many log-probabilities are asked for beside each token's own; None asks for none at all.
     """
 
     def __init__(
@@ -97,13 +100,14 @@ class Wire:
         sampling: Mapping[str, Any],
         extra_body: Mapping[str, Any],
         tokenizer: Any = None,
-        logprobs: bool = True,
+        top_logprobs: int | None = None,
     ) -> None:
         self.dialect, self.model, self.tokenizer = dialect, model, tokenizer
         self.sampling, self.extra_body = sampling, extra_body
         self.exact = dialect == "tokens"
         """Whether branches are kept as the very ids that the server decoded."""
-        self.logprobs = self.exact and logprobs
+        self.top_logprobs = top_logprobs
+        self.logprobs = self.exact and top_logprobs is not None
         self.pieces = Pieces({})
 
     @property
@@ -116,11 +120,15 @@ class Wire:
         prompt: Prompt,
         ids: Sequence[int],
         max_tokens: int,
-        seed: int | None = None,
         stop: Sequence[str] = (),
+        *,
+        greedy: bool = False,
+        seed: int | None = None,
     ) -> dict[str, Any]:
-        """The request that continues `prompt` + `ids` by at most `max_tokens`: sampled with a seed, greedy without."""
-        asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": True}
+        """The request that continues `prompt` + `ids` by at most `max_tokens`."""
+        # `transformers serve` notices that a client has gone only while it streams.
+        stream = self.dialect == "transformers" or max_tokens > _STREAMED
+        asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": stream}
         asked["prompt"] = [*prompt.ids, *ids] if self.exact else (prompt.text or "") + self.pieces.decode(ids)
         if self.model is not None:
             asked["model"] = self.model
@@ -128,15 +136,16 @@ class Wire:
             asked["seed"] = seed
         if stop:
             asked["stop"] = list(stop[:_MOST_STOPS])
-        return {**asked, **self._options(greedy=seed is None), **self.extra_body}
+        return {**asked, **self._options(greedy, stream), **self.extra_body}
 
-    def _options(self, greedy: bool) -> dict[str, Any]:
+    def _options(self, greedy: bool, stream: bool) -> dict[str, Any]:
         """Sampling options and what is asked for beside the text, in the dialect's words."""
         if self.dialect == "transformers":
             config = {"do_sample": False} if greedy else {"do_sample": True, **self.sampling}
             return {"generation_config": json.dumps(config)}
         options: dict[str, Any] = {"temperature": 0.0} if greedy else dict(self.sampling)
-        options["stream_options"] = {"include_usage": True}
+        if stream:
+            options["stream_options"] = {"include_usage": True}
         if self.dialect == "openai":
             beyond = sorted(set(self.sampling) - set(_OPENAI))
             if beyond:
@@ -144,9 +153,9 @@ class Wire:
             return options
         if options.get("top_k") == 0:  # none, in transformers' words
             options["top_k"] = -1
-        options["return_token_ids"] = True  # who does not know it ignores or refuses it, which tells the dialects apart
+        options[TELLING] = True
         if self.logprobs:
-            options["logprobs"] = 1
+            options["logprobs"] = self.top_logprobs
         return options
 
     def read(
@@ -188,8 +197,10 @@ class Wire:
         """The tokens of a completion; one that ended at once has at least the token that ended it."""
         if completion.token_ids is None:
             raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
-        within(max_tokens, len(completion.token_ids))
-        ids = list(completion.token_ids)
+        ids, counted = list(completion.token_ids), completion.completion_tokens
+        within(max_tokens, len(ids))
+        if ids and counted not in (None, len(ids)):
+            raise ServerError(f"the server sent the ids of {len(ids)} tokens, and counts {counted}.")
         return ids or ([self.tokenizer.eos_token_id] if ended else [])
 
     def _handles(
@@ -225,7 +236,7 @@ class Wire:
         """A probe as it is kept: without log-probability where the server tells none."""
         return record if self.logprobs else replace(record, logprob=None)
 
-    def trajectory(self, branch: Branch, question_id: str, seed: int, prompt_tokens: int) -> Trajectory:
+    def trajectory(self, branch: Branch, question_id: str, seed: int | None, prompt_tokens: int) -> Trajectory:
         """A branch as a row of a trajectory store.
 
         Where the server speaks text, its token ids are those of its text by the tokenizer here, and only if they are

@@ -136,8 +136,7 @@ class ServerLoop:
 
     async def _continue(self, question: Served, branch: Branch, upto: int) -> None:
         """One request for the tokens of a branch up to `upto`; it may bring fewer."""
-        seed = _request_seed(branch.key, len(branch.ids))
-        piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), seed, self.stop)
+        piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), self.stop)
         branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:
@@ -172,7 +171,7 @@ class ServerLoop:
         while not complete:
             ids = [*before, *probe.forced, *probe.said]
             left = self.reader.max_probe_tokens - len(probe.said)
-            piece = await self._request(question, branch, ids, left, None, self.probe_stop)
+            piece = await self._request(question, branch, ids, left, self.probe_stop, greedy=True)
             probe.said += piece.ids
             probe.logprob += sum(piece.logprobs)
             complete, answer = self.reader.probe_answer(probe, piece.end == "eos" or not piece.ids)
@@ -184,12 +183,14 @@ class ServerLoop:
         branch: Branch,
         ids: Sequence[int],
         max_tokens: int,
-        seed: int | None,
         stop: Sequence[str],
+        *,
+        greedy: bool = False,
     ) -> Piece:
         """Send one request of a branch to the endpoint that knows it."""
         prompt = question.task.prompt
-        body = self.wire.body(prompt, ids, max_tokens, seed, stop)
+        seed = None if greedy or self.settings.seed is None else _request_seed(branch.key, len(ids))
+        body = self.wire.body(prompt, ids, max_tokens, stop, greedy=greedy, seed=seed)
         completion, home = await self.pool.complete(body, branch.order, question.homes.get(branch.number))
         question.homes[branch.number] = home
         if not ids and not prompt.ids and completion.prompt_tokens is not None:

@@ -246,6 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
         if (asked := body.get("logprobs") or 0) > served.max_logprobs:
             message = f"Requested sample logprobs of {asked}, which is greater than max allowed: {served.max_logprobs}"
             return self._reply(400, {"error": {"message": message}})
+        if body.get("stream_options") and not body.get("stream"):
+            return self._reply(400, {"error": {"message": "Stream options can only be defined when `stream=True`."}})
         request = Request.of(body, ids)
         served.waiting.put(request)
         try:

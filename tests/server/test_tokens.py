@@ -183,6 +183,22 @@ def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(to
         assert still[-1] < 6000
 
 
+def test_what_has_come_of_a_long_answer_counts_when_it_is_called_off(tokenizer: Any) -> None:
+    with TokenServer(batch=8, context=2048, pause=0.02) as server:
+        alarm = Alarm(lambda: server.decoded > 60)
+        options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 2}}
+        options |= {"interval_tokens": 600, "max_new_tokens": 600}
+        output = ServerModel(server.url, tokenizer=tokenizer).generate(
+            QUESTIONS, branch_processors=[alarm], seed=1, **options
+        )
+        taken = [branch for branches in output.branches for branch in branches]
+        assert output.finish_reason == ["deadline", "deadline"]
+        assert output.usage.cancelled > 0
+        assert output.total_cost.generated_tokens == sum(branch.tokens for branch in taken)
+        assert 40 < output.total_cost.generated_tokens <= server.decoded
+        assert all(len(branch.token_ids or ()) == branch.tokens for branch in taken)
+
+
 class Faulty(Controller):
     """Raises in its third round."""
 

@@ -59,7 +59,8 @@ class ServerUsage:
     retries: int = 0
     """Requests that failed and were sent again; what they decoded is in no count."""
     cancelled: int = 0
-    """Requests called off on their way: the question ended without them, and what they decoded is in no count."""
+    """Requests called off on their way: the question ended without them. Of those that were streamed by token ids, what
+    had come is in the question's cost; what others had decoded is in no count."""
     sent_tokens: int = 0
     """Tokens of the requests' prompts: a branch's prefix counts again each time that it is continued or probed."""
     cached_tokens: int | None = None

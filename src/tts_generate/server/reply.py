@@ -99,6 +99,11 @@ class Parts:
             if choice.get(name) is not None:
                 self.stop_reason = _kind(choice[name], (str, int), name)
 
+    def so_far(self) -> Completion:
+        """What has come of it, as if no more had been asked for."""
+        ids, logprobs = tuple(self.ids or ()), tuple(self.logprobs)
+        return Completion(_joined(self.text), "length", None, ids[: len(logprobs) or None], logprobs, None, None, None)
+
     def whole(self) -> Completion:
         """The completion, if its end has come.
 

@@ -23,6 +23,7 @@ from tts_generate.runner import Unit
 from tts_generate.server.dialects import Piece, Wire
 from tts_generate.server.pool import Pool
 from tts_generate.server.question import Served
+from tts_generate.server.stream import CalledOffError
 
 _LOOK = 0.05
 """Seconds between two looks at whether a processor has expired."""
@@ -136,7 +137,13 @@ class ServerLoop:
 
     async def _continue(self, question: Served, branch: Branch, upto: int) -> None:
         """One request for the tokens of a branch up to `upto`; it may bring fewer."""
-        piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), self.stop)
+        try:
+            piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), self.stop)
+        except CalledOffError as error:
+            if self.wire.exact:  # how many tokens a text has is not known before its end
+                heard = self.wire.read(error.heard, upto, question.task.prompt, branch.ids, self.stop)
+                branch.take(heard.ids, heard.logprobs, self.settings.interval_tokens)
+            raise
         branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:

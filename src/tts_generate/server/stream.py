@@ -29,6 +29,14 @@ _USUAL = 600.0
 """Seconds that a client waits which has no limit."""
 
 
+class CalledOffError(asyncio.CancelledError):
+    """A request that was called off while its answer came; `heard` is what had come of it."""
+
+    def __init__(self, heard: Completion) -> None:
+        super().__init__()
+        self.heard = heard
+
+
 async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]) -> Completion:
     """Ask `url`/completions and hear the answer to its end; cancelling the task closes the connection.
 
@@ -39,6 +47,7 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
         PassingError: it may work when asked again.
         RefusedError: it will not.
         ServerError: there are more tokens than were asked for.
+        CalledOffError: the task was cancelled.
     """
     content, headers = json.dumps(body).encode(), {"content-type": "application/json"}
     limits, streamed = client.timeout, body.get("stream", False)
@@ -62,6 +71,8 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
                 if parts.add(data):
                     watch.reschedule(min(end, now() + patience))
         return parts.whole()
+    except asyncio.CancelledError:
+        raise CalledOffError(parts.so_far()) from None
     except ServerError as error:
         problem = error
     except (httpx2.RequestError, TimeoutError) as error:

@@ -17,7 +17,7 @@ from tts_generate import ServerModel, tiny
 def main(
     urls: Annotated[list[str], typer.Argument(help="Addresses of servers with one model.")],
     questions: Annotated[int, typer.Option(help="Questions to answer.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the requests.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the requests; none is sent if left out.")] = None,
 ) -> None:
     """Compare a fixed number of branches with a controller."""
     model = ServerModel(urls, tokenizer=AutoTokenizer.from_pretrained(tiny.path()))

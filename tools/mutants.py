@@ -202,6 +202,12 @@ MUTANTS = [
     Mutant("replies cut off", "server/reply.py", "        if self.finish_reason is None:",
            '        if self.finish_reason is None:\n            self.finish_reason = "length"\n        if False:',
            f"{FAULTS}::test_an_answer_without_its_end_is_none"),
+    Mutant("stop strings that straddle two requests", "server/stops.py", "max(0, start - len(string) + 1)", "start",
+           "tests/server/test_stops.py::test_a_text_in_pieces_is_cut_where_it_is_in_one"),
+    Mutant("fields that a server may not look at", "server/connect.py",
+           'if dialect != "openai" and (dialect == "transformers") != strict:', "if False:",
+           "tests/server/test_dialects.py::"
+           "test_a_value_that_a_server_refuses_is_not_hidden_in_a_field_that_it_ignores"),
     Mutant("tokens that a server may add", "server/reply.py", "    if sent > max_tokens:", "    if False:",
            "tests/server/test_wire.py"),
     Mutant("asked before it is sent", "search/agent/ledger.py", '        self._keep("asked", sent=new, most=most)\n',

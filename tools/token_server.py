@@ -3,7 +3,9 @@
     python tools/token_server.py --port 8100 [--batch 16]
 
 It serves the shipped tiny model. Requests that wait are decoded together, up to `batch` at a time; a client that goes
-away is dropped at the next token. One process, one thread for the model, no prefix cache.
+away is dropped at the next token. One process, one thread for the model, no prefix cache. As vLLM does, it looks for
+stop strings in the text of the request alone, leaves them out of it, takes no notice of fields that it does not know,
+and answers 400 to values that cannot be.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any
@@ -44,6 +47,9 @@ class Request:
     processors: LogitsProcessorList
     generator: torch.Generator
     said: list[int] = field(default_factory=list)
+    text: str = ""
+    told: int = 0
+    """Characters of it that were sent."""
     events: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
     gone: bool = False
 
@@ -61,7 +67,7 @@ class Request:
         if body.get("min_p", 0.0) > 0:
             processors.append(MinPLogitsWarper(body["min_p"]))
         generator = torch.Generator()
-        generator.manual_seed(body["seed"]) if "seed" in body else generator.seed()
+        generator.manual_seed(body["seed"]) if body.get("seed") is not None else generator.seed()
         return cls(ids, int(body["max_tokens"]), body.get("stop") or [], temperature == 0, processors, generator)
 
 
@@ -69,11 +75,21 @@ class TokenServer:
     """The model, its thread and its HTTP server on a free port of this machine; `with` it.
 
     `requests` are the bodies it was sent, `decoded` the tokens it decoded, `dropped` the clients that went away.
+    `max_logprobs` is vLLM's option; `seeds=False` is vLLM on a CPU, which a seed ends: it answers nobody from then on.
     """
 
-    def __init__(self, port: int = 0, batch: int = 16, context: int = 512, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        batch: int = 16,
+        context: int = 512,
+        pause: float = 0.0,
+        max_logprobs: int = 20,
+        seeds: bool = True,
+    ) -> None:
         self.model, self.tokenizer = tiny.load()
         self.batch, self.context, self.pause = batch, context, pause
+        self.max_logprobs, self.seeds, self.over = max_logprobs, seeds, False
         self.waiting: queue.Queue[Request | None] = queue.Queue()
         self.requests: list[dict[str, Any]] = []
         self.decoded = self.dropped = 0
@@ -147,9 +163,14 @@ class TokenServer:
         row.said.append(token)
         self.decoded += 1
         ended = token == self.tokenizer.eos_token_id
-        text = "" if ended else " " + self.tokenizer.decode([token])
-        found = next((each for each in row.stop if each in text), None)
+        row.text += "" if ended else " " + self.tokenizer.decode([token])
+        places = {each: row.text.find(each) for each in row.stop if each in row.text}
+        found = min(places, key=lambda each: places[each] + len(each), default=None)
         reason = "stop" if ended or found else "length" if len(row.said) >= row.max_tokens else None
+        upto = places[found] if found else len(row.text)
+        if not reason:  # what a stop string may leave out is not told yet
+            upto -= max((len(each) - 1 for each in row.stop), default=0)
+        text, row.told = row.text[row.told : upto], max(row.told, upto)
         choice = {
             "index": 0,
             "text": text,
@@ -158,8 +179,29 @@ class TokenServer:
             "finish_reason": reason,
             "stop_reason": found,
         }
-        row.events.put({"choices": [choice]})
+        row.events.put(choice)
         return token if reason is None else None
+
+
+def _told(choice: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """A choice with what was asked for."""
+    asked = {"token_ids": body.get("return_token_ids"), "logprobs": body.get("logprobs") is not None}
+    return {name: value for name, value in choice.items() if asked.get(name, True)}
+
+
+def _usage(request: Request) -> dict[str, int]:
+    return {"prompt_tokens": len(request.ids), "completion_tokens": len(request.said)}
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "temperature": lambda value: value >= 0,
+    "top_p": lambda value: 0 < value <= 1,
+    "top_k": lambda value: isinstance(value, int) and value >= -1,
+    "min_p": lambda value: 0 <= value <= 1,
+    "repetition_penalty": lambda value: value > 0,
+    "stop": lambda value: len(value) <= 4,
+}
+"""What vLLM takes."""
 
 
 class _Listening(ThreadingHTTPServer):
@@ -184,10 +226,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(200, {"object": "list", "data": [entry]} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
-        """A completion, as a stream."""
+        """A completion, as a stream or whole."""
         served = self.server_of
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         served.requests.append(body)
+        served.over |= body.get("seed") is not None and not served.seeds
+        if served.over:
+            self.close_connection = True
+            return None
         prompt = body["prompt"]
         ids = prompt if isinstance(prompt, list) else served.tokenizer(prompt)["input_ids"]
         if body.get("model") != MODEL:
@@ -195,10 +241,17 @@ class _Handler(BaseHTTPRequestHandler):
         if len(ids) + body["max_tokens"] > served.context:
             message = f"maximum context length is {served.context}, you asked for {len(ids)} + {body['max_tokens']}"
             return self._reply(400, {"error": {"message": message}})
+        if wrong := next((name for name, fits in _FITS.items() if name in body and not fits(body[name])), None):
+            return self._reply(400, {"error": {"message": f"{wrong} cannot be {body[wrong]!r}"}})
+        if (asked := body.get("logprobs") or 0) > served.max_logprobs:
+            message = f"Requested sample logprobs of {asked}, which is greater than max allowed: {served.max_logprobs}"
+            return self._reply(400, {"error": {"message": message}})
+        if body.get("stream_options") and not body.get("stream"):
+            return self._reply(400, {"error": {"message": "Stream options can only be defined when `stream=True`."}})
         request = Request.of(body, ids)
         served.waiting.put(request)
         try:
-            self._stream(request, body)
+            (self._stream if body.get("stream") else self._whole)(request, body)
         except OSError:
             request.gone = True
 
@@ -209,15 +262,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         while (event := request.events.get()) is not None:
-            for choice in event["choices"]:
-                if not body.get("return_token_ids"):
-                    del choice["token_ids"]
-                if not body.get("logprobs"):
-                    del choice["logprobs"]
-            self._chunk(f"data: {json.dumps(event)}\n\n")
-        counts = {"prompt_tokens": len(request.ids), "completion_tokens": len(request.said)}
-        self._chunk(f"data: {json.dumps({'choices': [], 'usage': counts})}\n\ndata: [DONE]\n\n")
+            self._chunk(f"data: {json.dumps({'choices': [_told(event, body)]})}\n\n")
+        counts = {"choices": [], "usage": _usage(request)} if body.get("stream_options") else {"choices": []}
+        self._chunk(f"data: {json.dumps(counts)}\n\ndata: [DONE]\n\n")
         self._chunk("")
+
+    def _whole(self, request: Request, body: dict[str, Any]) -> None:
+        """Send one answer, unless the client has gone before it is whole."""
+        parts: list[dict[str, Any]] = []
+        while (event := request.events.get()) is not None:
+            parts.append(event)
+            if select.select([self.connection], [], [], 0)[0]:  # it says nothing more, so it has gone
+                raise ConnectionResetError
+        told = {"token_logprobs": [value for part in parts for value in part["logprobs"]["token_logprobs"]]}
+        said = {"text": "".join(part["text"] for part in parts), "token_ids": request.said, "logprobs": told}
+        choice = _told({**parts[-1], **said}, body)
+        self._reply(200, {"choices": [choice], "usage": _usage(request)})
 
     def _chunk(self, text: str) -> None:
         data = text.encode()

@@ -76,7 +76,9 @@ def key(name: str, text: str) -> Secret:
             f"{name} must be printable ASCII without spaces inside; character {wrong} of {len(found)} is not."
         )
     if not found:
-        raise InputError(f"{name} is empty; leave it out where none is needed.")
+        raise InputError(
+            f"{name} is empty: is the variable that it comes from set? Leave {name} out where none is needed."
+        )
     return found
 
 

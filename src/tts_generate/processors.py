@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from tts_generate.arguments import checked
 from tts_generate.errors import InputError
@@ -12,6 +13,9 @@ from tts_generate.state import Decision, State
 
 class BranchProcessor:
     """Sees each decision of a controller last, and may tighten it; one object may serve many episodes at once."""
+
+    reads_logprobs: ClassVar[bool] = True
+    """Whether it may read `State.logprobs`, which servers are then asked for."""
 
     def begin(self, question_id: str) -> BranchProcessor:
         """The processor of one question, asked for when a call begins; itself, unless it keeps something a question."""
@@ -58,6 +62,8 @@ class BranchProcessorList(list[BranchProcessor]):
 class MaxBranches(BranchProcessor):
     """Never lets an episode open more than `max_branches` branches."""
 
+    reads_logprobs = False
+
     @checked
     def __init__(self, max_branches: int) -> None:
         if max_branches < 1:
@@ -78,6 +84,8 @@ class TokenBudget(BranchProcessor):
     Steps are allowed while a whole one still fits, with its probe, in the order in which branches were opened; when
     none fits the episode answers with what it has. A branch read to its end is read as far as the budget goes.
     """
+
+    reads_logprobs = False
 
     @checked
     def __init__(self, max_tokens: int) -> None:
@@ -121,6 +129,8 @@ class Deadline(BranchProcessor):
     >>> Deadline(2.5)
     Deadline(2.5)
     """
+
+    reads_logprobs = False
 
     @checked
     def __init__(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.controller import Controller
+from tts_generate.controller import Controller, held_to
 from tts_generate.errors import ControllerError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.rules import clear_decision, count_outcome, open_branches, prune_and_order
@@ -185,9 +185,11 @@ class Episode:
         state, do = self.state, self._do
         first, last = state.opened, state.opened + do.open
         if last > state.max_branches:
+            held = held_to(self.controller.knobs, state.max_branches)
+            lower = " and ".join(f"set {knob}={value}" for knob, value in held.items())
             raise ControllerError(
                 f"{self.controller!r} wants {last} branches but this episode has {state.max_branches}: record more "
-                "branches, raise max_branches, or lower the controller's own limit."
+                f"branches, raise max_branches, or {lower or 'lower the limit of the controller itself'}."
             )
         if do.open_steps < 1:
             raise ControllerError(f"{self.controller!r} opened branches with open_steps={do.open_steps}; at least 1.")

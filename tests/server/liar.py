@@ -53,7 +53,8 @@ class Liar:
 
             def do_GET(self) -> None:
                 owner.requests.append((self.path, dict(self.headers), {}))
-                self._send(models if models is not None else b'{"data": [{"id": "m", "max_model_len": 4096}]}')
+                listed = models() if callable(models) else models
+                self._send(listed if listed is not None else b'{"data": [{"id": "m", "max_model_len": 4096}]}')
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -22,11 +22,13 @@ from tts_generate.state import Decision, State
 from tts_generate.trajectories import Question
 
 
-def assert_replays(output: ServerOutput, controller: Any, **knobs: Any) -> None:
+def assert_replays(
+    output: ServerOutput, controller: Any, interval_tokens: int = OPTIONS["interval_tokens"], **knobs: Any
+) -> None:
     """Answers, costs and traces equal those of a replay of the run's own branches, in recorded order."""
     questions = [Question(str(number), "") for number in range(len(output.answers))]
     rows = [branch for branches in output.branches for branch in branches]
-    recording = Recording.of(questions, rows, OPTIONS["interval_tokens"], source="live")
+    recording = Recording.of(questions, rows, interval_tokens, source="live")
     knobs = {} if isinstance(controller, Controller) else knobs
     result = replayed(recording, controller, shuffles=0, traces=True, **knobs)
     assert [answer or "" for answer in output.answers] == result.answers[0].tolist()

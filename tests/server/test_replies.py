@@ -215,9 +215,11 @@ ENDLESS: dict[str, Any] = {
     "letters": lambda: again_and_again(b'data: {"choices": [{"text": "aaaaaaaa"}]}\n\n' * 500),
     "comments": lambda: again_and_again(b": so alive\n" * 5000),
     "a bomb": lambda: (200, {"content-encoding": "gzip"}, BOMB),
+    "a bomb that is no stream": lambda: (200, {"content-encoding": "gzip", "content-type": "application/json"}, BOMB),
+    "a bomb that is an error": lambda: (400, {"content-encoding": "gzip"}, BOMB),
 }
 
-FLOODS = ("a line", "letters", "comments", "a bomb")
+FLOODS = ("a line", "letters", "comments", *(name for name in ENDLESS if name.startswith("a bomb")))
 
 
 @pytest.mark.parametrize("name", ENDLESS)
@@ -270,7 +272,8 @@ def test_many_that_are_garbled_do_not_bring_their_server_down() -> None:
     assert output.finish_reason == [*["error"] * 5, "answer"]
 
 
-NO_MODELS: dict[str, bytes] = {
+NO_MODELS: dict[str, Any] = {
+    "a bomb": (200, {"content-encoding": "gzip"}, BOMB),
     "a list": b"[]", "null": b"null", "data a number": b'{"data": 7}', "no JSON": b"<html>", "no UTF-8": b"\xff",
     "nested deeply": b"[" * 100_000, "a context below 0": b'{"data": [{"id": "m", "max_model_len": -1}]}',
     "a context as text": b'{"data": [{"id": "m", "max_model_len": "512"}]}', "long": b" " * (5 << 20) + b"{}",

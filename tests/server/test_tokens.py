@@ -42,11 +42,11 @@ def model(token_server: TokenServer) -> ServerModel:
 
 def sampled(server: TokenServer) -> list[dict[str, Any]]:
     """Requests that continue a branch; the first request of a call finds out how to speak."""
-    return [body for body in server.requests[1:] if "seed" in body]
+    return [body for body in server.requests[1:] if body["temperature"] > 0]
 
 
 def probes(server: TokenServer) -> list[dict[str, Any]]:
-    return [body for body in server.requests[1:] if "seed" not in body]
+    return [body for body in server.requests[1:] if body["temperature"] == 0]
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
@@ -56,7 +56,8 @@ def test_what_a_run_decoded_replays_to_the_same_episode(model: ServerModel, cont
     assert_replays(output, controller, **knobs)
     assert output.usage.dialect == "tokens"
     assert all(branch.token_ids is not None for branches in output.branches for branch in branches)
-    assert all(branch.step_logprobs for branches in output.branches for branch in branches)
+    reads = isinstance(controller, Controller) and controller.reads_logprobs
+    assert all(bool(branch.step_logprobs) == reads for branches in output.branches for branch in branches)
 
 
 def test_prefixes_are_the_ids_decoded_and_every_token_is_on_the_accounts(
@@ -182,6 +183,22 @@ def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(to
         assert still[-1] < 6000
 
 
+def test_what_has_come_of_a_long_answer_counts_when_it_is_called_off(tokenizer: Any) -> None:
+    with TokenServer(batch=8, context=2048, pause=0.02) as server:
+        alarm = Alarm(lambda: server.decoded > 60)
+        options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 2}}
+        options |= {"interval_tokens": 600, "max_new_tokens": 600}
+        output = ServerModel(server.url, tokenizer=tokenizer).generate(
+            QUESTIONS, branch_processors=[alarm], seed=1, **options
+        )
+        taken = [branch for branches in output.branches for branch in branches]
+        assert output.finish_reason == ["deadline", "deadline"]
+        assert output.usage.cancelled > 0
+        assert output.total_cost.generated_tokens == sum(branch.tokens for branch in taken)
+        assert 40 < output.total_cost.generated_tokens <= server.decoded
+        assert all(len(branch.token_ids or ()) == branch.tokens for branch in taken)
+
+
 class Faulty(Controller):
     """Raises in its third round."""
 
@@ -202,6 +219,8 @@ class Faulty(Controller):
 
 class Picky(BranchProcessor):
     """Raises on question 1 only."""
+
+    reads_logprobs = False
 
     def __init__(self, question_id: str = "") -> None:
         self.question_id = question_id
@@ -268,6 +287,8 @@ def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -
         model.generate(QUESTIONS[0], **{**options, "interval_tokens": 500})
     with pytest.raises(InputError, match=r"leave 0 tokens .* or shorter prompts"):
         model.generate(QUESTIONS[0] * 100, **options)
+    with pytest.raises(InputError, match=r"prompt '1' of \d{4} tokens .* context of 512; shorten the prompt, or leave"):
+        model.generate([QUESTIONS[0], QUESTIONS[0] * 100], **OPTIONS)
 
 
 def test_a_text_that_breaks_off_is_told(model: ServerModel) -> None:
@@ -304,6 +325,16 @@ def test_a_wrong_model_is_named_with_those_there_are(token_server: TokenServer) 
         ({"controller": "cmcc"}, UnknownNameError, "did you mean 'cmc'"),
         ({"temperature": 0}, InputError, "nothing to vote on"),
         ({"top_p": "high"}, InputError, "top_p must be a number"),
+        ({"top_p": 1.5}, InputError, "top_p must be a number above 0 and at most 1, got 1.5"),
+        ({"top_p": 0}, InputError, "top_p must be a number above 0 and at most 1, got 0"),
+        ({"min_p": 2}, InputError, "min_p must be a number from 0 to 1, got 2"),
+        ({"min_p": -0.1}, InputError, "min_p must be a number from 0 to 1"),
+        ({"top_k": 2.5}, InputError, "top_k must be a whole number, 0 for none, got 2.5"),
+        ({"top_k": -1}, InputError, "top_k must be a whole number"),
+        ({"top_k": True}, InputError, "top_k must be a whole number"),
+        ({"repetition_penalty": 0}, InputError, "repetition_penalty must be a number above 0"),
+        ({"temperature": float("inf")}, InputError, "temperature must be a number above 0"),
+        ({"temperature": -1}, InputError, "temperature must be a number above 0"),
         ({"interval_tokens": 0}, InputError, "interval_tokens"),
         ({"seed": 1.5}, InputError, "seed must be"),
         ({"max_probe_tokens": 0}, InputError, "max_probe_tokens"),

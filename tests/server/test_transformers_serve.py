@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from local_servers import ASKED, OPTIONS, QUESTIONS, SUFFIX
 from server_checks import assert_replays
+from token_server import TokenServer
 from typer.testing import CliRunner
 
 from tts_generate import ServerModel, TrajectoryStore, tiny
@@ -108,6 +109,36 @@ def test_record_on_the_command_line_goes_on_and_replays(served: str, tmp_path: P
     assert "leave it out" in invoke(*command, str(tmp_path / "t"), "--dtype", "float32", code=1)
     assert "for --server only" in invoke("record", "tiny", "--out", "x", "--max-in-flight", "3", code=1)
     assert "needs a model" in invoke("record", "--out", "x", code=1)
+
+
+def test_what_shapes_branches_is_said_on_the_command_line(token_server: TokenServer, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(questions_to_jsonl(ASKED))
+    command = ["record", "--questions", str(questions), "--branches", "2", "--interval-tokens", "64"]
+    command += ["--max-new-tokens", "64", "--min-p", "0.05"]
+    there = ["--server", token_server.url, "--tokenizer", "tiny", "--wait", "1"]
+    there += ["--stop-string", "; c", "--stop-string", "; d", "--extra-body", '{"min_tokens": 3}']
+    token_server.requests.clear()
+    assert "spoken to as 'tokens'" in invoke(*command, *there, "--out", str(tmp_path / "s"))
+    body = token_server.requests[-1]
+    assert (body["min_tokens"], "seed" in body) == (3, False)
+    assert any((body.get("min_p"), body.get("stop")) == (0.05, ["; c", "; d"]) for body in token_server.requests)
+    store = TrajectoryStore.open(tmp_path / "s")
+    assert store.manifest.generation_config == {
+        "min_p": 0.05, "stop_strings": ["; c", "; d"], "extra_body": {"min_tokens": 3}, "max_new_tokens": 64,
+    }  # fmt: skip
+    assert {row.finish_reason for row in store.trajectories()} == {"stop"}
+    invoke(*command, "tiny", "--out", str(tmp_path / "here"))
+    assert TrajectoryStore.open(tmp_path / "here").manifest.generation_config["min_p"] == 0.05
+    here = ["--out", str(tmp_path / "x"), "tiny"]
+    assert "cannot look for stop_strings" in invoke(*command, *here, "--stop-string", "; c", code=1)  # this tokenizer
+    for more, message in (
+        (["--extra-body", "{}"], "for --server only"),
+        (["--min-p", "2"], "--min-p must be a number from 0 to 1, got 2.0"),
+        ([*there, "--extra-body", "[]"], "--extra-body must be a JSON object"),
+        ([*there, "--extra-body", '{"n": 4}'], "extra_body cannot set 'n'"),
+    ):
+        assert message in invoke(*command, *here, *more, code=1)
 
 
 def invoke(*arguments: str, code: int = 0) -> str:

@@ -18,14 +18,14 @@ PROMPT = Prompt((37, 17), "Q: a")
 
 
 def wire(dialect: Dialect, tokenizer: Any = None, **sampling: Any) -> Wire:
-    made = Wire(dialect, "m", sampling, {"priority": 1}, tokenizer)
+    made = Wire(dialect, "m", sampling, {"priority": 1}, tokenizer, top_logprobs=1)
     made.pieces = Pieces({})
     return made
 
 
 def test_each_dialect_has_its_words(tokenizer: Any) -> None:
     options = {"temperature": 0.7, "top_k": 0}
-    tokens = wire("tokens", tokenizer, **options).body(PROMPT, [27], 5, seed=9, stop=["x"])
+    tokens = wire("tokens", tokenizer, **options).body(PROMPT, [27], 5, ["x"], seed=9)
     assert tokens["prompt"] == [37, 17, 27]
     assert (tokens["top_k"], tokens["return_token_ids"], tokens["logprobs"]) == (-1, True, 1)
     assert (tokens["seed"], tokens["max_tokens"], tokens["stop"], tokens["priority"]) == (9, 5, ["x"], 1)
@@ -33,9 +33,9 @@ def test_each_dialect_has_its_words(tokenizer: Any) -> None:
     body = strict.body(PROMPT, strict.pieces.add(" = 7", 2), 5, seed=9)
     assert body["prompt"] == "Q: a = 7"
     assert json.loads(body["generation_config"]) == {"do_sample": True, **options}
-    assert json.loads(strict.body(PROMPT, [], 5)["generation_config"]) == {"do_sample": False}
+    assert json.loads(strict.body(PROMPT, [], 5, greedy=True)["generation_config"]) == {"do_sample": False}
     assert not {"temperature", "top_k", "return_token_ids", "stream_options"} & set(body)
-    assert wire("text", **options).body(PROMPT, [], 5)["temperature"] == 0
+    assert wire("text", **options).body(PROMPT, [], 5, greedy=True)["temperature"] == 0
     assert wire("openai", temperature=0.7).body(PROMPT, [], 5, seed=1)["temperature"] == 0.7
     with pytest.raises(UnsupportedError, match="would refuse top_k"):
         wire("openai", **options).body(PROMPT, [], 5, seed=1)
@@ -57,7 +57,10 @@ def test_an_end_is_a_token_and_says_what_it_was(tokenizer: Any) -> None:
     assert (piece.ids, piece.end) == ([tokenizer.eos_token_id], "eos")
     assert wire("text").read(replace(SAID, finish_reason="stop"), 4, stop=[";"]).end == "stop"
     assert wire("text").read(replace(SAID, finish_reason="stop", stop_reason="so"), 4).end == "stop"
-    assert wire("text").read(SAID, 4, stop=[";"]).end is None
+    piece = wire("text").read(replace(SAID, finish_reason="stop", stop_reason="b"), 4)  # which the server left out
+    assert (piece.end, len(piece.ids)) == ("stop", 4)
+    assert wire("text").read(SAID, 4, stop=["b"]).end is None
+    assert wire("text").read(SAID, 4, stop=[";"]).end == "stop"  # though the server has not seen it
 
 
 def test_a_server_that_does_not_keep_its_word_is_told_so(tokenizer: Any) -> None:
@@ -66,4 +69,6 @@ def test_a_server_that_does_not_keep_its_word_is_told_so(tokenizer: Any) -> None
     with pytest.raises(ServerError, match="stopped returning token ids"):
         wire("tokens", tokenizer).read(SAID, 4)
     with pytest.raises(ServerError, match="0 log-probabilities for 2 tokens"):
+        wire("tokens", tokenizer).read(replace(SAID, token_ids=(17, 27), completion_tokens=2), 4)
+    with pytest.raises(ServerError, match="ids of 2 tokens, and counts 4"):
         wire("tokens", tokenizer).read(replace(SAID, token_ids=(17, 27)), 4)

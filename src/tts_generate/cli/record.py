@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,8 @@ import typer
 from tts_generate.cli.base import app, console, guarded, importers, read
 from tts_generate.cli.models import device_of, load_model, load_tokenizer
 from tts_generate.errors import InputError
+from tts_generate.live.sampling import SAMPLING, wrong_sampling
+from tts_generate.strict_json import parse_json
 
 
 @importers.command("autotts")
@@ -53,12 +54,16 @@ def record(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions, the first.")] = None,
     branches: Annotated[int, typer.Option(min=1, help="Branches a question.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the branches' randomness.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the branches' randomness (0; with --server, none is sent).")
+    ] = None,
     interval_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a branch at most.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Min-p sampling.")] = None,
+    stop_string: Annotated[list[str] | None, typer.Option(help="Text that ends a branch; repeatable.")] = None,
     probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
     think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
     answer_pattern: Annotated[
@@ -87,6 +92,12 @@ def record(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="With --server: requests at once, each (16).")
     ] = None,
+    wait: Annotated[
+        float | None, typer.Option(min=0, help="With --server: seconds to wait for one that is still starting (0).")
+    ] = None,
+    extra_body: Annotated[
+        str | None, typer.Option(help="With --server: fields for every request, as a JSON object.")
+    ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
     ] = None,
@@ -101,6 +112,8 @@ def record(
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
+        min_p=min_p,
+        stop_strings=stop_string or None,
         probe_suffix=probe_suffix,
         think_end=think_end,
         answer_pattern=answer_pattern,
@@ -108,10 +121,10 @@ def record(
         force_answer=force_answer,
     )
     here = _given(max_rows=max_rows, dtype=dtype, device=device)
-    there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight)
+    there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight, wait=wait, extra_body=extra_body)
     if model is None and not server:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
-    _check_sampling(temperature, top_p)
+    _check_sampling(options)
     _refuse(here if server else there, "the server's business" if server else "for --server only")
     columns = _given(
         split=split,
@@ -121,7 +134,7 @@ def record(
         prompt_template=prompt_template,
     )
     asked = _asked(model, questions, dataset, limit, columns)
-    shared = {"branches": branches, "seed": seed, "chat": chat, **options}
+    shared = {"branches": branches, "chat": chat, **_given(seed=seed), **options}
     if server:
         rows = _record_there(server, model, asked, out, api_key, there, shared)
     elif (found := _record_here(str(model), asked, out, here, shared)) is not None:
@@ -133,12 +146,11 @@ def record(
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
 
 
-def _check_sampling(temperature: float | None, top_p: float | None) -> None:
+def _check_sampling(options: dict[str, Any]) -> None:
     """Refuse what nothing can be sampled with, before a model is loaded."""
-    for name, value, most in (("temperature", temperature, math.inf), ("top-p", top_p, 1.0)):
-        if value is not None and not (0 < value <= most and math.isfinite(value)):
-            upper = "" if most == math.inf else f" and at most {most:g}"
-            raise InputError(f"--{name} must be a number above 0{upper}, got {value!r}.")
+    for name in set(SAMPLING) & options.keys():
+        if wrong := wrong_sampling(name, options[name]):
+            raise InputError(f"--{name.replace('_', '-')} {wrong}, got {options[name]!r}.")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -173,8 +185,20 @@ def _record_there(
 
     if "tokenizer" in there:
         there["tokenizer"] = load_tokenizer(there["tokenizer"])
+    if "extra_body" in there:
+        there["extra_body"] = _object("--extra-body", there["extra_body"])
     servers = ServerModel(urls, model=model, api_key=api_key, **there)
-    return servers.record(asked, out, **shared).trajectories()
+    store = servers.record(asked, out, **shared)
+    console.print(f"the servers were spoken to as {store.manifest.model['served']!r}")
+    return store.trajectories()
+
+
+def _object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option is."""
+    found = parse_json(text, option)
+    if not isinstance(found, dict):
+        raise InputError(f'{option} must be a JSON object, such as {{"min_tokens": 8}}.')
+    return dict(found)
 
 
 def _asked(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tts_generate.trajectories import Trajectory
 
 
-def branch_key(seed: int, prompt: Sequence[int], branch: int) -> int:
+def branch_key(seed: int | None, prompt: Sequence[int], branch: int) -> int:
     """The int64 key of a branch's randomness; its prompt's ids stand for the question, or the bytes of its text."""
     text = f"{seed}|{branch}|{','.join(map(str, prompt))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
@@ -139,7 +139,7 @@ class Branch:
         """Steps asked for, the last one perhaps short."""
         return -(-self.read // interval_tokens)
 
-    def trajectory(self, question_id: str, seed: int, prompt_tokens: int, with_ids: bool = True) -> Trajectory:
+    def trajectory(self, question_id: str, seed: int | None, prompt_tokens: int, with_ids: bool = True) -> Trajectory:
         """The branch as a row of a trajectory store."""
         return Trajectory(
             question_id=question_id,

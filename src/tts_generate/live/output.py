@@ -40,8 +40,8 @@ class LiveOutput:
     "length"), or was left on its way without an answer."""
     answer_pattern: str = _GIVEN
     """How answers were looked for, see `AnswerFormat`."""
-    seed: int = _GIVEN
-    """The seed that repeats this call; at servers, as far as they honour seeds."""
+    seed: int | None = _GIVEN
+    """The seed that repeats this call; at servers, as far as they honour seeds, and None where they were sent none."""
 
     @property
     def total_cost(self) -> Cost:
@@ -49,7 +49,7 @@ class LiveOutput:
         return sum(self.cost, Cost())
 
 
-def collected(done: Sequence[LiveEpisode[Any]], seed: int) -> dict[str, Any]:
+def collected(done: Sequence[LiveEpisode[Any]], seed: int | None) -> dict[str, Any]:
     """The fields of `LiveOutput`, of questions in the order they were asked."""
     return {
         "answers": [each.answer for each in done],

@@ -23,7 +23,8 @@ _MOST_BRANCHES = 100_000
 class EpisodeSettings:
     """Numbers of a call that shape its episodes, wherever branches are decoded; in tokens unless named otherwise."""
 
-    seed: int
+    seed: int | None
+    """None at servers that are sent none."""
     interval_tokens: int = INTERVAL_TOKENS
     """Tokens of one step."""
     max_new_tokens: int

@@ -35,6 +35,11 @@ class Task:
     order: Sequence[int] | None = None
     processors: BranchProcessorList = field(default_factory=BranchProcessorList)
 
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether anything that decides on it looks at log-probabilities."""
+        return self.controller.reads_logprobs or any(each.reads_logprobs for each in self.processors)
+
 
 def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: str) -> Prompt:
     """A text, or a chat in the tokenizer's template, as it is asked.

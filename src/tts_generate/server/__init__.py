@@ -7,8 +7,8 @@ What is exact, and what is not:
   text, which it tokenizes anew: tokens may be cut differently, special tokens that it leaves out of its text are gone,
   and an end that it draws as the last token of a request without saying so is drawn again by the next one.
 - Tokens are counted as the server reports them; requests that failed and were sent again are in no count.
-- Each request's seed follows from (seed, prompt, branch, position). Whether a run repeats is up to the server: tokens
-  depend on its batching, and `transformers serve` has one random state for all requests in flight.
+- Requests carry a seed only if the call has one: it follows from (seed, prompt, branch, position). Whether a run
+  repeats is up to the server: tokens depend on its batching, and `transformers serve` has one random state for all.
 - Sampling options go with every request. A server that fixes them when it starts (`transformers serve
   --continuous-batching` takes those of its first request) cannot sample branches and decode probes greedily.
 """

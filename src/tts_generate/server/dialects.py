@@ -1,12 +1,13 @@
 """How a server is spoken to: by token ids where it takes and returns them, else by text.
 
-Four dialects are known, tried in this order; the first that the server takes is used:
+Four dialects are known, tried in this order; the first that the server is known to honour is used:
 
 - "tokens" (vLLM): prompts are token ids and `return_token_ids` returns them. Prefixes are exactly what was decoded.
 - "text": prompts are text, and sampling options beyond OpenAI's are fields of the request (SGLang, vLLM without a
   tokenizer here).
 - "transformers" (`transformers serve`): prompts are text, unknown fields are refused, and sampling options travel as a
-  `generation_config`.
+  `generation_config`. Only a server that has refused a field by its name is spoken to so: others may take that one
+  without looking at it.
 - "openai": prompts are text; there are OpenAI's own options only.
 """
 
@@ -21,13 +22,19 @@ from tts_generate.errors import ServerError, UnsupportedError
 from tts_generate.live.branch import Branch, ProbeRecord
 from tts_generate.live.task import Prompt
 from tts_generate.server.reply import Completion, within
+from tts_generate.server.stops import text_until, tokens_until
 from tts_generate.trajectories import Trajectory
 
 Dialect = Literal["tokens", "text", "transformers", "openai"]
+TELLING = "return_token_ids"
+"""A field that servers honour, ignore or refuse by its name, which tells the dialects apart."""
 DIALECTS: tuple[Dialect, ...] = ("tokens", "text", "transformers", "openai")
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Sampling options that mean the same when a branch is continued by another request."""
 _OPENAI = ("temperature", "top_p")
+_MOST_STOPS = 4
+"""Stop strings that a server takes; of more of them, the others are looked for here alone."""
+_STREAMED = 512
+"""Tokens at most of a request whose answer comes as a whole: of longer ones, silence would tell too little."""
+_NOTHING = Prompt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class Wire:
         sampling: options that were given, by transformers' names.
         extra_body: fields for every request, as they are.
         tokenizer: the model's, where there is one here; the dialect "tokens" needs it.
-        logprobs: whether the server returns log-probabilities with token ids.
+        top_logprobs: how many log-probabilities are asked for beside each token's own; None asks for none at all.
     """
 
     def __init__(
@@ -93,13 +100,14 @@ class Wire:
         sampling: Mapping[str, Any],
         extra_body: Mapping[str, Any],
         tokenizer: Any = None,
-        logprobs: bool = True,
+        top_logprobs: int | None = None,
     ) -> None:
         self.dialect, self.model, self.tokenizer = dialect, model, tokenizer
         self.sampling, self.extra_body = sampling, extra_body
         self.exact = dialect == "tokens"
         """Whether branches are kept as the very ids that the server decoded."""
-        self.logprobs = self.exact and logprobs
+        self.top_logprobs = top_logprobs
+        self.logprobs = self.exact and top_logprobs is not None
         self.pieces = Pieces({})
 
     @property
@@ -112,27 +120,32 @@ class Wire:
         prompt: Prompt,
         ids: Sequence[int],
         max_tokens: int,
-        seed: int | None = None,
         stop: Sequence[str] = (),
+        *,
+        greedy: bool = False,
+        seed: int | None = None,
     ) -> dict[str, Any]:
-        """The request that continues `prompt` + `ids` by at most `max_tokens`: sampled with a seed, greedy without."""
-        asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": True}
+        """The request that continues `prompt` + `ids` by at most `max_tokens`."""
+        # `transformers serve` notices that a client has gone only while it streams.
+        stream = self.dialect == "transformers" or max_tokens > _STREAMED
+        asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": stream}
         asked["prompt"] = [*prompt.ids, *ids] if self.exact else (prompt.text or "") + self.pieces.decode(ids)
         if self.model is not None:
             asked["model"] = self.model
         if seed is not None:
             asked["seed"] = seed
         if stop:
-            asked["stop"] = list(stop)
-        return {**asked, **self._options(greedy=seed is None), **self.extra_body}
+            asked["stop"] = list(stop[:_MOST_STOPS])
+        return {**asked, **self._options(greedy, stream), **self.extra_body}
 
-    def _options(self, greedy: bool) -> dict[str, Any]:
+    def _options(self, greedy: bool, stream: bool) -> dict[str, Any]:
         """Sampling options and what is asked for beside the text, in the dialect's words."""
         if self.dialect == "transformers":
             config = {"do_sample": False} if greedy else {"do_sample": True, **self.sampling}
             return {"generation_config": json.dumps(config)}
         options: dict[str, Any] = {"temperature": 0.0} if greedy else dict(self.sampling)
-        options["stream_options"] = {"include_usage": True}
+        if stream:
+            options["stream_options"] = {"include_usage": True}
         if self.dialect == "openai":
             beyond = sorted(set(self.sampling) - set(_OPENAI))
             if beyond:
@@ -140,40 +153,71 @@ class Wire:
             return options
         if options.get("top_k") == 0:  # none, in transformers' words
             options["top_k"] = -1
-        options["return_token_ids"] = True  # who does not know it ignores or refuses it, which tells the dialects apart
+        options[TELLING] = True
         if self.logprobs:
-            options["logprobs"] = 1
+            options["logprobs"] = self.top_logprobs
         return options
 
-    def read(self, completion: Completion, max_tokens: int, stop: Sequence[str] = ()) -> Piece:
-        """What a completion adds.
+    def read(
+        self,
+        completion: Completion,
+        max_tokens: int,
+        prompt: Prompt = _NOTHING,
+        before: Sequence[int] = (),
+        stop: Sequence[str] = (),
+    ) -> Piece:
+        """What a completion adds to `prompt` + `before`, as far as the first stop string in them all.
 
         Raises:
             ServerError: the answer lacks what the dialect stands on, or is longer than asked for.
         """
         ended = completion.finish_reason == "stop"
-        ids = self._ids(completion, ended, max_tokens)
+        by_string = isinstance(completion.stop_reason, str)
         logprobs = list(completion.logprobs)
-        if self.logprobs and len(logprobs) != len(ids):
-            raise ServerError(f"the server sent {len(logprobs)} log-probabilities for {len(ids)} tokens.")
-        text = self.codec.decode(ids, skip_special_tokens=False)
-        by_string = isinstance(completion.stop_reason, str) or any(string in text for string in stop)
-        end: Literal["eos", "stop"] | None = ("stop" if by_string else "eos") if ended else None
-        return Piece(ids, logprobs if self.logprobs else [0.0] * len(ids), end)
+        if self.exact:
+            ids = self._ids(completion, ended, max_tokens)
+            if self.logprobs and len(logprobs) != len(ids):
+                raise ServerError(f"the server sent {len(logprobs)} log-probabilities for {len(ids)} tokens.")
+            found = tokens_until(self._text, [*prompt.ids, *before], ids, stop)
+            ids = ids[:found]
+        else:
+            ids, found = self._handles(completion, ended, max_tokens, (prompt.text or "") + self._text(before), stop)
+        end: Literal["eos", "stop"] | None = "eos" if ended and not by_string else None
+        if by_string or found is not None:
+            end = "stop"
+        return Piece(ids, logprobs[: len(ids)] if self.logprobs else [0.0] * len(ids), end)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """What ids say, to the letter."""
+        how = {"clean_up_tokenization_spaces": False} if self.exact else {}
+        decoded: str = self.codec.decode(list(ids), skip_special_tokens=False, **how)
+        return decoded
 
     def _ids(self, completion: Completion, ended: bool, max_tokens: int) -> list[int]:
         """The tokens of a completion; one that ended at once has at least the token that ended it."""
-        if self.exact:
-            if completion.token_ids is None:
-                raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
-            within(max_tokens, len(completion.token_ids))
-            ids = list(completion.token_ids)
-            return ids or ([self.tokenizer.eos_token_id] if ended else [])
-        tokens = completion.completion_tokens
+        if completion.token_ids is None:
+            raise ServerError("the server has stopped returning token ids; are all its replicas the same?")
+        ids, counted = list(completion.token_ids), completion.completion_tokens
+        within(max_tokens, len(ids))
+        if ids and counted not in (None, len(ids)):
+            raise ServerError(f"the server sent the ids of {len(ids)} tokens, and counts {counted}.")
+        return ids or ([self.tokenizer.eos_token_id] if ended else [])
+
+    def _handles(
+        self, completion: Completion, ended: bool, max_tokens: int, so_far: str, stop: Sequence[str]
+    ) -> tuple[list[int], int | None]:
+        """The text of a completion as handles, with the stop string that the server left out; where one ends it."""
+        text, tokens, left_out = completion.text, completion.completion_tokens, completion.stop_reason
         if tokens is None:
-            tokens = self.count(completion.text)
+            tokens = self.count(text)
         within(max_tokens, tokens)
-        return self.pieces.add(completion.text, max(tokens, int(ended)))
+        if isinstance(left_out, str) and not text.endswith(left_out):
+            text += left_out
+        found = text_until(so_far + text, len(so_far), stop)
+        if found is not None and found < len(so_far + text):
+            text = text[: found - len(so_far)]
+            tokens = tokens if self.tokenizer is None else min(tokens, self.count(text))
+        return self.pieces.add(text, max(tokens, int(ended or found is not None))), found
 
     def count(self, text: str) -> int:
         """Tokens of a text by the tokenizer at hand.
@@ -192,7 +236,7 @@ class Wire:
         """A probe as it is kept: without log-probability where the server tells none."""
         return record if self.logprobs else replace(record, logprob=None)
 
-    def trajectory(self, branch: Branch, question_id: str, seed: int, prompt_tokens: int) -> Trajectory:
+    def trajectory(self, branch: Branch, question_id: str, seed: int | None, prompt_tokens: int) -> Trajectory:
         """A branch as a row of a trajectory store.
 
         Where the server speaks text, its token ids are those of its text by the tokenizer here, and only if they are

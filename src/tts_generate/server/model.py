@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connect import Speaker, connect
-from tts_generate.server.options import check_controllers, check_sampling, fitting
+from tts_generate.server.options import check_controllers, check_extra_body, check_sampling, fitting
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool
 from tts_generate.server.question import Served
@@ -55,8 +55,10 @@ class ServerModel:
         timeout: seconds without a token after which a response counts as stalled; a queued request is silent too. A
             whole request has twice that time, and a sixtieth of it for each token asked for.
         connect_timeout: seconds to wait for a connection.
-        extra_body: fields put into every request as they are; texts in fields named for a key, a token or a password
-            are stored and shown nowhere.
+        wait: seconds, at the beginning of a call, to wait for servers that are still starting; those that are not there
+            by then are left out of it.
+        extra_body: fields put into every request as they are, such as `{"min_tokens": 8}`; none of those that say what
+            a request is for. Texts in fields named for a key, a token or a password are stored and shown nowhere.
 
     >>> ServerModel("http://127.0.0.1:8000").urls
     ('http://127.0.0.1:8000/v1',)
@@ -74,6 +76,7 @@ class ServerModel:
         max_retries: int = 5,
         timeout: float = 600.0,
         connect_timeout: float = 10.0,
+        wait: float = 0.0,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self._keys = addresses([base_urls] if isinstance(base_urls, str) else base_urls, api_key)
@@ -81,8 +84,11 @@ class ServerModel:
         for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
             if not seconds > 0:
                 raise InputError(f"{name} must be a positive number of seconds, got {seconds!r}.")
-        self.model, self.tokenizer = model, tokenizer
+        if not 0 <= wait < math.inf:
+            raise InputError(f"wait must be a number of seconds, 0 for not at all, got {wait!r}.")
+        self.model, self.tokenizer, self.wait = model, tokenizer, wait
         self.policy = Policy(whole("max_in_flight", max_in_flight), whole("max_retries", max_retries, 0))
+        check_extra_body(extra_body or {})
         self.extra_body: dict[str, Any] = held(extra_body or {})
         try:
             json.dumps(self.extra_body, allow_nan=False)
@@ -129,7 +135,8 @@ class ServerModel:
             beta: the budget in [0, 1].
             controller_kwargs: knobs of the controller to set by hand.
             branch_processors: limits chained around the controller.
-            seed: each request's seed follows from (seed, prompt, branch, position); None draws one.
+            seed: each request's seed follows from (seed, prompt, branch, position); left out, none is sent. vLLM on a
+                CPU may die of one ("CPU Generator does not use offset").
             interval_tokens: tokens of one step; 500, or an eighth of a `max_new_tokens` below 4,000, if left out.
             max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
             max_branches: branches of one question at most.
@@ -143,7 +150,8 @@ class ServerModel:
             revision: the commit of a controller on the Hub.
             trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
             sandbox: run such code in a locked process instead, which needs no trust.
-            **sampling: temperature, top_p, top_k, min_p, repetition_penalty; what is left out is the server's default.
+            **sampling: temperature, top_p, top_k (0 for none), min_p, repetition_penalty; what is left out is the
+                server's default.
 
         Raises:
             UnknownNameError: a keyword, controller or knob that is not known.
@@ -171,7 +179,7 @@ class ServerModel:
                 tasks,
                 sampling,
                 stop_strings,
-                seed=random.getrandbits(62) if seed is None else seed,
+                seed=seed,
                 interval_tokens=interval_tokens,
                 max_new_tokens=max_new_tokens,
                 max_branches=max_branches,
@@ -219,7 +227,7 @@ class ServerModel:
         *,
         interval_tokens: int | None,
         max_new_tokens: int | None,
-        seed: int,
+        seed: int | None,
         max_branches: int,
         probe_every_step: bool = False,
         **answer_format: Any,
@@ -235,9 +243,10 @@ class ServerModel:
             probe_every_step=probe_every_step,
         )
         asked, stop = asked_of(self.tokenizer, **answer_format), stop_texts(stop_strings)
-        speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body)
+        told = probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any controller
+        speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body, seed, told)
         async with self._http() as http:
-            session = await connect(http, self.urls, self.policy, speaker, asked)
+            session = await connect(http, self.urls, self.policy, speaker, asked, self.wait)
             reader = Reader(session.wire.codec, asked)
             settings = fitting(settings, max_new_tokens is None, interval_tokens, session, tasks, reader.max_tokens)
             check_controllers(session, tasks)

@@ -4,19 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
+from tts_generate.live.sampling import SAMPLING, wrong_sampling
 from tts_generate.live.settings import EpisodeSettings, interval_for
 from tts_generate.live.task import Task
 from tts_generate.server.connect import Session
-from tts_generate.server.dialects import SAMPLING
+from tts_generate.server.dialects import TELLING
 
 _OPTIONS = {
     "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
     "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "force_answer",
     "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip
+_ONE, _LONG = "a request is for one continuation of one branch", "long answers are streamed, others are not"
+_OURS = {
+    **dict.fromkeys(SAMPLING, "pass it to generate or record, whose probes are greedy"),
+    **dict.fromkeys(("n", "best_of", "use_beam_search", "echo", "suffix", "prompt"), _ONE),
+    **dict.fromkeys(("stream", "stream_options"), _LONG),
+    **dict.fromkeys(("logprobs", TELLING), "it is asked for where something reads it"),
+    "max_tokens": "it follows from interval_tokens and max_new_tokens",
+    "model": "pass model= beside it",
+    "seed": "pass seed= to generate or record; left out, none is sent",
+    "stop": "pass stop_strings= to generate or record",
+}
+"""Fields of a request that are this client's own, and what to do instead."""
+
+
+def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+    """Refuse fields that would change what a request is for.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name in extra_body:
+        if name in _OURS:
+            raise InputError(f"extra_body cannot set {name!r}: {_OURS[name]}.")
 
 
 def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,19 +49,19 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: an option, or a keyword of generate, that is not known.
-        InputError: not a number, or a temperature at which all branches are the same.
+        InputError: a value that it cannot be, or a temperature at which all branches are the same.
     """
     for name, value in given.items():
         if name not in SAMPLING:
             raise UnknownNameError.of("keyword of generate", name, _OPTIONS)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InputError(f"{name} must be a number, got {value!r}.")
-    if given.get("temperature") is not None and given["temperature"] <= 0:
-        raise InputError(
-            f"temperature={given['temperature']} makes all branches of a question the same, so there is nothing "
-            "to vote on; pass a temperature above 0."
-        )
-    return {name: value for name, value in given.items() if value is not None}
+        if name == "temperature" and value == 0:
+            raise InputError(
+                "temperature=0 makes all branches of a question the same, so there is nothing to vote on; pass a "
+                "temperature above 0."
+            )
+        if value is not None and (wrong := wrong_sampling(name, value)):
+            raise InputError(f"{name} {wrong}, got {value!r:.80}.")
+    return {name: int(v) if isinstance(v, Integral) else float(v) for name, v in given.items() if v is not None}
 
 
 def fitting(
@@ -51,7 +76,9 @@ def fitting(
 
     Their steps are then of `step` tokens, or of as many as fit where that is None.
     """
-    longest = max((len(task.prompt.ids) for task in tasks), default=0)
+    asked = max(tasks, key=lambda task: len(task.prompt.ids))
+    longest = len(asked.prompt.ids)
+    taken = f"prompt {asked.question_id!r} of {longest} tokens and {probe_tokens} for a probe"
     room = None if session.context is None else session.context - longest - probe_tokens
     if to_context:
         if room is None:
@@ -59,15 +86,15 @@ def fitting(
         step = interval_for(max(1, room)) if step is None else step
         if room < step:
             raise InputError(
-                f"a prompt of {longest} tokens and {probe_tokens} for a probe leave {max(0, room)} tokens of the "
-                f"server's context of {session.context}, less than one step of interval_tokens="
-                f"{step}; pass a smaller interval_tokens, or shorter prompts."
+                f"{taken} leave {max(0, room)} tokens of the server's context of {session.context}, less than one step "
+                f"of interval_tokens={step}; pass a smaller interval_tokens, or shorter prompts."
             )
         return replace(settings, interval_tokens=step, max_new_tokens=room)
     if room is not None and settings.max_new_tokens > room:
+        fits = f"pass max_new_tokens={room} or less" if room > 0 else "shorten the prompt, or leave it out"
         raise InputError(
-            f"a prompt of {longest} tokens, max_new_tokens={settings.max_new_tokens} and {probe_tokens} for a probe "
-            f"are beyond the server's context of {session.context}; pass max_new_tokens={max(0, room)} or less."
+            f"{taken}, with max_new_tokens={settings.max_new_tokens}, are beyond the server's context of "
+            f"{session.context}; {fits}."
         )
     return settings
 
@@ -77,6 +104,6 @@ def check_controllers(session: Session, tasks: Sequence[Task]) -> None:
     for each in tasks:
         if each.controller.reads_logprobs and not session.wire.logprobs:
             raise UnsupportedError(
-                f"{each.controller!r} reads log-probabilities, which come with token ids only (vLLM, with tokenizer= "
-                f"here); this server is spoken to as {session.wire.dialect!r}."
+                f"{each.controller!r} reads log-probabilities, which come with token ids only (vLLM, if --max-logprobs "
+                f"is not 0, with tokenizer= here); this server is spoken to as {session.wire.dialect!r} and tells none."
             )

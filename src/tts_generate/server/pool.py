@@ -59,11 +59,12 @@ class ServerUsage:
     retries: int = 0
     """Requests that failed and were sent again; what they decoded is in no count."""
     cancelled: int = 0
-    """Requests called off on their way: the question ended without them."""
+    """Requests called off on their way: the question ended without them. Of those that were streamed by token ids, what
+    had come is in the question's cost; what others had decoded is in no count."""
     sent_tokens: int = 0
     """Tokens of the requests' prompts: a branch's prefix counts again each time that it is continued or probed."""
-    cached_tokens: int = 0
-    """Those of them that a prefix cache held, where the server says so."""
+    cached_tokens: int | None = None
+    """Those of them that a prefix cache held; None where no server says so (vLLM: --enable-prompt-tokens-details)."""
     completion_tokens: int = 0
     """Tokens decoded, of branches and probes."""
     most_in_flight: int = 0
@@ -152,6 +153,7 @@ class Pool:
         self.client, self.policy = client, policy
         self.endpoints = [Endpoint(url, policy.max_in_flight) for url in urls]
         self.usage = ServerUsage(dialect)
+        self._hint = ""
 
     @property
     def capacity(self) -> int:
@@ -181,8 +183,9 @@ class Pool:
                         endpoint.failed(error, self.policy)
                         failures += not error.limited
                         if failures > self.policy.max_retries:
+                            hint = "" if error.answered else self._hint
                             raise ServerError(
-                                f"{endpoint.url}: {failures} times in a row, the last: {error}."
+                                f"{endpoint.url}: {failures} times in a row, the last: {error}.{hint}"
                             ) from error
                         self.usage.retries += 1
                     chosen = self._choose(endpoint)
@@ -192,6 +195,8 @@ class Pool:
         """Send one request and keep the accounts."""
         usage = self.usage
         usage.requests += 1
+        if body.get("seed") is not None:
+            self._hint = " vLLM on a CPU may die of a seed: leave seed= out."
         usage.requests_by_url[endpoint.url] = usage.requests_by_url.get(endpoint.url, 0) + 1
         usage.most_in_flight = max(usage.most_in_flight, sum(each.slots.taken for each in self.endpoints))
         try:
@@ -201,7 +206,8 @@ class Pool:
             raise
         endpoint.failures = 0
         usage.sent_tokens += completion.prompt_tokens or 0
-        usage.cached_tokens += completion.cached_tokens
+        if completion.cached_tokens is not None:
+            usage.cached_tokens = (usage.cached_tokens or 0) + completion.cached_tokens
         usage.completion_tokens += completion.completion_tokens or 0
         return completion
 
@@ -210,7 +216,9 @@ class Pool:
         there = [endpoint for endpoint in self.endpoints if endpoint.given_up is None]
         if not there:
             reasons = "; ".join(f"{endpoint.url}: {endpoint.given_up}" for endpoint in self.endpoints)
-            raise ServerError(f"no server answers any more ({reasons}). Start it again, and run the same call again.")
+            raise ServerError(
+                f"no server answers any more ({reasons}). Start it again, and run the same call again.{self._hint}"
+            )
         awake = [endpoint for endpoint in there if endpoint.rest == 0]
         if home is not None and home in (awake or there):
             return home

@@ -31,7 +31,7 @@ def record(
     out: str | Path,
     *,
     branches: int = 64,
-    seed: int = 0,
+    seed: int | None = None,
     interval_tokens: int | None = None,
     max_new_tokens: int | None = None,
     max_probe_tokens: int = MAX_PROBE_TOKENS,
@@ -53,7 +53,7 @@ def record(
         questions: at least one; `question_id`s must differ.
         out: folder of the store.
         branches: branches a question.
-        seed: of the branches' requests.
+        seed: of the branches' requests; left out, none is sent, see `ServerModel.generate`.
         interval_tokens: tokens of one step, see `ServerModel.generate`.
         max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
         max_probe_tokens: tokens of a probed answer at most.

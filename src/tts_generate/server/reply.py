@@ -33,8 +33,8 @@ class Completion:
     logprobs: tuple[float, ...]
     prompt_tokens: int | None
     completion_tokens: int | None
-    cached_tokens: int
-    """Tokens of the prompt that the server found in its prefix cache, if it says."""
+    cached_tokens: int | None
+    """Tokens of the prompt that the server found in its prefix cache, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,11 @@ class Parts:
             if choice.get(name) is not None:
                 self.stop_reason = _kind(choice[name], (str, int), name)
 
+    def so_far(self) -> Completion:
+        """What has come of it, as if no more had been asked for."""
+        ids, logprobs = tuple(self.ids or ()), tuple(self.logprobs)
+        return Completion(_joined(self.text), "length", None, ids[: len(logprobs) or None], logprobs, None, None, None)
+
     def whole(self) -> Completion:
         """The completion, if its end has come.
 
@@ -115,9 +120,11 @@ class Parts:
             raise PassingError(f"the server gave up with finish_reason {reason!r}", answered=True)
         details = _maybe(self.usage, "prompt_tokens_details", dict) or {}
         prompt, said = _count(self.usage, "prompt_tokens"), _count(self.usage, "completion_tokens")
-        cached = _count(details, "cached_tokens") or 0
-        if max(prompt or 0, cached) > self.prompt_tokens:
-            raise GarbledError(f"{max(prompt or 0, cached)} tokens of a prompt that has {self.prompt_tokens} at most")
+        cached = _count(details, "cached_tokens")
+        if max(prompt or 0, cached or 0) > self.prompt_tokens:
+            raise GarbledError(
+                f"{max(prompt or 0, cached or 0)} tokens of a prompt that has {self.prompt_tokens} at most"
+            )
         within(self.max_tokens, said or 0)
         if said == 0 and text and self.ids is None:
             raise GarbledError(f"no token, and {len(text)} characters of text")

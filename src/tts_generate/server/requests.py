@@ -23,6 +23,7 @@ from tts_generate.runner import Unit
 from tts_generate.server.dialects import Piece, Wire
 from tts_generate.server.pool import Pool
 from tts_generate.server.question import Served
+from tts_generate.server.stream import CalledOffError
 
 _LOOK = 0.05
 """Seconds between two looks at whether a processor has expired."""
@@ -136,8 +137,13 @@ class ServerLoop:
 
     async def _continue(self, question: Served, branch: Branch, upto: int) -> None:
         """One request for the tokens of a branch up to `upto`; it may bring fewer."""
-        seed = _request_seed(branch.key, len(branch.ids))
-        piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), seed, self.stop)
+        try:
+            piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), self.stop)
+        except CalledOffError as error:
+            if self.wire.exact:  # how many tokens a text has is not known before its end
+                heard = self.wire.read(error.heard, upto, question.task.prompt, branch.ids, self.stop)
+                branch.take(heard.ids, heard.logprobs, self.settings.interval_tokens)
+            raise
         branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:
@@ -172,7 +178,7 @@ class ServerLoop:
         while not complete:
             ids = [*before, *probe.forced, *probe.said]
             left = self.reader.max_probe_tokens - len(probe.said)
-            piece = await self._request(question, branch, ids, left, None, self.probe_stop)
+            piece = await self._request(question, branch, ids, left, self.probe_stop, greedy=True)
             probe.said += piece.ids
             probe.logprob += sum(piece.logprobs)
             complete, answer = self.reader.probe_answer(probe, piece.end == "eos" or not piece.ids)
@@ -184,17 +190,19 @@ class ServerLoop:
         branch: Branch,
         ids: Sequence[int],
         max_tokens: int,
-        seed: int | None,
         stop: Sequence[str],
+        *,
+        greedy: bool = False,
     ) -> Piece:
         """Send one request of a branch to the endpoint that knows it."""
         prompt = question.task.prompt
-        body = self.wire.body(prompt, ids, max_tokens, seed, stop)
+        seed = None if greedy or self.settings.seed is None else _request_seed(branch.key, len(ids))
+        body = self.wire.body(prompt, ids, max_tokens, stop, greedy=greedy, seed=seed)
         completion, home = await self.pool.complete(body, branch.order, question.homes.get(branch.number))
         question.homes[branch.number] = home
         if not ids and not prompt.ids and completion.prompt_tokens is not None:
             question.prompt_tokens = completion.prompt_tokens
-        return self.wire.read(completion, max_tokens, stop)
+        return self.wire.read(completion, max_tokens, prompt, ids, stop)
 
 
 def _request_seed(key: int, position: int) -> int:

@@ -23,39 +23,56 @@ _LISTED, _COMPLAINT = 1 << 22, 1 << 16
 """Bytes of a list of models, and those that are read of what a server says is wrong."""
 _MORE_PROMPT = 2000
 """Tokens that a server may put before a prompt; of the prompt, a byte is one at most."""
+_STARTING = (502, 503, 504)
+"""Status codes by which it, or what stands before it, says that it is not there yet."""
 _USUAL = 600.0
 """Seconds that a client waits which has no limit."""
+
+
+class CalledOffError(asyncio.CancelledError):
+    """A request that was called off while its answer came; `heard` is what had come of it."""
+
+    def __init__(self, heard: Completion) -> None:
+        super().__init__()
+        self.heard = heard
 
 
 async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]) -> Completion:
     """Ask `url`/completions and hear the answer to its end; cancelling the task closes the connection.
 
     It may take as long without a token as the client waits for a byte, and in all twice that, and a sixtieth of it for
-    each token asked for.
+    each token asked for. An answer that is not streamed may take half of all that.
 
     Raises:
         PassingError: it may work when asked again.
         RefusedError: it will not.
         ServerError: there are more tokens than were asked for.
+        CalledOffError: the task was cancelled.
     """
     content, headers = json.dumps(body).encode(), {"content-type": "application/json"}
-    request = client.build_request("POST", f"{url}/completions", content=content, headers=headers)
+    limits, streamed = client.timeout, body.get("stream", False)
+    if not streamed:  # nothing is heard until the end, and the watch below knows how long that may take
+        limits = httpx2.Timeout(limits.connect, read=None, pool=None)
+    request = client.build_request("POST", f"{url}/completions", content=content, headers=headers, timeout=limits)
     sent, content = len(content), b""  # the variables of a traceback do not hold it
     max_tokens = body.get("max_tokens")
     parts = Parts(max_tokens if isinstance(max_tokens, int) else _ANY, sent + _MORE_PROMPT)
     patience = client.timeout.read or _USUAL
     now = asyncio.get_running_loop().time
-    end = now() + patience * (2 + parts.max_tokens / 60)
+    most = patience * (2 + parts.max_tokens / 60)
+    end, first = now() + most, now() + (patience if streamed else most / 2)
     problem: ServerError
     try:
         async with (
-            asyncio.timeout_at(now() + patience) as watch,
+            asyncio.timeout_at(first) as watch,
             contextlib.aclosing(await client.send(request, stream=True)) as response,
         ):
             async for data in _events(response, _ANY + _BY_TOKEN * parts.max_tokens + _BY_SENT * sent):
                 if parts.add(data):
                     watch.reschedule(min(end, now() + patience))
         return parts.whole()
+    except asyncio.CancelledError:
+        raise CalledOffError(parts.so_far()) from None
     except ServerError as error:
         problem = error
     except (httpx2.RequestError, TimeoutError) as error:
@@ -72,6 +89,8 @@ async def list_models(client: httpx2.AsyncClient, url: str) -> list[ServedModel]
     """
     try:
         async with asyncio.timeout(client.timeout.read or _USUAL), client.stream("GET", f"{url}/models") as response:
+            if response.status_code in _STARTING:
+                raise PassingError(f"HTTP {response.status_code}")
             if response.status_code != httpx2.codes.OK:
                 return []
             return models(b"".join([piece async for piece in _bounded(response, _LISTED)]))

@@ -149,7 +149,7 @@ class Profile:
             found = parse(read_text(Path(path)))
             if found.pop("format") != FORMAT:
                 raise ValueError(f"format is not {FORMAT!r}")
-            lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+            lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
             return cls(**lists)
         except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(

@@ -81,31 +81,10 @@ def search(
 
     spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
     limits: dict[str, Any] = {"calls": calls, "max_tokens": max_tokens}
-    others = {"without": without, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
+    others = {"without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
     knobbed = {"controller": controller, "knobs": knobs}
-    agent = None
-    if conversation is not None:
-        from tts_generate.search.agent import Agent
-
-        _refuse(
-            "a conversation on file",
-            "another search",
-            {**spends, **limits, "without": without, "program": program, **knobbed},
-        )
-        agent = Agent.of(conversation)
-    elif proposer == "parameters":
-        _refuse(proposer, "--proposer anthropic", {**spends, **limits, **others})
-        _refuse(proposer, "--proposer command", {"program": program})
-    elif proposer == "anthropic":
-        _refuse(proposer, "--proposer parameters", knobbed)
-        _refuse(proposer, "--proposer command", {"program": program})
-        agent = _agent({**spends, **limits}, without)
-    else:
-        _refuse(proposer, "--proposer parameters", knobbed)
-        _refuse(proposer, "--proposer anthropic", spends)
-        if program is None:
-            raise InputError("--proposer command asks a program: name it by --program.")
-        agent = _agent({**limits, "program": program}, without)
+    told = {"program": program, "conversation": conversation, "without": without}
+    agent = _agent(proposer, told, spends, limits, {**others, **knobbed})
     setup = Setup(
         tuple(stores),
         controller=controller or "composed",
@@ -157,12 +136,37 @@ def _refuse(proposer: str, owner: str, foreign: dict[str, Any]) -> None:
             raise InputError(f"--{name.replace('_', '-')} is for {owner}; this is {proposer}.")
 
 
-def _agent(given: dict[str, Any], without: str) -> Any:
-    """The agent that the options ask for.
+def _agent(
+    proposer: str, told: dict[str, Any], spends: dict[str, Any], limits: dict[str, Any], others: dict[str, Any]
+) -> Any:
+    """The agent that the options ask for; None where knobs are searched.
 
     Raises:
-        InputError: no budget, or an ablation that there is not.
+        InputError: no budget, no program, an ablation that there is not, or options of another proposer.
     """
+    program, conversation, without = told["program"], told["conversation"], told["without"]
+    knobbed = {name: others[name] for name in ("controller", "knobs")}
+    boxed = {name: value for name, value in others.items() if name not in knobbed}
+    if conversation is not None:
+        from tts_generate.search.agent import Agent
+
+        foreign = {**spends, **limits, "without": without, "program": program, **knobbed}
+        _refuse("a conversation on file", "another search", foreign)
+        return Agent.of(conversation)
+    if proposer != "command":
+        _refuse(proposer, "--proposer command", {"program": program})
+    if proposer == "parameters":
+        _refuse(proposer, "--proposer anthropic", {**spends, **limits, "without": without, **boxed})
+        return None
+    _refuse(proposer, "--proposer parameters", knobbed)
+    if proposer == "command":
+        _refuse(proposer, "--proposer anthropic", spends)
+        if program is None:
+            raise InputError("--proposer command asks a program: name it by --program.")
+    return _made({**spends, **limits, "program": program}, without)
+
+
+def _made(given: dict[str, Any], without: str) -> Any:
     from tts_generate.search.agent import Agent
 
     off = [name.strip() for name in without.split(",") if name.strip()]

@@ -269,9 +269,10 @@ class Candidate:
         try:
             bulk = relabelled.columns(raw, shuffles)
         except NoSuchAnswer as error:
-            ahead = "It reads beyond a branch's depth or beyond state.opened, which is looking ahead."
             self._channel.fail(
-                "different", f"the candidate answers what no branch of the question shows: {error}. {ahead}"
+                "decision",
+                f"the candidate answers what no branch of the question shows ({error}): a number of its own, or what "
+                "it read beyond a branch's depth or beyond state.opened, which is looking ahead.",
             )
         except ValueError as error:
             self._channel.refuse(str(error))

@@ -221,6 +221,8 @@ MUTANTS = [
            f"{AGENT}::TestBudget::test_a_connection_that_breaks_counts_as_its_most"),
     Mutant("requests of a round", "search/agent/proposer.py", "max_iterations=self._agent.calls", "max_iterations=99",
            f"{AGENT}::test_a_round_has_as_many_requests_as_it_may"),
+    Mutant("nothing is read ahead", "sandbox/revealed.py", "            if _is_whole(last) and not 0 <= last < shown:",
+           "            if False:", "tests/search/test_revealed.py"),
     Mutant("held out stores are others", "search/run.py", "            if found in known:", "            if False:",
            "tests/search/test_search.py::test_what_was_searched_on_cannot_be_held_out"),
     Mutant("another search is not gone on with", "search/history.py", "        if differs:", "        if False:",

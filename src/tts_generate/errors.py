@@ -96,10 +96,10 @@ class CandidateError(ControllerError):
     """A candidate's code failed, broke a rule, or ran over a limit; nothing of ours did.
 
     `reason` is one of: `import` (the code does not load), `rules` (it breaks the import rules), `knobs` (its schedule
-    is no budget), `raised` (a hook raised), `decision` (it decided what cannot be carried out), `time`, `memory`,
-    `crash`, `forbidden` (a system call that kills), `ended` (its process ended), `protocol` (it sent what no worker of
-    ours sends), `different` (it does not decide the same in strict mode). `output` is what it wrote, cleaned and cut:
-    untrusted text.
+    is no budget), `raised` (a hook raised), `decision` (it decided what cannot be carried out), `time`, `slow` (its
+    hooks do not compile, or take too long), `memory`, `crash`, `forbidden` (a system call that kills), `ended` (its
+    process ended), `protocol` (it sent what no worker of ours sends), `different` (it looks ahead, or does not decide
+    the same in strict mode). `output` is what it wrote, cleaned and cut: untrusted text.
     """
 
     def __init__(self, reason: str, message: str, *, line: int | None = None, output: str = "") -> None:

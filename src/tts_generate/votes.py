@@ -7,6 +7,7 @@ interpreted they are the oracle of the compiled ones.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,3 +114,16 @@ def confidence(first: int, second: int) -> float:
         term *= (trials - k) / (k + 1.0)
         tail += term
     return 1.0 - tail
+
+
+def weighted_confidence(first: float, second: float) -> float:
+    """`confidence` for votes that weigh: the leader's weights and the runner-up's, summed, by a normal approximation.
+
+    Of votes that weigh 1 it lies a little above `confidence`; 0 without votes.
+
+    >>> round(weighted_confidence(4.5, 1.2), 3), round(weighted_confidence(4, 1), 3), round(confidence(4, 1), 3)
+    (0.912, 0.905, 0.891)
+    """
+    if first <= 0.0:
+        return 0.0
+    return 1.0 - 0.5 * math.erfc((first - second) / math.sqrt(2.0 * (first + second + 0.25)))

@@ -29,16 +29,19 @@ from tts_generate.loading import load_controller
 from tts_generate.replay import replay
 from tts_generate.sandbox import Limits, Sandbox
 from tts_generate.search import Fidelity, Search, write_report
-from tts_generate.search.agent import Agent, prompts
+from tts_generate.search.agent import Agent, ledger, prompts
 from tts_generate.search.agent.ledger import JOURNAL, Ledger, read_paid
 from tts_generate.search.agent.prices import price_of
-from tts_generate.search.history import read_archive
+from tts_generate.search.history import History, read_archive
 from tts_generate.search.written.conformance import examine
 from tts_generate.trajectories.journal import read_journal
 
 pytest.importorskip("numba")
 FIRST = [
-    Reply("Let me see what there is.", [("read_history", {}), ("read_controller", {"name": "asc"})]),
+    Reply(
+        "Let me see what there is.",
+        [("read_history", {}), *[("read_controller", {"name": one}) for one in ("asc", "thrift")]],
+    ),
     Reply("", [("write_controller", {"code": GOOD, "idea": "One by one: [b]cheap[/b]."})]),
     Reply("", [("replay", {"candidate": name(GOOD)})]),
     Reply("", [("read_trace", {"candidate": name(GOOD), "episode": 1})]),
@@ -130,7 +133,8 @@ class TestFinished:
         assert server.replies == len(FIRST) + len(SECOND)
         first = server.requests[0]
         assert [tool["name"] for tool in first["tools"]] == [
-            "read_history", "read_controller", "write_controller", "replay", "compare", "read_trace",
+            "read_history", "read_controller", "write_controller", "replay", "compare", "scan_knobs",
+            "read_trace",
         ]  # fmt: skip
         assert first["tools"][2]["input_schema"]["required"] == ["code", "idea"]
         assert "$" not in first["system"].replace("$OUT", "")
@@ -141,12 +145,16 @@ class TestFinished:
         told = [said(body) for body in server.requests if len(body["messages"]) > 1]
         assert "nothing was measured yet" in told[0]
         assert "class ASC(Controller)" in told[0]
+        assert "class Worth(Controller)" in told[0]  # whose knobs `thrift` sets
         assert '"width": 9' in told[1]
         assert "Telling episodes" in told[2]
         assert "random episodes came out the same in strict mode" in told[2]
+        assert "of the gain" in told[2]
         assert "the reference at beta" in told[3]
+        assert "* marks the right one" in told[3]
         assert "round 0: opens 2" in told[3]
-        assert "+++" in told[5]
+        assert f"beside {name(GOOD)}, the best of the others at this rung" in told[5]
+        assert told[5].index("Where they differ most") < told[5].index("+++")
         assert "rises and falls with beta" in told[6]
         opened = server.requests[len(FIRST)]["messages"][0]["content"]
         assert f"{name(BETTER)} (round 1, from {name(GOOD)})" in opened
@@ -467,6 +475,32 @@ class TestBudget:
         assert [row["kind"] for row in rows[:2]] == ["asked", "none"]
         assert rows[1]["usd"] == rows[0]["most"] > 0
 
+    def test_every_figure_counts_what_may_be_charged(self, run: Run, tmp_path: Path) -> None:
+        """From the moment on at which a request has no reply."""
+        told: list[str] = []
+        run(script(Fault(cut=True), *FIRST[1:3]), tmp_path / "run", told=told)
+        rows = [row for rows, _, _ in read_journal(tmp_path / "run" / JOURNAL) for row in rows]
+        lost, first = rows[1]["usd"], rows[3]["usd"]
+        (line,) = [line for line in told if "no reply (RemoteProtocolError" in line]
+        assert f"round 1, ${lost:.2f}: " in line
+        assert f"it may have cost ${lost:.4f}" in line
+        assert any(line.startswith(f"round 1, ${lost + first:.2f}, write_controller") for line in told)
+        (entry,) = read_archive(tmp_path / "run").written.values()
+        assert entry.usd == pytest.approx(lost + first, abs=1e-6)
+
+    def test_a_long_silence_is_told(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger, "SILENCE", 0.1)
+
+        def slowly(body: dict[str, Any], number: int) -> Any:
+            time.sleep(0.5 if number == 0 else 0)
+            return by_place(FIRST[1:2])(body, number)
+
+        told: list[str] = []
+        run(slowly, tmp_path / "run", told=told)
+        asked = next(row for rows, _, _ in read_journal(tmp_path / "run" / JOURNAL) for row in rows)
+        assert any(re.match(r"round 1, \$0\.\d\d: no reply for \d s", line) for line in told)
+        assert any(f"can cost ${asked['most']:.4f}, which is counted already" in line for line in told)
+
     def test_raising_it_goes_on(self, run: Run, tmp_path: Path) -> None:
         dear = [Reply(turn.text, turn.calls, output_tokens=15_000) for turn in FIRST]
         with MessagesServer(by_place(dear)) as server:
@@ -551,10 +585,42 @@ import sys
 from pathlib import Path
 from search_stores import setup
 from tts_generate.search import Search
-from tts_generate.search.agent import Agent, prompts
+from tts_generate.search.agent import Agent, ledger, prompts
 chosen = Search(setup(*map(Path, sys.argv[2:]), reference="self_consistency"), Agent(5.0))
 chosen.run(Path(sys.argv[1]), minutes=10, max_rounds=1, threads=1)
 """
+
+
+class TestConversationOnFile:
+    def test_it_is_gone_through_again_without_a_key(
+        self, finished: Any, stores: list[Path], box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same candidates, the same figures, the same choice; and it ends where the file does."""
+        for variable in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+            monkeypatch.delenv(variable, raising=False)
+        whole, out = finished[0], tmp_path / "run"
+        told: list[str] = []
+        searched = Search(setup(*stores, **BRIEFLY), Agent.of(whole), box)
+        result = searched.run(out, minutes=10, threads=1, say=told.append)
+        before = json.loads((whole / "result.json").read_text())
+        for part in ("candidate", "fresh", "selected", "usd", "tried", "rounds"):
+            assert json.loads(json.dumps(result[part])) == before[part]
+        one, other = (read_archive(folder) for folder in (whole, out))
+        assert one.written == other.written
+        assert one.failures == other.failures
+        assert [_unseeded(e) for e in one.evaluations] == [_unseeded(e) for e in other.evaluations]
+        assert told[-1] == "the conversation on file ends here."
+        assert json.loads((out / "search.json").read_text()) == json.loads((whole / "search.json").read_text())
+
+    def test_one_that_is_none(self, tmp_path: Path) -> None:
+        History(tmp_path / "knobs", {"controller": "composed", "proposer": "parameters"}).close()
+        with pytest.raises(InputError, match="no model wrote there"):
+            Agent.of(tmp_path / "knobs")
+
+
+def _unseeded(evaluation: Any) -> dict[str, Any]:
+    """An evaluation without the seed by which episodes were chosen to confirm it, which nobody can foresee."""
+    return {name: value for name, value in evaluation.to_dict().items() if name != "confirmed"}
 
 
 class TestAblations:

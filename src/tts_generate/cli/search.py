@@ -46,8 +46,15 @@ def search(
     ] = None,
     trust_remote_code: Trust = False,
     proposer: Annotated[
-        Literal["parameters", "anthropic"], typer.Option(help="Who proposes: Optuna, or a model that writes code.")
+        Literal["parameters", "anthropic", "command"],
+        typer.Option(help="Who proposes: Optuna, or a model that writes code; of your own by --program."),
     ] = "parameters",
+    program: Annotated[
+        str | None, typer.Option(help="Command: a program that answers as a model would, in lines of JSON.")
+    ] = None,
+    conversation: Annotated[
+        Path | None, typer.Option(help="Folder of a search whose replies answer once more, without a key.")
+    ] = None,
     max_cost_usd: Annotated[
         float | None, typer.Option(help="Agent: what it may spend, earlier sittings counted.")
     ] = None,
@@ -67,16 +74,17 @@ def search(
     """Search for a controller that beats a reference at equal cost, by replay: no model runs on the questions.
 
     By default nothing is charged. `--proposer anthropic` has a language model write controllers; it needs
-    ANTHROPIC_API_KEY and --max-cost-usd.
+    ANTHROPIC_API_KEY and --max-cost-usd. `--proposer command` asks a program of yours, `--conversation` a file.
     """
     from tts_generate.search import Search, SearchProgress, Setup, write_report
     from tts_generate.tracking import bars_shown
 
     spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
-    spends |= {"calls": calls, "max_tokens": max_tokens}
-    others = {"without": without, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
-    _refuse(proposer, {**spends, **others}, {"controller": controller, "knobs": knobs})
-    agent = _agent(spends, without) if proposer == "anthropic" else None
+    limits: dict[str, Any] = {"calls": calls, "max_tokens": max_tokens}
+    others = {"without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
+    knobbed = {"controller": controller, "knobs": knobs}
+    told = {"program": program, "conversation": conversation, "without": without}
+    agent = _agent(proposer, told, spends, limits, {**others, **knobbed})
     setup = Setup(
         tuple(stores),
         controller=controller or "composed",
@@ -117,34 +125,56 @@ def search(
         tell(publish_run(out, push_to, threads=threads, trust_remote_code=trust_remote_code))
 
 
-def _refuse(proposer: str, agents: dict[str, Any], others: dict[str, Any]) -> None:
-    """Refuse options of the proposer that was not chosen.
+def _refuse(proposer: str, owner: str, foreign: dict[str, Any]) -> None:
+    """Refuse options of a proposer that was not chosen.
 
     Raises:
         InputError: naming the first.
     """
-    foreign, owner = (agents, "anthropic") if proposer == "parameters" else (others, "parameters")
     for name, value in foreign.items():
         if value not in (None, "", []):
-            raise InputError(f"--{name.replace('_', '-')} is for --proposer {owner}; this is {proposer}.")
+            raise InputError(f"--{name.replace('_', '-')} is for {owner}; this is {proposer}.")
 
 
-def _agent(spends: dict[str, Any], without: str) -> Any:
-    """The agent that the options ask for.
+def _agent(
+    proposer: str, told: dict[str, Any], spends: dict[str, Any], limits: dict[str, Any], others: dict[str, Any]
+) -> Any:
+    """The agent that the options ask for; None where knobs are searched.
 
     Raises:
-        InputError: no budget, or an ablation that there is not.
+        InputError: no budget, no program, an ablation that there is not, or options of another proposer.
     """
+    program, conversation, without = told["program"], told["conversation"], told["without"]
+    knobbed = {name: others[name] for name in ("controller", "knobs")}
+    boxed = {name: value for name, value in others.items() if name not in knobbed}
+    if conversation is not None:
+        from tts_generate.search.agent import Agent
+
+        foreign = {**spends, **limits, "without": without, "program": program, **knobbed}
+        _refuse("a conversation on file", "another search", foreign)
+        return Agent.of(conversation)
+    if proposer != "command":
+        _refuse(proposer, "--proposer command", {"program": program})
+    if proposer == "parameters":
+        _refuse(proposer, "--proposer anthropic", {**spends, **limits, "without": without, **boxed})
+        return None
+    _refuse(proposer, "--proposer parameters", knobbed)
+    if proposer == "command":
+        _refuse(proposer, "--proposer anthropic", spends)
+        if program is None:
+            raise InputError("--proposer command asks a program: name it by --program.")
+    return _made({**spends, **limits, "program": program}, without)
+
+
+def _made(given: dict[str, Any], without: str) -> Any:
     from tts_generate.search.agent import Agent
 
-    if spends["max_cost_usd"] is None:
-        raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
     off = [name.strip() for name in without.split(",") if name.strip()]
     for name in off:
         if name not in ("traces", "beta"):
             raise UnknownNameError.of("ablation", name, ("traces", "beta"))
-    given = {name: value for name, value in spends.items() if value is not None}
-    return Agent(**given, traces="traces" not in off, beta="beta" not in off)
+    options = {name: value for name, value in given.items() if value is not None}
+    return Agent(**options, traces="traces" not in off, beta="beta" not in off)
 
 
 def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:

@@ -123,16 +123,30 @@ class _Unsupported(Exception):
     def because(cls, controller: Controller, error: Exception) -> _Unsupported:
         """Name the line of the controller's own file that numba stumbled on, where it says so."""
         file = type(controller).plan.__code__.co_filename
-        found = re.findall(r'File "([^"]*)", line (\d+)', str(error))
+        text = re.sub(r"\x1b\[[0-9;]*m| at 0x\w+|instance\.jitclass\.(\w+)_\w+#\w+<[^>]*>", r"\1", str(error))
+        found = re.findall(r'File "([^"]*)", line (\d+)', text)
         name = os.path.basename(file)
         lines = [line for path, line in found if os.path.basename(path) == name]
-        where = f", line {lines[-1]}" if lines else ""
-        text = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-        reason = next((line for line in text if not line.startswith(("Failed in", "During:", "File"))), repr(error))
+        where = f", line {lines[0]}" if lines else ""
         return cls(
             f"{type(controller).__name__} runs interpreted, about a hundred times slower: numba cannot compile "
-            f"{file}{where}: {reason}. Hooks compile when they are plain loops over numbers and numpy arrays."
+            f"{file}{where}: {_reason(text) or repr(error)}. Hooks compile when they are plain loops over numbers and "
+            "numpy arrays, and all that changes is made in `memory`."
         )
+
+
+def _reason(text: str) -> str:
+    r"""What numba says is wrong, out of all the places that it came by.
+
+    >>> _reason("Failed in nopython mode pipeline\nNo implementation found for signature:\n >>> f(none)\nDuring: x")
+    'No implementation found for signature: >>> f(none)'
+    """
+    said = [line for line in map(str.strip, text.splitlines()) if line]
+    passing = ("Failed in", "During:", "File", "- Resolution failure")
+    first = next((number for number, line in enumerate(said) if not line.startswith(passing)), len(said))
+    signature = [line for line in said[first + 1 : first + 2] if line.startswith(">>>")]
+    closer = [line for line in said if re.match(r"\w+Error: (?!Failed in)", line)]
+    return " ".join([*said[first : first + 1], *signature, *closer[:1]]).rstrip(".")
 
 
 def _bucket(size: int) -> int:

@@ -24,6 +24,10 @@ _BRANCH_FIELDS = ("tokens", "interior", "first", "complete")
 _STEP_FIELDS = ("answer", "probe_tokens")
 
 
+class NoSuchAnswer(ValueError):
+    """An answer that no branch of the question shows."""
+
+
 @dataclass(frozen=True)
 class Relabelled:
     """A recording for one candidate, and the key by which its results are read."""
@@ -85,7 +89,8 @@ class Relabelled:
         wrong = np.argwhere((found < least) | (found > self.bounds[:, None, :]))
         if len(wrong):
             column, shuffle, place = wrong[0]
-            raise ValueError(
+            kind = NoSuchAnswer if column == 0 else ValueError
+            raise kind(
                 f"{Columns._fields[column]} {found[column, shuffle, place]} in an episode, where at most "
                 f"{self.bounds[column, place]} can be"
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,12 @@ from tts_generate.recorded.compiled import CompileWarning
 from tts_generate.recorded.episodes import Columns
 from tts_generate.recorded.recording import Recording
 from tts_generate.recorded.run import ReplayResult
-from tts_generate.sandbox.arrays import Relabelled
+from tts_generate.sandbox.arrays import NoSuchAnswer, Relabelled
 from tts_generate.sandbox.channel import Channel, clean
 from tts_generate.sandbox.process import Keeper
 from tts_generate.sandbox.strict import StrictController
 from tts_generate.sandbox.strictly import replay_strictly
+from tts_generate.schedule import Range, Scale, is_number
 
 Mode = Literal["bulk", "strict"]
 _MAX_KNOBS = 256
@@ -44,6 +46,8 @@ class Candidate:
         """Processes that nobody needs any more; ended when the next one is opened."""
         self._quiet = quiet
         self.name = ""
+        self.compiled = False
+        """Whether some of its replays were compiled."""
         self.warnings: list[str] = []
         self.keeper: Keeper | None = None
         self.channel = self._channel = channel
@@ -108,6 +112,11 @@ class Candidate:
             if self._left is not None:
                 self._left -= other.channel.waited
 
+    @property
+    def compiles(self) -> bool:
+        """Whether its class says that its hooks compile."""
+        return bool(self.described[-1])
+
     def renew(self) -> None:
         """Give it the whole wall time of its limits again; of CPU time it has what is left."""
         self._channel.renew()
@@ -148,6 +157,18 @@ class Candidate:
         if type(rows) is not list or len(rows) != len(betas) or not all(map(_are_knobs, rows)):
             self._channel.refuse("knobs that are not names with numbers or names")
         return [dict(row) for row in rows]
+
+    def ranges(self) -> dict[str, Range]:
+        """The ranges of its knobs that its class declares; none if it declares none.
+
+        Raises:
+            CandidateError: they are no ranges.
+        """
+        reply, _ = self._channel.ask("ranges", {})
+        rows = reply.get("ranges")
+        if type(rows) is not dict or len(rows) > _MAX_KNOBS or not all(map(_is_range, rows.values())):
+            self._channel.fail("knobs", "its `ranges` are not names with a Range of finite numbers each.")
+        return {clean(name)[:100]: Range(**row) for name, row in rows.items()}
 
     def controller(self, *, beta: float = 0.5, **knobs: Any) -> StrictController:
         """The candidate as a controller for `Recording.episode`, `Recording.trace` or `generate`, strict mode only.
@@ -247,12 +268,19 @@ class Candidate:
         )
         try:
             bulk = relabelled.columns(raw, shuffles)
+        except NoSuchAnswer as error:
+            self._channel.fail(
+                "decision",
+                f"the candidate answers what no branch of the question shows ({error}): a number of its own, or what "
+                "it read beyond a branch's depth or beyond state.opened, which is looking ahead.",
+            )
         except ValueError as error:
             self._channel.refuse(str(error))
         seconds = reply.get("seconds")
         if seconds is not None and not (type(seconds) is float and 0 <= seconds < float("inf")):
             self._channel.refuse("compile seconds that are no number")
         self._warn(reply.get("warned"))
+        self.compiled |= seconds is not None
         return ReplayResult(described, recording, *Columns(*bulk), compile_seconds=seconds)
 
     def _recording(self, recording: Recording) -> tuple[int, Relabelled]:
@@ -274,6 +302,15 @@ class Candidate:
 def _budget(beta: float) -> float:
     check_budget(beta)
     return float(beta)
+
+
+def _is_range(row: object) -> bool:
+    """Whether a candidate's reply is the fields of a `Range`."""
+    if type(row) is not dict or set(row) != {field.name for field in dataclasses.fields(Range)}:
+        return False
+    off = [] if row["off"] is None else [row["off"]]
+    numbers = all(is_number(value) for value in (row["low"], row["high"], *off))
+    return numbers and row["scale"] in get_args(Scale) and type(row["moves"]) is type(row["logprobs"]) is bool
 
 
 def _are_knobs(row: object) -> bool:

@@ -235,7 +235,11 @@ class Channel:
             self.refuse("an error that no worker sends")
         kind, text = clean(kind)[:100], clean(text)[:2000]
         where = "" if line is None else f" (line {line})"
-        known = {"MemoryError": "memory", "ControllerError": "import" if do == "load" else "decision"}
+        known = {
+            "MemoryError": "memory",
+            "LooksAhead": "different",
+            "ControllerError": "import" if do == "load" else "decision",
+        }
         reason = known.get(kind, "import" if do == "load" else "raised")
         self._drain()
         raise CandidateError(reason, f"{kind}{where}: {text}", line=line, output=self.output)

@@ -6,6 +6,7 @@ cannot check. Runs in the child: no import of the host's part.
 
 from __future__ import annotations
 
+import dataclasses
 import linecache
 import math
 import os
@@ -24,7 +25,9 @@ from tts_generate.errors import ControllerError
 from tts_generate.import_rules import compiled
 from tts_generate.rules import clear_decision
 from tts_generate.sandbox import wire
-from tts_generate.sandbox.together import Together, check_decision
+from tts_generate.sandbox.revealed import reveal_only
+from tts_generate.sandbox.together import MOST_OWN, Together, check_decision
+from tts_generate.schedule import Range
 from tts_generate.state import Decision, State
 from tts_generate.votes import confidence, majority, tally
 
@@ -88,6 +91,11 @@ class _Candidate:
         """Every knob at each of some budgets."""
         return {"knobs": [self.kind.from_beta(beta, **message["knobs"]).knobs for beta in message["betas"]]}, b""
 
+    def do_ranges(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
+        """The ranges that the class declares."""
+        declared: Mapping[str, Range] = getattr(self.kind, "ranges", {})
+        return {"ranges": {str(name): dataclasses.asdict(room) for name, room in declared.items()}}, b""
+
     def do_hook(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """Strict mode: let the controller of this process's one episode see what was revealed since, and decide."""
         told: dict[str, Any] = {}
@@ -96,12 +104,15 @@ class _Candidate:
             mine = self.kind.from_beta(message["beta"], **message["knobs"])
             told["knobs"] = mine.knobs
             self.running = mine.for_episode(shape[0]), State(*shape), Decision(shape[0])
+            reveal_only(self.running[1])
         mine, state, do = self.running
         _see(state, message["seen"])
         if message["hook"] == "answer":
             return {"answer": int(index(mine.answer(state)))}, b""
         clear_decision(do)
         getattr(mine, message["hook"])(state, do)
+        if "own" in message:
+            told["own"] = _numbers(mine)
         return {**told, "did": _decided(do, message["seen"]["scalars"][4])}, b""
 
     def do_batch(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
@@ -190,6 +201,18 @@ def _decided(do: Decision, opened: int) -> _Message:
         "prune": np.flatnonzero(do.prune[:opened]).tolist(),
         "probe": np.flatnonzero(do.probe[:opened]).tolist(),
     }
+
+
+def _numbers(mine: Controller) -> dict[str, float]:
+    """The first few numbers that a controller remembers, its knobs aside."""
+    values = {name: value for name, value in vars(mine).items() if name not in mine.knobs and name != "beta"}
+    numbers = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float, np.integer, np.floating)) and len(name) <= 40
+    }
+    kept = {name: value for name, value in numbers.items() if abs(value) < 1e18}
+    return dict(list(kept.items())[:MOST_OWN])
 
 
 class _WarmUp(Controller):

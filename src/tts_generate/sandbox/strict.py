@@ -18,6 +18,7 @@ from tts_generate.controller import Controller, Knob
 from tts_generate.errors import CandidateError, InputError
 from tts_generate.recorded.recording import Recording
 from tts_generate.sandbox.channel import Channel, clean
+from tts_generate.sandbox.together import MOST_OWN
 from tts_generate.state import Decision, State
 from tts_generate.votes import NO_ANSWER
 
@@ -36,6 +37,9 @@ class StrictController(Controller):
     compiles = False
     home: object = None
     """What must live for as long as any copy of it."""
+
+    own: dict[int, dict[str, float]] | None = None
+    """Give a dictionary to have it filled with what the candidate remembers after each round, numbers only."""
 
     _told: Mapping[str, Knob]
 
@@ -112,7 +116,10 @@ class StrictController(Controller):
         return told
 
     def _ask(self, hook: str, state: State, more: Mapping[str, Any]) -> dict[str, Any]:
-        reply, _ = self._channel.ask("hook", {"hook": hook, "seen": self._seen.since(state), **more})
+        if self.own is None or hook == "answer":
+            return dict(self._channel.ask("hook", {"hook": hook, "seen": self._seen.since(state), **more})[0])
+        reply, _ = self._channel.ask("hook", {"hook": hook, "seen": self._seen.since(state), "own": True, **more})
+        self.own[int(state.round)] = self._numbers(reply.get("own"))
         return dict(reply)
 
     def _hook(self, hook: str, state: State, do: Decision, more: Mapping[str, Any]) -> None:
@@ -143,6 +150,15 @@ class StrictController(Controller):
         do.probe[did["probe"]] = True
         if do.stop and do.answer != NO_ANSWER:
             self._end()
+
+    def _numbers(self, told: object) -> dict[str, float]:
+        """What a candidate says that it remembers."""
+        if type(told) is not dict or len(told) > MOST_OWN:
+            self._channel.refuse("numbers of its own that are no few")
+        for name, value in told.items():
+            if not (name.isidentifier() and len(name) <= 40 and type(value) in (int, float) and abs(value) < 1e18):
+                self._channel.refuse(f"{name!r:.40} of its own, which is no number")
+        return told
 
 
 def same_knobs(here: object, there: Mapping[str, Knob]) -> None:

@@ -28,6 +28,10 @@ ROW, HEAD = 9, 4
 before. Numbers of a decision: open, open_steps, stop, answer."""
 
 
+MOST_OWN = 16
+"""Numbers of a controller's own that are told."""
+
+
 class Together:
     """Episodes that go on together.
 

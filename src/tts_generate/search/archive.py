@@ -53,13 +53,15 @@ class Evaluation:
     """How many `episodes` were run in strict mode too, and the `seed` of their choice; all came out the same."""
     warned: tuple[str, ...] = ()
     """What its process warned of, such as hooks that do not compile. Untrusted text."""
+    curve: Curve | None = field(default=None, compare=False)
+    """What it does on each question; of candidates that are code."""
     problem: str | None = None
     """Why it has no curve: its code failed, or it was disqualified. Untrusted text."""
 
     @classmethod
-    def of(cls, candidate: Proposal, rung: int, curve: Curve, gain: Gain, **more: Any) -> Evaluation:
+    def of(cls, candidate: Proposal, rung: int, found: Curve, gain: Gain, **more: Any) -> Evaluation:
         """What is kept of an evaluation, rounded to what it can be trusted for; `more` are further fields."""
-        tokens, accuracy = curve.points(gain.weights)
+        tokens, accuracy = found.points(gain.weights)
         return cls(
             candidate,
             rung,
@@ -102,6 +104,8 @@ class Evaluation:
         for name in ("interval", "confirmed", "warned", "problem"):
             if getattr(self, name) not in (None, ()):
                 row[name] = getattr(self, name)
+        if self.curve is not None:
+            row["curve"] = _curve_row(self.curve)
         return {**row, "telling": [asdict(one) for one in self.telling]} if self.telling else row
 
     @classmethod
@@ -119,8 +123,27 @@ class Evaluation:
             telling=tuple(Telling(**one) for one in row.get("telling", ())),
             confirmed=row.get("confirmed"),
             warned=tuple(row.get("warned", ())),
+            curve=_curve_of(row["curve"]) if "curve" in row else None,
             problem=row.get("problem"),
         )
+
+
+def kept(curve: Curve) -> Curve:
+    """A curve as it is kept: percent to two digits, whole tokens."""
+    accuracy, cost = (
+        tuple(np.round(v, digits) for v in values) for values, digits in ((curve.accuracy, 2), (curve.cost, 0))
+    )
+    return Curve(curve.betas, accuracy, cost)
+
+
+def _curve_row(curve: Curve) -> dict[str, Any]:
+    accuracy, cost = ([values.tolist() for values in column] for column in (curve.accuracy, curve.cost))
+    return {"betas": list(curve.betas), "accuracy": accuracy, "cost": cost}
+
+
+def _curve_of(row: Mapping[str, Any]) -> Curve:
+    accuracy, cost = (tuple(np.array(values, np.float64) for values in row[name]) for name in ("accuracy", "cost"))
+    return Curve(tuple(row["betas"]), accuracy, cost)
 
 
 @dataclass(frozen=True)

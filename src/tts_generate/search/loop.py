@@ -22,7 +22,7 @@ from tts_generate.errors import CandidateError
 from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
 from tts_generate.replay import replay
-from tts_generate.search.archive import Evaluation
+from tts_generate.search.archive import Evaluation, kept
 from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import Proposal, Proposer, Scored
 from tts_generate.search.history import History
@@ -70,7 +70,7 @@ class Judge:
             return Evaluation.of(candidate, rung, look.curve, gain)
         sure = None if seed is None else {"episodes": confirms, "seed": seed}
         low, high = gain.interval()
-        more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure}
+        more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure, "curve": kept(look.curve)}
         told = {"telling": tuple(look.telling), "warned": tuple(look.warned)}
         return Evaluation.of(candidate, rung, look.curve, gain, **more, **told)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError
+from tts_generate.search.history import read_settings
 
 MODEL = "claude-sonnet-5-5"
 
@@ -22,10 +24,14 @@ class Agent:
         InputError: a number that cannot be.
     """
 
-    max_cost_usd: float
-    """Of the whole search, sittings before counted."""
+    max_cost_usd: float | None = None
+    """Of the whole search, sittings before counted; nothing is charged where a program or a file answers."""
     model: str = MODEL
     """As the Messages API names it."""
+    program: str | None = None
+    """A command that answers in the place of the API (`program`)."""
+    conversation: Path | None = None
+    """The folder of a search whose replies answer once more, without a key."""
     prices: Path | None = None
     """A price table instead of the one that ships."""
     effort: str | None = None
@@ -43,7 +49,11 @@ class Agent:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 < self.max_cost_usd < float("inf"):
+        if self.program is not None and not self.program.strip():
+            raise InputError("--program is a command to run, got an empty one.")
+        if self.max_cost_usd is None and self.charged:
+            raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
+        if self.max_cost_usd is not None and not 0 < self.max_cost_usd < float("inf"):
             raise InputError(f"--max-cost-usd must be a number above 0, got {self.max_cost_usd}.")
         for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, 1000), ("retries", 0, 100)):
             if not least <= getattr(self, name) <= most:
@@ -52,3 +62,27 @@ class Agent:
         efforts = ("low", "medium", "high", "xhigh", "max")
         if self.effort is not None and self.effort not in efforts:
             raise InputError(f"--effort is one of {', '.join(efforts)}, got {self.effort!r}.")
+
+    @property
+    def charged(self) -> bool:
+        """Whether its replies cost money."""
+        return self.program is None and self.conversation is None
+
+    @property
+    def proposer(self) -> str:
+        """As `--proposer` names it."""
+        return "anthropic" if self.program is None else "command"
+
+    @classmethod
+    def of(cls, run: Path) -> Agent:
+        """The agent of the search in a folder, answered from what is on file there.
+
+        Raises:
+            InputError: no model wrote there.
+        """
+        told = read_settings(run)
+        if "model" not in told:
+            raise InputError(f"{run} holds no conversation: no model wrote there.")
+        how: dict[str, Any] = {name: name not in told["without"] for name in ("traces", "beta")}
+        program = told["model"] if told["proposer"] == "command" else None
+        return cls(model=told["model"], effort=told["effort"], program=program, conversation=run, **how)

@@ -37,12 +37,20 @@ def connected(retries: int) -> anthropic.Anthropic:
             key(f"{_HEADERS}: a header", word)
     client = _made(base or None, own, retries)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        raise InputError("there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer parameters.")
+        raise InputError(
+            "there is no key for the API: set ANTHROPIC_API_KEY, or search with --proposer command or parameters."
+        )
     if client.api_key is not None:
         client.api_key = key("ANTHROPIC_API_KEY", client.api_key)
     if client.auth_token is not None:
         client.auth_token = key("ANTHROPIC_AUTH_TOKEN", client.auth_token)
     return client
+
+
+def unconnected() -> anthropic.Anthropic:
+    """A client that needs no key: something else answers its requests, and none is sent."""
+    http = anthropic.DefaultHttpxClient(trust_env=False)
+    return anthropic.Anthropic(api_key="none", base_url="http://localhost", max_retries=0, http_client=http)
 
 
 def _made(base: str | None, own: Secret | None, retries: int) -> anthropic.Anthropic:

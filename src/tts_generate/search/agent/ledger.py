@@ -8,9 +8,13 @@ the most that it can have cost; and so does one whose reply says of its tokens w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +38,8 @@ _OVERHEAD = 2000
 """Tokens that the API may add to a prompt by itself, beyond those of what is sent; a byte is a token at most."""
 _LONGEST_WAIT = 300.0
 """Seconds that the API is left alone at most, whatever it asks for."""
+SILENCE = 60.0
+"""Seconds without a reply, after which that is said."""
 _DEEPEST = 64
 _UNSENT = (
     httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.LocalProtocolError,
@@ -43,8 +49,25 @@ _UNSENT = (
 _BLOCKS: dict[str, dict[str, type]] = {"text": {"text": str}, "tool_use": {"id": str, "name": str, "input": dict}}
 
 
-class BudgetReached(TTSError):
+Wire = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers a request with a message, in the place of the API; raises `Ended` when there is no more to come."""
+
+
+class Ended(TTSError):
+    """Nothing more is answered."""
+
+
+class BudgetReached(Ended):
     """The next request could cost more than what is left."""
+
+
+def on_file_only(request: dict[str, Any]) -> dict[str, Any]:
+    """A wire that leads nowhere: a conversation on file, gone through again.
+
+    Raises:
+        Ended: always.
+    """
+    raise Ended("the conversation on file ends here.")
 
 
 class Ledger(anthropic.Middleware):
@@ -54,6 +77,8 @@ class Ledger(anthropic.Middleware):
         folder: of the search.
         price: of its model.
         budget: US dollars that may be spent in all, sittings before counted.
+        say: told when a reply is long in coming, and of every request without one.
+        wire: who answers instead of the API, at no cost.
 
     Raises:
         StoreError: the disk is full, or the journal there holds what no ledger wrote.
@@ -62,8 +87,15 @@ class Ledger(anthropic.Middleware):
     client: anthropic.Anthropic
     """Whose requests these are; set by whoever makes it."""
 
-    def __init__(self, folder: Path, price: Price, budget: float) -> None:
-        self._folder, self._price, self._budget = folder, price, budget
+    def __init__(
+        self,
+        folder: Path,
+        price: Price,
+        budget: float,
+        say: Callable[[str], None] = lambda line: None,
+        wire: Wire | None = None,
+    ) -> None:
+        self._folder, self._price, self._budget, self._say, self._wire = folder, price, budget, say, wire
         try:
             self._journal = Journal(folder / JOURNAL)
         except OSError as error:
@@ -91,7 +123,7 @@ class Ledger(anthropic.Middleware):
 
     @property
     def so_far(self) -> float:
-        """US dollars spent up to the last reply handed out, now or when it was first asked for."""
+        """US dollars spent up to the last reply handed out, now or when it was first asked for; as `spent` counts."""
         return self._so_far
 
     @property
@@ -110,6 +142,11 @@ class Ledger(anthropic.Middleware):
                 return str(row["sent"]["messages"][0]["content"])
         return None
 
+    @property
+    def asked(self) -> int:
+        """Replies of this round that were handed out."""
+        return self._call
+
     def begin(self, number: int) -> None:
         """The next requests are those of round `number`."""
         self._round, self._call, self._said, self._before = number, 0, [], 0
@@ -126,6 +163,8 @@ class Ledger(anthropic.Middleware):
             sent = [row["sent"] for row in asked if row["kind"] == "asked"]
             self._turn(sent[0] if sent else new, asked[-1], body["max_tokens"])
             return self._again(asked[-1]["reply"], request)
+        if self._wire is not None:
+            return self._by_wire(request, body, new)
         longest = self._longest(new)
         most = self._price.at_most(longest, body["max_tokens"])
         if most > self.left:
@@ -134,15 +173,16 @@ class Ledger(anthropic.Middleware):
             )
         self._keep("asked", sent=new, most=most)
         try:
-            response = call_next(request.copy(body={**body, "messages": [*self._said, *new["messages"]]}))
+            with self._patiently(most):
+                response = call_next(request.copy(body={**body, "messages": [*self._said, *new["messages"]]}))
         except anthropic.AnthropicError as error:
             cause = error.__cause__ or error
             unsent = isinstance(cause, _UNSENT) or not isinstance(error, anthropic.APIConnectionError)
             why = shown(f"{type(cause).__name__}: {cause}")
-            self._keep("none", usd=0.0 if unsent else most, why=why)
+            self._unanswered(0.0 if unsent else most, why)
             raise
         if not response.http_response.is_success:
-            self._keep("none", usd=0.0, why=f"HTTP {response.status_code}: {_text(response)}")
+            self._unanswered(0.0, f"HTTP {response.status_code}: {_text(response)}")
             _heed_no_longer(response.http_response.headers)
             return response
         reply = self._reply(response, most)
@@ -180,9 +220,52 @@ class Ledger(anthropic.Middleware):
         usage, longest = row["reply"].get("usage"), self._longest(sent)
         known = not implausible(usage, longest, asked_for)
         self._before = prompt_tokens(usage) + usage["output_tokens"] if known else longest + asked_for
-        self._so_far += row["usd"]
+        here = self._round, self._call
+        self._so_far = sum(usd for (*place, _), usd in _costs(self._journal.rows).items() if tuple(place) <= here)
         self._said = [*self._said, *sent["messages"]]
         self._call += 1
+
+    def _by_wire(self, request: APIRequest, body: dict[str, Any], new: dict[str, Any]) -> APIResponse[Any]:
+        """What the wire answers, kept like a reply of the API."""
+        assert self._wire is not None
+        asked = {name: _plain(body[name]) for name in ("system", "tools", "max_tokens")}
+        asked = {"round": self._round + 1, "call": self._call + 1, **asked, "messages": [*self._said, *new["messages"]]}
+        with self._patiently(0.0):
+            reply = _plain(self._wire(asked))
+        self._keep("asked", sent=new, most=0.0)
+        self._keep("reply", usd=0.0, reply=reply)
+        self._turn(new, self._journal.rows[-1], body["max_tokens"])
+        return self._again(reply, request)
+
+    def _unanswered(self, usd: float, why: str) -> None:
+        """A request has come to nothing, which may have cost something."""
+        self._keep("none", usd=usd, why=why)
+        cost = f"it may have cost ${usd:.4f}" if usd else "it cost nothing"
+        self._say(
+            f"round {self._round + 1}, ${self.spent:.2f}: no reply ({why[:100]}), {cost}; it is sent again while "
+            "attempts are left."
+        )
+
+    @contextlib.contextmanager
+    def _patiently(self, most: float) -> Iterator[None]:
+        """Say from time to time that a reply is still waited for, and what that may cost."""
+        over = threading.Event()
+
+        def tell() -> None:
+            started = time.monotonic()
+            while not over.wait(SILENCE):
+                self._say(
+                    f"round {self._round + 1}, ${self.spent:.2f}: no reply for {time.monotonic() - started:.0f} s; "
+                    f"this request can cost ${most:.4f}, which is counted already."
+                )
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
 
     def _longest(self, new: dict[str, Any]) -> int:
         """The most tokens that a prompt can have: what was counted before, and one for each byte of what is new."""

@@ -81,6 +81,11 @@ class Price:
         return usd
 
 
+def free(model: str) -> Price:
+    """The price of what costs nothing."""
+    return Price(model, "", (Tier(0.0, 0.0, 0.0, 0.0),))
+
+
 def prompt_tokens(usage: Mapping[str, Any]) -> int:
     """All tokens of a call's prompt, those from and to the cache too."""
     cached = (usage.get("cache_read_input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0)

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
+from tts_generate.loading import builtin_controllers
 from tts_generate.search.archive import Archive, Evaluation
 from tts_generate.search.objective import Curve
 from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.search.written.standing import branches_of, same_behaviour
+from tts_generate.trace import some
 
 _FAILURES = 4
 
@@ -27,7 +30,8 @@ def system(reference: str, *, beta: bool, traces: bool) -> str:
     """What the model is told once: the task, the interface, how to work; `beta` and `traces` as in `Agent`."""
     objective = read("beta" if beta else "without_beta", reference=reference).strip()
     told = read("traces").rstrip() if traces else ""
-    return read("system", objective=objective, interface=read("interface").strip(), traces=told).strip()
+    interface = read("interface", shipped=", ".join(builtin_controllers())).strip()
+    return read("system", objective=objective, interface=interface, traces=told).strip()
 
 
 def opening(number: int, part: Part, reference: str, curve: Curve, archive: Archive) -> str:
@@ -40,7 +44,8 @@ def opening(number: int, part: Part, reference: str, curve: Curve, archive: Arch
     names = ", ".join(recording.name for recording in part.recordings)
     asked = (
         f"You learn from {part.count} recorded questions ({names}), {fewest_branches(part.recordings)} branches each "
-        f"or more, in steps of {part.recordings[0].interval_tokens} tokens; others are set aside to choose by."
+        f"or more, in steps of {part.recordings[0].interval_tokens} tokens; others are set aside to choose by.\n"
+        f"{branches_of(part)}"
     )
     before = [f"- {failure.problem[:600]}" for failure in archive.failures if failure.round == number - 1]
     failed = "\n".join(["What failed in the last round:", *before[-_FAILURES:]]) if before else ""
@@ -49,14 +54,25 @@ def opening(number: int, part: Part, reference: str, curve: Curve, archive: Arch
 
 
 def table(archive: Archive, rounds: int, count: int = 10) -> str:
-    """The best candidates of the first `rounds` rounds, those looked at closest first, as lines."""
+    """The best candidates of the first `rounds` rounds, those looked at closest first: a line a curve."""
     seen: list[Evaluation] = []
     for name, entry in archive.written.items():
         last = archive.last(name)
         if entry.round < rounds and last is not None:
             seen.append(last)
     ranked = sorted(seen, key=lambda e: (e.problem is not None, -e.rung, -e.score, e.candidate.name))
-    return "\n".join(line(archive, evaluation) for evaluation in ranked[:count]) or "(nothing was measured yet)"
+    alike: list[list[Evaluation]] = []
+    for evaluation in ranked:
+        same = next((row for row in alike if same_behaviour(row[0], evaluation)), None)
+        if same is None:
+            alike.append([evaluation])
+        else:
+            same.append(evaluation)
+    told = []
+    for first, *others in alike[:count]:
+        named = f" The same curve: {some([e.candidate.name for e in others], 4)}." if others else ""
+        told.append(f"{line(archive, first)}{named}")
+    return "\n".join(told) or "(nothing was measured yet)"
 
 
 def line(archive: Archive, evaluation: Evaluation) -> str:

@@ -10,7 +10,7 @@ import anthropic
 
 from tts_generate.errors import InputError, ServerError
 from tts_generate.search.agent import Agent, prompts
-from tts_generate.search.agent.ledger import BudgetReached, Ledger
+from tts_generate.search.agent.ledger import BudgetReached, Ended, Ledger
 from tts_generate.search.agent.tools import Desk
 from tts_generate.search.candidate import Scored, Written
 from tts_generate.search.history import History
@@ -43,8 +43,6 @@ class AgentProposer:
         say: told of every call of a tool, and what ends the search.
     """
 
-    name = "anthropic"
-
     def __init__(
         self,
         agent: Agent,
@@ -63,6 +61,7 @@ class AgentProposer:
         self._judge, self._bench, self._history = judge, bench, history
         self._reference, self._seed, self._estimate, self._say = reference, seed, estimate, say
         self._number = 0
+        self.name = agent.proposer
         self._system = prompts.system(reference, beta=agent.beta, traces=agent.traces)
 
     @property
@@ -93,11 +92,11 @@ class AgentProposer:
 
     def _pays(self) -> bool:
         """Whether another round can be paid for."""
-        if self.affords >= 1:
+        if self.affords >= 1 or not self._agent.charged:
             return True
         self._say(
-            f"the budget ends the search: ${self._ledger.spent:.2f} of ${self._agent.max_cost_usd:.2f} spent, a round "
-            f"costs about ${self.expected:.2f}."
+            f"the budget ends the search: ${self._ledger.spent:.2f} of ${self._agent.max_cost_usd or 0.0:.2f} spent, a "
+            f"round costs about ${self.expected:.2f}."
         )
         return False
 
@@ -116,11 +115,14 @@ class AgentProposer:
         self._say(f"{FRUITLESS} rounds in succession came to nothing, which ends the search; the last one so: {last}")
         return True
 
-    def _converse(self, number: int) -> list[Written]:
-        """One round: let the model work until it is done, or has used its requests or the budget up."""
+    def _converse(self, number: int) -> list[Written] | None:
+        """One round: let the model work until it is done, or has used up its requests or the budget.
+
+        None where nobody answers any more.
+        """
         self._ledger.begin(number)
         desk = Desk(
-            self._judge, self._bench, self._history, number, lambda: self._ledger.so_far,
+            self._judge, self._bench, self._history, number, lambda: self._ledger.so_far, lambda: self._ledger.spent,
             origin=self._agent.model, seed=self._seed, beta=self._agent.beta, traces=self._agent.traces,
             say=self._say,
         )  # fmt: skip
@@ -139,6 +141,11 @@ class AgentProposer:
             problem = _came_to(last, desk, self._agent)
         except BudgetReached as error:
             problem = "" if desk.candidates else f"the budget ended the round before a candidate passed: {error}"
+        except Ended as error:
+            if self._ledger.asked == 0:
+                self._say(str(error))
+                return None
+            problem = _came_to(last, desk, self._agent)
         except anthropic.AnthropicError as error:
             refused = _refused(error, self._agent)
         if refused is not None:

@@ -1,4 +1,4 @@
-"""The six tools of the agent, over the archive and the workbench of one search.
+"""The tools of the agent, over the archive and the workbench of one search.
 
 What goes wrong in a candidate, or in what a tool was asked for, is an answer to the model. What goes wrong here (a full
 disk, a machine without locks, a fault of ours) ends the search: it is kept in `Desk.fault`, because a tool runner hands
@@ -23,11 +23,16 @@ from tts_generate.search.candidate import Written
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
 from tts_generate.search.written.climb import climb
-from tts_generate.search.written.conformance import examine
+from tts_generate.search.written.scan import fitted, scan
+from tts_generate.search.written.standing import against_best, differences, where
 from tts_generate.search.written.workbench import Workbench
 
 _IDEA = 2000
 """Characters that are kept of an idea."""
+SCAN = "scan of knobs"
+"""Who proposed what a scan found."""
+_LINES = 80
+"""Of the differences between two candidates' code."""
 
 
 class Desk:
@@ -38,7 +43,8 @@ class Desk:
         bench: runs candidates.
         history: keeps everything.
         number: of the round, from 0.
-        usd: what the search has cost so far, US dollars.
+        usd: what the search had cost when its last reply was first handed out, US dollars.
+        spent: what it has cost by now.
         origin: who writes.
         seed: of the search.
         beta: whether candidates are families.
@@ -53,6 +59,7 @@ class Desk:
         history: History,
         number: int,
         usd: Callable[[], float],
+        spent: Callable[[], float],
         *,
         origin: str,
         seed: int,
@@ -61,7 +68,7 @@ class Desk:
         say: Callable[[str], None],
     ) -> None:
         self._judge, self._bench, self._history, self._number = judge, bench, history, number
-        self._usd, self._accounted = usd, usd()
+        self._usd, self._accounted, self._spent = usd, usd(), spent
         self._origin, self._seed, self._beta, self._traces = origin, seed, beta, traces
         self._say = say
         self.candidates: list[Written] = []
@@ -71,7 +78,14 @@ class Desk:
     def tools(self) -> list[BetaFunctionTool[Any]]:
         """The tools, as a tool runner takes them."""
         found: list[Callable[..., str]]
-        found = [self.read_history, self.read_controller, self.write_controller, self.replay, self.compare]
+        found = [
+            self.read_history,
+            self.read_controller,
+            self.write_controller,
+            self.replay,
+            self.compare,
+            self.scan_knobs,
+        ]
         if self._traces:
             found.append(self.read_trace)
         return [_Tool(self, tool) for tool in found]
@@ -79,7 +93,7 @@ class Desk:
     def tell(self, tool: str, answer: str) -> None:
         """Say what a tool answered, in a line."""
         first = answer.strip().partition("\n")[0]
-        self._say(f"round {self._number + 1}, ${self._usd():.2f}, {tool}: {first[:140]}")
+        self._say(f"round {self._number + 1}, ${self._spent():.2f}, {tool}: {first[:140]}")
 
     def failed(self, problem: str, code: str | None = None) -> None:
         """Keep that a proposal, or the round, came to nothing; once, however often the round is gone through."""
@@ -111,7 +125,8 @@ class Desk:
         folder = builtin_folder(name)
         card = json.loads((folder / "controller.json").read_text("utf-8"))
         if "builtin" in card:
-            return f"{card['builtin']} with these knobs:\n{json.dumps(card['knobs'], indent=1)}"
+            family = self.read_controller(str(card["builtin"]))
+            return f"{card['builtin']} with these knobs:\n{json.dumps(card['knobs'], indent=1)}\n\n{family}"
         return (folder / str(card["entry"]).partition(":")[0]).read_text("utf-8")
 
     def write_controller(self, code: str, idea: str, parent: str = "") -> str:
@@ -124,7 +139,34 @@ class Desk:
         """
         if parent and parent not in self._archive.written and parent not in builtin_controllers():
             raise UnknownNameError.of("parent", parent, [*self._archive.written, *builtin_controllers()])
-        candidate = Written(_text(code), f"{self._origin}, round {self._number + 1}", parent or None, _kept(idea))
+        return self._taken(
+            Written(_text(code), f"{self._origin}, round {self._number + 1}", parent or None, _kept(idea))
+        )
+
+    def scan_knobs(self, candidate: str) -> str:
+        """Fit a candidate's numbers: for half a minute schedules of the knobs in its `ranges` are tried, for nothing.
+
+        Args:
+            candidate: its name.
+        """
+        entry = self._entry(candidate)
+        known = [
+            e for e in self._archive.written.values() if (e.candidate.parent, e.candidate.origin) == (candidate, SCAN)
+        ]
+        if known:
+            return self._taken(known[0].candidate)
+        found = scan(self._judge, self._bench, entry, self._seed, families=self._beta)
+        if found.score <= found.before:
+            return f"None of {found.tried} schedules does better than its own (score {found.before:+.2f} at rung 2)."
+        idea = (
+            f"Knobs of {candidate} fitted by a scan of {found.tried} schedules: score {found.score:+.2f} at rung 2, "
+            f"{found.before:+.2f} before. {entry.candidate.idea}"
+        )
+        new = Written(fitted(entry, found.schedule), SCAN, candidate, _kept(idea))
+        return f"{idea}\n{self._taken(new)}"
+
+    def _taken(self, candidate: Written) -> str:
+        """A candidate put into the archive, if it passes."""
         known = self._archive.written.get(candidate.name)
         if known is not None and (known.round < self._number or known.candidate in self.candidates):
             raise InputError(f"this code is in the archive already, as {candidate.name}.")
@@ -147,24 +189,24 @@ class Desk:
         if last.problem is not None:
             self.failed(f"{candidate}: {last.problem}")
             raise CandidateError("raised", f"{candidate} at rung {last.rung + 1}: {last.problem}")
-        return joined([*self._measured(last), why, *self._telling(last)])
+        placed = [*where(self._judge, last), *against_best(self._judge, last, self._archive)]
+        return joined([*self._measured(last), why, *placed, *self._telling(last)])
 
     def compare(self, one: str, other: str) -> str:
-        """Two candidates: what differs in their code, and how they did at the closest look that both had.
+        """Two candidates: how they did at the closest look that both had, where they differ, and in which lines.
 
         Args:
             one: a name.
             other: another name.
         """
         pair = [self._entry(one), self._entry(other)]
-        mine, theirs = (entry.candidate.code.splitlines() for entry in pair)
-        differs = list(difflib.unified_diff(mine, theirs, one, other, lineterm="", n=2))
         looks = [self._at(rung, pair) for rung in range(len(self._judge.rungs))]
         common = [found for found in looks if len(found) == len(pair)]
         told = ["No look that both had; replay them first."]
         if common:
             told = [text for found in common[-1] for text in self._measured(found)]
-        return shortened("\n".join([*told, "", *differs]))
+            told += differences(self._judge, *common[-1])
+        return shortened("\n".join([*told, "", *_changes(*pair)]))
 
     def read_trace(self, candidate: str, episode: int) -> str:
         """What a candidate did in an episode that `replay` named, round by round, and what the reference did.
@@ -197,7 +239,8 @@ class Desk:
     def _examined(self, candidate: Written) -> Entry:
         """A candidate that is new: checked, and kept."""
         try:
-            found = examine(self._bench.box, candidate.code, families=self._beta)
+            part, closest = self._judge.part, self._judge.rungs[-1]
+            found = self._bench.examine(part, candidate, closest, families=self._beta)
         except CandidateError as error:
             printed = f"\nIt printed: {error.output}" if error.output else ""
             self.failed(f"{error.reason}: {error}{printed}", candidate.code)
@@ -275,6 +318,16 @@ def _text(code: str) -> str:
     except UnicodeEncodeError as error:
         raise CandidateError("import", f"the code is no text: {error.reason} at character {error.start}") from None
     return code.replace("\r\n", "\n")
+
+
+def _changes(one: Entry, other: Entry) -> list[str]:
+    """Which lines of code differ, if that says anything."""
+    mine, theirs = (entry.candidate.code.splitlines() for entry in (one, other))
+    differs = list(difflib.unified_diff(mine, theirs, one.candidate.name, other.candidate.name, lineterm="", n=1))
+    if difflib.SequenceMatcher(None, mine, theirs).ratio() < 0.5:
+        return [f"Their code is unrelated ({len(mine)} and {len(theirs)} lines); read_controller shows either."]
+    more = len(differs) - _LINES
+    return [*differs[:_LINES], *([f"... {more} lines of the differences left out"] if more > 0 else [])]
 
 
 def _kept(idea: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
-from tts_generate.sandbox import Sandbox
+from tts_generate.sandbox import Limits, Sandbox
 from tts_generate.search.agent import Agent, prompts
-from tts_generate.search.agent.client import connected
-from tts_generate.search.agent.ledger import Ledger
-from tts_generate.search.agent.prices import price_of
+from tts_generate.search.agent.client import connected, unconnected
+from tts_generate.search.agent.ledger import JOURNAL, Ledger, Wire, on_file_only
+from tts_generate.search.agent.prices import free, price_of
+from tts_generate.search.agent.program import Program
 from tts_generate.search.agent.proposer import AgentProposer
 from tts_generate.search.archive import Archive, Entry
 from tts_generate.search.best import write_written
@@ -25,6 +28,8 @@ from tts_generate.search.written.workbench import Workbench
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
 """Of a usual round: requests; tokens of a reply, of a tool's result, of the tools' definitions, of the opening."""
+_PATIENCE = 45.0
+"""Seconds that a look at a candidate may take, so that no call of a tool takes a minute."""
 _BYTES = 3.5
 """Of a token of the system prompt, about."""
 
@@ -55,15 +60,18 @@ class AgentWay:
         box: Sandbox | None = None,
     ) -> None:
         self._agent, self._seed, self._reference_name, self._say = agent, seed, reference_name, say
-        self._price = price_of(agent.model, agent.prices)
+        self._model = agent.program or agent.model
+        self._price = price_of(agent.model, agent.prices) if agent.charged else free(self._model)
         self._estimate = self._usual_round()
-        if agent.max_cost_usd < self._estimate:
+        self._budget = agent.max_cost_usd or 0.0
+        if self._budget < self._estimate:
             raise InputError(
-                f"--max-cost-usd {agent.max_cost_usd:g} is below one round, which is expected to cost about "
+                f"--max-cost-usd {self._budget:g} is below one round, which is expected to cost about "
                 f"${self._estimate:.2f} with {agent.model}: give more, or a cheaper --model, or fewer --calls."
             )
-        self._client = connected(agent.retries)
-        self._own = Sandbox() if box is None else None
+        self._client = connected(agent.retries) if agent.charged else unconnected()
+        self._program: Program | None = None
+        self._own = Sandbox(Limits(seconds=_PATIENCE)) if box is None else None
         self.bench = Workbench(box or self._own, reference)  # type: ignore[arg-type]
         self.gain: Gains = gain_over if agent.beta else gain_at_own_cost
         self._ledger: Ledger | None = None
@@ -72,20 +80,23 @@ class AgentWay:
     def settings(self) -> dict[str, Any]:
         """What two searches of one folder must agree in; the budget may be raised."""
         off = [name for name, on in (("traces", self._agent.traces), ("beta", self._agent.beta)) if not on]
-        told = {"controller": f"code by {self._agent.model}", "proposer": AgentProposer.name, "without": off}
-        return {**told, "model": self._agent.model, "effort": self._agent.effort}
+        told = {"controller": f"code by {self._model}", "proposer": self._agent.proposer, "without": off}
+        return {**told, "model": self._model, "effort": self._agent.effort}
 
     def proposer(self, judge: Judge, history: History) -> AgentProposer:
         """Who proposes; says what the budget affords."""
-        self._ledger = ledger = Ledger(history.folder, self._price, self._agent.max_cost_usd)
+        self._ledger = ledger = Ledger(history.folder, self._price, self._budget, self._say, self._wire(history.folder))
         ledger.client = client = self._client.with_options(middleware=[ledger])
+        self.bench.prepare(judge.part, judge.rungs[-1])
         proposer = AgentProposer(
             self._agent, client, ledger, judge, self.bench, history,
             reference=self._reference_name, seed=self._seed, estimate=self._estimate, say=self._say,
         )  # fmt: skip
+        if not self._agent.charged:
+            return proposer
         source = "expected" if history.rounds == 0 else f"the mean of {history.rounds}"
         self._say(
-            f"${ledger.spent:.2f} of ${self._agent.max_cost_usd:.2f} spent; a round of {self._agent.model} costs about "
+            f"${ledger.spent:.2f} of ${self._budget:.2f} spent; a round of {self._agent.model} costs about "
             f"${proposer.expected:.2f} ({source}, prices of {self._price.date}): that affords {proposer.affords} more."
         )
         return proposer
@@ -101,7 +112,7 @@ class AgentWay:
         entry = history.archive.written[candidate.name]
         assert self._ledger is not None
         written = {
-            "model": self._agent.model,
+            "model": self._model,
             "calls": self._ledger.calls,
             "failures": len(history.archive.failures),
             "confirmed": self.bench.confirms,
@@ -114,13 +125,13 @@ class AgentWay:
     def write_best(self, history: History, candidate: Proposal, gained: str, provenance: Mapping[str, Any]) -> None:
         """Write the code as a controller folder."""
         entry = history.archive.written[candidate.name]
-        more = {"source": "tts-generate search", "proposer": "anthropic", "model": self._agent.model}
+        more = {"source": "tts-generate search", "proposer": self._agent.proposer, "model": self._model}
         write_written(
             history.folder / "best",
             entry.candidate.code,
             entry.kind,
             name=f"found_{candidate.name}",
-            description=f"Written by {self._agent.model} and chosen by search: {gained}",
+            description=f"Written by {self._model} and chosen by search: {gained}",
             idea=entry.candidate.idea,
             provenance={**more, "parent": candidate.parent, "round": entry.round, **provenance},
         )
@@ -131,8 +142,29 @@ class AgentWay:
         if self._own is not None:
             self._own.close()
         self._client.close()
+        if self._program is not None:
+            self._program.close()
         if self._ledger is not None:
             self._ledger.close()
+
+    def _wire(self, folder: Path) -> Wire | None:
+        """Who answers instead of the API, if somebody does.
+
+        Raises:
+            InputError: there is no conversation, or no such program.
+        """
+        told = self._agent.conversation
+        if told is not None:
+            if not (told / JOURNAL).is_file():
+                raise InputError(f"{told} holds no conversation: it has no {JOURNAL}.")
+            if not (folder / JOURNAL).exists():
+                shutil.copyfile(told / JOURNAL, folder / JOURNAL)
+            self._say(f"answers come from {told}, and nothing is charged.")
+            return on_file_only
+        if self._agent.program is not None:
+            self._program = Program(self._agent.program)
+            self._say(f"answers come from {self._agent.program!r}, and nothing is charged.")
+        return self._program
 
     def _usual_round(self) -> float:
         """US dollars that a round is expected to cost."""

@@ -14,11 +14,14 @@ from tts_generate.recorded.run import WORTH_COMPILING
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.sandbox import Candidate, Sandbox
 from tts_generate.sandbox.strictly import order_of
+from tts_generate.schedule import Schedule, at
 from tts_generate.search.archive import Telling
 from tts_generate.search.bench import Look
 from tts_generate.search.candidate import Proposal, Written
-from tts_generate.search.objective import Cost, Fidelity, curve_from, replays_of
+from tts_generate.search.objective import Cost, Curve, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
+from tts_generate.search.written.conformance import Examined, examine
+from tts_generate.search.written.speed import check_speed
 from tts_generate.search.written.telling import telling_episodes
 from tts_generate.search.written.traces import compact
 from tts_generate.trace import Event
@@ -69,6 +72,36 @@ class Workbench:
         telling = telling_episodes(results, self.reference_replays(part, fidelity)) if tell else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
 
+    def prepare(self, part: Part, fidelity: Fidelity) -> None:
+        """Compile what candidates share, if looks at this fidelity are compiled; so the first of them need not wait."""
+        if _worth_compiling(part, fidelity):
+            self.box.prepare(part.recordings)
+
+    def examine(self, part: Part, candidate: Written, fidelity: Fidelity, *, families: bool = True) -> Examined:
+        """Check a candidate that is new (`conformance.examine`), and its speed where closer looks are compiled.
+
+        Args:
+            part: the questions it will be replayed on.
+            candidate: the code.
+            fidelity: of the closest look at it.
+            families: whether it is to be a family over beta.
+
+        Raises:
+            CandidateError: what is wrong with it, for whoever wrote it.
+        """
+        found = examine(self.box, candidate.code, families=families)
+        self.prepare(part, fidelity)
+        if _worth_compiling(part, fidelity):
+            opened = self.box.candidate(candidate.code, quiet=True)
+            try:
+                with _as_a_candidates():
+                    check_speed(opened, part, fidelity, self.box.limits.seconds / 2)
+            except BaseException:
+                opened.close()
+                raise
+            self._keep((candidate.name, opened))
+        return found
+
     def trace(self, part: Part, candidate: Written, fidelity: Fidelity, telling: Telling) -> str:
         """A telling episode of a candidate, run in strict mode, and what the reference does on it.
 
@@ -80,14 +113,37 @@ class Workbench:
         branches = recording.questions[q].branches
         order = order_of(branches, telling.shuffle, fidelity.shuffles, fidelity.first_shuffle).tolist()
         with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened:
-            ours = _events(recording, opened.controller(beta=telling.beta), q, order)
+            controller = opened.controller(beta=telling.beta)
+            controller.own = {}
+            ours = _events(recording, controller, q, order)
         theirs = _events(recording, self._reference.from_beta(telling.reference_beta), q, order)
-        gold = recording.questions[q].gold
+        gold, names = recording.questions[q].gold, dict[int, str]()
         return (
-            f"{candidate.name} at beta {telling.beta:g}:\n{compact(ours, gold)}\n\n"
+            f"Answers are letters, the same in both; * marks the right one, - is none.\n"
+            f"{candidate.name} at beta {telling.beta:g}:\n{compact(ours, gold, names=names, own=controller.own)}\n\n"
             f"the reference at beta {telling.reference_beta:g}, same branches in the same order:\n"
-            f"{compact(theirs, gold, lines=16)}"
+            f"{compact(theirs, gold, lines=16, names=names)}"
         )
+
+    @contextlib.contextmanager
+    def process(self, candidate: Written) -> Iterator[Candidate]:
+        """A process of the candidate, in bulk mode: the one that is kept, or another; it is kept if all goes well."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is not None and kept[0] != candidate.name:
+            kept[1].close()
+        same = kept is not None and kept[0] == candidate.name
+        opened = kept[1] if kept is not None and same else self.box.candidate(candidate.code, quiet=True)
+        try:
+            yield opened
+        except BaseException:
+            opened.close()
+            raise
+        self._keep((candidate.name, opened))
+
+    def curve(self, opened: Candidate, part: Part, fidelity: Fidelity, cost: Cost, schedule: Schedule) -> Curve:
+        """What a candidate does with some of its knobs set, taken at its word."""
+        return curve_from(self._results(opened, part, fidelity, schedule), fidelity, cost)
 
     def close(self) -> None:
         """End the process that is kept."""
@@ -98,18 +154,13 @@ class Workbench:
 
         The process of the last candidate is kept, because what it has compiled serves the next look at it too.
         """
-        compiled = len(fidelity.betas) * fidelity.shuffles * part.count >= WORTH_COMPILING and _has_numba()
-        if compiled:
-            self.box.prepare(part.recordings)
-        with self._lock:
-            kept, self._kept = self._kept, None
-        if kept is not None and kept[0] == candidate.name:
-            with contextlib.suppress(CandidateError):  # it may have come to its limits by the looks before
-                return self._replayed(kept[1], part, candidate, fidelity, compiled)
-        elif kept is not None:
-            kept[1].close()
-        opened = self.box.candidate(candidate.code, quiet=True)
-        return self._replayed(opened, part, candidate, fidelity, compiled)
+        self.prepare(part, fidelity)
+        with contextlib.suppress(CandidateError):  # it may have come to its limits by the looks before
+            if self._kept is not None and self._kept[0] == candidate.name:
+                with self.process(candidate) as opened:
+                    return self._results(opened, part, fidelity, {}), tuple(dict.fromkeys(opened.warnings))
+        with self.process(candidate) as opened:
+            return self._results(opened, part, fidelity, {}), tuple(dict.fromkeys(opened.warnings))
 
     def _strictly(self, part: Part, candidate: Written, fidelity: Fidelity, threads: int | None) -> _Replays:
         """Every replay of a curve, counted here; each order of the branches in a process of its own."""
@@ -117,23 +168,18 @@ class Workbench:
         with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened, _as_a_candidates():
             return opened.replays(part.recordings, fidelity.betas, **how, threads=threads)
 
-    def _replayed(
-        self, opened: Candidate, part: Part, candidate: Written, fidelity: Fidelity, compiled: bool
-    ) -> tuple[_Replays, tuple[str, ...]]:
-        """The replays and what the process warned of; it is ended if it fails, and kept if not."""
+    def _results(self, opened: Candidate, part: Part, fidelity: Fidelity, schedule: Schedule) -> _Replays:
+        """The replays; looks that are few in episodes are interpreted, unless it has compiled already."""
+        compiled = _worth_compiling(part, fidelity) or opened.compiled
         how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
         opened.renew()
-        try:
-            with _as_a_candidates():
-                results = [
-                    [opened.replay(recording, beta=beta, compiled=compiled, **how) for beta in fidelity.betas]
-                    for recording in part.recordings
-                ]
-        except BaseException:
-            opened.close()
-            raise
-        self._keep((candidate.name, opened))
-        return results, tuple(dict.fromkeys(opened.warnings))
+
+        def one(recording: Recording, beta: float) -> ReplayResult:
+            knobs: dict[str, Any] = at(schedule, beta)
+            return opened.replay(recording, beta=beta, compiled=compiled, **how, **knobs)
+
+        with _as_a_candidates():
+            return [[one(recording, beta) for beta in fidelity.betas] for recording in part.recordings]
 
     def _keep(self, opened: tuple[str, Candidate] | None) -> None:
         with self._lock:
@@ -169,5 +215,6 @@ def _events(recording: Recording, controller: Controller, question: int, order: 
     return events
 
 
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
+def _worth_compiling(part: Part, fidelity: Fidelity) -> bool:
+    episodes = len(fidelity.betas) * fidelity.shuffles * part.count
+    return episodes >= WORTH_COMPILING and find_spec("numba") is not None

@@ -1,19 +1,17 @@
 """A real language model: controllers replayed on its recording, a search there, live runs on questions kept aside.
 
     python benchmarks/real_model.py MODEL [--task gsm_symbolic] [--minutes 10] [--live 16] [--out OUT.json]
-    python benchmarks/real_model.py MODEL --record      # makes src/tts_generate/qwen05 again; needs reasoning-gym
 
-MODEL is a folder of Qwen2.5-Coder-0.5B-Instruct in float32. What is found and answered is kept in build/real_model and
-not done again, so that a run that is stopped, or asked for more questions, goes on. Live runs answer groups of eight
-questions, each the same seed for every method; a question of SC@32 takes about a minute on one core.
+MODEL is a folder of Qwen2.5-Coder-0.5B-Instruct in float32; the questions come from `reasoning-gym`, which is not among
+our requirements. What is recorded, found and answered is kept in build/real_model and not done again, so that a run
+that is stopped, or asked for more questions, goes on: recording takes hours. Live runs answer groups of eight
+questions, with the same seed for every method.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
-import shutil
 import sys
 import time
 from collections import Counter
@@ -27,7 +25,6 @@ import transformers
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tts_generate import qwen05
 from tts_generate.answers import AnswerFormat
 from tts_generate.controller import held_to
 from tts_generate.engine import enable, record
@@ -38,8 +35,7 @@ from tts_generate.publish.store_summary import summarise
 from tts_generate.replay import Recording, replay
 from tts_generate.search import Search, Setup
 from tts_generate.statistics import compare
-from tts_generate.trajectories import Question, StoreWriter, TrajectoryStore
-from tts_generate.trajectories.schema import questions_sha256, questions_to_jsonl
+from tts_generate.trajectories import Question, TrajectoryStore
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "real_model"
@@ -95,47 +91,26 @@ def made(task: str, seed: int, count: int) -> list[Question]:
     ]
 
 
-def record_again(model: Any, tokenizer: Any, tasks: Sequence[str]) -> None:
-    """Record into build/real_model, and write what ships: without token ids, and with the model's public name."""
-    for task in tasks:
-        recorded, aside = SIZES[task]
-        asked, kept = made(task, 1, recorded), made(task, KEPT_ASIDE_FROM, aside)
-        assert not {q.question for q in asked} & {q.question for q in kept}
-        store = record(
-            model, tokenizer, asked, FOLDER / task, branches=BRANCHES, seed=SEED, interval_tokens=STEP, **SAMPLING
-        )
-        ship(store, qwen05.path(task))
-        qwen05.path(task).with_suffix(".jsonl").write_text(questions_to_jsonl(kept), "utf-8")
+def recorded(model: Any, tokenizer: Any, task: str) -> TrajectoryStore:
+    """The recording of a task, gone on with where it is not whole."""
+    count, aside = SIZES[task]
+    asked = made(task, 1, count)
+    assert not {q.question for q in asked} & {q.question for q in made(task, KEPT_ASIDE_FROM, aside)}
+    how: dict[str, Any] = {"branches": BRANCHES, "seed": SEED, "interval_tokens": STEP, **SAMPLING}
+    return record(model, tokenizer, asked, FOLDER / task, **how)
 
 
-def ship(store: TrajectoryStore, out: Path) -> None:
-    """Copy the questions of a store that have all their branches, without what could be read of them."""
-    rows = store.trajectories()
-    count = {q.question_id: sum(row.question_id == q.question_id for row in rows) for q in store.questions}
-    whole = [q for q in store.questions if count[q.question_id] == store.manifest.branches]
-    kept = {q.question_id for q in whole}
-    manifest = dataclasses.replace(
-        store.manifest,
-        model={**store.manifest.model, "name_or_path": "Qwen/Qwen2.5-Coder-0.5B-Instruct"},
-        questions_sha256=questions_sha256(whole),
-    )
-    shutil.rmtree(out, ignore_errors=True)
-    with StoreWriter.open(out, manifest, whole) as writer:
-        writer.append(dataclasses.replace(row, token_ids=None) for row in rows if row.question_id in kept)
-    for leftover in ("LOCK", "journal"):
-        (out / leftover).unlink(missing_ok=True)
-
-
-def replayed(tasks: Sequence[str]) -> dict[str, Any]:
+def replayed(stores: dict[str, TrajectoryStore]) -> dict[str, Any]:
     """Every controller over its budgets on the recordings, beside SC@32 and ASC@32; the frontiers of their average."""
-    stores = [(task, TrajectoryStore.open(qwen05.path(task))) for task in tasks]
-    recordings = [Recording.from_store(store) for _, store in stores]
+    recordings = [Recording.from_store(store) for store in stores.values()]
     against = baselines(BRANCHES)
     chosen = methods(CONTROLLERS, BETAS, max_branches=BRANCHES)
     told = sweep(recordings, chosen, SHUFFLES, against=against, progress=True)
     return {
         "shuffles": SHUFFLES,
-        "stores": {task: summarise(store.manifest, store.questions, store.trajectories()) for task, store in stores},
+        "stores": {
+            task: summarise(store.manifest, store.questions, store.trajectories()) for task, store in stores.items()
+        },
         "average": [as_dict(row) for row in told.average],
         "by_task": {cell.recording.name: [as_dict(row) for row in cell.rows] for cell in told.cells},
         "frontiers": told.frontiers(against[0].label),
@@ -146,7 +121,7 @@ def searched(tasks: Sequence[str], minutes: float) -> dict[str, Any]:
     """What a search on the recordings finds; its controller is in build/real_model/search/best."""
     folder = FOLDER / "search"
     if not (folder / "result.json").exists():
-        setup = Setup(tuple(qwen05.path(task) for task in tasks), controller="worth", seed=1)
+        setup = Setup(tuple(FOLDER / task for task in tasks), controller="worth", seed=1)
         Search(setup).run(folder, minutes=minutes, command=" ".join(["python", *sys.argv[:1]]))
     result = json.loads((folder / "result.json").read_text("utf-8"))
     return {name: result[name] for name in ("tried", "seconds", "candidate", "selected", "fresh")}
@@ -228,7 +203,7 @@ def by_generate(
 def live(model: Any, tokenizer: Any, tasks: Sequence[str], count: int) -> dict[str, Any]:
     """The first `count` questions kept aside of all tasks together, by every way; told per way."""
     shares = {task: round(count * SIZES[task][0] / sum(SIZES[each][0] for each in tasks)) for task in tasks}
-    asked = [question for task in tasks for question in qwen05.kept_aside(task)[: shares[task]]]
+    asked = [question for task in tasks for question in made(task, KEPT_ASIDE_FROM, shares[task])]
     kept = FOLDER / "live.jsonl"
     lines = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
     done = {(line["way"], tuple(line["ids"]), line["controller"]): line for line in lines}
@@ -286,20 +261,18 @@ def beside(rows: dict[str, Any]) -> dict[str, Any]:
 def main(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     task: Annotated[list[str] | None, typer.Option(help="Tasks; all of them if left out.")] = None,
-    record: Annotated[bool, typer.Option(help="Record first, and write what ships.")] = False,
     minutes: Annotated[float, typer.Option(help="Of the search.")] = 10.0,
     live_questions: Annotated[int, typer.Option("--live", help="Questions kept aside that are answered live.")] = 16,
     out: Annotated[Path, typer.Option(help="Where the result goes.")] = ROOT / "benchmarks/results/real_model.json",
 ) -> None:
-    """Replay, search, answer live, write."""
-    tasks = task or list(qwen05.TASKS)
+    """Record, replay, search, answer live, write."""
+    tasks = task or list(SIZES)
     FOLDER.mkdir(parents=True, exist_ok=True)
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(model)
     enable(network, tokenizer=tokenizer)
-    if record:
-        record_again(network, tokenizer, tasks)
-    result: dict[str, Any] = {"format": "tts-real-model/1", "tasks": tasks, "replay": replayed(tasks)}
+    stores = {each: recorded(network, tokenizer, each) for each in tasks}
+    result: dict[str, Any] = {"format": "tts-real-model/1", "tasks": tasks, "replay": replayed(stores)}
     result["search"] = searched(tasks, minutes)
     result["live"] = live(network, tokenizer, tasks, live_questions)
     result["live_against_sc"] = beside(result["live"])

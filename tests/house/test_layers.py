@@ -34,7 +34,7 @@ LAYERS = [
     {"saving"},
     {"tracking"},
     {"live"},
-    {"replay", "engine", "server", "tiny", "qwen05"},
+    {"replay", "engine", "server", "tiny"},
     {"recipe"},
     {"evaluate", "report", "testing", "metrics"},
     {"harness"},

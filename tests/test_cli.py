@@ -56,6 +56,11 @@ def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
     assert row["accuracy"] == pytest.approx(100 * episodes["correct"].mean())
     assert row["tokens"] == pytest.approx(episodes["cost"].mean())
     assert episodes["answers"].shape == (5, 4)
+    few = ("--set", "max_branches=4", "--set", "n_init=4", "--shuffles", 2, "--json", tmp_path / "r.json")
+    for latency in ("0", "1"):
+        invoke("replay", store, "--controller", "pace", "--latency", latency, *few)
+        found = json.loads((tmp_path / "r.json").read_text())["knobs"]
+        assert found == load_controller("pace", latency=float(latency), max_branches=4, n_init=4).knobs
 
 
 def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
@@ -65,6 +70,11 @@ def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "s.json").read_text())
     assert [row["label"] for row in result["cells"]] == [row["label"] for row in result["average"]]
     assert [row["label"] for row in result["average"]][:2] == ["SC@8", "ASC@8"]
+    for name, told in result["frontiers"].items():  # the chain of what is mixed to the baseline's accuracy
+        of = [row for row in result["average"] if name in (row["label"], row["controller"])]
+        chains = [row["sequential_tokens"] for row in of]
+        assert told["chain_at_baseline"] is None or min(chains) <= told["chain_at_baseline"] <= max(chains)
+    assert result["frontiers"]["SC@8"]["chain_at_baseline"] == result["average"][0]["sequential_tokens"]
     wanted = {"controller", "beta", "accuracy", "accuracy_ci", "tokens", "sequential_tokens", "rounds"}
     assert all(wanted <= set(row) for row in [*result["cells"], *result["average"]])
     assert result["default"] == "thrift"

@@ -18,8 +18,8 @@ BRANCH_KNOBS = ("max_branches", "max_samples", "num_chains", "n_init", "widen")
 Probing = Literal["every_step", "on_demand", "never"]
 
 
-def check_budget(beta: Any) -> None:
-    """Refuse what is no budget.
+def check_budget(beta: Any, name: str = "beta", ends: str = "0 (few tokens) to 1 (many)") -> None:
+    """Refuse what is no budget, and no latency.
 
     Raises:
         InputError: it is not a number from 0 to 1.
@@ -29,7 +29,7 @@ def check_budget(beta: Any) -> None:
     except (TypeError, ValueError):
         inside = False
     if not inside:
-        raise InputError(f"beta must be a number from 0 (few tokens) to 1 (many), got {beta!r}.")
+        raise InputError(f"{name} must be a number from {ends}, got {beta!r}.")
 
 
 class Controller:
@@ -63,6 +63,9 @@ class Controller:
     """Whether it reads `State.logprobs`; a recording without them is then refused before anything runs."""
     compiles: ClassVar[bool] = True
     """False for a controller that is known not to compile: it runs interpreted without a warning."""
+
+    latency: ClassVar[float | None] = None
+    """Where its schedule stands between few tokens (0) and a short chain (1), if chosen; see `load_controller`."""
 
     beta: float | None
 
@@ -214,6 +217,15 @@ def held_to(knobs: Mapping[str, Knob], branches: int) -> dict[str, Knob]:
     return {name: branches for name, count in counts.items() if not isinstance(count, str) and count > branches}
 
 
+def by_hand(controller: Controller) -> dict[str, Knob]:
+    """The knobs that beta alone would not give."""
+    if controller.beta is None:
+        return controller.knobs
+    own = type(controller).from_beta(controller.beta).knobs
+    return {name: value for name, value in controller.knobs.items() if value != own[name]}
+
+
 def describe(controller: Controller) -> Mapping[str, Any]:
-    """Class, beta and knobs as plain JSON values, for traces and result files."""
-    return {"controller": type(controller).__name__, "beta": controller.beta, "knobs": dict(controller.knobs)}
+    """Class, beta, knobs and, if chosen, latency as plain JSON values, for traces and result files."""
+    told = {"controller": type(controller).__name__, "beta": controller.beta, "knobs": dict(controller.knobs)}
+    return told if controller.latency is None else {**told, "latency": controller.latency}

@@ -105,19 +105,23 @@ class Sweep:
 
         `area` is the mean accuracy of the frontier over the logarithm of tokens, from the fewest that every controller
         can be held to, up to the baseline's; `tokens_at_baseline` the tokens at which the controller has the
-        baseline's accuracy, None if it never has, and `saving_at_baseline` the share of its tokens that saves.
+        baseline's accuracy, None if it never has, `saving_at_baseline` the share of its tokens that saves, and
+        `chain_at_baseline` the longest chain of tokens there.
         """
         reference = next(row for row in self.average if row.label == baseline)
         points: dict[str, list[tuple[float, float]]] = {}
+        chain = {(row.tokens, row.accuracy): row.sequential_tokens for row in self.average}
         for row in self.average:
             points.setdefault(row.label if row.beta is None else row.controller, []).append((row.tokens, row.accuracy))
         swept = [found for name, found in points.items() if name != baseline]
         low = max((min(tokens for tokens, _ in found) for found in swept), default=reference.tokens)
         told = {}
         for name, found in points.items():
-            tokens = tokens_at(found, reference.accuracy)
+            tokens, best = tokens_at(found, reference.accuracy), frontier(found)
+            mixed = None if tokens is None else np.interp(tokens, [at for at, _ in best], [chain[at] for at in best])
             told[name] = {
-                "points": [list(point) for point in frontier(found)],
+                "points": [list(point) for point in best],
+                "chain_at_baseline": None if mixed is None else float(mixed),
                 "area": area_under(found, low, reference.tokens),
                 "tokens_at_baseline": tokens,
                 "saving_at_baseline": None if tokens is None else saving(tokens, reference.tokens),

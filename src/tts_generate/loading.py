@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.arguments import checked, fits
-from tts_generate.controller import Controller, Knob, check_budget
+from tts_generate.controller import Controller, Knob, by_hand, check_budget
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
@@ -24,7 +24,7 @@ from tts_generate.hub.source import Source, read_folder
 from tts_generate.hub.trust import Trust, check_form, check_trust
 from tts_generate.import_rules import compiled
 from tts_generate.published import load_published
-from tts_generate.schedule import from_json, scheduled
+from tts_generate.schedule import between, from_json, scheduled
 
 __all__ = [
     "DEFAULT_CONTROLLER", "FORMAT", "Trust", "budget_of", "builtin_controllers", "builtin_folder", "class_of",
@@ -53,6 +53,7 @@ def load_controller(
     *,
     revision: str | None = None,
     beta: float | None = None,
+    latency: float | None = None,
     trust_remote_code: Trust = False,
     sandbox: bool = False,
     **knobs: Any,
@@ -67,11 +68,14 @@ def load_controller(
             the lock file (`tts-controllers.lock`) has the repo; with `TTS_REQUIRE_PIN=1` it is refused.
         beta: the budget in [0, 1]; the default of the folder or repo when left out. A `Controller` object brings its
             own.
+        latency: of a controller that has schedules for either end: 0 for few tokens, 1 for a short chain of tokens that
+            wait for one another, which is little time where rows are free. Left out: 0, and live as the rows allow.
         trust_remote_code: needed to run code that did not come with this package: True, or a list of repos.
         sandbox: run such code in a locked process instead, a step at a time, in replay and live; needs no trust.
         **knobs: knobs to set by hand, over what beta says.
 
     Raises:
+        InputError: a beta or latency that is none, or a latency for a controller that has no schedules for it.
         UnknownNameError: no such controller, or no such knob.
         UntrustedCodeError: code would have to run that nobody vouched for, or a revision may move and must not.
         ControllerError: the folder or repo is damaged, breaks a rule, or is of another format; nothing of it has run.
@@ -84,23 +88,28 @@ def load_controller(
     check_form(trust_remote_code)
     if not isinstance(sandbox, bool):
         raise InputError(f"sandbox must be True or False, got {sandbox!r}.")
+    if latency is not None:
+        check_budget(latency, "latency", "0 (few tokens) to 1 (a short chain)")
+        latency = float(latency)
     if isinstance(controller, Controller):
         if revision is not None or sandbox:
             raise InputError("revision and sandbox are for controllers to be loaded; this one is a Controller object.")
-        return _again(controller, beta, knobs)
+        return _again(controller, beta, latency, knobs)
     if not isinstance(controller, (str, Path)):
         raise InputError(
             f"controller must be a name, a folder, a repo or a Controller object, got {type(controller).__name__}."
         )
     if Path(controller).suffix == ".py" and Path(controller).is_file():
+        _check_latency(None, latency, str(controller))
         return _published(Path(controller), revision, beta, trust_remote_code, sandbox, knobs)
     source = find_source(controller, revision)
     budget = budget_of(source, beta)
+    _check_latency(source, latency, source.label)
     if source.code is not None and not is_shipped(source):
         if sandbox:
-            return _confined(source, budget, knobs)
+            return _confined(source, budget, latency, knobs)
         check_trust(trust_remote_code, source.repo_id, source.label, source.readable_at)
-    return class_of(source).from_beta(budget, **knobs)
+    return class_of(source, latency).from_beta(budget, **knobs)
 
 
 def set_by_hand(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def set_by_hand(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     if not fits(controller_kwargs, Mapping[str, Any] | None):
         raise InputError(f"controller_kwargs must be a mapping of names to knobs, got {controller_kwargs!r:.80}.")
     given = dict(controller_kwargs or {})
-    for name in ("controller", "beta", "revision", "trust_remote_code", "sandbox"):
+    for name in ("controller", "beta", "latency", "revision", "trust_remote_code", "sandbox"):
         if name in given:
             raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
     return given
@@ -189,24 +198,49 @@ def source_of(kind: type[Controller]) -> Source | None:
 
 
 @checked
+def class_of(source: Source, latency: float | None = None) -> type[Controller]:
+    """The class of a checked source at a latency; its code is run, once a process and version."""
+    return _class_of(source, latency)
+
+
 @lru_cache(maxsize=256)
-def class_of(source: Source) -> type[Controller]:
-    """The class of a checked source; its code is run, once a process and version."""
+def _class_of(source: Source, latency: float | None) -> type[Controller]:
     try:
-        kind = _kind_of(source)
+        kind = _kind_of(source, latency)
     except UnknownNameError as error:
         raise UnknownNameError(f"controller.json of {source.label}: {error}") from None
     _SOURCES[kind] = source
     return kind
 
 
-def _kind_of(source: Source) -> type[Controller]:
+def has_latency(source: Source | None) -> bool:
+    """Whether a controller's files hold schedules for either end."""
+    return source is not None and bool(source.card.get("short"))
+
+
+def _check_latency(source: Source | None, latency: float | None, label: str) -> None:
+    if latency is not None and not has_latency(source):
+        raise InputError(
+            f"latency={latency:g} is for a controller with schedules for few tokens and for a short chain, such as "
+            f"{DEFAULT_CONTROLLER!r}; {label} has none. Leave it out."
+        )
+
+
+def _schedule_of(source: Source, latency: float | None) -> dict[str, Any]:
+    """The knobs that a card sets, at a latency."""
+    few, short = (from_json(source.card.get(field, {}), source.label) for field in ("knobs", "short"))
+    return between(few, short, latency or 0.0)
+
+
+def _kind_of(source: Source, latency: float | None) -> type[Controller]:
     card = source.card
     kind = _builtin_class(source) if source.code is None else _own_class(source, source.code)
     if "knobs" in card:
         name = "".join(word.capitalize() for word in str(card["name"]).replace("-", "_").split("_"))
-        kind = scheduled(kind, from_json(card["knobs"], source.label), name)
-        module = types.ModuleType(f"tts_generate_schedule_{source.mark}")
+        kind = scheduled(kind, _schedule_of(source, latency), name)
+        kind.latency = latency
+        where = "" if latency is None else f"_{latency.hex()}".replace(".", "_")
+        module = types.ModuleType(f"tts_generate_schedule_{source.mark}{where}")
         kind.__module__ = module.__name__  # a place by which an object of this class can be copied and pickled
         setattr(module, name, kind)
         sys.modules[module.__name__] = module
@@ -227,6 +261,7 @@ def _builtin_class(source: Source) -> type[Controller]:
     return kind
 
 
+@lru_cache(maxsize=256)
 def _own_class(source: Source, code: bytes) -> type[Controller]:
     """Run the bytes that were checked; the file they came from is named for tracebacks only."""
     file_name, class_name = entry_of(source.card)
@@ -247,8 +282,16 @@ def _own_class(source: Source, code: bytes) -> type[Controller]:
     return kind
 
 
-def _again(controller: Controller, beta: float | None, knobs: Mapping[str, Knob]) -> Controller:
-    """A controller object as it is, or with another budget or other knobs."""
+def _again(controller: Controller, beta: float | None, latency: float | None, knobs: Mapping[str, Knob]) -> Controller:
+    """A controller object as it is, or with another budget, another latency or other knobs."""
+    if latency is not None:
+        source = source_of(type(controller))
+        _check_latency(source, latency, repr(controller))
+        assert source is not None
+        kept, budget = (by_hand(controller), controller.beta) if beta is None else ({}, beta)
+        if budget is None:
+            raise InputError(f"every knob of {controller!r} was set by hand, so latency would change nothing.")
+        return class_of(source, latency).from_beta(budget, **{**kept, **knobs})
     if beta is None and not knobs:
         return controller
     budget = controller.beta if beta is None else beta
@@ -274,10 +317,10 @@ def _published(
     return load_published(file, beta)
 
 
-def _confined(source: Source, beta: float, knobs: Mapping[str, Any]) -> Controller:
+def _confined(source: Source, beta: float, latency: float | None, knobs: Mapping[str, Any]) -> Controller:
     """A controller whose code runs in a locked process of its own."""
     from tts_generate.sandbox.confined import confine  # late: few need one, and it is not light
 
     assert source.code is not None
-    schedule = from_json(source.card.get("knobs", {}), source.label)
+    schedule = _schedule_of(source, latency)
     return confine(source.code, entry_of(source.card)[1], schedule, beta, knobs)

@@ -19,7 +19,7 @@ from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError
 from tts_generate.hub.card import CARD
 from tts_generate.hub.source import Source, read_source
-from tts_generate.loading import budget_of, class_of, set_by_hand
+from tts_generate.loading import budget_of, class_of, load_controller, set_by_hand
 
 _LOADING = {
     "cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "repo_type", "revision",
@@ -47,7 +47,9 @@ def answer(model: PreTrainedModel, card: str, code: Path | None, arguments: Mapp
     given = {name: value for name, value in arguments.items() if name not in _LOADING}
     source = _source(card, code)
     budget = budget_of(source, given.pop("beta", None))
+    latency = given.pop("latency", None)
     controller = class_of(source).from_beta(budget, **set_by_hand(given.pop("controller_kwargs", None)))
+    controller = load_controller(controller, latency=latency)
     tokenizer = given.pop("tokenizer", None) or _tokenizer_of(model)
     return EnabledGenerate(model, tokenizer, None)(strategy="autotts", controller=controller, **given)
 

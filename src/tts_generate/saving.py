@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_generate.controller import Controller, Knob
+from tts_generate.controller import Controller, by_hand
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub.card import API, CARD, FORMAT, check_code, entry_of, parse_card
 from tts_generate.hub.source import Source, read_folder
@@ -77,12 +77,16 @@ def as_files(
         kind = kind.__bases__[0]
     source = source_of(kind)
     card, code = _of_source(source) if source is not None else _of_class(kind)
-    knobs = {**card.pop("knobs", {}), **to_json(schedule), **_by_hand(controller)}
+    if source is not None and kind.latency is not None:
+        schedule = {**vars(kind)["own_schedule"], **schedule}
+    set_here = {**to_json(schedule), **by_hand(controller)}
+    knobs = {**card.pop("knobs", {}), **set_here}
+    short = {name: knob for name, knob in card.pop("short", {}).items() if name not in set_here}
     default = card["beta"]["default"] if controller.beta is None else controller.beta
     card["beta"] = {**card["beta"], "default": default}
     card |= {"name": name} if name is not None else {}
     card |= {"description": description} if description is not None else {}
-    return {**card, **({"knobs": knobs} if knobs else {})}, code
+    return {**card, **({"knobs": knobs} if knobs else {}), **({"short": short} if short else {})}, code
 
 
 def _of_source(source: Source) -> tuple[dict[str, Any], bytes | None]:
@@ -151,14 +155,6 @@ def card_json(card: Mapping[str, Any]) -> str:
     return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
 
 
-def _by_hand(controller: Controller) -> dict[str, Knob]:
-    """The knobs that beta alone would not give."""
-    if controller.beta is None:
-        return controller.knobs
-    own = type(controller).from_beta(controller.beta).knobs
-    return {name: value for name, value in controller.knobs.items() if value != own[name]}
-
-
 def recipe_files(card: Mapping[str, Any], code: bytes | None) -> dict[str, bytes]:
     """The folder `custom_generate/`, by which transformers runs a controller on any model; it follows from the others.
 
@@ -223,14 +219,15 @@ def readme(card: Mapping[str, Any], words: str = NOT_MEASURED) -> str:
 
 def knob_table(card: Mapping[str, Any]) -> list[str]:
     """The knobs that a card sets, as lines of Markdown; none where beta sets them all."""
-    schedule = from_json(card.get("knobs", {}), CARD)
-    if not schedule:
-        return []
-    lines = ["| knob | at β = 0 | at β = 1 |", "|---|---|---|"]
-    for name, knob in schedule.items():
-        start, end = (knob.start, knob.end) if isinstance(knob, Ends) else (knob, knob)
-        lines.append(f"| `{name}` | {as_markdown(start)} | {as_markdown(end)} |")
-    return [*lines, ""]
+    lines = []
+    for field, told in (("knobs", "knob"), ("short", "knob at latency 1")):
+        schedule = from_json(card.get(field, {}), CARD)
+        lines += [f"| {told} | at β = 0 | at β = 1 |", "|---|---|---|"] if schedule else []
+        for name, knob in schedule.items():
+            start, end = (knob.start, knob.end) if isinstance(knob, Ends) else (knob, knob)
+            lines.append(f"| `{name}` | {as_markdown(start)} | {as_markdown(end)} |")
+        lines += [""] if schedule else []
+    return lines
 
 
 def saved(folder: Path) -> Source:

@@ -59,6 +59,28 @@ def at(schedule: Schedule, beta: float) -> dict[str, Knob]:
     return {name: knob.at(beta) if isinstance(knob, Ends) else knob for name, knob in schedule.items()}
 
 
+def between(few: Schedule, short: Schedule, latency: float) -> dict[str, Knob | Ends]:
+    """The schedule that lies `latency` of the way from one to another, each knob on its own scale.
+
+    Raises:
+        ControllerError: a knob of `short` that `few` does not have, or has in another form.
+
+    >>> between({"width": Ends(4, 8, "log"), "criterion": "beta"}, {"width": Ends(16, 32, "log")}, 0.5)
+    {'width': Ends(start=8, end=16, scale='log'), 'criterion': 'beta'}
+    """
+    found = dict(few)
+    for name, there in short.items():
+        here = few.get(name)
+        if isinstance(here, Ends) and isinstance(there, Ends) and here.scale == there.scale:
+            ends = (Ends(here.start, there.start, here.scale), Ends(here.end, there.end, here.scale))
+            found[name] = Ends(ends[0].at(latency), ends[1].at(latency), here.scale)
+        elif is_number(here) and is_number(there):
+            found[name] = Ends(here, there).at(latency)
+        else:
+            raise ControllerError(f"knob {name} is {here} at latency 0 and {there} at latency 1, which has no between.")
+    return found
+
+
 def to_json(schedule: Schedule) -> dict[str, Any]:
     """A schedule as plain JSON values."""
     return {name: knob.to_dict() if isinstance(knob, Ends) else knob for name, knob in schedule.items()}

@@ -19,7 +19,7 @@ _EVENT: dict[Any, Any] = {
 }  # fmt: skip
 _SHAPE = {
     "question_id": str,
-    "controller": {"controller": str, "beta": float | None, "knobs": {str: bool | float | str}},
+    "controller": {"controller": str, "beta": float | None, "knobs": {str: bool | float | str}, "latency?": float},
     "answer_pattern?": str,
     "events": [_EVENT],
 }

@@ -27,6 +27,8 @@ ANSWER: dict[str, Any] = {
     "controller": "cmc", "beta": 0.5, "seed": 3, "interval_tokens": 8, "max_new_tokens": 40, "max_probe_tokens": 4,
     "temperature": 1.0, "top_k": 0,
 }  # fmt: skip
+PACED: dict[str, Any] = {"controller": "pace", "max_rows": 48}
+"""Decides by the rows of a question: 16 in one process, and not what a process with fewer questions would think."""
 
 
 class Broken(LogitsProcessor):
@@ -65,6 +67,7 @@ def both(out: Path) -> None:
     live = make_live("qwen3")
     store = record_all(live, out / "store")
     answers = [answer_all(live, *QUESTIONS), answer_all(live, QUESTIONS[0]), answer_all(live, *QUESTIONS, seed=None)]
+    answers.append(answer_all(live, *QUESTIONS, **PACED))
     found = {"rows": store.trajectories(), "answers": answers}
     (out / f"found-{os.environ['RANK']}.pickle").write_bytes(pickle.dumps(found))
 

@@ -107,15 +107,17 @@ def test_two_processes_record_what_one_does(job: Path, qwen: Live, tmp_path: Pat
 
 
 def test_two_processes_answer_what_one_does(job: Path, qwen: Live) -> None:
-    for number, questions in enumerate([QUESTIONS, QUESTIONS[:1], QUESTIONS]):
+    calls: list[tuple[list[str], dict[str, Any]]] = [(QUESTIONS, {}), (QUESTIONS[:1], {}), (QUESTIONS, {})]
+    for number, (questions, changes) in enumerate([*calls, (QUESTIONS, worker.PACED)]):
         ours, theirs = (found(job, index)["answers"][number] for index in (0, 1))
-        alone = worker.answer_all(qwen, *questions, seed=ours.seed)
+        alone = worker.answer_all(qwen, *questions, seed=ours.seed, **changes)
         for output in (ours, theirs):
             assert output.sequences.tolist() == alone.sequences.tolist()
             for name in ("answers", "votes", "cost", "winners", "seed", "trace", "questions", "finish_reason"):
                 assert output[name] == alone[name], name
             assert output.discarded_tokens == alone.discarded_tokens
             assert list(map(tokens, output.branches)) == list(map(tokens, alone.branches))
+    assert {trace.controller["latency"] for trace in ours.trace} == {0.5}
 
 
 def wait_for_journals(store: Path, children: list[Forked]) -> None:

@@ -136,7 +136,7 @@ def calls(place: Path) -> dict[str, Call]:
         "Fidelity": (search.Fidelity, {"betas": (0.5,), "shuffles": 1, "first_shuffle": 0}),
         "Setup": (search.Setup, {
             "stores": (place / "store",), "controller": "composed", "knobs": None, "reference": "cmc", "seed": 0,
-            "cost": "tokens", "share": 0.3, "weights": None, "trust_remote_code": False,
+            "objective": "tokens", "share": 0.3, "weights": None, "trust_remote_code": False,
         }),
         "Search": (search.Search, {"setup": search.Setup((place / "store",)), "agent": None, "box": None}),
         "best_of": (search.best_of, {"evaluations": [], "count": 3}),

@@ -20,7 +20,7 @@ from tts_generate.cli import app
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording
-from tts_generate.report.chart import FrontierChart
+from tts_generate.report.chart import AXES, FrontierChart
 from tts_generate.report.frontier import Point
 from tts_generate.report.lanes import parcel, spent
 from tts_generate.report.page import Asked, Page, render
@@ -134,7 +134,9 @@ def test_page_of_a_store_says_what_the_sweep_says(store: Path, tmp_path: Path) -
     row, result = evaluate_method(Recording.from_store(store), Method("asc", "asc", 0.0), 3)
     assert methods["asc β=0"][1].startswith(f"{row.accuracy:.1f}")
     assert methods["asc β=0"][2] == f"{row.tokens:,.0f}"
-    assert html.count("<polyline") == 4  # a line for each series: two baselines, two controllers
+    assert (
+        html.count("<polyline") == 2 * 4
+    )  # over tokens and chain, a line for each series: two baselines, two controllers
     watched = page.watched()
     assert [question["name"] for question in watched] == [f"q{n}" for n in range(5)]
     assert [trace["label"] for trace in watched[0]["traces"]] == ["cmc β=0.5", "SC@24"]
@@ -293,7 +295,8 @@ def test_chart_lays_points_inside_and_in_order() -> None:
         Point("a", 1000.0, 70.0, (60.0, 80.0)),
         Point("b", 10.0, 0.0, (0.0, 3.0)),
     ]
-    drawn = FrontierChart.of(points)
+    drawn = FrontierChart.of(points, AXES["sequential_tokens"])
+    assert drawn.axis.startswith("longest chain")
     (a, b) = drawn.series
     assert a.dots[0].x < a.dots[1].x
     assert a.dots[0].y > a.dots[1].y

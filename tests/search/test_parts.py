@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -15,15 +16,18 @@ from hypothesis import strategies as st
 from search_stores import make_store
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
+from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
 from tts_generate.search.bench import Families
 from tts_generate.search.choice import Contest
-from tts_generate.search.objective import Curve, gain_over
+from tts_generate.search.history import History
+from tts_generate.search.narrow import narrowed
+from tts_generate.search.objective import Curve, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
-from tts_generate.search.questions import Part, folds, split
+from tts_generate.search.questions import Part, fewest_branches, folds, split
 from tts_generate.trajectories import Question, Trajectory
 
 pytest.importorskip("optuna")
@@ -133,10 +137,50 @@ class TestGain:
         assert down.worst < -10
         assert down.score == pytest.approx(down.mean + down.worst)
 
+    @pytest.mark.parametrize("gain", [gain_over, gain_at_own_cost])
+    def test_a_chain_that_is_longer_than_it_is_held_to(self, gain: Any) -> None:
+        short, long = (
+            dataclasses.replace(self.reference, chain=(np.full((3, 2), chain),)) for chain in (900.0, 2000.0)
+        )
+        held = dataclasses.replace(self.reference, bound=(1000.0,))
+        assert gain(held, short, np.ones(1)).at_costs == gain(self.reference, long, np.ones(1)).at_costs == (0, 0, 0)
+        lost = gain(held, long, np.ones(1))
+        assert lost.at_costs == pytest.approx([-10 * np.log(2)] * 3)
+        assert lost.mean == pytest.approx(float(lost.by_question[0].mean()))
+        assert gain(held.alone(0), long.alone(0), np.ones(1)).at_costs == pytest.approx(lost.at_costs)
+
+    def test_what_a_chain_is_held_to(self, tmp_path: Path) -> None:
+        part = Part.of([Recording.from_store(make_store(tmp_path / "m"))])
+        cmc, look = type(load_controller("cmc")), Fidelity((0.0,), 3, 7)
+        kind = narrowed(cmc, fewest_branches(part.recordings))
+        every = replay(
+            part.recordings[0],
+            "self_consistency",
+            max_samples=fewest_branches(part.recordings),
+            shuffles=3,
+            first_shuffle=7,
+        )
+        chain = float(every.sequential_tokens.mean())
+        for objective, bound in (("tokens", ()), ("balanced", (chain,)), ("latency", (0.45 * chain,))):
+            curve = reference_curve(part, kind, look, objective, 1)
+            assert curve.bound == pytest.approx(bound)
+            assert curve.cost[0].tolist() == curve_of(part, kind, Fidelity(BETAS, 3, 7)).cost[0].tolist()
+        sequential = reference_curve(part, kind, look, "sequential", 1)
+        assert sequential.cost[0].tolist() == sequential.chain[0].tolist() == curve.chain[0].tolist()
+
     def test_recordings_count_as_they_are_weighed(self) -> None:
         two = Curve(self.reference.betas, self.reference.accuracy * 2, self.reference.cost * 2)
         better = Curve(two.betas, (two.accuracy[0] + 4, two.accuracy[1]), two.cost)
         assert gain_over(two, better, np.array([0.25, 0.75])).mean == pytest.approx(1)
+
+
+def test_a_search_from_before_there_were_objectives_is_gone_on_with(tmp_path: Path) -> None:
+    History(tmp_path / "s", {"objective": "tokens"}).close()
+    (settings,) = tmp_path.glob("s/*.json")
+    settings.write_text(settings.read_text().replace("objective", "cost"))
+    History(tmp_path / "s", {"objective": "tokens"}).close()
+    with pytest.raises(InputError, match="objective: 'tokens' there, 'latency' now"):
+        History(tmp_path / "s", {"objective": "latency"})
 
 
 def test_a_question_of_two_recordings_is_on_one_side(tmp_path: Path) -> None:

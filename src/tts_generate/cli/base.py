@@ -92,6 +92,9 @@ Confined = Annotated[bool, typer.Option("--sandbox", help="Run such code where i
 
 Controller = Annotated[str, typer.Option(help="A controller's name, folder, repo (user/name@commit), or .py file.")]
 Beta = Annotated[float | None, typer.Option(help="Budget, 0 to 1; the controller's default if left out.")]
+Latency = Annotated[
+    float | None, typer.Option(help="0: few tokens, 1: a short chain; of a controller with schedules for both.")
+]
 Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
 VotesBy = Annotated[
     Literal["equal", "math"], typer.Option(help="Which answers are one: equal texts, or the same mathematics.")
@@ -187,11 +190,11 @@ def table_of(rows: list[Any], title: str) -> Table:
     """Rows of a sweep as a table."""
     table = plain(title)
     table.add_column("method", no_wrap=True)
-    for name in ("accuracy % (95 %)", "tokens", "probe", "wasted", "sequential", "branches"):
+    for name in ("accuracy % (95 %)", "tokens", "longest chain", "probe", "wasted", "branches"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         low, high = row.accuracy_ci
-        numbers = (row.tokens, row.probe_tokens, row.wasted_tokens, row.sequential_tokens)
+        numbers = (row.tokens, row.sequential_tokens, row.probe_tokens, row.wasted_tokens)
         accuracy = f"{row.accuracy:.1f} ({low:.1f} - {high:.1f})"
         table.add_row(row.label, accuracy, *(f"{number:,.0f}" for number in numbers), f"{row.branches:.1f}")
     return table

@@ -13,6 +13,7 @@ from tts_generate.cli.base import (
     Controller,
     JsonFile,
     Knobs,
+    Latency,
     Shuffles,
     Store,
     Trust,
@@ -36,6 +37,7 @@ def replay(
     store: Store,
     controller: Controller = DEFAULT_CONTROLLER,
     beta: Beta = None,
+    latency: Latency = None,
     shuffles: Shuffles = 100,
     knobs: Knobs = None,
     votes: VotesBy = "equal",
@@ -48,13 +50,18 @@ def replay(
     from tts_generate.evaluate import Method, as_dict, evaluate_method
     from tts_generate.replay import Recording
 
-    method = Method(controller, controller, beta, knobs_of(knobs or []), trust_remote_code, sandbox)
+    method = Method(controller, controller, beta, _set(knobs, latency), trust_remote_code, sandbox)
     row, result = evaluate_method(Recording.from_store(store, votes=votes), method, shuffles)
     console.print(table_of([row], f"{store}, {max(1, shuffles)} orders of the branches"))
     if json_file is not None:
         write_json(json_file, {"format": "tts-replay/1", "store": str(store), "shuffles": shuffles, **as_dict(row)})
     if episodes is not None:
         result.save_episodes(episodes)
+
+
+def _set(knobs: list[str] | None, latency: float | None) -> dict[str, Any]:
+    """What is set by hand."""
+    return knobs_of(knobs or []) | ({} if latency is None else {"latency": latency})
 
 
 @app.command()
@@ -186,6 +193,7 @@ def _worth(frontiers: dict[str, Any], baseline: str) -> list[str]:
         else:
             more_or_less = "fewer" if saved >= 0 else "more"
             reaches = f"the accuracy of {baseline} at {tokens:,.0f} tokens, {100 * abs(saved):.1f} % {more_or_less}"
+            reaches += f", with a chain of {told['chain_at_baseline']:,.0f}"
         lines.append(f"{name}: {area}{reaches}")
     return lines
 
@@ -208,6 +216,7 @@ def trace(
     source: Annotated[Path, typer.Argument(help="A trajectory store, or a .jsonl file of traces.")],
     controller: Controller = DEFAULT_CONTROLLER,
     beta: Beta = None,
+    latency: Latency = None,
     question: Annotated[str | None, typer.Option(help="Id of a question, or its number; all if left out.")] = None,
     shuffle: Annotated[
         int | None, typer.Option(min=0, help="Seed of the order; the recorded order if left out.")
@@ -228,7 +237,7 @@ def trace(
     else:
         recording = Recording.from_store(source)
         chosen = load_controller(
-            controller, beta=beta, trust_remote_code=trust_remote_code, sandbox=sandbox, **knobs_of(knobs or [])
+            controller, beta=beta, trust_remote_code=trust_remote_code, sandbox=sandbox, **_set(knobs, latency)
         )
         recording.check(chosen)
         orders = {

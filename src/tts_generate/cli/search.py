@@ -34,7 +34,12 @@ def search(
     held_out: Annotated[
         list[Path] | None, typer.Option(help="A store to open once, after the choice; may be given again.")
     ] = None,
-    cost: Annotated[Literal["tokens", "sequential"], typer.Option(help="What a budget is counted in.")] = "tokens",
+    objective: Annotated[
+        Literal["tokens", "balanced", "latency", "sequential"],
+        typer.Option(
+            help="Gain at equal tokens; with a chain no longer than SC's, or .45 of it; or at an equal chain."
+        ),
+    ] = "tokens",
     share: Annotated[
         float, typer.Option(help="Of the questions, which only choose and are not learnt from; 0: all do both.")
     ] = 1 / 3,
@@ -91,7 +96,7 @@ def search(
         knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,
-        cost=cost,
+        objective=objective,
         share=share,
         weights=tuple(numbers_of("--weights", weights, float)) or None,
         trust_remote_code=trust_remote_code,
@@ -117,7 +122,7 @@ def search(
             watch=watch,
             say=lambda line: console.print(line, soft_wrap=True),
         )
-    _conclude(result, reference, cost, write_report(out), out / "best")
+    _conclude(result, reference, objective, write_report(out), out / "best")
     if push_to is not None:
         from tts_generate.cli.hub import tell
         from tts_generate.publish import publish_run
@@ -186,14 +191,15 @@ def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
     return Sandbox(without=without_lock or (), prefix=shlex.split(sandbox_prefix or ""))
 
 
-def _conclude(result: dict[str, Any], reference: str, cost: str, report: Path, best: Path) -> None:
+def _conclude(result: dict[str, Any], reference: str, objective: str, report: Path, best: Path) -> None:
     """What was found, and where it is."""
     gain = result["fresh"]["gain"]
     paid = f", ${result['usd']:.2f}" if result["usd"] else ""
     console.print(
         f"{result['tried']} candidates, {result['candidates_per_minute']:.0f} a minute{paid}; chosen "
-        f"{result['candidate']['name']}: {gain['mean']:+.2f} points over {reference} at equal {cost} "
-        f"(95 % interval {gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f}, worst cost {gain['worst']:+.2f}) "
+        f"{result['candidate']['name']}: {gain['mean']:+.2f} points over {reference} at equal cost "
+        f"(objective {objective}; 95 % interval {gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f}, "
+        f"worst cost {gain['worst']:+.2f}) "
         f"on the search set, fresh orders.\n{report}\n{best}",
     )
 

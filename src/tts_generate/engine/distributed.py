@@ -23,6 +23,7 @@ from tts_generate.engine.output import AutoTTSOutput
 from tts_generate.engine.processes import Processes, line_of, together
 from tts_generate.errors import ProcessError, StoreError, UnsupportedError
 from tts_generate.live.recordings import Key, missing
+from tts_generate.live.rows import suited
 from tts_generate.trajectories import Manifest, Question, StoreWriter
 from tts_generate.trajectories.writers import DONE, Watch
 
@@ -116,6 +117,9 @@ def generate_distributed(
         if different := sorted({name for each in asked for name in each.items() ^ asked[0].items()}):
             names = ", ".join(dict.fromkeys(name for name, _ in different))
             raise ProcessError(f"the processes were given different {names}; give all of them the same call.")
+        recipe = model.generate.recipe(kwargs.get("generation_config") or model.generation_config, kwargs)
+        chosen = suited(recipe.controller, recipe.max_rows, len(input_ids))  # as one process with all of them would
+        kwargs |= {} if chosen.latency is None else {"latency": chosen.latency}
         numbers = range(len(input_ids))[processes.index :: processes.count]
 
         def answer() -> tuple[AutoTTSOutput, Tensor] | None:

@@ -31,6 +31,7 @@ from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
+from tts_generate.live.rows import suited
 from tts_generate.live.settings import MAX_BRANCHES, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task
 from tts_generate.live.unanswered import Unanswered
@@ -45,6 +46,8 @@ class AutoTTS:
     Args:
         controller: name, folder or object; see `load_controller`.
         beta: the budget in [0, 1]; the controller's default when left out.
+        latency: 0 for few tokens, 1 for a short chain of tokens that wait for one another; left out, what the rows of
+            each question allow (`live.rows`). A controller that has no schedules for it takes none.
         tokenizer: needed to force probes and to read answers.
         stop_strings: texts that end a branch; those of a generation config or of `generate` go there by themselves,
             except on a stock model, where transformers asks for a tokenizer and hands none on.
@@ -90,6 +93,7 @@ class AutoTTS:
         controller: str | Path | Controller = DEFAULT_CONTROLLER,
         *,
         beta: float | None = None,
+        latency: float | None = None,
         tokenizer: Any = None,
         stop_strings: str | Sequence[str] | None = None,
         seed: int | None = None,
@@ -119,6 +123,7 @@ class AutoTTS:
             controller,
             revision=revision,
             beta=beta,
+            latency=latency,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
             **set_by_hand(controller_kwargs),
@@ -173,8 +178,9 @@ class AutoTTS:
         if self.streamer is not None and len(call.prompts) > 1:
             raise InputError(f"streamer takes one question a call, got {len(call.prompts)}; use stream=True instead.")
         processors, criteria = request.deadline(self.processors, call.criteria)
+        controller = suited(self.controller, self.max_rows, len(call.prompts))
         tasks = [
-            Task(str(number), prompt, self.controller, processors=processors.begin(str(number)))
+            Task(str(number), prompt, controller, processors=processors.begin(str(number)))
             for number, prompt in enumerate(call.prompts)
         ]
         settings = self.settings(call)
@@ -256,7 +262,7 @@ class AutoTTS:
 
 
 _OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self", "stop_strings"}
-_KEPT = ("controller", "beta", "controller_kwargs")
+_KEPT = ("controller", "beta", "latency", "controller_kwargs")
 """What a generation config may say beside `strategy`; its other settings are read where they are used."""
 
 
@@ -272,7 +278,7 @@ class EnabledGenerate:
         strategy = getattr(kept, "strategy", None) if strategy is None else strategy
         generate = type(self.model).generate
         if strategy is None:
-            alone = sorted({"controller", "beta", "controller_kwargs", "branch_processors"} & set(kwargs))
+            alone = sorted({*_KEPT, "branch_processors"} & set(kwargs))
             if alone:
                 raise InputError(f"{', '.join(alone)} needs strategy='autotts'; without it they would be ignored.")
             if isinstance(kwargs.get("custom_generate"), AutoTTS):
@@ -281,9 +287,7 @@ class EnabledGenerate:
         if strategy != "autotts":
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         self._check_names(kwargs)
-        own = {"tokenizer": self.tokenizer}
-        own |= {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
-        own |= {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
+        own = {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
         request.check_fields(kwargs, kept, self.model.generation_config)
         self._check_inputs(*args, **kwargs)
         check_model(self.model)
@@ -292,7 +296,12 @@ class EnabledGenerate:
         request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
         fed = set(inspect.signature(type(self.model).forward).parameters) - set(GenerationConfig().to_dict())
         check_inputs(self.model, {name: kwargs[name] for name in fed & set(kwargs)})  # before it encodes an image
-        return run(self.model, AutoTTS(**own), *args, **kwargs)
+        return run(self.model, self.recipe(kept, own), *args, **kwargs)
+
+    def recipe(self, kept: GenerationConfig, given: Mapping[str, Any]) -> AutoTTS:
+        """What answers a call of these arguments; what a generation config says counts where they say nothing."""
+        said = {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
+        return AutoTTS(**{"tokenizer": self.tokenizer, **said, **{name: given[name] for name in _OWN & set(given)}})
 
     def _check_names(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse a keyword that neither we, transformers nor the model knows."""

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from tts_generate.errors import CandidateError, ControllerError, UnknownNameError
 from tts_generate.import_rules import MAX_SOURCE, check_source, parse
-from tts_generate.schedule import from_json, is_number
+from tts_generate.schedule import between, from_json, is_number
 from tts_generate.strict_json import parse_json
 from tts_generate.version import __version__
 
@@ -69,7 +69,11 @@ def parse_card(text: bytes, where: object) -> Card:
         wanted, holds = _FIELDS[field]
         if not holds(value):
             _refuse(where, f"{field} is {_shown(value)}; expected is {wanted}")
-    from_json(card.get("knobs", {}), where)
+    knobs, short = (from_json(card.get(field, {}), where) for field in ("knobs", "short"))
+    try:
+        between(knobs, short, 0.5)
+    except ControllerError as error:
+        _refuse(where, str(error).rstrip("."))
     _check_requires(card.get("requires", {}), where)
     return card
 
@@ -166,6 +170,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "builtin": ("the name of a shipped controller", _matches(NAME)),
     "beta": ('{"default": number, "range": [low, high]} with 0 <= low <= default <= high <= 1', _is_beta),
     "knobs": (f"knobs by name, at most {_MAX_KNOBS}: a finite number, true, false, a name or an object", _are_knobs),
+    "short": ("knobs by name as at latency 1, those of knobs that differ from latency 0", _are_knobs),
     "sha256": ("64 hexadecimal digits in lower case", _matches(SHA256)),
     "requires": ("versions by package, such as {'tts_generate': '>=0.1'}", _are_requirements),
     "provenance": ("an object", lambda value: isinstance(value, dict)),

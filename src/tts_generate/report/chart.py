@@ -15,6 +15,11 @@ from tts_generate.statistics import frontier
 
 WIDTH, HEIGHT = 860.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 14.0, 46.0
+AXES = {
+    "tokens": "tokens a question (generated + probe, log scale)",
+    "sequential_tokens": "longest chain of tokens that wait for one another, a question (log scale)",
+}
+"""What accuracy is drawn over, and what the axis says."""
 COLOURS = 8
 """Series that have a colour of their own; more begin anew."""
 
@@ -49,12 +54,13 @@ class Series(NamedTuple):
 class FrontierChart:
     """Accuracy over tokens (log scale), one series a controller, intervals as bars."""
 
+    axis: str
     series: list[Series]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
 
     @classmethod
-    def of(cls, points: Sequence[Point]) -> FrontierChart:
+    def of(cls, points: Sequence[Point], axis: str = AXES["tokens"]) -> FrontierChart:
         """Lay the points out; there must be at least one, and their tokens must be above 0."""
         tokens = [point.tokens for point in points]
         left, right = math.log(min(tokens) * 0.9), math.log(max(tokens) * 1.1)
@@ -75,6 +81,7 @@ class FrontierChart:
             line = " ".join(f"{x(t):.1f},{y(a):.1f}" for t, a in best)
             series.append(Series(name, number % COLOURS, dots, line))
         return cls(
+            axis,
             series,
             [Tick(x(value), _short(value)) for value in _decades(math.exp(left), math.exp(right))],
             [Tick(y(value), f"{value:g}") for value in _steps(bottom, top)],

@@ -30,18 +30,18 @@ class SweepRows:
     title: str
     rows: Sequence[Mapping[str, Any]]
 
-    def points(self) -> list[Point]:
-        """The rows whose accuracy is known, one series a controller."""
+    def points(self, axis: str = "tokens") -> list[Point]:
+        """The rows whose accuracy is known, one series a controller, over their tokens or their longest chain."""
         return [
             Point(
                 row["label"] if row["beta"] is None else row["controller"],
-                row["tokens"],
+                row[axis],
                 row["accuracy"],
                 (row["accuracy_ci"][0], row["accuracy_ci"][1]),
                 row["label"],
             )
             for row in self.rows
-            if row["accuracy"] is not None and row["tokens"] > 0
+            if row["accuracy"] is not None and (row[axis] or 0) > 0
         ]
 
 
@@ -90,7 +90,11 @@ def render(page: Page) -> str:
         {
             "title": measured.title,
             "rows": measured.rows,
-            "frontier": chart.FrontierChart.of(points) if (points := measured.points()) else None,
+            "frontiers": [
+                chart.FrontierChart.of(points, label)
+                for axis, label in chart.AXES.items()
+                if (points := measured.points(axis))
+            ],
             "bars": chart.bars(measured.rows),
         }
         for measured in page.measured

@@ -22,7 +22,16 @@ from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Cost, Curve, Fidelity, Gain, Gains, curve_of, gain_over
+from tts_generate.search.objective import (
+    Curve,
+    Fidelity,
+    Gain,
+    Gains,
+    Objective,
+    cost_of,
+    gain_over,
+    reference_curve,
+)
 from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import saving, tokens_at
 
@@ -38,7 +47,7 @@ class Contest:
 
     bench: Bench
     reference: type[Controller]
-    cost: Cost = "tokens"
+    objective: Objective = "tokens"
     threads: int | None = None
     gain: Gains = gain_over
     _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
@@ -53,7 +62,7 @@ class Contest:
             CandidateError: code that fails, or decides otherwise when an episode is alone.
         """
         theirs = self._reference(part, fidelity)
-        how: dict[str, Any] = {"cost": self.cost, "threads": self.threads}
+        how: dict[str, Any] = {"cost": cost_of(self.objective), "threads": self.threads}
         ours = self.bench.look(part, candidate, fidelity, strict=True, **how).curve
         return Measured(part, theirs, ours, self.gain(theirs, ours, part.weights), self.gain)
 
@@ -62,8 +71,7 @@ class Contest:
         key = (id(part), fidelity)
         if key not in self._references:
             reference = narrowed(self.reference, fewest_branches(part.recordings))
-            everywhere = Fidelity(BETAS, fidelity.shuffles, fidelity.first_shuffle)
-            curve = curve_of(part, reference, everywhere, cost=self.cost, threads=self.threads)
+            curve = reference_curve(part, reference, fidelity, self.objective, self.threads)
             self._references[key] = part, curve
         return self._references[key][1]
 

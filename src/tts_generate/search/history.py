@@ -128,6 +128,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     row = _object(path)
     if row.get("format") != FORMAT:
         raise InputError(f"{path} has format {row.get('format')!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    if "cost" in row:  # what it was called before it could be held to a chain
+        row["objective"] = row.pop("cost")
     return row
 
 

@@ -26,7 +26,16 @@ from tts_generate.search.archive import Evaluation, kept
 from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import Proposal, Proposer, Scored
 from tts_generate.search.history import History
-from tts_generate.search.objective import Cost, Curve, Fidelity, Gains, curve_from, curve_of, gain_over
+from tts_generate.search.objective import (
+    Curve,
+    Fidelity,
+    Gains,
+    Objective,
+    cost_of,
+    curve_from,
+    gain_over,
+    reference_curve,
+)
 from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import saving, tokens_at
 
@@ -49,7 +58,7 @@ class Judge:
     bench: Bench
     reference: type[Controller]
     rungs: Sequence[Fidelity] = RUNGS
-    cost: Cost = "tokens"
+    objective: Objective = "tokens"
     threads: int | None = None
     gain: Gains = gain_over
     _curves: dict[int, Curve] = field(default_factory=dict)
@@ -60,8 +69,9 @@ class Judge:
         """One look at one candidate; at the highest rung what is not ours to trust is confirmed, or disqualified."""
         fidelity, confirms = self.rungs[rung], self.bench.confirms
         seed = secrets.randbits(32) if confirms and rung == len(self.rungs) - 1 else None
+        cost, tells = cost_of(self.objective), confirms > 0
         try:
-            look = self.bench.look(self.part, candidate, fidelity, cost=self.cost, confirm=seed, tell=confirms > 0)
+            look = self.bench.look(self.part, candidate, fidelity, cost=cost, confirm=seed, tell=tells)
         except CandidateError as error:
             what = "disqualified: " if error.reason == "different" else ""
             return Evaluation.failed(candidate, rung, f"{what}{error}")
@@ -87,8 +97,8 @@ class Judge:
     def reference_curve(self, rung: int) -> Curve:
         """What the reference does at a rung, at eleven budgets."""
         if rung not in self._curves:
-            fidelity = Fidelity(BETAS, self.rungs[rung].shuffles, self.rungs[rung].first_shuffle)
-            self._curves[rung] = curve_of(self.part, self.reference, fidelity, cost=self.cost, threads=self.threads)
+            how = self.rungs[rung], self.objective, self.threads
+            self._curves[rung] = reference_curve(self.part, self.reference, *how)
         return self._curves[rung]
 
     def saved(self, best: Evaluation) -> str:
@@ -100,7 +110,9 @@ class Judge:
         if self._all is None:
             everyone = load_controller("self_consistency", max_samples=count)
             results = [[replay(recording, everyone, shuffles=0)] for recording in self.part.recordings]
-            tokens, accuracy = curve_from(results, Fidelity((1.0,), 0, 0), self.cost).points(self.part.weights)
+            tokens, accuracy = curve_from(results, Fidelity((1.0,), 0, 0), cost_of(self.objective)).points(
+                self.part.weights
+            )
             self._all = float(tokens[0]), float(accuracy[0])
         tokens_of_all, accuracy_of_all = self._all
         found = tokens_at(zip(best.tokens, best.accuracy, strict=True), accuracy_of_all)

@@ -6,7 +6,8 @@ at its own budgets, and the gain is the difference at equal cost, question by qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,11 +16,17 @@ from numpy.typing import NDArray
 
 from tts_generate.arguments import check_fields
 from tts_generate.controller import Controller
+from tts_generate.evaluate import BETAS
 from tts_generate.replay import ReplayResult, replay
-from tts_generate.search.questions import Part
+from tts_generate.search.questions import Part, fewest_branches
 from tts_generate.statistics import mean_of_samples_interval
 
 Cost = Literal["tokens", "sequential"]
+Objective = Literal["tokens", "balanced", "latency", "sequential"]
+"""What is asked of a frontier: accuracy at equal tokens, at equal tokens with a chain that is held to a share of
+self-consistency's (`HELD`), or at an equal chain."""
+HELD: Mapping[str, float] = {"balanced": 1.0, "latency": 0.45}
+"""By objective: the longest chain that is let pass, of that of self-consistency with all branches."""
 _UNREACHED = 10.0
 """Points of accuracy lost for each factor of e that a frontier starts above a cost it is asked for."""
 _LET_PASS = 0.05
@@ -46,10 +53,15 @@ class Curve:
     """Percent, mean over orders."""
     cost: tuple[NDArray[np.float64], ...]
     """Tokens, mean over orders."""
+    chain: tuple[NDArray[np.float64], ...] = ()
+    """The longest chain of tokens, mean over orders."""
+    bound: tuple[float, ...] = ()
+    """Of a reference: the chain that a candidate is held to, a recording; () for none."""
 
     def alone(self, number: int) -> Curve:
         """The same on one recording."""
-        return Curve(self.betas, (self.accuracy[number],), (self.cost[number],))
+        one = slice(number, number + 1)
+        return Curve(self.betas, self.accuracy[one], self.cost[one], self.chain[one], self.bound[one])
 
     def points(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(tokens, accuracy) of each budget: the mean of each recording, averaged by `weights`."""
@@ -117,12 +129,34 @@ def replays_of(
 
 def curve_from(results: Sequence[Sequence[ReplayResult]], fidelity: Fidelity, cost: Cost) -> Curve:
     """The curve that replays make, given by recording, then by budget."""
-    accuracy, spent = [], []
-    for rows in results:
-        accuracy.append(np.stack([100.0 * row.correct.mean(axis=0) for row in rows]))
-        tokens = [row.cost if cost == "tokens" else row.sequential_tokens for row in rows]
-        spent.append(np.stack([np.asarray(values.mean(axis=0), np.float64) for values in tokens]))
-    return Curve(fidelity.betas, tuple(accuracy), tuple(spent))
+    accuracy, tokens, chain = (
+        tuple(np.stack([np.asarray(getattr(row, name).mean(axis=0), np.float64) for row in rows]) for rows in results)
+        for name in ("correct", "cost", "sequential_tokens")
+    )
+    percent = tuple(100.0 * values for values in accuracy)
+    return Curve(fidelity.betas, percent, tokens if cost == "tokens" else chain, chain)
+
+
+def reference_curve(
+    part: Part, kind: type[Controller], fidelity: Fidelity, objective: Objective, threads: int | None
+) -> Curve:
+    """What candidates are compared with: a reference at eleven budgets, and the chain that they are held to."""
+    everywhere = Fidelity(BETAS, fidelity.shuffles, fidelity.first_shuffle)
+    curve = curve_of(part, kind, everywhere, cost=cost_of(objective), threads=threads)
+    if objective not in HELD:
+        return curve
+    how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle, "threads": threads}
+    whole = [
+        replay(recording, "self_consistency", max_samples=min(64, fewest_branches([recording])), compiled=True, **how)
+        for recording in part.recordings
+    ]
+    bound = tuple(HELD[objective] * float(result.sequential_tokens.mean()) for result in whole)
+    return dataclasses.replace(curve, bound=bound)
+
+
+def cost_of(objective: Objective) -> Cost:
+    """What an objective counts budgets in."""
+    return "sequential" if objective == "sequential" else "tokens"
 
 
 def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) -> Gain:
@@ -130,7 +164,8 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
 
     Between two budgets it does what a mixture of both does; above its highest cost it keeps what it has there; below
     its lowest it loses `_UNREACHED` points for each factor of e, since it cannot be had for so little. As much is lost
-    at every cost where more beta spends fewer tokens (beyond a few percent): beta is a budget.
+    at every cost where more beta spends fewer tokens (beyond a few percent): beta is a budget; and for each factor of e
+    by which its chain is longer than it is held to.
 
     >>> one = Curve((0.0, 1.0), (np.array([[40.0], [60.0]]),), (np.array([[1000.0], [4000.0]]),))
     >>> other = Curve((0.0, 1.0), (np.array([[50.0], [70.0]]),), (np.array([[1000.0], [4000.0]]),))
@@ -140,7 +175,7 @@ def gain_over(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     costs, _ = reference.points(weights)
     tokens, _ = candidate.points(weights)
     mixture, unreached = _mixture(tokens, costs)
-    unreached = unreached + _disorder(tokens)
+    unreached = unreached + _disorder(tokens) + _too_long(reference, candidate, weights)
     gains = [mixture @ ours - theirs for ours, theirs in zip(candidate.accuracy, reference.accuracy, strict=True)]
     means = weights @ np.stack([values.mean(axis=1) for values in gains]) - _UNREACHED * unreached
     by_question = tuple(values.mean(axis=0) - _UNREACHED * float(unreached.mean()) for values in gains)
@@ -160,8 +195,17 @@ def gain_at_own_cost(reference: Curve, candidate: Curve, weights: NDArray[np.flo
     costs, _ = candidate.points(weights)
     mixture, _ = _mixture(reference.points(weights)[0], costs)
     gains = [ours - mixture @ theirs for ours, theirs in zip(candidate.accuracy, reference.accuracy, strict=True)]
-    means = weights @ np.stack([values.mean(axis=1) for values in gains])
-    return Gain(tuple(float(value) for value in means), tuple(values.mean(axis=0) for values in gains), weights)
+    lost = _UNREACHED * _too_long(reference, candidate, weights)
+    means = weights @ np.stack([values.mean(axis=1) for values in gains]) - lost
+    return Gain(tuple(float(value) for value in means), tuple(values.mean(axis=0) - lost for values in gains), weights)
+
+
+def _too_long(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) -> float:
+    """By how many e-folds a candidate's chain is longer than it is held to, the mean over its budgets."""
+    if not reference.bound:
+        return 0.0
+    chains = weights @ np.stack([values.mean(axis=1) for values in candidate.chain])
+    return float(np.maximum(0.0, np.log(chains / (weights @ np.array(reference.bound)))).mean())
 
 
 def _disorder(tokens: NDArray[np.float64]) -> float:

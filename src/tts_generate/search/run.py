@@ -24,7 +24,7 @@ from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, wr
 from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Cost, Fidelity
+from tts_generate.search.objective import Fidelity, Objective, cost_of
 from tts_generate.search.questions import Part, check, fewest_branches, split
 from tts_generate.search.way import Way
 
@@ -45,7 +45,7 @@ class Setup:
     reference: str = "cmc"
     """The controller that is to be beaten at equal cost."""
     seed: int = 0
-    cost: Cost = "tokens"
+    objective: Objective = "tokens"
     share: float = 1 / 3
     """Of the questions that only choose, and are not learnt from; 0: all do both."""
     weights: tuple[float, ...] | None = None
@@ -63,7 +63,7 @@ class Setup:
         return {
             "reference": self.reference,
             "seed": self.seed,
-            "cost": self.cost,
+            "objective": self.objective,
             "share": self.share,
             "weights": part.weights.tolist(),
             "stores": {recording.name: fingerprint(recording) for recording in part.recordings},
@@ -163,14 +163,14 @@ class Search:
         setup = self.setup
         propose, select = split(self.whole, setup.seed, setup.share)
         way = self._way(say)
-        contest = choosing.Contest(way.bench, self.reference, setup.cost, threads, way.gain)
+        contest = choosing.Contest(way.bench, self.reference, setup.objective, threads, way.gain)
         try:
             history = History(out, self._settings(way))
         except TTSError:
             way.close()
             raise
         try:
-            judge = Judge(propose, way.bench, self.reference, setup.rungs, setup.cost, threads, way.gain)
+            judge = Judge(propose, way.bench, self.reference, setup.rungs, setup.objective, threads, way.gain)
             proposer = way.proposer(judge, history)
             how: dict[str, Any] = {"seconds": 60 * minutes, "max_rounds": max_rounds, "watch": watch, "usd": way.usd}
             done = search(judge, proposer, history, **how)
@@ -263,7 +263,8 @@ class Search:
 
     def _write_best(self, way: Way, history: History, candidate: Proposal, result: dict[str, Any]) -> None:
         gain = result["fresh"]["gain"]["mean"]
-        gained = f"{gain:+.2f} points over {self.setup.reference} at equal {self.setup.cost} on its own search set."
+        cost = cost_of(self.setup.objective)
+        gained = f"{gain:+.2f} points over {self.setup.reference} at equal {cost} on its own search set."
         provenance = {
             "command": result["command"],
             "candidate": candidate.name,

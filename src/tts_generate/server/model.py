@@ -17,6 +17,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
+from tts_generate.live.rows import suited
 from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.live.thinking import asked_of
@@ -104,6 +105,7 @@ class ServerModel:
         strategy: str = "autotts",
         controller: str | Path | Controller = DEFAULT_CONTROLLER,
         beta: float | None = None,
+        latency: float | None = None,
         controller_kwargs: Mapping[str, Any] | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         seed: int | None = None,
@@ -133,6 +135,7 @@ class ServerModel:
             strategy: "autotts".
             controller: see `AutoTTS`, as for beta, controller_kwargs, branch_processors and the probe's options.
             beta: the budget in [0, 1].
+            latency: see `AutoTTS`; left out, what the requests that may be in flight for each question allow.
             controller_kwargs: knobs of the controller to set by hand.
             branch_processors: limits chained around the controller.
             seed: each request's seed follows from (seed, prompt, branch, position); left out, none is sent. vLLM on a
@@ -164,14 +167,17 @@ class ServerModel:
             controller,
             revision=revision,
             beta=beta,
+            latency=latency,
             trust_remote_code=trust_remote_code,
             sandbox=sandbox,
             **set_by_hand(controller_kwargs),
         )
         processors = BranchProcessorList(branch_processors)
+        asked = self.prompts(prompts)
+        chosen = suited(chosen, self.policy.max_in_flight * len(self.urls), len(asked))
         tasks = [
             Task(str(number), prompt, chosen, processors=processors.begin(str(number)))
-            for number, prompt in enumerate(self.prompts(prompts))
+            for number, prompt in enumerate(asked)
         ]
 
         async def ask() -> tuple[ServerOutput, Unanswered]:

@@ -15,7 +15,7 @@ from tts_generate.server.connect import Session
 from tts_generate.server.dialects import TELLING
 
 _OPTIONS = {
-    "strategy", "controller", "beta", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
+    "strategy", "controller", "beta", "latency", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
     "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "force_answer",
     "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip

@@ -77,7 +77,7 @@ def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
     assert result["frontiers"]["SC@8"]["chain_at_baseline"] == result["average"][0]["sequential_tokens"]
     wanted = {"controller", "beta", "accuracy", "accuracy_ci", "tokens", "sequential_tokens", "rounds"}
     assert all(wanted <= set(row) for row in [*result["cells"], *result["average"]])
-    assert result["default"] == "thrift"
+    assert result["default"] == "pace"
     assert set(result["at_k"][str(store)]) == {f"{name}@{k}" for name in ("pass", "maj", "avg") for k in (1, 8)}
     found = list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))
     assert len(found) == 6

@@ -274,7 +274,10 @@ def _verdict(runs: dict[str, LiveRun]) -> list[str]:
             f"CMC β=0.5 against {_LABELS[name]}: {100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for "
             f"{ours.tokens / other.tokens:.2f} times its tokens and {ours.seconds / other.seconds:.2f} times its time."
         )
-    for name, called in (("thrift", "thrift β=0.5, the default,"), ("found", "The controller found")):
+    for name, called in (
+        ("thrift", "thrift β=0.5, the default where rows are scarce,"),
+        ("found", "The controller found"),
+    ):
         found = runs[name]
         gain, (low, high) = compare(found.correct, ours.correct)
         lines.append(

@@ -31,7 +31,7 @@ __all__ = [
     "find_source", "is_shipped", "load_class", "load_controller", "source_of",
 ]  # fmt: skip
 
-DEFAULT_CONTROLLER = "thrift"
+DEFAULT_CONTROLLER = "pace"
 """What generate() runs when it is not told."""
 _HERE = Path(__file__).resolve().parent
 _BUILTIN = next(filter(Path.is_dir, (_HERE / "controllers", _HERE.parents[1] / "controllers")), _HERE)

@@ -36,7 +36,11 @@ from tts_generate.trajectories import TrajectoryStore, import_autotts
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "seconds"
 DATA = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared")) / "replay" / "Qwen3-8B" / "aime24.json"
-CONTROLLERS = ("self_consistency", "asc", "cmc", "thrift", "short_m_at_k")
+CONTROLLERS: dict[str, dict[str, Any]] = {
+    "self_consistency": {}, "asc": {}, "cmc": {}, "short_m_at_k": {}, "pace": {"latency": 0.0},
+    "pace, short": {"latency": 1.0},
+}  # fmt: skip
+"""The knobs of what is compared, by its name; `pace` at either end."""
 PROMPTS, SEED, ALONE = (1, 8, 96), 1, 8
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
@@ -44,7 +48,7 @@ QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 
 def held(name: str, branches: int) -> Controller:
     """A controller within the branches there are."""
-    usual = load_controller(name)
+    usual = load_controller(name.split(",")[0], **CONTROLLERS[name])
     return load_controller(usual, **held_to(usual.knobs, branches))
 
 

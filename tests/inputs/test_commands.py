@@ -56,6 +56,7 @@ RUNS: dict[str, list[str]] = {
     "import autotts": ["{table}", "--out", "{new}"],
     "record": ["tiny", "--questions", "{questions}", "--branches", "1", "--max-new-tokens", "20", "--out", "{new}"],
     "inspect": ["tiny", "--max-new-tokens", "4"],
+    "profile": ["tiny", "--out", "{new}", "--max-rows", "4", "--passes", "1"],
     "demo": ["--out", "{table}"],
     "replay": ["{store}", "--controller", "asc", "--shuffles", "1"],
     "sweep": ["{store}", "--controllers", "asc", "--betas", "0", "--shuffles", "1"],
@@ -76,7 +77,7 @@ RUNS: dict[str, list[str]] = {
 }  # fmt: skip
 """A short run of each; those that would take long, or write somewhere, end early by an argument that cannot be."""
 REFUSED = {"demo", "search", "publish", "pull", "lock", "store push", "store pull", "history"}
-SLOW = {"record": 6, "inspect": 3, "report": 6, "search": 6, "demo": 0, "sandbox check": 0}
+SLOW = {"record": 6, "inspect": 3, "profile": 2, "report": 6, "search": 6, "demo": 0, "sandbox check": 0}
 """Commands whose runs take long, and of how many wrong values each of their options is tried."""
 MAY_BE_NEGATIVE = {"seed"}
 TEXTS = ["", "nonsense", "a,b", "=", "../..", "-", "ü\n", "9" * 400, "{table}"]

@@ -53,7 +53,8 @@ FEW = {  # knobs by which each controller does all it can on few branches; what 
         "wave_share_power": (0.0, 2.0), "price": (0.0, 2.0), "length_power": (0.0, 3.0),
     },
 }  # fmt: skip
-FEW["waves"], FEW["thrift"] = FEW["composed"], FEW["worth"]  # the same hooks, other schedules
+FEW["waves"] = FEW["composed"]  # the same hooks, other schedules
+FEW["thrift"] = FEW["pace"] = FEW["worth"]
 NAMES = {
     "asc": ("criterion", ["beta", "dirichlet", "entropy", "majority"]),
     "deepconf": ("confidence", ["mean", "tail", "bottom_window", "min_window"]),

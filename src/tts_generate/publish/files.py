@@ -35,7 +35,7 @@ _POINT: dict[Any, Any] = {
     "tokens": Amount, "probe_tokens": Amount, "wasted_tokens": Amount,
 }  # fmt: skip
 _AGAINST = {str: {"points": float, "points_ci": (float, float), "saving": float}}
-_ROW = {**_POINT, "label": Short, "against?": _AGAINST}
+_ROW = {**_POINT, "label": Short, "sequential_tokens": Amount, "against?": _AGAINST}
 _HEX = Annotated[str, "hexadecimal", re.compile("[0-9a-f]{1,64}").fullmatch]
 _ORIGIN = Annotated[str, "as 'user/dataset@commit'", re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}").fullmatch]
 _MODEL = {"name_or_path": str | None, "revision?": str | None}

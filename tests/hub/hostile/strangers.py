@@ -30,7 +30,7 @@ KEPT = "".join(c for c in EVIL if c not in "\0\r\v\f\x85\u2028\u2029")
 def evaluation(of: dict[str, Any], text: str = EVIL) -> dict[str, Any]:
     """What was measured, every text of it a stranger's."""
     row = {"label": text, "controller": text, "beta": 0.5, "accuracy": 1.0, "accuracy_ci": [0.0, 2.0]}
-    row |= {"tokens": 10, "probe_tokens": 1, "wasted_tokens": 1}
+    row |= {"tokens": 10, "probe_tokens": 1, "wasted_tokens": 1, "sequential_tokens": 5}
     row |= {"against": {text: {"points": 1.0, "points_ci": [0.0, 2.0], "saving": 0.5}}}
     store = {"name": text, "fingerprint": "ab", "model": {"name_or_path": text, "revision": text}, "questions": 3}
     store |= {"branches": 4, "interval_tokens": 10, "rows": [row, {**row, "beta": None}]}

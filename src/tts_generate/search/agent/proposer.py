@@ -134,6 +134,8 @@ class AgentProposer:
                 warnings.filterwarnings("ignore", "Tool .* not found", UserWarning)  # the model is told
                 runner = self._runner(number, desk)
                 for last in runner:
+                    # not before somebody has answered: a wrong key is told at once
+                    self._bench.prepare(self._judge.part, self._judge.rungs[-1])
                     if last.stop_reason == "tool_use":
                         runner.generate_tool_call_response()
                     if desk.fault is not None:

@@ -87,7 +87,6 @@ class AgentWay:
         """Who proposes; says what the budget affords."""
         self._ledger = ledger = Ledger(history.folder, self._price, self._budget, self._say, self._wire(history.folder))
         ledger.client = client = self._client.with_options(middleware=[ledger])
-        self.bench.prepare(judge.part, judge.rungs[-1])
         proposer = AgentProposer(
             self._agent, client, ledger, judge, self.bench, history,
             reference=self._reference_name, seed=self._seed, estimate=self._estimate, say=self._say,

@@ -14,6 +14,7 @@ from tts_generate.search.archive import Entry
 from tts_generate.search.candidate import KnobCandidate, Scored
 from tts_generate.search.loop import CANDIDATES, Judge
 from tts_generate.search.narrow import narrowed_ranges
+from tts_generate.search.objective import cost_of
 from tts_generate.search.parameters import ParametersProposer
 from tts_generate.search.questions import fewest_branches
 from tts_generate.search.written.workbench import Workbench
@@ -54,7 +55,7 @@ def scan(judge: Judge, bench: Workbench, entry: Entry, seed: int, *, families: b
         own = {name: Ends(low[name], high[name], room.scale) for name, room in ranges.items()}
 
         def scored(one: KnobCandidate, rung: int) -> Scored:
-            curve = bench.curve(opened, part, judge.rungs[rung], judge.cost, one.schedule)
+            curve = bench.curve(opened, part, judge.rungs[rung], cost_of(judge.objective), one.schedule)
             gain = judge.gain(judge.reference_curve(rung), curve, part.weights)
             half = max(1, len(gain.at_costs) // 2)
             ends = sum(gain.at_costs[:half]) / half, sum(gain.at_costs[-half:]) / half

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tts_generate.errors import InputError
+from tts_generate.live.sampling import SAMPLING, wrong_sampling
 
 
 def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
@@ -62,3 +64,14 @@ def device_of(text: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {text!r} cannot be used here: {str(error).splitlines()[0]}.") from error
     return text
+
+
+def check_sampling(options: Mapping[str, Any]) -> None:
+    """Refuse what nothing can be sampled with, before a model is loaded.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name in set(SAMPLING) & options.keys():
+        if wrong := wrong_sampling(name, options[name]):
+            raise InputError(f"--{name.replace('_', '-')} {wrong}, got {options[name]!r}.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tts_generate.cli.base import app, console, guarded, plain
-from tts_generate.cli.models import device_of, load_model
+from tts_generate.cli.models import check_sampling, device_of, load_model
 
 
 @app.command()
@@ -27,9 +27,10 @@ def profile(
     """Measure what a pass of a model takes here, for `sweep --profile` to predict seconds with."""
     from tts_generate.engine.profiling import measure
 
-    loaded, tokenizer = load_model(model, dtype, device_of(device))
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     given = {name: value for name, value in options.items() if value is not None}
+    check_sampling(given)
+    loaded, tokenizer = load_model(model, dtype, device_of(device))
     found = measure(loaded, tokenizer, max_rows=max_rows, passes=passes, do_sample=True, **given)
     table = plain(f"{model}: seconds of a pass")
     for column in ("rows", "alone", "behind 256 columns each"):

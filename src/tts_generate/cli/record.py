@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from tts_generate.cli.base import app, console, guarded, importers, read
-from tts_generate.cli.models import device_of, load_model, load_tokenizer
+from tts_generate.cli.models import check_sampling, device_of, load_model, load_tokenizer
 from tts_generate.errors import InputError
-from tts_generate.live.sampling import SAMPLING, wrong_sampling
 from tts_generate.strict_json import parse_json
 
 
@@ -124,7 +123,7 @@ def record(
     there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight, wait=wait, extra_body=extra_body)
     if model is None and not server:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
-    _check_sampling(options)
+    check_sampling(options)
     _refuse(here if server else there, "the server's business" if server else "for --server only")
     columns = _given(
         split=split,
@@ -144,13 +143,6 @@ def record(
     tokens = sum(row.tokens for row in rows)
     probes = sum(sum(row.probe_tokens) for row in rows)
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
-
-
-def _check_sampling(options: dict[str, Any]) -> None:
-    """Refuse what nothing can be sampled with, before a model is loaded."""
-    for name in set(SAMPLING) & options.keys():
-        if wrong := wrong_sampling(name, options[name]):
-            raise InputError(f"--{name.replace('_', '-')} {wrong}, got {options[name]!r}.")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:

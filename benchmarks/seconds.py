@@ -38,28 +38,35 @@ FOLDER = ROOT / "build" / "seconds"
 DATA = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared")) / "replay" / "Qwen3-8B" / "aime24.json"
 CONTROLLERS: dict[str, dict[str, Any]] = {
     "self_consistency": {}, "asc": {}, "cmc": {}, "short_m_at_k": {}, "pace": {"latency": 0.0},
-    "pace, short": {"latency": 1.0},
+    "pace_short": {"latency": 1.0},
 }  # fmt: skip
 """The knobs of what is compared, by its name; `pace` at either end."""
-PROMPTS, SEED, ALONE = (1, 8, 96), 1, 8
+ASKED, SEED = 96, 1
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
 
 
 def held(name: str, branches: int) -> Controller:
     """A controller within the branches there are."""
-    usual = load_controller(name.split(",")[0], **CONTROLLERS[name])
+    usual = load_controller(name.removesuffix("_short"), **CONTROLLERS[name])
     return load_controller(usual, **held_to(usual.knobs, branches))
 
 
 def compared(
-    model: Any, tokenizer: Any, store: TrajectoryStore, profile: Profile, rows: int, sampling: dict[str, Any]
+    model: Any,
+    tokenizer: Any,
+    store: TrajectoryStore,
+    profile: Profile,
+    rows: int,
+    sampling: dict[str, Any],
+    prompts_of: Sequence[int],
+    alone: int,
 ) -> list[dict[str, Any]]:
     """A row for each controller and number of prompts: seconds of a call, measured and predicted."""
     branches, found = store.manifest.branches, []
     settings = {"interval_tokens": store.manifest.interval_tokens, "max_rows": rows, "seed": store.manifest.seed}
-    for count in [count for count in PROMPTS if count <= len(store.questions)]:
-        asked = store.questions[: ALONE if count == 1 else count]
+    for count in [count for count in prompts_of if count <= len(store.questions)]:
+        asked = store.questions[: alone if count == 1 else count]
         for name in CONTROLLERS:
             controller = held(name, branches)
             said = predict(
@@ -109,15 +116,23 @@ def main(
     model: Annotated[Path | None, typer.Option(help="Folder of another model.")] = None,
     store: Annotated[Path | None, typer.Option(help="A recording of it.")] = None,
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,
+    prompts_of: Annotated[str, typer.Option("--prompts", help="Prompts of a call, separated by commas.")] = "1,8,96",
+    alone: Annotated[int, typer.Option(help="Questions that are answered one by one.")] = 8,
 ) -> None:
     """Measure, predict, compare, write."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    counts = [int(each) for each in prompts_of.split(",")]
     network, tokenizer = tiny.load()
     enable(network, tokenizer=tokenizer)
-    asked = tiny.questions("test")[: max(PROMPTS)]
+    asked = tiny.questions("test")[:ASKED]
     recorded = record(network, tokenizer, asked, FOLDER / "tiny", branches=64, seed=SEED)
     profile = measure(network, tokenizer, max_rows=rows, passes=15)
-    tables = {"tiny": {"profile": asdict(profile), "rows": compared(network, tokenizer, recorded, profile, rows, {})}}
+    tables = {
+        "tiny": {
+            "profile": asdict(profile),
+            "rows": compared(network, tokenizer, recorded, profile, rows, {}, counts, alone),
+        }
+    }
     if model is not None and store is not None:
         network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -126,7 +141,7 @@ def main(
         said = recorded.manifest.generation_config
         sampling = {name: said[name] for name in ("temperature", "top_p", "top_k", "max_new_tokens")}
         profile = measure(network, tokenizer, max_rows=rows, passes=3, do_sample=True, **sampling)
-        found = compared(network, tokenizer, recorded, profile, rows, sampling)
+        found = compared(network, tokenizer, recorded, profile, rows, sampling, counts, alone)
         tables[str(recorded.manifest.model["class"])] = {"profile": asdict(profile), "rows": found}
     result = {
         "format": "tts-seconds/1",

@@ -181,6 +181,11 @@ def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
         raise InputError(f"{option} takes numbers separated by commas, got {text!r}.") from None
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def plain(title: str) -> Table:
     """An empty table as every command shows one."""
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tts_generate.cli.base import app, console, guarded, plain
+from tts_generate.cli.base import app, console, given, guarded, plain
 from tts_generate.cli.models import check_sampling, device_of, load_model
 
 
@@ -27,11 +27,10 @@ def profile(
     """Measure what a pass of a model takes here, for `sweep --profile` to predict seconds with."""
     from tts_generate.engine.profiling import measure
 
-    options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-    given = {name: value for name, value in options.items() if value is not None}
-    check_sampling(given)
+    sampling = given(temperature=temperature, top_p=top_p, top_k=top_k)
+    check_sampling(sampling)
     loaded, tokenizer = load_model(model, dtype, device_of(device))
-    found = measure(loaded, tokenizer, max_rows=max_rows, passes=passes, do_sample=True, **given)
+    found = measure(loaded, tokenizer, max_rows=max_rows, passes=passes, do_sample=True, **sampling)
     table = plain(f"{model}: seconds of a pass")
     for column in ("rows", "alone", "behind 256 columns each"):
         table.add_column(column, justify="right")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, guarded, importers, read
+from tts_generate.cli.base import app, console, given, guarded, importers, read
 from tts_generate.cli.models import check_sampling, device_of, load_model, load_tokenizer
 from tts_generate.errors import InputError
 from tts_generate.strict_json import parse_json
@@ -105,7 +105,7 @@ def record(
 
     Under `accelerate launch` all its processes record, into one store.
     """
-    options = _given(
+    options = given(
         interval_tokens=interval_tokens,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -119,13 +119,13 @@ def record(
         max_probe_tokens=max_probe_tokens,
         force_answer=force_answer,
     )
-    here = _given(max_rows=max_rows, dtype=dtype, device=device)
-    there = _given(tokenizer=tokenizer, max_in_flight=max_in_flight, wait=wait, extra_body=extra_body)
+    here = given(max_rows=max_rows, dtype=dtype, device=device)
+    there = given(tokenizer=tokenizer, max_in_flight=max_in_flight, wait=wait, extra_body=extra_body)
     if model is None and not server:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
     check_sampling(options)
     _refuse(here if server else there, "the server's business" if server else "for --server only")
-    columns = _given(
+    columns = given(
         split=split,
         question_column=question_column,
         answer_column=answer_column,
@@ -133,7 +133,7 @@ def record(
         prompt_template=prompt_template,
     )
     asked = _asked(model, questions, dataset, limit, columns)
-    shared = {"branches": branches, "chat": chat, **_given(seed=seed), **options}
+    shared = {"branches": branches, "chat": chat, **given(seed=seed), **options}
     if server:
         rows = _record_there(server, model, asked, out, api_key, there, shared)
     elif (found := _record_here(str(model), asked, out, here, shared)) is not None:
@@ -216,11 +216,6 @@ def _asked(
     if not questions.is_file():
         raise InputError(f"{questions} is not a file.")
     return list(questions_from_jsonl(read(questions), questions))[:limit]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()

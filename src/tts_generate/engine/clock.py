@@ -82,19 +82,13 @@ class RecordedModel:
 
     def took(self, plan: Feed, passes: int) -> None:
         """Count passes in a row, each one column further than the one before."""
-        tokens, spans, offset = len(plan.plan.slots), plan.plan.spans, plan.plan.offset
-        read = sum(span.rows * span.width for span in spans) + passes_on(spans, passes)
+        tokens, offset = len(plan.plan.slots), plan.plan.offset
+        rows, columns = plan.plan.reading
+        read = columns + rows * np.arange(passes)
         shared = int(np.sum(offset)) if isinstance(offset, np.ndarray) else 0
         self.seconds += float(self.profile.passes(tokens, read, shared).sum())
         self.passes += passes
         self.tokens += passes * tokens
-
-
-def passes_on(spans: Sequence[object], passes: int) -> np.ndarray:
-    """(passes,) columns that each of several passes in a row reads beyond the first one."""
-    rows = sum(span.rows for span in spans)  # type: ignore[attr-defined]
-    found: np.ndarray = rows * np.arange(passes)
-    return found
 
 
 class RecordedPasses(Passes):

@@ -48,6 +48,11 @@ class Pass:
         )
 
     @property
+    def reading(self) -> tuple[int, int]:
+        """(Rows that it reads, columns of all of them together)."""
+        return sum(span.rows for span in self.spans), sum(span.rows * span.width for span in self.spans)
+
+    @property
     def wanted(self) -> int:
         """Tokens that somebody asked for; those behind them only fill the pass."""
         return int(self.last.max()) + 1

@@ -95,16 +95,15 @@ def predict(
     settings = Settings(
         seed=0,
         interval_tokens=store.manifest.interval_tokens,
-        max_new_tokens=max(row.tokens for branches in asked for row in branches) + 1,
+        max_new_tokens=_most(asked),
         max_branches=max(map(len, asked)),
         eos_token_ids=(1,),
         pad_token_id=0,
         max_rows=max_rows,
-        max_cache_bytes=max_cache_bytes or _UNLIMITED,
+        max_cache_bytes=_UNLIMITED if max_cache_bytes is None else max_cache_bytes,
         ahead_rows=ahead_rows,
         decode_ahead=decode_ahead,
     )
-    settings = dataclasses.replace(settings, max_new_tokens=_most(asked, settings))
     seconds, ends, passes, tokens = [], [], 0, 0
     for first in range(0, len(items), prompts):
         recorded, tasks = _call(asked, items[first : first + prompts], controller, first_shuffle)
@@ -129,10 +128,11 @@ def _questions(store: TrajectoryStore) -> list[list[Trajectory]]:
     return [sorted(rows, key=lambda row: row.branch) for rows in found.values()]
 
 
-def _most(asked: Sequence[Sequence[Trajectory]], settings: Settings) -> int:
-    """Tokens of a branch at most: where some were cut, theirs."""
-    cut = [row.tokens for rows in asked for row in rows if row.finish_reason == "length"]
-    return max(cut, default=settings.max_new_tokens)
+def _most(asked: Sequence[Sequence[Trajectory]]) -> int:
+    """Tokens of a branch at most: where some were cut, theirs; else more than any has."""
+    rows = [row for branches in asked for row in branches]
+    cut = [row.tokens for row in rows if row.finish_reason == "length"]
+    return max(cut) if cut else max(row.tokens for row in rows) + 1
 
 
 def _call(

@@ -25,6 +25,7 @@ from tts_generate.engine.request import answer_format
 from tts_generate.engine.rows import Job
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
+from tts_generate.engine.shared import LEAST
 from tts_generate.live.reader import Reader
 from tts_generate.profile import Profile
 from tts_generate.runner import Unit
@@ -76,7 +77,7 @@ def measure(
         column_bytes=bench.column_bytes,
         block=bench.decoder.shapes.block,
         min_tokens=least,
-        shares_from=128 if bench.sharing.can_share else 0,
+        shares_from=LEAST if bench.sharing.can_share else 0,
         suffix_tokens=_suffix_tokens(model, tokenizer),
         about=_about(model, generate),
     )
@@ -127,7 +128,7 @@ class _Bench:
             batch.start(Job(0, Unit(branch.number, 0, TO_END, False), branch, most))
         seconds, read = [], []
         for _ in range(self.count + 1):  # the first one warms up
-            read.append(sum(span.rows * span.width for span in batch._plan().plan.spans))
+            read.append(batch._plan().plan.reading[1])
             seconds.append(_timed(batch.step, decoder.device))
         return float(np.median(seconds[1:])), float(np.median(read[1:]))
 

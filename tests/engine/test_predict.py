@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,9 @@ def test_on_the_command_line(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path
     done = run.invoke(app, [*command, *more])
     assert done.exit_code == 0, done.output
     assert "predicted seconds" in done.output
-    import json
-
+    done = run.invoke(app, [*command, "--prompts", "4"])
+    assert done.exit_code == 1
+    assert "--prompts needs --profile" in done.output
     told = json.loads((tmp_path / "s.json").read_text())["seconds"][str(at_hand[2].path)]
     assert [each["prompts"] for each in told["SC@8"]] == [1, 4]
     assert all(each["p95"] >= each["p50"] > 0 for rows in told.values() for each in rows)

@@ -20,6 +20,7 @@ from tts_generate.cli.base import (
     VotesBy,
     app,
     console,
+    given,
     guarded,
     knobs_of,
     numbers_of,
@@ -28,6 +29,7 @@ from tts_generate.cli.base import (
     write_csv,
     write_json,
 )
+from tts_generate.errors import InputError
 from tts_generate.loading import DEFAULT_CONTROLLER
 
 
@@ -84,14 +86,25 @@ def sweep(
     profile: Annotated[
         Path | None, typer.Option(help="A device's profile, of tts-generate profile: tell seconds on it, too.")
     ] = None,
-    prompts: Annotated[str, typer.Option(help="With --profile: prompts of a call, separated by commas.")] = "1,8,96",
-    max_rows: Annotated[int, typer.Option(min=1, help="With --profile: branches of one pass at most.")] = 256,
+    prompts: Annotated[
+        str | None, typer.Option(help="With --profile: prompts of a call, separated by commas (1,8,96).")
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="With --profile: branches of one pass at most (256).")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
     from tts_generate import evaluate
+    from tts_generate.profile import Profile
     from tts_generate.replay import Recording
 
+    if profile is None and (alone := given(prompts=prompts, max_rows=max_rows)):
+        raise InputError(f"--{next(iter(alone)).replace('_', '-')} needs --profile; without it, it would be ignored.")
+    device, counts = (
+        None if profile is None else Profile.load(profile),
+        numbers_of("--prompts", prompts or "1,8,96", int),
+    )
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
     branches = min(recording.max_branches for recording in recordings)
@@ -111,7 +124,8 @@ def sweep(
             console.print(f"{name} {value:.1f} %")
     if len(stores) > 1:
         console.print(table_of(list(found.average), f"average of {len(stores)} stores"))
-    seconds = {} if profile is None else _seconds(stores, found, profile, prompts, max_rows)
+    how = counts, max_rows or 256, trust_remote_code
+    seconds = {} if device is None else _seconds(stores, found, device, *how)
     baseline = against[0].label
     frontiers = found.frontiers(baseline)
     for line in _worth(frontiers, baseline):
@@ -125,21 +139,21 @@ def sweep(
         _plot_sweep(found, plot, shuffles)
 
 
-def _seconds(stores: list[Path], found: Any, profile: Path, prompts: str, max_rows: int) -> dict[str, Any]:
+def _seconds(
+    stores: list[Path], found: Any, device: Any, counts: list[int], max_rows: int, trust: Any
+) -> dict[str, Any]:
     """What every method takes on a device, by store and label, one entry a number of prompts; printed as it comes."""
     from tts_generate.engine.predict import predict
     from tts_generate.loading import load_controller
-    from tts_generate.profile import Profile
     from tts_generate.trajectories import TrajectoryStore
 
-    device, counts = Profile.load(profile), numbers_of("--prompts", prompts, int)
     told: dict[str, Any] = {}
     for path, cell in zip(stores, found.cells, strict=True):
         store, table = TrajectoryStore.open(path), plain(f"{path}: predicted seconds, {max_rows} rows at most")
         for column in ("method", *(f"{count} prompts: answer (95 %)" for count in counts), "question"):
             table.add_column(column, justify="left" if column == "method" else "right")
         for row in cell.rows:
-            controller = load_controller(row.controller, beta=row.beta, **row.knobs)
+            controller = load_controller(row.controller, beta=row.beta, trust_remote_code=trust, **row.knobs)
             each = [predict(store, controller, device, prompts=n, max_rows=max_rows).to_dict() for n in counts]
             told.setdefault(str(path), {})[row.label] = each
             seen = [f"{one['seconds']:.1f} ({one['p95']:.1f})" for one in each]

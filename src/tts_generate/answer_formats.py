@@ -115,6 +115,26 @@ def auto(text: str) -> str | None:
     return next((answer for read in (boxed, hashes, tag, sentence) if (answer := read(text)) is not None), None)
 
 
+def settled(text: str) -> str:
+    """A text without its last word, which may be on the way if the text was cut off.
+
+    >>> settled("The answer is 4"), settled("The answer is 42 ")
+    ('The answer is ', 'The answer is 42 ')
+    """
+    return text[: len(text) - len(re.split(r"\s", text)[-1])]
+
+
+def auto_cut(text: str) -> str | None:
+    r"""As `auto`, of a text that was cut off: a line or a sentence counts without its last word.
+
+    >>> auto_cut("The answer is 4"), auto_cut("The answer is 4 and"), auto_cut(r"\boxed{4}")
+    (None, '4', '4')
+    """
+    done = settled(text)
+    found = (read(done if read in (hashes, sentence) else text) for read in (boxed, hashes, tag, sentence))
+    return next((answer for answer in found if answer is not None), None)
+
+
 def auto_ended(text: str) -> str | None:
     """As `auto`; of a text that is finished and has none of those: all of it if `short`, `choice`, the last `number`.
 
@@ -156,6 +176,8 @@ class NamedFormat:
 
     read: Reader
     """What a branch has said so far to the answer that it states."""
+    read_cut: Reader
+    """What a branch that was cut off has said: its last word may be on the way."""
     read_ended: Reader
     """What a branch that has ended by itself has said: nothing is on the way there."""
     opening: str
@@ -180,17 +202,37 @@ def _stated(read: Reader) -> Reader:
     return lambda text: read(phrase) if (phrase := sentence(text)) is not None else None
 
 
+def _before_the_last_word(read: Reader) -> Reader:
+    return lambda text: read(settled(text))
+
+
 _BOX, _LINE, _TAGGED, _PHRASE = "\\boxed{42}", "#### 42", "<answer>42</answer>", '"the answer is 42"'
 NAMED: dict[str, NamedFormat] = {
-    "auto": NamedFormat(auto, auto_ended, "\\boxed{", f"{_BOX}, {_LINE}, {_TAGGED} or {_PHRASE}", _box_closed),
-    "boxed": NamedFormat(boxed, boxed, "\\boxed{", _BOX, _box_closed),
-    "hashes": NamedFormat(hashes, hashes, "#### ", _LINE, _ended("#### ", "\n")),
-    "tag": NamedFormat(tag, tag, "<answer>", _TAGGED, _ended("<answer>", "</answer>")),
-    "sentence": NamedFormat(sentence, sentence, "The answer is ", _PHRASE, _ended("The answer is ", "\n")),
-    "choice": NamedFormat(
-        _stated(choice), choice, "The answer is (", "a letter from A to J", _ended("The answer is (", ")")
+    "auto": NamedFormat(
+        auto, auto_cut, auto_ended, "\\boxed{", f"{_BOX}, {_LINE}, {_TAGGED} or {_PHRASE}", _box_closed
     ),
-    "number": NamedFormat(_stated(number), number, "The answer is ", "a number", _ended("The answer is ", "\n")),
+    "boxed": NamedFormat(boxed, boxed, boxed, "\\boxed{", _BOX, _box_closed),
+    "hashes": NamedFormat(hashes, _before_the_last_word(hashes), hashes, "#### ", _LINE, _ended("#### ", "\n")),
+    "tag": NamedFormat(tag, tag, tag, "<answer>", _TAGGED, _ended("<answer>", "</answer>")),
+    "sentence": NamedFormat(
+        sentence, _before_the_last_word(sentence), sentence, "The answer is ", _PHRASE, _ended("The answer is ", "\n")
+    ),
+    "choice": NamedFormat(
+        _stated(choice),
+        _before_the_last_word(_stated(choice)),
+        choice,
+        "The answer is (",
+        "a letter from A to J",
+        _ended("The answer is (", ")"),
+    ),
+    "number": NamedFormat(
+        _stated(number),
+        _before_the_last_word(_stated(number)),
+        number,
+        "The answer is ",
+        "a number",
+        _ended("The answer is ", "\n"),
+    ),
 }
 """Formats by the names that `answer_pattern` takes; `json:KEY` is one for each key."""
 
@@ -207,7 +249,7 @@ def named_format(name: str) -> NamedFormat | None:
     if kind == "json" and key and colon:
         read = json_key(key)
         example = json.dumps({key: ""})
-        return NamedFormat(read, read, example[:-3], example, lambda text: read(text) is not None)
+        return NamedFormat(read, read, read, example[:-3], example, lambda text: read(text) is not None)
     return NAMED.get(name)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
 from tts_generate.boxes import normalise
+from tts_generate.equivalence import FirstAlike, Votes, same_answer
 from tts_generate.errors import InputError
 from tts_generate.votes import NO_ANSWER
 
@@ -51,16 +52,20 @@ class AnswerFormat:
     """Text forced behind the branch; begins with `think_end` (after white space) where the model thinks."""
     think_end: str = _THINK_END
     """Text that ends the model's thinking; "" for a model that does not think apart."""
-    answer_pattern: str = "auto"
+    answer_pattern: str | Callable[[str], str | None] = "auto"
     r"""The name of a format: `boxed`, `hashes` (`#### 7`), `tag` (`<answer>7</answer>`), `sentence` ("the answer is
     7"), `choice` (a letter), `number` (the last one), `json:KEY`, or `auto`, which takes the first of boxed, hashes,
     tag and sentence that a text has, and of a branch that ended without one all of a short text, a choice or the last
     number. Or a regular expression; the answer is the first group that matched (or the whole match, without groups) of
-    the last match that is not empty."""
+    the last match that is not empty. Or a function of what a branch has said outside its thinking, that gives the
+    answer, or None."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
     force_answer: bool = True
-    """Ask a branch that is cut at `max_new_tokens` without an answer once, at its end (budget forcing)."""
+    """Ask a branch that is cut at `max_new_tokens` without an answer once, at its end (budget forcing); and those of a
+    question whose time is up without any answer, where they stand."""
+    votes: Votes = "equal"
+    r"""Which answers are one when they vote: equal texts, or the same mathematics ("math": `0.5` and `\frac12`)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -69,7 +74,8 @@ class AnswerFormat:
             raise InputError("probe_suffix must not be empty: it is what makes the model state its answer.")
         if not self.answer_pattern:
             raise InputError("answer_pattern must not be empty: it finds the answer in what a branch said.")
-        if self._named is None:
+        same_answer(self.votes)  # says what is missing
+        if isinstance(self.answer_pattern, str) and self._named is None:
             try:
                 re.compile(self.answer_pattern)
             except re.error as error:
@@ -77,15 +83,29 @@ class AnswerFormat:
 
     def card(self) -> dict[str, Any]:
         """What the manifest of a recording says of it."""
-        said = asdict(self)
+        said = {**asdict(self), "answer_pattern": self.pattern_name}
         most = said.pop("max_probe_tokens")
+        del said["votes"]  # of a replay
         return {"format": said, "max_probe_tokens": most}
 
-    def find(self, text: str, ended: bool = False) -> str | None:
+    @property
+    def pattern_name(self) -> str:
+        """The pattern as it is written down: of a function its name."""
+        pattern = self.answer_pattern
+        if isinstance(pattern, str):
+            return pattern
+        return f"function {getattr(pattern, '__module__', '?')}.{getattr(pattern, '__qualname__', repr(pattern))}"
+
+    def book(self) -> AnswerBook:
+        """A new book of answers, in which those are equal that `votes` says are."""
+        same = same_answer(self.votes)
+        return AnswerBook(None if same is None else FirstAlike(same).head)
+
+    def find(self, text: str, ended: bool = False, cut: bool = False) -> str | None:
         r"""The normalised answer stated last in `text`, after the thinking if it has ended; None without one.
 
         What is empty states nothing: an answer before it counts. Of a branch that has `ended` by itself some formats
-        read more.
+        read more; of one that was `cut`, or stands in the middle, no word that may be on the way.
 
         >>> AnswerFormat().find(r"\boxed{7} as \boxed{}, </think> \boxed{8}, <think> or \boxed{9} </think> </think>")
         '8'
@@ -95,15 +115,26 @@ class AnswerFormat:
         """
         said, way = self.said(text), self._named
         if way is not None:
-            found = way.read_ended(said) if ended else way.read(said)
+            found = (way.read_ended if ended else way.read_cut if cut else way.read)(said)
+        elif isinstance(self.answer_pattern, str):
+            found = self._matched(self.answer_pattern, said)
         else:
-            found = self._matched(said)
+            found = self._told(self.answer_pattern, said)
         return normalise(found) or None if found is not None else None
 
-    def _matched(self, text: str) -> str | None:
+    def _told(self, read: Callable[[str], str | None], text: str) -> str | None:
+        try:
+            found: Any = read(text)
+        except Exception as error:
+            raise InputError(f"answer_pattern ({self.pattern_name}) raised {type(error).__name__}: {error}") from error
+        if not (found is None or isinstance(found, str)):
+            raise InputError(f"answer_pattern ({self.pattern_name}) must give text or None, gave {found!r:.80}.")
+        return found
+
+    def _matched(self, pattern: str, text: str) -> str | None:
         import regex  # type: ignore[import-untyped]  # matches as `re` does, and can be told when to give up
 
-        pattern, found = self.answer_pattern, None
+        found = None
         try:
             for match in regex.finditer(pattern, text, timeout=_PATTERN_SECONDS):
                 said = match[0] if not match.re.groups else next((g for g in match.groups() if g is not None), "")
@@ -117,7 +148,7 @@ class AnswerFormat:
 
     @property
     def _named(self) -> NamedFormat | None:
-        return named_format(self.answer_pattern)
+        return named_format(self.answer_pattern) if isinstance(self.answer_pattern, str) else None
 
     @property
     def looks_for(self) -> str:
@@ -127,7 +158,7 @@ class AnswerFormat:
         ("answer_pattern='hashes' looks for, #### 42", "answer_pattern='= (.*)' looks for")
         """
         shape = "" if self._named is None else f", {self._named.looks}"
-        return f"answer_pattern={self.answer_pattern!r} looks for{shape}"
+        return f"answer_pattern={self.pattern_name!r} looks for{shape}"
 
     def closed(self, text: str) -> bool:
         r"""Whether more tokens could not change the answer: the box is closed. A pattern may always match more.

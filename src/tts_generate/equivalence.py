@@ -125,6 +125,29 @@ class Partition:
         return next((head for head in self._ranked if equivalent(head, answer)), answer)
 
 
+class FirstAlike:
+    r"""Groups of answers in the order in which they come: one joins the first group whose name is the same answer.
+
+    What a live run has, which cannot know what is still to come. A `Partition` of all of them differs only where an
+    answer is ambiguous, as 50\% is beside 50 and 0.5.
+
+    >>> found = FirstAlike(equivalent)
+    >>> [found.head(answer) for answer in ("0.5", r"\frac12", "3", "0.50")]
+    ['0.5', '0.5', '3', '0.5']
+    """
+
+    def __init__(self, same: Callable[[str, str], bool]) -> None:
+        self.same = same
+        self.names: list[str] = []
+
+    def head(self, answer: str) -> str:
+        """The name of an answer's group: its first member."""
+        found = next((name for name in self.names if self.same(name, answer)), None)
+        if found is None:
+            self.names.append(answer)
+        return answer if found is None else found
+
+
 def grouped(votes: Mapping[str, int], same: Callable[[str, str], bool]) -> dict[str, str]:
     r"""The group of each answer, by the name of its first member; depends on neither order nor chance.
 

@@ -123,8 +123,9 @@ class TokenBudget(BranchProcessor):
 class Deadline(BranchProcessor):
     """Ends every question of a call `seconds` after the call began, with the majority so far.
 
-    It is wall-clock time, polled between forward passes, so a live run is late by one pass at most; a question that
-    ends so has `finish_reason` "deadline". Replay has no clock and refuses it.
+    It is wall-clock time, polled between forward passes, so a live run is late by one pass at most; without any answer
+    so far, by those of a probe: branches are asked where they stand. A question that ends so has `finish_reason`
+    "deadline". Replay has no clock and refuses it.
 
     >>> Deadline(2.5)
     Deadline(2.5)

@@ -123,12 +123,16 @@ class Episode:
 
     def abandon(self, outcomes: Sequence[Outcome] = ()) -> None:
         """End now without asking the controller: count what arrived, and answer with the majority so far."""
-        for outcome in outcomes:
-            self._count(outcome)
+        self.count(outcomes)
         self.answer = leading_answer(self.state)
         self.done = True
         if self.trace is not None:
             self._note("answer", answer=self.answer)
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Count what arrived of a wave that is not carried out to its end."""
+        for outcome in outcomes:
+            self._count(outcome)
 
     def cost(self, prompt_tokens: int = 0) -> Cost:
         """Tokens spent so far; the one place where cost is summed."""

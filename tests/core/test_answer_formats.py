@@ -90,6 +90,33 @@ def test_what_a_finished_text_says(text: str, answer: str | None) -> None:
     assert auto_ended(text) == answer
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("auto", "The answer is 4", None),
+        ("auto", "The answer is 4.", None),
+        ("auto", "The answer is 42 appl", "42"),
+        ("auto", "The answer is 41.\nNo, the answer is 4", "41"),
+        ("auto", "#### 1,04", None),
+        ("auto", "#### 1,042\n", "1042"),
+        ("auto", r"so \boxed{42}", "42"),
+        ("auto", "<answer>42</answer>", "42"),
+        ("hashes", "#### 4", None),
+        ("sentence", "the answer is 4", None),
+        ("sentence", "the answer is 42. An", "42"),
+        ("number", "the answer is 4", None),
+        ("number", "the answer is 42 ", "42"),
+        ("choice", "the answer is B", None),
+        ("choice", "the answer is (B), as", "B"),
+        ("json:answer", '{"answer": 4', None),
+        (r"is (\d+)", "is 42", "42"),
+    ],
+)
+def test_the_last_word_of_a_text_that_was_cut_is_on_its_way(name: str, text: str, answer: str | None) -> None:
+    """Cut inside of 42, it would be read as 4; who is not read is asked."""
+    assert AnswerFormat(answer_pattern=name).find(text, cut=True) == answer
+
+
 @pytest.mark.parametrize("name", ["choice", "number"])
 def test_what_stands_on_the_way_is_no_answer(name: str) -> None:
     assert AnswerFormat(answer_pattern=name).find("(A) has 3, so") is None
@@ -134,7 +161,10 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=60))
 def test_any_text_is_read_or_is_not(text: str) -> None:
-    for read in (*(read for way in NAMED.values() for read in (way.read, way.read_ended)), json_key("answer")):
+    for read in (
+        *(read for way in NAMED.values() for read in (way.read, way.read_cut, way.read_ended)),
+        json_key("answer"),
+    ):
         answer = read(text)
         assert answer is None or (answer and answer == answer.strip())
     assert tidy(tidy(text)) == tidy(text)
@@ -143,6 +173,9 @@ def test_any_text_is_read_or_is_not(text: str) -> None:
 @pytest.mark.parametrize("piece", PIECES)
 def test_long_texts_take_no_longer_than_they_are_long(piece: str) -> None:
     start = time.process_time()
-    for read in (*(read for way in NAMED.values() for read in (way.read, way.read_ended)), json_key("answer")):
+    for read in (
+        *(read for way in NAMED.values() for read in (way.read, way.read_cut, way.read_ended)),
+        json_key("answer"),
+    ):
         read(piece * (100_000 // len(piece)))
     assert time.process_time() - start < 5

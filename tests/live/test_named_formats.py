@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from local_servers import OPTIONS, QUESTIONS
+from server_checks import of_a_server, of_the_engine
 from token_server import TokenServer
 
 from tts_generate import ServerModel, enable
 from tts_generate.answers import AnswerFormat
 from tts_generate.engine.record import record
-from tts_generate.errors import NoAnswerWarning, StoreFormatError
+from tts_generate.errors import InputError, NoAnswerWarning, StoreFormatError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
-from tts_generate.replay import replay
+from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question
 
 
@@ -94,3 +96,54 @@ def test_a_step_fits_short_branches(tiny: tuple[Any, Any], monkeypatch: pytest.M
             for step in ({}, {"interval_tokens": 25})
         )
     assert short.cost == same.cost
+
+
+def last_word(text: str) -> str | None:
+    return text.removesuffix("<eos>").split()[-1].strip("}{") if "boxed" in text else None
+
+
+def test_a_function_reads(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    for run in (of_the_engine, of_a_server):
+        usual = run(tiny, controller="cmc", seed=1)
+        output = run(tiny, controller="cmc", seed=1, answer_pattern=lambda text: AnswerFormat().find(text))
+        assert (output.answers, output.votes) == (usual.answers, usual.votes)
+        assert output.answer_pattern == f"function {__name__}.test_a_function_reads.<locals>.<lambda>"
+    questions = [Question("0", QUESTIONS[0], "1")]
+    how: dict[str, Any] = {"branches": 2, "seed": 1, "max_new_tokens": 64, "progress": False}
+    store = record(*tiny, questions, tmp_path / "s", answer_pattern=last_word, **how)
+    assert store.manifest.answer_pattern == f"function {__name__}.last_word"
+    with pytest.raises(StoreFormatError, match="other settings"):
+        record(*tiny, questions, tmp_path / "s", **how)
+
+
+@pytest.mark.parametrize(
+    ("read", "told"), [(lambda text: 7, "must give text or None, gave 7"), (lambda text: text[10**6], "IndexError")]
+)
+def test_a_function_that_does_not(read: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        AnswerFormat(answer_pattern=read).find("7")
+
+
+def test_votes_by_mathematics(tiny: tuple[Any, Any]) -> None:
+    """Here and at servers, and in the stop rule: ways to write one number are one answer."""
+    ways = itertools.cycle(("%s", "%s.0", r"\frac{%s}{1}", "%s/1"))
+
+    def read(text: str) -> str | None:
+        found = AnswerFormat().find(text)
+        return None if found is None else next(ways) % found
+
+    for run in (of_the_engine, of_a_server):
+        usual = run(tiny, controller="asc", seed=1)
+        texts = run(tiny, controller="asc", seed=1, answer_pattern=read)
+        output = run(tiny, controller="asc", seed=1, answer_pattern=read, votes="math")
+        assert [cost.total_tokens for cost in output.cost] == [cost.total_tokens for cost in usual.cost]
+        assert [list(votes.values()) for votes in output.votes] == [list(votes.values()) for votes in usual.votes]
+        assert texts.total_cost.total_tokens > usual.total_cost.total_tokens
+        assert output.winners == usual.winners
+        questions = [Question(str(number), "") for number in range(len(output.answers))]
+        rows = [branch for branches in output.branches for branch in branches]
+        recording = Recording.of(questions, rows, OPTIONS["interval_tokens"], source="live", votes="math")
+        result = replay(recording, "asc", shuffles=0)
+        assert [cost.generated_tokens for cost in output.cost] == result.generated_tokens[0].tolist()
+    with pytest.raises(InputError, match="votes must be 'equal' or 'math'"):
+        of_the_engine(tiny, votes="maths")

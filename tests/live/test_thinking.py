@@ -10,9 +10,12 @@ import pytest
 from engine_models import QUESTIONS, make_model, make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from tts_generate import enable, record
 from tts_generate.answers import AnswerFormat
+from tts_generate.cli import app
+from tts_generate.errors import InputError, StoreFormatError, UnsupportedError
 from tts_generate.live.branch import Branch, Probe
 from tts_generate.live.reader import Reader
 from tts_generate.live.task import Prompt, prompt_of
@@ -231,3 +234,25 @@ def test_it_is_written_into_a_recording(tmp_path: Path) -> None:
     assert (told["think_end"], told["probe_suffix"]) == ("", PLAIN)
     again = record(model, tokenizer, questions, tmp_path / "plain", think_end="", probe_suffix=PLAIN, **how)
     assert again.trajectories() == store.trajectories()
+
+
+@pytest.mark.filterwarnings("ignore::tts_generate.errors.NoAnswerWarning")
+def test_a_recording_without_thinking(tmp_path: Path) -> None:
+    """The chat template's own switch, by hand and by the command line; a template that ignores it is told."""
+    tokenizer, questions = make_tokenizer(), [Question("0", QUESTIONS[0])]
+    tokenizer.chat_template = "{% for m in messages %}Q: {{ m['content'] }} A:{% endfor %}" + OFF
+    model = enable(make_model("llama"), tokenizer=tokenizer)
+    how = {"branches": 2, "interval_tokens": 8, "max_new_tokens": 16, "max_probe_tokens": 4, "progress": False}
+    thinks = record(model, tokenizer, questions, tmp_path / "thinks", chat=True, **how)
+    store = record(model, tokenizer, questions, tmp_path / "off", chat={"enable_thinking": False}, **how)
+    assert (thinks.manifest.tokenizer["chat"], store.manifest.tokenizer["chat"]) == (True, {"enable_thinking": False})
+    assert store.trajectories()[0].prompt_tokens > thinks.trajectories()[0].prompt_tokens
+    with pytest.raises(StoreFormatError, match="other settings"):
+        record(model, tokenizer, questions, tmp_path / "off", chat=True, **how)
+    with pytest.raises(InputError, match="true or false"):
+        record(model, tokenizer, questions, tmp_path / "x", chat={"enable_thinking": "no"}, **how)
+    tokenizer.chat_template = TEMPLATES["plain"]
+    with pytest.raises(UnsupportedError, match="same prompt with and without"):
+        record(model, tokenizer, questions, tmp_path / "x", chat={"enable_thinking": False}, **how)
+    said = CliRunner().invoke(app, ["record", "tiny", "--out", str(tmp_path / "y"), "--no-enable-thinking"])
+    assert "add --chat" in " ".join((said.stdout + said.stderr).split())

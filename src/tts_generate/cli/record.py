@@ -76,6 +76,9 @@ def record(
         bool | None, typer.Option(help="Ask a branch that is cut without an answer once, at its end (yes).")
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap questions into the model's chat template.")] = False,
+    enable_thinking: Annotated[
+        bool | None, typer.Option(help="With --chat, for templates that know it: let the model think, or not.")
+    ] = None,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Branches decoded in one forward pass at most (256).")
     ] = None,
@@ -133,7 +136,14 @@ def record(
         prompt_template=prompt_template,
     )
     asked = _asked(model, questions, dataset, limit, columns)
-    shared = {"branches": branches, "chat": chat, **given(seed=seed), **options}
+    if enable_thinking is not None and not chat:
+        raise InputError("enable_thinking is an argument of the chat template; add --chat.")
+    shared = {
+        "branches": branches,
+        "chat": given(enable_thinking=enable_thinking) or chat,
+        **given(seed=seed),
+        **options,
+    }
     if server:
         rows = _record_there(server, model, asked, out, api_key, there, shared)
     elif (found := _record_here(str(model), asked, out, here, shared)) is not None:

@@ -79,6 +79,10 @@ class Admission:
         self.queue = [job for job in self.queue if job.episode != episode]
         heapq.heapify(self.queue)
 
+    def holds(self, branch: CachedBranch) -> bool:
+        """Whether a branch can go on from all of its tokens, none of which was decoded ahead."""
+        return branch.read == len(branch.ids) and (branch.slot is not None or branch in self.evicted)
+
     def drop(self, branch: CachedBranch) -> None:
         """Forget the cache of a branch that nobody will continue."""
         self.batch.release(branch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from tts_generate.engine.output import AutoTTSOutput, collect
 from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
+from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
 from tts_generate.live.rows import suited
@@ -55,8 +56,9 @@ class AutoTTS:
             global generator.
         interval_tokens: tokens of one step; else the model's generation config says, else 500, or an eighth of a
             `max_new_tokens` below 4,000.
-        probe_suffix, think_end, answer_pattern, max_probe_tokens, force_answer: how the model is asked for its answer,
-            see `AnswerFormat`; else the model's generation config says, else its tokenizer does (`live/thinking.py`).
+        probe_suffix, think_end, answer_pattern, max_probe_tokens, force_answer, votes: how the model is asked for its
+            answer, how that is read, and which answers are one, see `AnswerFormat`; else the model's generation config
+            says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
         max_branches: branches of one question at most.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
@@ -100,9 +102,10 @@ class AutoTTS:
         interval_tokens: int | None = None,
         probe_suffix: str | None = None,
         think_end: str | None = None,
-        answer_pattern: str | None = None,
+        answer_pattern: str | Callable[[str], str | None] | None = None,
         max_probe_tokens: int | None = None,
         force_answer: bool | None = None,
+        votes: Votes | None = None,
         max_rows: int = 256,
         max_branches: int = MAX_BRANCHES,
         max_cache_bytes: int | None = None,
@@ -140,6 +143,7 @@ class AutoTTS:
             "answer_pattern": answer_pattern,
             "max_probe_tokens": max_probe_tokens,
             "force_answer": force_answer,
+            "votes": votes,
         }
         self.max_rows, self.max_branches, self.max_cache_bytes = max_rows, max_branches, max_cache_bytes
         self.decode_ahead, self.ahead_rows, self.sync_every = decode_ahead, ahead_rows, sync_every

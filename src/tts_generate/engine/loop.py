@@ -92,7 +92,7 @@ class Loop:
     def _turn(self) -> None:
         batch = self.batch
         for running in [r for r in self.running.values() if r.task.processors.expired()]:
-            self._end(running, "deadline")
+            self._expire(running)
         while self.waiting and self.admission.open:
             self._start(*self.waiting[0])
             self.waiting.popleft()
@@ -161,6 +161,8 @@ class Loop:
                 self._decide(running)
 
     def _decide(self, running: Running) -> None:
+        if running.closing or (running.to_close and running.task.processors.expired()):
+            return  # see `_expire`
         try:
             running.resume()
         except Exception as error:
@@ -173,6 +175,29 @@ class Loop:
             if pruned:
                 self.admission.drop(branch)
         self._enqueue(running)
+
+    def _expire(self, running: Running) -> None:
+        """Time is up: a question without any answer asks its branches where they stand, and then ends."""
+        if running.to_close:
+            self._stop(running)
+            for job in [job for job in self.batch.rows.jobs() if job.episode == running.index]:
+                self.batch.pause(job)
+            self.batch.discarded_tokens += running.close()
+            running.wave = [unit for unit in running.wave if self.admission.holds(running.branch(unit))]
+            for unit in running.wave:
+                branch = running.branch(unit)
+                self.admission.push(Job(running.index, unit, branch, len(branch.ids)))
+        if not (running.closing and running.in_flight):
+            self._end(running, "deadline")
+
+    def _stop(self, running: Running) -> None:
+        """Have a question's jobs count what their branches have decoded."""
+        batch = self.batch
+        for job in batch.rows.jobs():
+            if job.episode == running.index and not job.ahead:
+                batch.cut(job)
+        batch.completed = [job for job in batch.completed if job.episode != running.index]
+        self.admission.forget(running.index)
 
     def _fail(self, running: Running, why: Exception | str) -> None:
         """A question that cannot go on answers with the majority so far; the others are not touched."""
@@ -188,13 +213,8 @@ class Loop:
 
     def _end(self, running: Running, reason: FinishReason) -> None:
         """End a question now, with the majority so far; what its branches have decoded counts."""
-        batch = self.batch
-        for job in batch.rows.jobs():
-            if job.episode == running.index and not job.ahead:
-                batch.cut(job)
-        batch.completed = [job for job in batch.completed if job.episode != running.index]
-        self.admission.forget(running.index)
-        batch.discarded_tokens += running.end(reason)
+        self._stop(running)
+        self.batch.discarded_tokens += running.end(reason)
         self._close(running)
 
     def _close(self, running: Running) -> None:

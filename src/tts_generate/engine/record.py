@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from tts_generate.engine.wrapped import inside
 from tts_generate.errors import InputError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.task import Task, prompt_of
+from tts_generate.live.task import Task, asks, prompt_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
@@ -41,7 +41,7 @@ _FLUSH_SECONDS = 1.0
 class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
-    def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: bool, **options: Any) -> None:
+    def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: Any, **options: Any) -> None:
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
         self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
 
@@ -135,11 +135,11 @@ def record(
     seed: int = 0,
     interval_tokens: int | None = None,
     max_rows: int = 256,
-    chat: bool = False,
+    chat: bool | Mapping[str, Any] = False,
     progress: bool = True,
     probe_suffix: str | None = None,
     think_end: str | None = None,
-    answer_pattern: str | None = None,
+    answer_pattern: str | Callable[[str], str | None] | None = None,
     max_probe_tokens: int | None = None,
     force_answer: bool | None = None,
     **generate_kwargs: Any,
@@ -162,7 +162,8 @@ def record(
         seed: of the branches' randomness.
         interval_tokens: tokens of one step, see `AutoTTS`.
         max_rows: branches decoded in one forward pass at most.
-        chat: wrap each question into the tokenizer's chat template, as a user's turn.
+        chat: wrap each question into the tokenizer's chat template, as a user's turn; or the arguments with which to do
+            so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
         probe_suffix: see `AutoTTS`, as for the next four.
         think_end: text that ends the model's thinking.
@@ -209,14 +210,12 @@ def record(
     return TrajectoryStore.open(out)
 
 
-def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool) -> tuple[Tensor, Tensor]:
+def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool | Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Token ids and mask of the questions, (questions, length), padded on the left; no pad token is needed."""
     rows = []
     for question in questions:
-        turns = [{"role": "user", "content": question.question}]
-        rows.append(
-            prompt_of(tokenizer, turns if chat else question.question, f"question {question.question_id!r}").ids
-        )
+        asked, template = asks(question.question, chat)
+        rows.append(prompt_of(tokenizer, asked, f"question {question.question_id!r}", **template).ids)
     width = max(map(len, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     mask = torch.zeros_like(ids)

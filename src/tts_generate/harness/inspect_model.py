@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, PromptBatch, padded, repeat_seed
+from tts_generate.live.task import check_enable_thinking
 
 logger = logging.getLogger(__name__)
 _LINGER = 0.1
@@ -196,15 +197,15 @@ class TTSAPI(ModelAPI):
 
     def _check_thinking(self, enable_thinking: Any) -> None:
         """Refuse what the chat template would ignore."""
-        if not isinstance(enable_thinking, bool):
-            raise InputError(f"enable_thinking must be true or false, got {enable_thinking!r}.")
-        told = "there is none, and the prompt goes to the model as it stands"
-        if self.chat_template or getattr(self.asker.tokenizer, "chat_template", None):
-            turn = [{"role": "user", "content": "7"}]
-            if self._templated(turn, enable_thinking=True) != self._templated(turn, enable_thinking=False):
-                return
-            told = "this one makes the same prompt with and without it"
-        raise UnsupportedError(f"enable_thinking is for chat templates that know it: {told}; leave it out.")
+        if isinstance(enable_thinking, bool) and not (
+            self.chat_template or getattr(self.asker.tokenizer, "chat_template", None)
+        ):
+            raise UnsupportedError(
+                "enable_thinking is for chat templates that know it: there is none, and the prompt goes to the model "
+                "as it stands; leave it out."
+            )
+        turn = [{"role": "user", "content": "7"}]
+        check_enable_thinking(lambda on: self._templated(turn, enable_thinking=on), enable_thinking)
 
     def _submit(self, prompt: tuple[int, ...], config: GenerateConfig) -> _Waiting:
         given = config.model_dump(exclude_none=True)

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
-from tts_generate.answers import AnswerBook
 from tts_generate.controller import describe
 from tts_generate.errors import warn
 from tts_generate.live.branch import Branch, branch_key
@@ -15,7 +14,7 @@ from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Task
 from tts_generate.live.winner import cut, winner
 from tts_generate.runner import Cost, Episode, Outcome, Unit
-from tts_generate.state import TO_END
+from tts_generate.state import TO_END, leading_answer
 from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import Trajectory
 from tts_generate.votes import NO_ANSWER
@@ -43,7 +42,7 @@ class LiveEpisode(ABC, Generic[B]):
         self.format = reader.format
         self.thought = reader.thought(task.prompt)
         self.prompt_tokens = len(task.prompt.ids)
-        self.book = AnswerBook()
+        self.book = self.format.book()
         self.events: list[Event] = []
         self.branches: list[B] = []
         """In opening order; while in flight, behind those of the episode perhaps some that it has not opened yet."""
@@ -52,6 +51,8 @@ class LiveEpisode(ABC, Generic[B]):
         self.outcomes: list[Outcome] = []
         """What came of those of them that are done, in the order in which they were."""
         self.finish_reason: FinishReason = "answer"
+        self.closing = False
+        """Whether its time is up, and its branches are asked for their answers where they stand."""
         self.episode = Episode(
             task.controller,
             max_branches=settings.max_branches if task.order is None else len(task.order),
@@ -110,7 +111,7 @@ class LiveEpisode(ABC, Generic[B]):
     def count(self, unit: Unit) -> int:
         """Count what was decoded of a unit, whole or cut short; the tokens fed for probes that nobody asked for."""
         branch, target, every = self.branch(unit), self.target(unit), self.settings.probe_every_step
-        before = branch.read
+        before, target = branch.read, min(target, len(branch.ids))
         probes, discarded = branch.ask(
             target, lambda probe: every or (unit.probe and probe.position == target) or branch.ends_with(probe)
         )
@@ -134,20 +135,45 @@ class LiveEpisode(ABC, Generic[B]):
         )
         return discarded
 
-    def end(self, reason: FinishReason) -> int:
-        """End with the majority so far; as `count` tells, what was fed in vain.
+    @property
+    def to_close(self) -> bool:
+        """Whether its branches are to be asked once its time is up: none has shown an answer.
 
-        Units in flight count as far as they got, in their wave's order; those that took no token say nothing.
+        A recording asks none: it takes what has come to its end.
         """
+        shown = leading_answer(self.episode.state), *(outcome.answer for outcome in self.outcomes)
+        asks = self.format.force_answer and not self.settings.probe_every_step
+        return asks and not self.closing and max(shown) == NO_ANSWER
+
+    def close(self) -> int:
+        """Have what is in flight count as far as it got, and a last wave ask every branch that could go on."""
+        came, discarded = self._settle()
+        self.episode.count(came)
+        state, self.closing = self.episode.state, True
+        asked = [number for number in range(state.opened) if not (state.finished[number] or state.pruned[number])]
+        self.wave = [Unit(number, int(state.depth[number]), 0, True) for number in asked if self.branches[number].ids]
+        return discarded
+
+    def end(self, reason: FinishReason) -> int:
+        """End with the majority so far; as `count` tells, what was fed in vain."""
+        came, discarded = self._settle()
         self.finish_reason = reason
+        self.episode.abandon(came)
+        return discarded
+
+    def _settle(self) -> tuple[list[Outcome], int]:
+        """End a wave here: what came of it, in its order, and what was fed in vain.
+
+        Units in flight count as far as they got; those that took no token say nothing.
+        """
         discarded = 0
         for unit in self.in_flight:
             self.branch(unit).close_step(self.settings.interval_tokens)
             discarded += self.count(unit)
         came = {outcome.branch: outcome for outcome in self.outcomes if outcome.generated_tokens + outcome.probe_tokens}
-        self.episode.abandon([came[unit.branch] for unit in self.wave if unit.branch in came])
+        arrived = [came[unit.branch] for unit in self.wave if unit.branch in came]
         self.wave, self.outcomes = [], []
-        return discarded
+        return arrived, discarded
 
     def complain(self, why: Exception | str) -> None:
         """Warn that the question cannot go on."""
@@ -185,4 +211,4 @@ class LiveEpisode(ABC, Generic[B]):
         """What the controller did, round by round."""
         task, ends = self.task, cut(self.branches)
         told = task.question_id, describe(task.controller), self.events, self.book.text
-        return Trace.of(*told, ends, self.format.answer_pattern)
+        return Trace.of(*told, ends, self.format.pattern_name)

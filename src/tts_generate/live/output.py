@@ -60,6 +60,6 @@ def collected(done: Sequence[LiveEpisode[Any]], seed: int | None) -> dict[str, A
         "winners": [each.winner for each in done],
         "finish_reason": [each.finish_reason for each in done],
         "truncated": [truncated(each.branches, each.winner) for each in done],
-        "answer_pattern": done[0].format.answer_pattern,
+        "answer_pattern": done[0].format.pattern_name,
         "seed": seed,
     }

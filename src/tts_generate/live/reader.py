@@ -67,8 +67,7 @@ class Reader:
 
     def final_answer(self, branch: Branch) -> str | None:
         """The answer that a finished branch states."""
-        by_itself = branch.finish_reason != "length"
-        return self.format.find(branch.thought + self.said(branch.ids), by_itself)
+        return self.format.find(branch.thought + self.said(branch.ids), ended=not branch.cut, cut=branch.cut)
 
     def begin_probe(self, branch: Branch, position: int | None = None) -> Probe | ProbeRecord:
         """A probe to run; or its result at once, where the branch has already stated its answer after thinking.
@@ -80,7 +79,7 @@ class Reader:
         ids = branch.ids[:position]
         text = branch.thought + self.text(ids)
         end = text.rfind(self.format.think_end) if self.format.think_end else -1
-        stated = self.format.find(text) if end >= 0 else None
+        stated = self.format.find(text, cut=True) if end >= 0 else None
         if stated is not None:
             return ProbeRecord(len(ids), stated, 0, None)
         suffix = self.suffix_ids(self.format.suffix_for(text))

@@ -65,7 +65,7 @@ def manifest(
     settings: EpisodeSettings,
     answer_format: AnswerFormat,
     tokenizer: Any,
-    chat: bool,
+    chat: bool | Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> Manifest:
     """What a store says of a recording; `facts` are those that only the decoding side knows."""
@@ -74,7 +74,11 @@ def manifest(
         interval_tokens=settings.interval_tokens,
         branches=branches,
         seed=settings.seed,
-        tokenizer={"class": kind, "vocab_size": None if tokenizer is None else len(tokenizer), "chat": chat},
+        tokenizer={
+            "class": kind,
+            "vocab_size": None if tokenizer is None else len(tokenizer),
+            "chat": dict(chat) if isinstance(chat, Mapping) else chat,
+        },
         probe=answer_format.card(),
         source="recorded",
         questions_sha256=questions_sha256(questions),

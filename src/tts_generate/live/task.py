@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.processors import BranchProcessorList
 
 
@@ -41,18 +41,20 @@ class Task:
         return self.controller.reads_logprobs or any(each.reads_logprobs for each in self.processors)
 
 
-def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: str) -> Prompt:
+def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: str, **template: Any) -> Prompt:
     """A text, or a chat in the tokenizer's template, as it is asked.
 
     Args:
         tokenizer: the model's; None where there is none here.
         asked: a text, or turns with role and content.
         name: what an error calls it.
+        **template: arguments of the chat template, such as `enable_thinking`.
 
     Raises:
         InputError: a chat for which there is no template, or nothing at all.
+        UnsupportedError: a template that does not know an argument.
     """
-    text, chat = (asked, False) if isinstance(asked, str) else (_chat(tokenizer, asked), True)
+    text, chat = (asked, False) if isinstance(asked, str) else (_chat(tokenizer, asked, template), True)
     ids = () if tokenizer is None else tuple(tokenizer(text, add_special_tokens=not chat)["input_ids"])
     if not text or (tokenizer is not None and not ids):
         raise InputError(f"{name} is empty; give every question at least one token.")
@@ -62,9 +64,42 @@ def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: st
     return Prompt(ids, text)
 
 
-def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> str:
+def asks(question: str, chat: bool | Mapping[str, Any]) -> tuple[str | list[dict[str, str]], Mapping[str, Any]]:
+    """A question as `prompt_of` takes it, and arguments of the chat template, if it is to be wrapped into one."""
+    turns: list[dict[str, str]] = [{"role": "user", "content": question}]
+    return (question if chat is False else turns), (chat if isinstance(chat, Mapping) else {})
+
+
+def check_enable_thinking(render: Callable[[bool], str], said: Any) -> None:
+    """Refuse an `enable_thinking` that a chat template would ignore.
+
+    Args:
+        render: a prompt with it on or off.
+        said: what was asked for.
+
+    Raises:
+        InputError: it is neither true nor false.
+        UnsupportedError: it makes no difference.
+    """
+    if not isinstance(said, bool):
+        raise InputError(f"enable_thinking must be true or false, got {said!r}.")
+    if render(True) == render(False):
+        raise UnsupportedError(
+            "enable_thinking is for chat templates that know it: this one makes the same prompt with and without it; "
+            "leave it out."
+        )
+
+
+def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> str:
     """Turns in the tokenizer's template."""
     if not getattr(tokenizer, "chat_template", None):
         who = "there is no tokenizer here" if tokenizer is None else f"{type(tokenizer).__name__} has no chat template"
         raise InputError(f"a chat needs a tokenizer with a chat template, and {who}; pass one, or ask without chat.")
-    return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+
+    def render(**given: Any) -> str:
+        asked = {"tokenize": False, "add_generation_prompt": True, **template, **given}
+        return str(tokenizer.apply_chat_template(list(turns), **asked))
+
+    if "enable_thinking" in template:
+        check_enable_thinking(lambda on: render(enable_thinking=on), template["enable_thinking"])
+    return render()

@@ -83,7 +83,7 @@ def asked_of(tokenizer: Any, **given: Any) -> AnswerFormat:
     ('\n</think>\n\n#### ', '\n\nThe final answer is \\boxed{')
     """
     found = {name: value for name, value in given.items() if value is not None}
-    pattern = AnswerFormat(**found).answer_pattern  # checks what is given
+    pattern = AnswerFormat(**found).pattern_name  # checks what is given
     if "think_end" not in found:
         found["think_end"] = thinking_of(tokenizer, found.get("probe_suffix", "")).end
     if "probe_suffix" not in found:

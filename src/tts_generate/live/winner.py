@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tts_generate.answers import AnswerBook
 from tts_generate.live.branch import Branch
 from tts_generate.runner import Episode
+from tts_generate.votes import NO_ANSWER
 
 
 def votes(episode: Episode, book: AnswerBook) -> dict[str, int]:
@@ -29,12 +30,12 @@ def winner(episode: Episode, book: AnswerBook, branches: Sequence[Branch]) -> in
 
     One that ran into the limit of its length comes behind those that ended by themselves. -1 where there is no branch.
     """
-    answer = book.text(episode.answer)
+    answer = episode.answer
     finish_rank = episode.state.finish_rank
 
     def rank(number: int) -> tuple[bool, bool, bool, int, int]:
         branch = branches[number]
-        agrees = answer is not None and shown(branch) == answer
+        agrees = answer != NO_ANSWER and book.id(shown(branch)) == answer
         order = -int(finish_rank[number]) if branch.finished else len(branch.ids)
         return agrees, branch.finished and not branch.cut, branch.finished, order, -number
 

@@ -14,6 +14,7 @@ import httpx2
 from tts_generate.answers import MAX_PROBE_TOKENS
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
+from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
@@ -115,8 +116,9 @@ class ServerModel:
         max_probe_tokens: int = MAX_PROBE_TOKENS,
         probe_suffix: str | None = None,
         think_end: str | None = None,
-        answer_pattern: str | None = None,
+        answer_pattern: str | Callable[[str], str | None] | None = None,
         force_answer: bool | None = None,
+        votes: Votes | None = None,
         stop_strings: str | Sequence[str] = (),
         progress: bool = False,
         revision: str | None = None,
@@ -148,6 +150,7 @@ class ServerModel:
             think_end: text that ends the model's thinking.
             answer_pattern: how answers are read.
             force_answer: whether a branch that is cut at `max_new_tokens` without an answer is asked once.
+            votes: which answers are one, see `AnswerFormat`.
             stop_strings: text that ends a branch.
             progress: show a bar over the questions, with the tokens saved so far.
             revision: the commit of a controller on the Hub.
@@ -193,6 +196,7 @@ class ServerModel:
                 think_end=think_end,
                 answer_pattern=answer_pattern,
                 force_answer=force_answer,
+                votes=votes,
                 max_probe_tokens=max_probe_tokens,
             ) as loop:
                 with Progress(len(tasks), "answering", shown=progress) as bar:

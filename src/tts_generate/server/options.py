@@ -17,7 +17,7 @@ from tts_generate.server.dialects import TELLING
 _OPTIONS = {
     "strategy", "controller", "beta", "latency", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
     "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "force_answer",
-    "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
+    "votes", "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
 }  # fmt: skip
 _ONE, _LONG = "a request is for one continuation of one branch", "long answers are streamed, others are not"
 _OURS = {

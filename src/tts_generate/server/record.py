@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from tts_generate.answers import MAX_PROBE_TOKENS
 from tts_generate.errors import ServerError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.task import Task
+from tts_generate.live.task import Task, asks, prompt_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
@@ -35,11 +35,11 @@ def record(
     interval_tokens: int | None = None,
     max_new_tokens: int | None = None,
     max_probe_tokens: int = MAX_PROBE_TOKENS,
-    chat: bool = False,
+    chat: bool | Mapping[str, Any] = False,
     progress: bool = True,
     probe_suffix: str | None = None,
     think_end: str | None = None,
-    answer_pattern: str | None = None,
+    answer_pattern: str | Callable[[str], str | None] | None = None,
     force_answer: bool | None = None,
     stop_strings: str | Sequence[str] = (),
     **sampling: Any,
@@ -57,7 +57,8 @@ def record(
         interval_tokens: tokens of one step, see `ServerModel.generate`.
         max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
         max_probe_tokens: tokens of a probed answer at most.
-        chat: wrap each question into the tokenizer's chat template, as a user's turn.
+        chat: wrap each question into the tokenizer's chat template, as a user's turn; or the arguments with which to do
+            so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
         probe_suffix: see `ServerModel.generate`, as for the next three.
         think_end: text that ends the model's thinking.
@@ -72,8 +73,11 @@ def record(
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
     recordings.check_recording(questions, branches)
-    asks: list[Any] = [q.question for q in questions]
-    prompts = model.prompts([[{"role": "user", "content": text}] for text in asks] if chat else asks)
+    prompts = [
+        prompt_of(model.tokenizer, asked, f"question {question.question_id!r}", **template)
+        for question in questions
+        for asked, template in [asks(question.question, chat)]
+    ]
 
     def missing(done: Container[recordings.Key] = ()) -> list[Task]:
         keys = recordings.missing(questions, branches, done)

@@ -29,6 +29,10 @@ _LOOK = 0.05
 """Seconds between two looks at whether a processor has expired."""
 
 
+_CLOSING = 5.0
+"""Seconds at most that branches are asked for their answers after their time."""
+
+
 class _ExpiredError(Exception):
     """A processor says that the question must end."""
 
@@ -85,11 +89,15 @@ class ServerLoop:
             question.start()
             while question.wave:
                 await self._wave(question)
+                if question.to_close and question.task.processors.expired():
+                    raise _ExpiredError
                 question.resume()
         except asyncio.CancelledError:
             question.end("interrupted")
             raise
         except _ExpiredError:
+            with suppress(ServerError, TimeoutError):
+                await asyncio.wait_for(self._close(question), _CLOSING)
             question.end("deadline")
         except Exception as error:
             question.error = error
@@ -110,6 +118,13 @@ class ServerLoop:
             await whole
         finally:
             await _call_off([whole, *units])
+
+    async def _close(self, question: Served) -> None:
+        """Time is up: a question without any answer asks those of its branches that have begun."""
+        if question.to_close:
+            question.close()
+            branches = [question.branch(unit) for unit in question.wave]
+            await _all([self._probe(question, branch, len(branch.ids)) for branch in branches])
 
     async def _carry_out(self, question: Served, unit: Unit) -> None:
         """Continue a branch to where its unit ends, and probe it where that was asked for."""

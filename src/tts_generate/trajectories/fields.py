@@ -95,7 +95,8 @@ def misfit(row: Trajectory, interval_tokens: int, source: str, branches: int = M
     steps = max(row.tokens // interval_tokens, len(positions), len(row.step_logprobs) - 1)
     if row.branch >= branches:
         return f"there are {branches} branches a question"
-    if any(position % interval_tokens for position in (positions[:-1] if row.forced else positions)):
+    at_end = row.forced or (row.finish_reason is None and positions[-1:] == (row.tokens,))  # of one whose time was up
+    if any(position % interval_tokens for position in (positions[:-1] if at_end else positions)):
         return f"it was probed elsewhere than at the ends of steps of {interval_tokens} tokens"
     if steps > MOST_STEPS:
         return f"it has {steps:,} steps; at most {MOST_STEPS:,} are read"

@@ -1,11 +1,12 @@
 """A real language model: controllers replayed on its recording, a search there, live runs on questions kept aside.
 
-    python benchmarks/real_model.py MODEL [--task gsm_symbolic] [--minutes 10] [--live 16] [--out OUT.json]
+    python benchmarks/real_model.py [MODEL] [--task gsm_symbolic] [--minutes 10] [--live 8] [--out OUT.json]
 
-MODEL is a folder of Qwen2.5-Coder-0.5B-Instruct in float32; the questions come from `reasoning-gym`, which is not among
-our requirements. What is recorded, found and answered is kept in build/real_model and not done again, so that a run
-that is stopped, or asked for more questions, goes on: recording takes hours. Live runs answer groups of eight
-questions, with the same seed for every method.
+Without MODEL, the recording that ships (`benchmarks/real_store.py` makes it) is replayed and searched, and what was
+answered live stays as it was. MODEL is a folder of Qwen2.5-Coder-0.5B-Instruct in float32; the questions come from
+`reasoning-gym`, which is not among our requirements. What is recorded, found and answered is kept in build/real_model
+and not done again, so that a run that is stopped, or asked for more questions, goes on: recording takes hours. Live
+runs answer groups of eight questions, with the same seed for every method.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import transformers
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tts_generate import real
 from tts_generate.answers import AnswerFormat
 from tts_generate.controller import held_to
 from tts_generate.engine import enable, record
@@ -40,14 +42,19 @@ from tts_generate.trajectories import Question, TrajectoryStore
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "real_model"
 BRANCHES, STEP, MOST, SEED, GROUP, SHUFFLES = 32, 32, 256, 0, 8, 64
+RESULT = ROOT / "benchmarks/results/real_model.json"
 SAMPLING = {"max_new_tokens": MOST, "temperature": 0.7, "top_p": 0.95}
-SIZES = {"gsm_symbolic": (70, 100), "simple_equations": (40, 40)}
-"""Questions of a task: recorded, and kept aside."""
+TASKS: dict[str, dict[str, Any]] = {
+    "basic_arithmetic": {"count": 64, "min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 2},
+    "simple_equations": {"count": 24},
+    "gsm_symbolic": {"count": 12},
+}
+"""Families of reasoning-gym: how many questions of each are recorded, and how they are made."""
 KEPT_ASIDE_FROM = 1_000_000
 """reasoning-gym makes question i from seed + i, so that seeds must lie further apart than questions."""
 CONTROLLERS = (
-    "self_consistency", "asc", "esc", "cmc", "thrift", "waves", "short_m_at_k", "answer_stability", "parallel_probe",
-    "dynasor", "deepconf",
+    "self_consistency", "asc", "esc", "cmc", "pace", "short_m_at_k", "answer_stability", "parallel_probe", "dynasor",
+    "deepconf",
 )  # fmt: skip
 LIVE_BETA = 0.5
 _TURN = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n"
@@ -83,45 +90,44 @@ def made(task: str, seed: int, count: int) -> list[Question]:
     import reasoning_gym  # type: ignore[import-not-found]
 
     extra = " Give the result as your final answer. Do not include units."
-    found = reasoning_gym.create_dataset(task, seed=seed, size=count)
+    how = {name: value for name, value in TASKS[task].items() if name != "count"}
+    found = reasoning_gym.create_dataset(task, seed=seed, size=count, **how)
     texts = [found[number]["question"].strip().replace(extra, "") for number in range(count)]
     return [
-        Question(f"{task}-{seed}-{number}", TEMPLATE.replace("{question}", text), found[number]["answer"])
+        Question(f"{task}-{seed}-{number}", TEMPLATE.replace("{question}", text), str(found[number]["answer"]))
         for number, text in enumerate(texts)
     ]
 
 
 def recorded(model: Any, tokenizer: Any, task: str) -> TrajectoryStore:
     """The recording of a task, gone on with where it is not whole."""
-    count, aside = SIZES[task]
+    count = TASKS[task]["count"]
     asked = made(task, 1, count)
-    assert not {q.question for q in asked} & {q.question for q in made(task, KEPT_ASIDE_FROM, aside)}
+    assert not {q.question for q in asked} & {q.question for q in made(task, KEPT_ASIDE_FROM, count)}
     how: dict[str, Any] = {"branches": BRANCHES, "seed": SEED, "interval_tokens": STEP, **SAMPLING}
     return record(model, tokenizer, asked, FOLDER / task, **how)
 
 
-def replayed(stores: dict[str, TrajectoryStore]) -> dict[str, Any]:
-    """Every controller over its budgets on the recordings, beside SC@32 and ASC@32; the frontiers of their average."""
-    recordings = [Recording.from_store(store) for store in stores.values()]
+def replayed() -> dict[str, Any]:
+    """Every controller over its budgets on the recording that ships, beside SC@32 and ASC@32; their frontiers."""
+    store = TrajectoryStore.open(real.path())
     against = baselines(BRANCHES)
     chosen = methods(CONTROLLERS, BETAS, max_branches=BRANCHES)
-    told = sweep(recordings, chosen, SHUFFLES, against=against, progress=True)
+    told = sweep([Recording.from_store(store)], chosen, SHUFFLES, against=against, progress=True)
     return {
         "shuffles": SHUFFLES,
-        "stores": {
-            task: summarise(store.manifest, store.questions, store.trajectories()) for task, store in stores.items()
-        },
-        "average": [as_dict(row) for row in told.average],
-        "by_task": {cell.recording.name: [as_dict(row) for row in cell.rows] for cell in told.cells},
+        "store": summarise(store.manifest, store.questions, store.trajectories()),
+        "tasks": dict(Counter(question.question_id.split("-")[0] for question in store.questions)),
+        "rows": [as_dict(row) for row in told.average],
         "frontiers": told.frontiers(against[0].label),
     }
 
 
-def searched(tasks: Sequence[str], minutes: float) -> dict[str, Any]:
-    """What a search on the recordings finds; its controller is in build/real_model/search/best."""
+def searched(minutes: float) -> dict[str, Any]:
+    """What a search on that recording finds; its controller is in build/real_model/search/best."""
     folder = FOLDER / "search"
     if not (folder / "result.json").exists():
-        setup = Setup(tuple(FOLDER / task for task in tasks), controller="worth", seed=1)
+        setup = Setup((real.path(),), controller="worth", seed=1)
         Search(setup).run(folder, minutes=minutes, command=" ".join(["python", *sys.argv[:1]]))
     result = json.loads((folder / "result.json").read_text("utf-8"))
     return {name: result[name] for name in ("tried", "seconds", "candidate", "selected", "fresh")}
@@ -141,7 +147,7 @@ def ways() -> dict[str, dict[str, Any]]:
         "self_consistency": {"controller": of("self_consistency", BRANCHES)},
         "self_consistency_8": {"controller": of("self_consistency", 8)},
         "asc": {"controller": of("asc", BRANCHES)},
-        **{name: {"controller": held(name)} for name in ("cmc", "thrift", "short_m_at_k")},
+        **{name: {"controller": held(name)} for name in ("cmc", "pace", "short_m_at_k")},
         "found": {"controller": held(FOLDER / "search" / "best")},
         "generate": {},
     }
@@ -201,9 +207,8 @@ def by_generate(
 
 
 def live(model: Any, tokenizer: Any, tasks: Sequence[str], count: int) -> dict[str, Any]:
-    """The first `count` questions kept aside of all tasks together, by every way; told per way."""
-    shares = {task: round(count * SIZES[task][0] / sum(SIZES[each][0] for each in tasks)) for task in tasks}
-    asked = [question for task in tasks for question in made(task, KEPT_ASIDE_FROM, shares[task])]
+    """The first `count` questions kept aside of each task, by every way; told per way."""
+    asked = [question for task in tasks for question in made(task, KEPT_ASIDE_FROM, count)]
     kept = FOLDER / "live.jsonl"
     lines = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
     done = {(line["way"], tuple(line["ids"]), line["controller"]): line for line in lines}
@@ -259,23 +264,29 @@ def beside(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    task: Annotated[list[str] | None, typer.Option(help="Tasks; all of them if left out.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="Folder of the model; without one only replay and search.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Tasks to record; all of them if left out.")] = None,
     minutes: Annotated[float, typer.Option(help="Of the search.")] = 10.0,
-    live_questions: Annotated[int, typer.Option("--live", help="Questions kept aside that are answered live.")] = 16,
-    out: Annotated[Path, typer.Option(help="Where the result goes.")] = ROOT / "benchmarks/results/real_model.json",
+    live_questions: Annotated[int, typer.Option("--live", help="Questions kept aside to answer live.")] = 8,
+    live_task: Annotated[list[str] | None, typer.Option(help="Tasks they are of; the first if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULT,
 ) -> None:
-    """Record, replay, search, answer live, write."""
-    tasks = task or list(SIZES)
+    """Record what is not recorded; replay and search the recording that ships; answer live; write."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    enable(network, tokenizer=tokenizer)
-    stores = {each: recorded(network, tokenizer, each) for each in tasks}
-    result: dict[str, Any] = {"format": "tts-real-model/1", "tasks": tasks, "replay": replayed(stores)}
-    result["search"] = searched(tasks, minutes)
-    result["live"] = live(network, tokenizer, tasks, live_questions)
-    result["live_against_sc"] = beside(result["live"])
+    result: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"format": "tts-real-model/1"}
+    tasks = task or list(TASKS)
+    network = tokenizer = None
+    if model is not None:
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        enable(network, tokenizer=tokenizer)
+        print([recorded(network, tokenizer, each).name for each in tasks])
+    result["replay"], result["search"] = replayed(), searched(minutes)
+    if model is not None:
+        result["live"] = live(network, tokenizer, live_task or tasks[:1], live_questions)
+        result["live_against_sc"] = beside(result["live"])
     result["machine"] = {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""The README's picture: accuracy for tokens in the demo, replayed and live, drawn from its committed result.
+"""The README's picture: accuracy for tokens, of a real model's recording and in the demo, from committed results.
 
 python tools/frontier_picture.py
 """
@@ -9,18 +9,33 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tts_generate.report.frontier import Point, plot_frontier
+from tts_generate.report.frontier import Point, plot_frontiers
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 OUT = ROOT / "docs" / "images" / "frontier.png"
+
+
+SHOWN = ("self_consistency", "asc", "cmc", "pace", "short_m_at_k")
+"""Of a real model's recording."""
+
+
+def replayed(rows: list[dict[str, Any]]) -> list[Point]:
+    """Points of a replay, by controller."""
+    return [
+        Point(row["controller"], row["tokens"], row["accuracy"], tuple(row["accuracy_ci"]), short(row)) for row in rows
+    ]
+
+
+def of_the_real(result: dict[str, Any]) -> list[Point]:
+    """What `real_model.json` holds, each point once."""
+    rows = {(row["controller"], row["tokens"]): row for row in result["replay"]["rows"] if row["controller"] in SHOWN}
+    return replayed(list(rows.values()))
 
 
 def points(demo: dict[str, Any]) -> list[Point]:
     """What `demo.json` holds, by controller."""
-    found = [
-        Point(row["controller"], row["tokens"], row["accuracy"], tuple(row["accuracy_ci"]), short(row))
-        for row in demo["replay"]
-    ]
+    found = replayed(demo["replay"])
     for name, run in demo["live"].items():
         tokens = (run["generated_tokens"] + run["probe_tokens"]) / demo["questions"]["live"]
         low, high = run["accuracy_ci"]
@@ -36,8 +51,12 @@ def short(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Draw it."""
-    demo = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text("utf-8"))
-    plot_frontier(points(demo), OUT, title="Tiny reasoner: accuracy for tokens (replay; diamonds: live)")
+    demo, real = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in ("demo", "real_model"))
+    panels = {
+        "Qwen2.5-Coder-0.5B-Instruct, recorded": of_the_real(real),
+        "The tiny reasoner, recorded; diamonds: live": points(demo),
+    }
+    plot_frontiers(panels, OUT)
 
 
 if __name__ == "__main__":

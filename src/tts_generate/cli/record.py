@@ -237,7 +237,7 @@ def demo(
     branches: Annotated[int, typer.Option(help="Branches a question, in the recording and of the baseline.")] = 64,
     minutes: Annotated[float, typer.Option(help="Time for the rounds of the search.")] = 0.6,
 ) -> None:
-    """The main job, end to end, with the tiny model that ships here: record, replay, search, answer live."""
-    from tts_generate.demo import run
+    """The main job, end to end, with the tiny model that ships here; then replay and search of a real one."""
+    from tts_generate.demo.run import run
 
     run(out, recorded=recorded, live=live, branches=branches, minutes=minutes, console=console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,22 +52,41 @@ def caption(text: object) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-@drawing()
 def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: str) -> None:
     """Write a PNG (or SVG, by the ending of `path`; SVG into an open text file).
 
     Raises:
         TTSError: matplotlib is not installed.
     """
+    plot_frontiers({title: points}, path)
+
+
+@drawing()
+def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path | TextIO) -> None:
+    """As `plot_frontier`, several side by side, by their titles; a series has one colour in all of them.
+
+    Raises:
+        TTSError: matplotlib is not installed.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.4 + 6 * len(panels), 5.2), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    names = list(dict.fromkeys(point.series for points in panels.values() for point in points))
+    for place, (title, points) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        _draw(axes, points, names)
+        axes.set_title(caption(title), loc="left", fontsize=11)
+    save(figure, path)
+
+
+def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
+    """One panel; `names` are those of the series of all panels, in the order of their colours."""
     from matplotlib.ticker import LogFormatter
 
-    figure = Figure(figsize=(8.4, 5.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    names = list(dict.fromkeys(point.series for point in points))
-    for number, name in enumerate(names):
+    here = {point.series for point in points}
+    for number, name in [(number, name) for number, name in enumerate(names) if name in here]:
         colour = _COLOURS[number % len(_COLOURS)]
         mine = sorted((p for p in points if p.series == name), key=lambda p: p.tokens)
         replayed = [p for p in mine if not p.live]
@@ -97,11 +116,9 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
         ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
-    axes.set_title(caption(title), loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    save(figure, path)
 
 
 def save(figure: Any, path: str | Path | TextIO) -> None:

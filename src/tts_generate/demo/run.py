@@ -1,0 +1,200 @@
+"""The main job, end to end, with the tiny model that ships here: record, replay, search, answer live, compare."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from rich.console import Console
+
+from tts_generate import tiny
+from tts_generate.controller import Controller
+from tts_generate.demo.live import LiveRun
+from tts_generate.demo.methods import points, replayed, within
+from tts_generate.demo.real import run_real
+from tts_generate.demo.tables import LABELS, live_table, replay_table, search_line, verdict
+from tts_generate.engine import enable, record
+from tts_generate.evaluate import BETAS, accuracy_interval, as_dict
+from tts_generate.loading import load_controller
+from tts_generate.publish.live import prompts
+from tts_generate.replay import Recording, replay
+from tts_generate.report.frontier import Point, plot_frontiers
+from tts_generate.search import Fidelity, Search, Setup
+from tts_generate.statistics import saving
+from tts_generate.tracking import Searched
+from tts_generate.trajectories import Question
+
+_SEED = 1
+_KNOBS = ("n_init", "widen", "max_branches", "widen_threshold", "threshold", "warm_up", "length_power", "patience")
+"""Of `composed`, as many as a minute can tell something about."""
+_SELECT, _FRESH = Fidelity(BETAS, 20, 500_000), Fidelity(BETAS, 40, 0)
+
+
+def find(store: Path, out: Path, minutes: float) -> dict[str, Any]:
+    """Search on a recording and nothing else; the result. The controller found is in `out`/best.
+
+    The result's `beta` is the largest at which it spends no more than CMC at 0.5 on the search set, probes counted.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    search = Search(Setup((store,), knobs=_KNOBS, seed=_SEED, select=_SELECT, fresh=_FRESH))
+    with Searched(minutes) as bar:
+        result = search.run(
+            out,
+            minutes=minutes,
+            command="tts-generate demo",
+            watch=lambda standing: bar.add(standing.seconds, standing.tried, standing.saved),
+        )
+    curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][BETAS.index(0.5)]
+    within = [beta for beta, tokens in zip(curve["betas"], curve["tokens"], strict=True) if tokens <= limit]
+    return {**result, "beta": max(within, default=0.0)}
+
+
+def run(
+    out: Path, *, recorded: int, live: int, branches: int, console: Console, minutes: float = 0.6
+) -> dict[str, Any]:
+    """Run the demo, print its tables, and write `demo.json` and `frontier.png` into `out`."""
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "store", ignore_errors=True)
+    model, tokenizer = tiny.load()
+    enable(model, tokenizer=tokenizer)
+
+    console.rule("1. record", align="left")
+    asked = tiny.questions("record")[:recorded]
+    store = record(model, tokenizer, asked, out / "store", branches=branches, seed=_SEED)
+    recording = Recording.from_store(store)
+
+    console.rule("2. replay: every controller on the same recorded branches, no model", align="left")
+    rows = replayed(recording, branches)
+    console.print(replay_table(rows, len(asked)))
+
+    console.rule("3. search: a controller for these branches, found by replay alone", align="left")
+    result = find(out / "store", out / "search", minutes)
+    found = load_controller(out / "search" / "best", beta=result["beta"])
+    console.print(search_line(result))
+
+    console.rule("4. the same on an ordinary language model, whose recording ships here", align="left")
+    told, real_rows = run_real(out, minutes, console, find)
+
+    console.rule("5. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
+    kept_aside = tiny.questions("test")[:live]
+    methods = {**_live_methods(branches), "found": {"controller": found}}
+    runs = {name: _answer(console, model, tokenizer, kept_aside, name, **how) for name, how in methods.items()}
+    console.print(live_table(runs))
+    for line in verdict(runs):
+        console.print(line, highlight=False)
+
+    console.rule("6. live = replay", align="left")
+    decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "thrift", "found")}
+    check = _live_equals_replay(console, model, tokenizer, decoded, recording, asked)
+    console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
+
+    baseline, ours = runs["self_consistency"], runs["cmc"]
+    report = {
+        "format": "tts-demo/1",
+        "live": {name: found.to_dict() for name, found in runs.items()},
+        "token_saving": saving(ours.tokens, baseline.tokens),
+        "time_saving": saving(ours.seconds, baseline.seconds),
+        "live_equals_replay": check,
+        "search": {name: result[name] for name in ("beta", "tried", "candidates_per_minute", "seconds", "candidate")}
+        | {"gain": result["fresh"]["gain"]},
+        "replay": [as_dict(row) for row in rows],
+        "real": told,
+        "questions": {"recorded": len(asked), "live": len(kept_aside), "branches": branches},
+        "seed": _SEED,
+        "seconds": time.monotonic() - started,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    name = str(told["model"]).rpartition("/")[2]
+    panels = {
+        f"{name}, recorded: accuracy for tokens": points(real_rows),
+        "Tiny reasoner, recorded and live": [*points(rows), *_live_points(runs, len(kept_aside))],
+    }
+    plot_frontiers(panels, out / "frontier.png")
+    console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
+    return report
+
+
+def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
+    """What is compared live, by its name in `demo.json`."""
+
+    def sampled(controller: str, count: int) -> dict[str, Any]:
+        return {"controller": controller, "controller_kwargs": {"max_samples": min(count, branches)}}
+
+    return {
+        "self_consistency": sampled("self_consistency", 64),
+        "self_consistency_16": sampled("self_consistency", 16),
+        "self_consistency_8": sampled("self_consistency", 8),
+        "asc": sampled("asc", 64),
+        **{name: {"controller": within(name, 0.5, branches)} for name in ("cmc", "thrift")},
+    }
+
+
+def _answer(
+    console: Console, model: Any, tokenizer: Any, questions: Sequence[Question], name: str, **how: Any
+) -> LiveRun:
+    """Answer every question with one method; the same seed for all, so that they read the same branches."""
+    console.print(f"{LABELS.get(name, name)}:", highlight=False)
+    start = time.perf_counter()
+    output = model.generate(
+        **prompts(model, tokenizer, questions),
+        strategy="autotts",
+        seed=_SEED,
+        progress=True,
+        return_dict_in_generate=True,
+        **how,
+    )
+    seconds = time.perf_counter() - start
+    right = [a == question.gold_answer for a, question in zip(output.answers, questions, strict=True)]
+    return LiveRun(output, np.array(right), seconds)
+
+
+def _live_equals_replay(
+    console: Console,
+    model: Any,
+    tokenizer: Any,
+    runs: Mapping[str, tuple[Controller, LiveRun]],
+    recording: Recording,
+    asked: Sequence[Question],
+) -> dict[str, int]:
+    """Replay what live runs decoded; then answer recorded questions live and compare with the recording's replay."""
+    pairs = []
+    for controller, ours in runs.values():
+        numbered = [Question(str(number), "") for number in range(len(ours.correct))]
+        decoded = [branch for branches in ours.output.branches or [] for branch in branches]
+        written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
+        pairs.append((ours.output, replay(written, controller, shuffles=0, traces=True)))
+    cmc = runs["cmc"][0]
+    live = _answer(console, model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
+    pairs.append((live.output, replay(recording, cmc, shuffles=0, traces=True)))
+    episodes = equal = 0
+    for output, again in pairs:
+        for number, (trace, other) in enumerate(zip(output.trace or [], again.traces, strict=True)):
+            cost = (output.cost or [])[number]
+            same_cost = cost.generated_tokens + cost.probe_tokens == again.cost[0, number]
+            episodes += 1
+            equal += trace.events == other.events and bool(same_cost)
+    return {"episodes": episodes, "equal": equal}
+
+
+def _live_points(runs: dict[str, LiveRun], questions: int) -> list[Point]:
+    found = []
+    for name, run in runs.items():
+        low, high = accuracy_interval(run.correct)
+        series = name.rstrip("_0123456789")
+        accuracy = 100 * float(run.correct.mean())
+        found.append(Point(series, run.tokens / questions, accuracy, (100 * low, 100 * high), live=True))
+    return found

@@ -1,6 +1,7 @@
 """What the engine does on a GPU: the bandwidth roofline, transformers' two ways to generate beside it, live = replay.
 
     python benchmarks/gpu.py benchmarks/results/gpu.json     # on a machine with a CUDA device
+    python benchmarks/gpu.py --profiles FOLDER               # seconds of a pass, of three sizes of Qwen3
     python benchmarks/gpu.py --small                         # a smoke run on any device: its figures mean nothing
 
 Models are random: a Qwen3 of 1.7B's shape for the roofline and the comparison, the shipped tiny one for live = replay.
@@ -21,9 +22,16 @@ import typer
 from engine import DTYPES, END, Numbers, agreement, cmc_saving, long_prompt, ours, random_model, theirs
 from transformers import GenerationConfig
 
+from tts_generate import tiny
+from tts_generate.engine.profiling import measure
+
 QWEN3_1_7B = {
     "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936,
+}  # fmt: skip
+QWEN3_0_6B = {**QWEN3_1_7B, "hidden_size": 1024, "intermediate_size": 3072}
+QWEN3_8B = {
+    **QWEN3_1_7B, "hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36, "num_attention_heads": 32,
 }  # fmt: skip
 SMALL = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -103,15 +111,31 @@ def beside(model: Any, device: str, questions: int, branches: int, cap: int) -> 
     }  # fmt: skip
 
 
+def measure_profiles(folder: Path, small: bool, device: str, dtype: torch.dtype) -> None:
+    """What passes of each shape take here, a file each, for `sweep --profile`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {"small": SMALL} if small else {"qwen3-0.6b": QWEN3_0_6B, "qwen3-1.7b": QWEN3_1_7B, "qwen3-8b": QWEN3_8B}
+    tokenizer = tiny.load()[1]
+    for name, sizes in shapes.items():
+        model = random_model(None, sizes, dtype, device, 8192)
+        found = measure(model, tokenizer, max_rows=4 if small else 256, do_sample=True)
+        found.save(folder / f"{name}.json")
+        print(name, found.error)
+
+
 def main(
     out: Annotated[Path | None, typer.Argument(help="JSON file to write.")] = None,
     small: Annotated[bool, typer.Option("--small", help="A smoke run on small models, on any device.")] = False,
+    profiles: Annotated[Path | None, typer.Option(help="Folder for profiles of the shapes; nothing else then.")] = None,
 ) -> None:
     """Measure, print JSON, and write it where a file is named."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not small:
         raise typer.BadParameter("there is no CUDA device here; pass --small to see that the script runs.")
     sizes, dtype = (SMALL, torch.float32) if small else (QWEN3_1_7B, torch.bfloat16)
+    if profiles is not None:
+        measure_profiles(profiles, small, device, dtype)
+        return
     rows, tokens, cap = (8, 32, 48) if small else (64, 512, 2048)
     bandwidth = median(copy_bandwidth(device, 1 << (22 if small else 30)) for _ in range(3))
     even = random_model(None, sizes, dtype, device, 8192)
@@ -122,7 +146,7 @@ def main(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "copy_bandwidth_gb_s": bandwidth / 1e9,
         "roofline": [roofline(even, device, rows, tokens, bandwidth, static) for static in (False, True)],
-        "beside": beside(ragged, device, 2 if small else 8, 4 if small else 64, cap),
+        "beside": [beside(ragged, device, n, 4 if small else 64, cap) for n in ((1, 2) if small else (1, 8))],
         "long_prompt": long_prompt(ragged, 64 if small else 4096),
         "cmc": [cmc_saving(n, 1 if small else 3, device) for n in ((2,) if small else (1, 8, 96))],
         "agreement": {

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,10 +23,11 @@ from local_servers import ASKED, OPTIONS, QUESTIONS, Proxy, free_port
 from server_checks import assert_replays
 from token_server import TokenServer
 
-from tts_generate import ServerModel, TrajectoryStore
+from tts_generate import BranchProcessor, ServerModel, TrajectoryStore
 from tts_generate.errors import ServerError
 from tts_generate.loading import load_controller
 from tts_generate.server.pool import Policy, Pool, Slots
+from tts_generate.state import Decision, State
 
 FOUR = load_controller("self_consistency", max_samples=4)
 
@@ -110,6 +112,44 @@ def test_a_server_that_is_not_there_is_left_out(
     assert list(output.usage.requests_by_url) == [token_server.url]
     with pytest.raises(ServerError, match=r"cannot be reached.*Is the server running"):
         patient(nobody).generate(QUESTIONS[0], **OPTIONS)
+
+
+@pytest.mark.parametrize("why", ["it starts late", "it comes back"])
+def test_a_server_is_taken_up_when_it_answers(token_server: TokenServer, tokenizer: Any, why: str) -> None:
+    """Left out at the beginning, or given up in the middle; the answers are those of one server."""
+    port, options = free_port(), {"controller": "asc", "seed": 1, **OPTIONS}
+    url = f"http://127.0.0.1:{port}/v1"
+    whole = patient(token_server.url, tokenizer=tokenizer).generate(QUESTIONS, **options)
+    other = TokenServer(port=port) if why == "it comes back" else None
+    late: list[TokenServer] = []
+
+    class Starts(BranchProcessor):
+        """Has the server die, if it is there, and another one stand in its place."""
+
+        reads_logprobs = False
+
+        def begin(self, question_id: str) -> BranchProcessor:
+            return self
+
+        def __call__(self, state: State, do: Decision) -> None:
+            if state.round == 1 and not late:
+                if other is not None:
+                    other.__exit__()
+                late.append(TokenServer(port=port).__enter__())
+            elif late:
+                time.sleep(0.02)
+
+    if other is not None:
+        other.__enter__()
+    model = patient([url, token_server.url], retries=1, tokenizer=tokenizer)
+    model.policy = replace(model.policy, look_again=0.05)
+    try:
+        output = model.generate(QUESTIONS, branch_processors=[Starts()], **options)
+        assert url in output.usage.requests_by_url
+        assert len(late[0].requests) > 1  # the first asks how it is spoken to
+        assert (output.answers, output.cost) == (whole.answers, whole.cost)
+    finally:
+        late[0].__exit__()
 
 
 def test_servers_that_differ_are_refused(served: str, token_server: TokenServer, tokenizer: Any) -> None:

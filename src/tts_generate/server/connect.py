@@ -79,6 +79,12 @@ class Session:
     wire: Wire
     context: int | None
 
+    def is_like(self, found: Found) -> bool:
+        """Whether another server may answer as these do."""
+        wire, room = self.wire, self.context is None or found.context is None or found.context >= self.context
+        same = (found.dialect, found.model, found.top_logprobs) == (wire.dialect, wire.model, wire.top_logprobs)
+        return same and room
+
 
 async def connect(
     client: httpx2.AsyncClient,
@@ -93,7 +99,7 @@ async def connect(
     Raises:
         ServerError: no server can be reached, they have no such model, or they do not speak alike.
     """
-    asked = [_find(client, url, policy, speaker, wait) for url in urls]
+    asked = [find(client, url, policy, speaker, wait) for url in urls]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
     failed = {url: answer for url, answer in zip(urls, answers, strict=True) if isinstance(answer, BaseException)}
@@ -116,7 +122,7 @@ async def connect(
     return session
 
 
-async def _find(client: httpx2.AsyncClient, url: str, policy: Policy, speaker: Speaker, wait: float) -> Found:
+async def find(client: httpx2.AsyncClient, url: str, policy: Policy, speaker: Speaker, wait: float) -> Found:
     """Which model a server has, and the first dialect that it is known to honour."""
     listed = await _listed(client, url, wait)
     names, model = [each.name for each in listed], speaker.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connect import Speaker, connect
+from tts_generate.server.late import take_up
 from tts_generate.server.options import check_controllers, check_extra_body, check_sampling, fitting
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool
@@ -58,7 +60,7 @@ class ServerModel:
             whole request has twice that time, and a sixtieth of it for each token asked for.
         connect_timeout: seconds to wait for a connection.
         wait: seconds, at the beginning of a call, to wait for servers that are still starting; those that are not there
-            by then are left out of it.
+            by then are left out, and asked from when they answer.
         extra_body: fields put into every request as they are, such as `{"min_tokens": 8}`; none of those that say what
             a request is for. Texts in fields named for a key, a token or a password are stored and shown nowhere.
 
@@ -261,7 +263,12 @@ class ServerModel:
             settings = fitting(settings, max_new_tokens is None, interval_tokens, session, tasks, reader.max_tokens)
             check_controllers(session, tasks)
             pool = Pool(http, session.urls, self.policy, session.wire.dialect)
-            yield ServerLoop(pool, session.wire, reader, settings, stop, on_branch)
+            looks = asyncio.ensure_future(take_up(http, self.urls, pool, session, self.policy, speaker))
+            try:
+                yield ServerLoop(pool, session.wire, reader, settings, stop, on_branch)
+            finally:
+                looks.cancel()
+                await asyncio.gather(looks, return_exceptions=True)
 
     def _http(self) -> httpx2.AsyncClient:
         """What speaks to the servers; no redirect is followed, so that no key goes where it was not given for."""

@@ -44,6 +44,8 @@ class Policy:
     """Times that a failed request is sent again; being told to wait (429) does not count."""
     first_rest: float = 0.5
     """Seconds an endpoint rests after its first failure; doubled each time, a random half more or less."""
+    look_again: float = 5.0
+    """Seconds between two looks whether a server that is not asked has started, or come back."""
     longest_wait: float = 300.0
     """Seconds that it is left alone at most, whatever it asks for."""
 
@@ -154,6 +156,15 @@ class Pool:
         self.endpoints = [Endpoint(url, policy.max_in_flight) for url in urls]
         self.usage = ServerUsage(dialect)
         self._hint = ""
+
+    def asks(self, url: str) -> bool:
+        """Whether a server is among those that are asked."""
+        return any(endpoint.url == url and endpoint.given_up is None for endpoint in self.endpoints)
+
+    def take_up(self, url: str) -> None:
+        """Ask a server from now on."""
+        self.endpoints = [endpoint for endpoint in self.endpoints if endpoint.url != url]
+        self.endpoints.append(Endpoint(url, self.policy.max_in_flight))
 
     @property
     def capacity(self) -> int:

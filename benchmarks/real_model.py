@@ -46,7 +46,7 @@ SIZES = {"gsm_symbolic": (70, 100), "simple_equations": (40, 40)}
 KEPT_ASIDE_FROM = 1_000_000
 """reasoning-gym makes question i from seed + i, so that seeds must lie further apart than questions."""
 CONTROLLERS = (
-    "self_consistency", "asc", "esc", "cmc", "thrift", "waves", "short_m_at_k", "answer_stability", "parallel_probe",
+    "self_consistency", "asc", "esc", "cmc", "thrift", "short_m_at_k", "answer_stability", "parallel_probe",
     "dynasor", "deepconf",
 )  # fmt: skip
 LIVE_BETA = 0.5

@@ -249,9 +249,8 @@ def _kind_of(source: Source, latency: float | None) -> type[Controller]:
 
 def _builtin_class(source: Source) -> type[Controller]:
     name = str(source.card["builtin"])
-    folder = builtin_folder(name)
-    earlier = folder / "earlier" / source.card["sha256"][:12]  # what was found with it runs with it
-    kind, base = load_class(earlier if earlier.is_dir() else folder)
+    earlier = _BUILTIN / "earlier" / source.card["sha256"][:12]  # what was found with it runs with it
+    kind, base = load_class(earlier if earlier.is_dir() else builtin_folder(name))
     if base["sha256"] != source.card["sha256"]:
         raise ControllerError(
             f"controller.json of {source.label} holds knobs for another version of {name} (sha256 "

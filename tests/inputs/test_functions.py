@@ -135,7 +135,7 @@ def calls(place: Path) -> dict[str, Call]:
         "shuffled_orders": (replay.shuffled_orders, {"shuffles": 2, "branches": 3, "first": 0}),
         "Fidelity": (search.Fidelity, {"betas": (0.5,), "shuffles": 1, "first_shuffle": 0}),
         "Setup": (search.Setup, {
-            "stores": (place / "store",), "controller": "composed", "knobs": None, "reference": "cmc", "seed": 0,
+            "stores": (place / "store",), "controller": "worth", "knobs": None, "reference": "cmc", "seed": 0,
             "objective": "tokens", "share": 0.3, "weights": None, "trust_remote_code": False,
         }),
         "Search": (search.Search, {"setup": search.Setup((place / "store",)), "agent": None, "box": None}),

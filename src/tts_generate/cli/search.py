@@ -27,7 +27,7 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, the same candidates.")] = 0,
     controller: Annotated[
-        str | None, typer.Option(help="Whose knobs to search: a name, or a folder; composed if left out.")
+        str | None, typer.Option(help="Whose knobs to search: a name, or a folder; worth if left out.")
     ] = None,
     knobs: Annotated[str, typer.Option(help="Which of its knobs, separated by commas; all if left out.")] = "",
     reference: Annotated[str, typer.Option(help="The controller to beat at equal cost.")] = "cmc",
@@ -92,7 +92,7 @@ def search(
     agent = _agent(proposer, told, spends, limits, {**others, **knobbed})
     setup = Setup(
         tuple(stores),
-        controller=controller or "composed",
+        controller=controller or "worth",
         knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,

@@ -38,7 +38,7 @@ class Setup:
     """What is searched, and how; two searches of one folder must agree in it."""
 
     stores: tuple[Path, ...]
-    controller: str = "composed"
+    controller: str = "worth"
     """Whose knobs are searched: a shipped name or a folder."""
     knobs: tuple[str, ...] | None = None
     """Which of its knobs to search; all that declare a range if left out. The others keep their own schedule."""

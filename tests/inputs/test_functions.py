@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_generate.arguments import _hints, fits
+from tts_generate.arguments import fits, hints_of
 from tts_generate.errors import TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
@@ -187,7 +187,7 @@ def test_every_public_function_is_tried(place: Path) -> None:
 def test_junk_in_the_place_of_an_argument(name: str, place: Path) -> None:
     function, good = calls(place)[name]
     unwrapped = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
-    hints = _hints(inspect.unwrap(getattr(unwrapped, "__func__", unwrapped)))
+    hints = hints_of(inspect.unwrap(getattr(unwrapped, "__func__", unwrapped)))
     for argument in good:
         for junk in JUNK:
             if junk == 10**30 and argument in ("shuffles", "branches", "count"):

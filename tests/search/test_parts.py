@@ -18,6 +18,7 @@ from search_stores import make_store
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.evaluate import BETAS
 from tts_generate.loading import builtin_folder, load_class, load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
@@ -27,7 +28,7 @@ from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Curve, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
-from tts_generate.search.questions import Part, fewest_branches, folds, split
+from tts_generate.search.questions import Part, folds, split
 
 pytest.importorskip("optuna")
 FAMILY, _ = load_class(

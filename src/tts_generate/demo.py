@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tts_generate import tiny
-from tts_generate.controller import Controller
+from tts_generate.controller import Controller, held_to
 from tts_generate.engine import AutoTTSOutput, enable, record
-from tts_generate.evaluate import BETAS, CMC_BETAS, Method, Row, accuracy_interval, as_dict, evaluate_method
+from tts_generate.evaluate import BETAS, CMC_BETAS, Method, Row, accuracy_interval, as_dict, evaluate_method, methods
 from tts_generate.loading import load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
@@ -126,14 +126,14 @@ def run(
 
     console.rule("4. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
     kept_aside = tiny.questions("test")[:live]
-    methods = {**_live_methods(branches), "found": {"controller": found}}
-    runs = {name: _answer(console, model, tokenizer, kept_aside, name, **how) for name, how in methods.items()}
+    chosen = {**_live_methods(branches), "found": {"controller": found}}
+    runs = {name: _answer(console, model, tokenizer, kept_aside, name, **how) for name, how in chosen.items()}
     console.print(_live_table(runs))
     for line in _verdict(runs):
         console.print(line, highlight=False)
 
     console.rule("5. live = replay", align="left")
-    decoded = {name: (methods[name]["controller"], runs[name]) for name in ("cmc", "thrift", "found")}
+    decoded = {name: (chosen[name]["controller"], runs[name]) for name in ("cmc", "thrift", "found")}
     check = _live_equals_replay(console, model, tokenizer, decoded, recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
@@ -166,11 +166,11 @@ def run(
 
 def _replayed(recording: Recording, branches: int) -> list[Row]:
     """Every method on the recording; savings are told against self-consistency of all branches."""
-    methods = _methods(branches)
+    chosen = _methods(branches)
     rows = []
-    largest = max((m for m in methods if m.controller == "self_consistency"), key=lambda m: m.knobs["max_samples"])
-    with Compared(len(methods), "replaying", baseline=largest.label) as bar:
-        for method in methods:
+    largest = max((m for m in chosen if m.controller == "self_consistency"), key=lambda m: m.knobs["max_samples"])
+    with Compared(len(chosen), "replaying", baseline=largest.label) as bar:
+        for method in chosen:
             rows.append(evaluate_method(recording, method, _SHUFFLES)[0])
             bar.add(method.label, rows[-1].accuracy, rows[-1].tokens)
     return rows
@@ -179,14 +179,8 @@ def _replayed(recording: Recording, branches: int) -> list[Row]:
 def _methods(branches: int) -> list[Method]:
     """Self-consistency at five sizes; ASC, CMC and thrift over their budgets."""
     sizes = [n for n in (4, 8, 16, 32, 64) if n <= branches]
-    methods = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
-    for name in ("asc", "cmc"):
-        limit = {"asc": "max_samples", "cmc": "max_branches"}[name]
-        for beta in CMC_BETAS:
-            knobs = {limit: min(branches, round(4 + 60 * beta))}
-            methods.append(Method(f"{name.upper()} β={beta:g}", name, beta, knobs))
-    thrift = {beta: _within("thrift", beta, branches).knobs for beta in CMC_BETAS}
-    return [*methods, *(Method(f"thrift β={beta:g}", "thrift", beta, knobs) for beta, knobs in thrift.items())]
+    alone = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
+    return [*alone, *methods(["asc", "cmc", "thrift"], CMC_BETAS, max_branches=branches)]
 
 
 def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
@@ -207,7 +201,7 @@ def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
 def _within(name: str, beta: float, branches: int) -> Controller:
     """A controller at a budget, within the branches there are."""
     usual = load_controller(name, beta=beta)
-    held: dict[str, Any] = {knob: min(branches, int(usual.knobs[knob])) for knob in ("n_init", "max_branches")}
+    held: dict[str, Any] = dict(held_to(usual.knobs, branches))
     return load_controller(usual, **held)
 
 

@@ -154,15 +154,12 @@ def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
 
 def _method(name: str, beta: float, branches: int | None, trust_remote_code: bool) -> Any:
     """A controller at a budget, its knobs that count branches held to those there are."""
+    from tts_generate.controller import held_to
     from tts_generate.evaluate import Method
     from tts_generate.loading import load_controller
-    from tts_generate.search.narrow import narrowed
 
     usual = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
-    held = {}
-    if branches is not None and not name.endswith(".py"):
-        fewer = narrowed(type(usual), branches).schedule(beta)
-        held = {knob: value for knob, value in fewer.items() if value != usual.knobs[knob]}
+    held = {} if branches is None else held_to(usual.knobs, branches)
     return Method(f"{name} β={beta:g}", name, beta, held, trust_remote_code)
 
 

@@ -34,7 +34,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/server.py benchmarks/results/server.json
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
-	$(BIN)/python benchmarks/search_aime24.py thrift
+	$(BIN)/python benchmarks/search_aime24.py
 	$(BIN)/python benchmarks/search_folds.py worth
 	$(BIN)/python benchmarks/search_live.py
 	$(BIN)/python benchmarks/hub.py

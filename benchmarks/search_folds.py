@@ -1,13 +1,12 @@
 """What a search's gain is worth on questions that it has not seen: three searches, each without a third of AIME24.
 
-    python benchmarks/search_folds.py [composed | worth | few | short] [ROUNDS]      # 0: measures again what was found
+    python benchmarks/search_folds.py [worth | few | short] [ROUNDS]      # 0: measures again what was found
 
 Each fold leaves ten of the thirty questions (in all four tables) out, searches on the others, and measures its choice
-on those left out. `composed` is searched by the settings of `waves` with a price and votes by length; `worth` in all
-its knobs, without the last of its starting points, which has seen all thirty questions. `few` and `short` are
-`worth` with its longest chain held to that of self-consistency of 64, or to 0.45 of it, beginning with round numbers; a
-last search on all thirty questions gives what ships (`short`: as `pace` at latency 1). Needs the stores that
-`search_aime24.py` imports.
+on those left out. `worth` is searched in all its knobs, without the last of its starting points, which has seen all
+thirty questions. `few` and `short` are `worth` with its longest chain held to that of self-consistency of 64, or to
+0.45 of it, beginning with round numbers; a last search on all thirty questions gives what ships (`short`: as `pace` at
+latency 1). Needs the stores that `search_aime24.py` imports.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from search_aime24 import KNOBS, ROOT, imported
+from search_aime24 import ROOT, imported
 
 from tts_generate.controller import Controller
 from tts_generate.evaluate import BETAS
@@ -39,6 +38,7 @@ from tts_generate.search.questions import Part, folds
 
 FRESH = Fidelity(BETAS, 40, 700_000)
 FINALISTS, ROUNDS = 10, 10
+WORTH = type(load_controller("worth"))
 OBJECTIVES: dict[str, Objective] = {"few": "balanced", "short": "latency"}
 _POWERS = {
     "read_bar": Ends(0.05, 0.02, "log"), "wave_bar": Ends(0.3, 0.1, "log"), "relative_power": 1.0, "open_power": 1.0,
@@ -56,19 +56,19 @@ UNUSED = {"few": ("price", "relative_power", "wave_share_power"), "short": ("pri
 
 def main(family: str, rounds: int) -> None:
     """Search on each fold's complement, measure on the fold, write."""
-    out = ROOT / "benchmarks" / "results" / f"search_folds{'' if family == 'composed' else f'_{family}'}.json"
+    out = ROOT / "benchmarks" / "results" / f"search_folds_{family}.json"
     before = json.loads(out.read_text("utf-8")) if rounds == 0 else {}
     kept = [*before.get("folds", ()), before.get("whole")]
     whole = Part.of([Recording.from_store(store) for store in imported()])
     objective = OBJECTIVES.get(family, "tokens")
-    contest = Contest(Families(kind_of(family)), type(load_controller("cmc")), objective, threads=1)
+    contest = Contest(Families(WORTH), type(load_controller("cmc")), objective, threads=1)
     parts = folds(whole, 3, seed=0) + [(whole, whole)] * (family in OBJECTIVES)
     told, unseen = [], []
     for number, (rest, fold) in enumerate(parts):
         found = kept[number] if before else searched(family, rest, number, rounds, contest)
         chosen = KnobCandidate.from_dict(found["candidate"])
         seen, left_out = (contest.measure(part, chosen, FRESH) for part in (rest, fold))
-        unseen.append((fold, chosen.family(kind_of(family))))
+        unseen.append((fold, chosen.family(WORTH)))
         told.append({
             **{name: found[name] for name in ("candidate", "tried", "rounds") if name in found},
             "searched": seen.gain.to_dict(), "left_out": left_out.gain.to_dict(),
@@ -90,19 +90,12 @@ def main(family: str, rounds: int) -> None:
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
-def kind_of(family: str) -> type[Controller]:
-    """The controller whose knobs are searched."""
-    return type(load_controller("composed" if family == "composed" else "worth"))
-
-
 def searched(family: str, part: Part, number: int, rounds: int, contest: Contest) -> dict[str, Any]:
     """What a search on `part` chooses, and how many candidates it tried."""
-    kind, ranges = kind_of(family), dict(ranges_of(kind_of(family)))
-    if family == "composed":
-        ranges = {name: ranges[name] for name in (*KNOBS.split(","), "price", "length_power")}
-    elif family in OBJECTIVES:
+    ranges = dict(ranges_of(WORTH))
+    if family in OBJECTIVES:
         ranges = {name: room for name, room in ranges.items() if name not in UNUSED[family]}
-    first: Sequence[Schedule] = STARTS.get(family) or starts(kind, ranges)[: None if family == "composed" else 2]
+    first: Sequence[Schedule] = STARTS.get(family) or starts(WORTH, ranges)[:2]
     first = [{name: start[name] for name in ranges} for start in first]
     folder = ROOT / "build" / f"fold_{family}{number}"
     shutil.rmtree(folder, ignore_errors=True)

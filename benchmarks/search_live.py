@@ -1,4 +1,4 @@
-"""Whether controllers beat CMC live, with probes counted: one found as the demo finds it, and two shipped ones.
+"""Whether controllers beat CMC live, with probes counted: one found as the demo finds it, and a shipped one.
 
     python benchmarks/search_live.py [OUT.json]      # about 25 minutes on one core
 
@@ -42,7 +42,7 @@ def main(out: Path) -> None:
     kept = folder / "search" / "result.json"
     found = json.loads(kept.read_text()) if kept.exists() else find(folder / "store", folder / "search", MINUTES)
     kept_aside = tiny.questions("test")
-    controllers = {"cmc": "cmc", "found": folder / "search" / "best", "waves": "waves", "thrift": "thrift"}
+    controllers = {"cmc": "cmc", "found": folder / "search" / "best", "thrift": "thrift"}
     curves = {name: answered(model, tokenizer, kept_aside, which, folder) for name, which in controllers.items()}
     told: dict[str, Any] = {}
     for name, curve in curves.items():

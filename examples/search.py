@@ -19,7 +19,7 @@ few = {
     "select": Fidelity((0.0, 1.0), 2, 5_000),
     "fresh": Fidelity((0.0, 1.0), 2, 0),
 }
-search = Search(Setup((store,), controller="composed", reference="cmc", seed=0, **few))
+search = Search(Setup((store,), controller="worth", reference="cmc", seed=0, **few))
 result = search.run(run, minutes=5, max_rounds=4)
 gain = result["fresh"]["gain"]
 low, high = gain["interval"]

@@ -93,6 +93,15 @@ def test_a_sweep_holds_controllers_to_what_is_recorded(store: Path, tmp_path: Pa
     assert rows["self_consistency β=0"]["branches"] == 4
 
 
+def test_a_sweep_asks_for_no_more_branches_than_every_question_has(tmp_path: Path) -> None:
+    table = [{**row, "each_branch": row["each_branch"][: 8 - n]} for n, row in enumerate(TABLE)]
+    (tmp_path / "ragged.json").write_text(json.dumps(table))
+    invoke("import", "autotts", tmp_path / "ragged.json", "--out", tmp_path / "r")
+    rows = ("SC@5", "ASC@5", "self_consistency β=1, max_samples=5")
+    told = invoke("sweep", tmp_path / "r", "--controllers", "self_consistency", "--betas", "1", "--shuffles", 2)
+    assert all(row in told for row in rows)
+
+
 def test_one_sweep_has_one_step(store: Path, tmp_path: Path) -> None:
     table = [{**question, "probe_freq": 250} for question in TABLE]
     (tmp_path / "other.json").write_text(json.dumps(table))

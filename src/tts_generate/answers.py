@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from tts_generate.answer_formats import NamedFormat, named_format
 from tts_generate.arguments import check_fields, whole
@@ -210,6 +210,17 @@ class AnswerFormat:
         suffix = self.probe_suffix.rsplit(self.think_end, 1)[-1].strip()
         opened = suffix and suffix in said and self.find(said) is None
         return "" if opened and not self.closed(said[said.rindex(suffix) :]) else suffix
+
+
+class AnswerOptions(TypedDict, total=False):
+    """What a call says of how a model is asked, see `AnswerFormat`; None: as usual for it."""
+
+    probe_suffix: str | None
+    think_end: str | None
+    answer_pattern: str | Callable[[str], str | None] | None
+    max_probe_tokens: int | None
+    force_answer: bool | None
+    votes: Votes | None
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.secret import SAID, Secret, keep_secret, names_secret
 
 CallableABC: Any = Callable
@@ -26,7 +26,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     It knows None, bool, int, float, str, Path, `Literal`, classes, and unions, sequences and mappings of them. What
     else a signature may say, and what a value must be beyond its type, is the function's own business. A float is
-    never NaN, and a text never holds a NUL.
+    never NaN, and a text never holds a NUL. Of options in a `TypedDict` (`**options: Unpack[...]`) it knows the names.
 
     >>> @checked
     ... def wait(seconds: float, why: str | None = None) -> float:
@@ -38,6 +38,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     2
     """
     signature = inspect.signature(function)
+    where = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -45,10 +46,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return function(*args, **kwargs)  # to the error that Python has for it
-        hints = _hints(function)
-        for name, value in given.items():
+        hints, options = hints_of(function), given.pop("options", {}) if _options(function) else {}
+        for name in (name for name in options if name not in hints):
+            raise UnknownNameError.of(f"keyword of {where.rpartition('.')[2]}", name, hints)
+        for name, value in {**given, **options}.items():
             if name in hints and not fits(value, hints[name]):
-                where = function.__qualname__.removesuffix(".__init__")
                 got = SAID if names_secret(name) else f"{value!r:.80}"
                 raise InputError(f"{where}: {name} must be {told(hints[name])}, got {got}.")
         return function(*args, **kwargs)
@@ -193,14 +195,27 @@ def _either(parts: Sequence[str]) -> str:
 
 
 @functools.cache
-def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The hints of a function's named parameters; names that only type checkers import fit everything."""
+def hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The hints of a function's named parameters and `options`; names that only type checkers import fit everything."""
     found, names = {}, inspect.unwrap(function).__globals__
     for name, parameter in inspect.signature(function).parameters.items():
         named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if named and parameter.annotation is not parameter.empty:
             found[name] = _read(parameter.annotation, names)
-    return found
+    return found | _options(function)
+
+
+@functools.cache
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+    """The hints of a function's `options`, if a `TypedDict` says what they may be."""
+    rest = inspect.signature(function).parameters.get("options")
+    hint = None if rest is None else _read(rest.annotation, inspect.unwrap(function).__globals__)
+    return get_type_hints(get_args(hint)[0]) if get_origin(hint) is Unpack else {}
+
+
+def part(options: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Those of the options that a `TypedDict` names."""
+    return {name: value for name, value in options.items() if name in kind.__annotations__}
 
 
 @functools.lru_cache(maxsize=256)

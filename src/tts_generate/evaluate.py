@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tts_generate.controller import held_to
 from tts_generate.errors import InputError
 from tts_generate.loading import Trust, load_controller
-from tts_generate.recorded.run import WORTH_COMPILING
+from tts_generate.recorded.recording import fewest_branches
+from tts_generate.recorded.run import worth_compiling
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.statistics import (
     area_under,
@@ -242,7 +243,7 @@ def sweep(
     if compiled is None:
         of_one = max((sum(m.controller == n.controller for m in everything) for n in everything), default=0)
         episodes = sum(len(recording.questions) for recording in recordings) * max(1, shuffles)
-        compiled = True if episodes * of_one >= WORTH_COMPILING else None
+        compiled = worth_compiling(episodes * of_one) or None
     cells = []
     for recording in recordings:
         done = []
@@ -294,7 +295,7 @@ def at_k(recording: Recording, ks: Sequence[int], shuffles: int) -> dict[str, fl
         InputError: k outside 1 to the branches recorded.
     """
     told: dict[str, float] = {}
-    fewest = min(recorded.branches for recorded in recording.questions)
+    fewest = fewest_branches([recording])
     right = [(_right(recording, q), recorded.branches) for q, recorded in enumerate(recording.questions)]
     for k in ks:
         if not 1 <= k <= fewest:

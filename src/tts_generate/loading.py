@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from tts_generate.arguments import checked, fits
+from tts_generate.arguments import checked, fits, part
 from tts_generate.controller import Controller, Knob, by_hand, check_budget
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
@@ -112,6 +112,23 @@ def load_controller(
     return class_of(source, latency).from_beta(budget, **knobs)
 
 
+class ControllerOptions(TypedDict, total=False):
+    """What a call says beside its controller's name: options of `load_controller`, and knobs to set by hand."""
+
+    beta: float | None
+    latency: float | None
+    controller_kwargs: Mapping[str, Any] | None
+    revision: str | None
+    trust_remote_code: Trust
+    sandbox: bool
+
+
+def chosen(controller: str | Path | Controller, options: Mapping[str, Any]) -> Controller:
+    """The controller of a call, by those of its options that are about it."""
+    how = part(options, ControllerOptions)
+    return load_controller(controller, **set_by_hand(how.pop("controller_kwargs", None)), **how)
+
+
 def set_by_hand(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """A controller's knobs, none of which is an argument of its own.
 
@@ -121,7 +138,7 @@ def set_by_hand(controller_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     if not fits(controller_kwargs, Mapping[str, Any] | None):
         raise InputError(f"controller_kwargs must be a mapping of names to knobs, got {controller_kwargs!r:.80}.")
     given = dict(controller_kwargs or {})
-    for name in ("controller", "beta", "latency", "revision", "trust_remote_code", "sandbox"):
+    for name in ("controller", *ControllerOptions.__annotations__):
         if name in given:
             raise InputError(f"controller_kwargs sets knobs, and {name} is none; pass {name}= itself.")
     return given
@@ -249,9 +266,8 @@ def _kind_of(source: Source, latency: float | None) -> type[Controller]:
 
 def _builtin_class(source: Source) -> type[Controller]:
     name = str(source.card["builtin"])
-    folder = builtin_folder(name)
-    earlier = folder / "earlier" / source.card["sha256"][:12]  # what was found with it runs with it
-    kind, base = load_class(earlier if earlier.is_dir() else folder)
+    earlier = _BUILTIN / "earlier" / source.card["sha256"][:12]  # what was found with it runs with it
+    kind, base = load_class(earlier if earlier.is_dir() else builtin_folder(name))
     if base["sha256"] != source.card["sha256"]:
         raise ControllerError(
             f"controller.json of {source.label} holds knobs for another version of {name} (sha256 "

@@ -182,7 +182,7 @@ def ranges_of(kind: type[Controller]) -> Mapping[str, Range]:
     if not ranges:
         raise ControllerError(
             f"{kind.__name__} declares no ranges, so its knobs cannot be searched; give the class "
-            '`ranges = {"knob": Range(low, high)}` (tts_generate.schedule), or search "composed".'
+            '`ranges = {"knob": Range(low, high)}` (tts_generate.schedule), or search "worth".'
         )
     for name in ranges:
         if name not in kind.schedule(0.5):

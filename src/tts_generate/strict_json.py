@@ -102,6 +102,22 @@ def read_json(path: Path, where: object = None, *, largest: int = LARGEST, error
     return parse_json(text, where or path, largest=largest, error=error)
 
 
+def check_format(row: Any, wanted: str, where: object, hint: str = "", *, error: type[TTSError] = InputError) -> None:
+    """Refuse a value that is no object of the format that it must be; `hint` says what to do.
+
+    Raises:
+        TTSError: of the class `error`.
+
+    >>> check_format({"format": "x/2"}, "x/1", "x.json")
+    Traceback (most recent call last):
+    tts_generate.errors.InputError: x.json has format 'x/2'; this version of tts-generate reads 'x/1'.
+    """
+    found = row.get("format") if isinstance(row, dict) else type(row).__name__
+    if found != wanted:
+        told = f"{where} has format {found!r:.80}; this version of tts-generate reads {wanted!r}."
+        raise error(f"{told} {hint}".rstrip())
+
+
 def check_shape(value: object, shape: Any, where: object, *, error: type[TTSError] = InputError, at: str = "") -> None:
     """Refuse a value of another shape, naming the first part of it that is wrong.
 

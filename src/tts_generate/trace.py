@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tts_generate.errors import InputError
-from tts_generate.strict_json import LARGEST, Count, check_shape, parse_json
+from tts_generate.strict_json import LARGEST, Count, check_format, check_shape, parse_json
 
 FORMAT = "tts-trace/2"
 _EVENT: dict[Any, Any] = {
@@ -135,12 +135,9 @@ class Trace:
         Raises:
             InputError: another format, or something in it that is not what it must be.
         """
-        if not isinstance(row, Mapping) or row.get("format") != FORMAT:
-            found = row.get("format") if isinstance(row, Mapping) else type(row).__name__
-            raise InputError(
-                f"{where} has format {found!r:.80}, expected {FORMAT!r}; make it again with tts-generate trace."
-            )
-        check_shape(dict(row), _SHAPE, where)
+        row = dict(row) if isinstance(row, Mapping) else row
+        check_format(row, FORMAT, where, "Make it again with tts-generate trace.")
+        check_shape(row, _SHAPE, where)
         read: set[int] = set()
         for event in row["events"]:
             check_shape(event, _ANSWER if event["verb"] == "answer" else _MOVE, where)

@@ -38,7 +38,7 @@ def said(output: Any) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-@pytest.mark.parametrize("controller", ["cmc", "asc", "esc", "dynasor", "waves", "deepconf", "self_consistency"])
+@pytest.mark.parametrize("controller", ["cmc", "asc", "esc", "dynasor", "thrift", "deepconf", "self_consistency"])
 def test_fewer_passes_and_the_same_of_everything_else(qwen: Live, passes: list[int], controller: str) -> None:
     plain = qwen.run(*QUESTIONS, controller=controller, beta=0.1)
     usual = len(passes)

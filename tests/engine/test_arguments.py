@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from tokenizers import decoders
 from transformers import GenerationConfig
 
 from tts_generate import AutoTTS, Question, ServerModel, enable, record
-from tts_generate.arguments import _hints, fits
+from tts_generate.arguments import fits, hints_of
 from tts_generate.engine import generate_distributed
+from tts_generate.engine.record import RECORDED
 from tts_generate.errors import InputError, TTSError, UnsupportedError
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import MaxBranches
@@ -39,9 +39,9 @@ def plain() -> Any:
 class TestJunk:
     """In the place of one argument: an error of ours that names it, or a value that its hint allows."""
 
-    @pytest.mark.parametrize("name", sorted(set(inspect.signature(AutoTTS.__init__).parameters) - {"self"}))
+    @pytest.mark.parametrize("name", sorted(hints_of(AutoTTS.__init__)))
     def test_of_a_recipe(self, qwen: Live, name: str) -> None:
-        hint = _hints(inspect.unwrap(AutoTTS.__init__)).get(name, Any)
+        hint = hints_of(AutoTTS.__init__)[name]
         for junk in JUNK:
             options = {**SHORT, "progress": False, name: junk}
             try:
@@ -53,14 +53,14 @@ class TestJunk:
             assert fits(junk, hint), f"{name}={junk!r} was taken without a word"
             assert junk is not HUGE or name in MAY_BE_LARGE | {"seed"}
 
-    @pytest.mark.parametrize("name", sorted(set(inspect.signature(record).parameters) - {"model", "generate_kwargs"}))
+    @pytest.mark.parametrize("name", sorted({*hints_of(record), *RECORDED} - {"model"}))
     def test_of_a_recording(
         self, qwen: Live, plain: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         good = {"questions": [Question("a", QUESTIONS[0], "3")], "tokenizer": qwen.tokenizer, "branches": 1,
                 "interval_tokens": 8, "max_new_tokens": 8, "progress": False}  # fmt: skip
-        hint = _hints(inspect.unwrap(record)).get(name, Any)
+        hint = {**hints_of(AutoTTS.__init__), **hints_of(record)}[name]
         for number, junk in enumerate(JUNK):
             if name == "branches" and junk is HUGE:
                 continue  # as many as were asked for

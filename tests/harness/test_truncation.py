@@ -17,7 +17,8 @@ from inspect_ai.model import GenerateConfig, get_model
 
 from tts_generate.answers import AnswerBook
 from tts_generate.controller import Controller
-from tts_generate.harness.asking import Asker, PromptBatch, padded
+from tts_generate.engine.given import padded
+from tts_generate.harness.asking import Asker, PromptBatch
 from tts_generate.harness.evaluators import TTSEvaluator
 from tts_generate.harness.inspect_model import _stop_reason
 from tts_generate.live.branch import Branch, ProbeRecord

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tts_generate.errors import ControllerError
+from tts_generate.errors import ControllerError, UnknownNameError
 from tts_generate.hub.lock import read_lock
 from tts_generate.hub.source import read_folder
 from tts_generate.loading import load_controller
@@ -39,11 +39,14 @@ def test_a_folder_decides_as_it_did(version: str, folder: str, tmp_path: Path) -
 
 
 def test_schedules_of_a_version_that_is_not_there_are_refused(tmp_path: Path) -> None:
-    """Those of an earlier `composed` that ships still run, as the table above says; others do not."""
+    """Those of a family that went, or of an earlier version, run while that ships, as the table above says."""
     folder = shutil.copytree(FORMATS / "v1" / "run" / "best", tmp_path / "best")
     card = json.loads((folder / "controller.json").read_text())
     (folder / "controller.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
-    with pytest.raises(ControllerError, match=r"another version of composed .* was measured does not hold for it"):
+    with pytest.raises(UnknownNameError, match="unknown controller 'composed'"):
+        load_controller(folder)
+    (folder / "controller.json").write_text(json.dumps({**card, "sha256": "0" * 64, "builtin": "worth"}))
+    with pytest.raises(ControllerError, match=r"another version of worth .* was measured does not hold for it"):
         load_controller(folder)
 
 

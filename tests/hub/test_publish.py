@@ -416,7 +416,7 @@ def test_saving(tmp_path: Path) -> None:
         local.from_beta(0.5).save_pretrained(tmp_path / "l")
     with pytest.raises(ControllerError, match="cannot be saved"):
         load_controller(write_few(tmp_path / "f"), sandbox=True).save_pretrained(tmp_path / "s")
-    for name in ("waves", "thrift", "cmc", "composed", "worth"):
+    for name in ("thrift", "cmc", "pace", "worth"):
         controller = load_controller(name, beta=0.3)
         again = load_controller(controller.save_pretrained(tmp_path / name))
         assert (again.knobs, again.beta) == (controller.knobs, 0.3)

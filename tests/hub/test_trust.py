@@ -207,19 +207,19 @@ class TestLock:
         ("text", "reason"),
         [
             ("{", "is not JSON"),
-            ("[]", "no lock file of this version"),
-            ('{"format": "tts-controllers-lock/9", "controllers": {}}', "no lock file of this version"),
-            ('{"format": "tts-controllers-lock/1", "controllers": {"user/x": {}}}', "user/x must have"),
+            ("[]", "has format 'list'"),
+            ('{"format": "tts-controllers-lock/9", "controllers": {}}', "reads 'tts-controllers-lock/1'"),
+            ('{"format": "tts-controllers-lock/1", "controllers": {"user/x": {}}}', "revision is not in it"),
             (
                 '{"format": "tts-controllers-lock/1", "controllers": {"user/x": '
                 '{"revision": "main", "commit": "../../x", "files": {}}}}',
-                "expected are 40 hexadecimal digits",
+                "expected is a text, 40 hexadecimal digits",
             ),
             (
                 '{"format": "tts-controllers-lock/1", "controllers": {"user/x": {"revision": "main", "commit": "'
                 + "a" * 40
                 + '", "files": {"controller.py": 7}}}}',
-                "the sha256 of controller.py of user/x is 7",
+                r"\['user/x'\]\.files\['controller\.py'\] is 7; expected is a text",
             ),
             (
                 '{"format": "tts-controllers-lock/1", "controllers": {"user/x": {}, "user/x": {}}}',

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_generate.arguments import _hints, fits
+from tts_generate.arguments import fits, hints_of
 from tts_generate.errors import TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
@@ -135,7 +135,7 @@ def calls(place: Path) -> dict[str, Call]:
         "shuffled_orders": (replay.shuffled_orders, {"shuffles": 2, "branches": 3, "first": 0}),
         "Fidelity": (search.Fidelity, {"betas": (0.5,), "shuffles": 1, "first_shuffle": 0}),
         "Setup": (search.Setup, {
-            "stores": (place / "store",), "controller": "composed", "knobs": None, "reference": "cmc", "seed": 0,
+            "stores": (place / "store",), "controller": "worth", "knobs": None, "reference": "cmc", "seed": 0,
             "objective": "tokens", "share": 0.3, "weights": None, "trust_remote_code": False,
         }),
         "Search": (search.Search, {"setup": search.Setup((place / "store",)), "agent": None, "box": None}),
@@ -187,7 +187,7 @@ def test_every_public_function_is_tried(place: Path) -> None:
 def test_junk_in_the_place_of_an_argument(name: str, place: Path) -> None:
     function, good = calls(place)[name]
     unwrapped = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
-    hints = _hints(inspect.unwrap(getattr(unwrapped, "__func__", unwrapped)))
+    hints = hints_of(inspect.unwrap(getattr(unwrapped, "__func__", unwrapped)))
     for argument in good:
         for junk in JUNK:
             if junk == 10**30 and argument in ("shuffles", "branches", "count"):

@@ -40,21 +40,13 @@ FEW = {  # knobs by which each controller does all it can on few branches; what 
     "deepconf": {
         "max_samples": (2, 9), "warm_up": (1, 4), "keep": (0.1, 1.0), "window": (1, 4), "consensus": (0.5, 1.0),
     },
-    "composed": {
-        "n_init": (1, 5), "widen": (1, 3), "max_branches": (1, 9), "widen_threshold": (0.0, 0.5), "warm_up": (0, 4),
-        "length_power": (0.0, 3.0), "order_decay": (0.0, 3.0), "confidence_power": (0.0, 2.0), "stand": (0, 2),
-        "probe_weight": (0.0, 1.0), "probe_stable": (1, 3), "threshold": (0.0, 0.5), "share_power": (0.0, 2.0),
-        "pending": (0.0, 2.0), "early": (0.0, 3.0), "ceiling": (0, 20), "cut_ratio": (0.0, 2.0), "patience": (0, 3),
-        "price": (0.0, 2.0), "quorum": (0.0, 1.0), "hurry": (0, 3),
-    },
     "worth": {
         "n_init": (1, 5), "widen": (1, 3), "max_branches": (1, 9), "read_bar": (0.0, 0.5), "wave_bar": (0.0, 0.5),
         "depth_power": (0.0, 4.0), "relative_power": (0.0, 4.0), "open_power": (0.0, 2.0), "share_power": (0.0, 2.0),
         "wave_share_power": (0.0, 2.0), "price": (0.0, 2.0), "length_power": (0.0, 3.0),
     },
 }  # fmt: skip
-FEW["waves"] = FEW["composed"]  # the same hooks, other schedules
-FEW["thrift"] = FEW["pace"] = FEW["worth"]
+FEW["thrift"] = FEW["pace"] = FEW["worth"]  # the same hooks, other schedules
 NAMES = {
     "asc": ("criterion", ["beta", "dirichlet", "entropy", "majority"]),
     "deepconf": ("confidence", ["mean", "tail", "bottom_window", "min_window"]),

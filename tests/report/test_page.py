@@ -268,7 +268,7 @@ def refusals(store: Path, folder: Path) -> Iterator[tuple[tuple[object, ...], st
     (folder / "s.json").write_text('{"format": "tts-sweep/1"}')
     (folder / "t.jsonl").write_text("")
     yield (folder / "none",), "no trajectory store"
-    yield (folder / "s.json",), "expected 'tts-sweep/2'"
+    yield (folder / "s.json",), "reads 'tts-sweep/2'"
     yield (folder / "t.jsonl",), "holds no trace"
     yield (store, folder / "t.jsonl"), "one kind of thing"
     yield (folder / "s.json", folder / "s.json"), "a report is of one sweep"

@@ -154,7 +154,7 @@ def _search(tell: Callable[[Any], None], path: Path, store: Path) -> None:
 
     Families.look, History.add = looked, added  # type: ignore[method-assign, assignment]
     warnings.simplefilter("ignore")  # that it is not compiled
-    chosen = setup(store, knobs=("n_init", "warm_up"), rungs=RUNGS, **ENDS)
+    chosen = setup(store, knobs=("n_init", "read_bar"), rungs=RUNGS, **ENDS)
     Search(chosen).run(path, minutes=1, max_rounds=1, threads=1)
 
 

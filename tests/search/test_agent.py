@@ -613,7 +613,7 @@ class TestConversationOnFile:
         assert json.loads((out / "search.json").read_text()) == json.loads((whole / "search.json").read_text())
 
     def test_one_that_is_none(self, tmp_path: Path) -> None:
-        History(tmp_path / "knobs", {"controller": "composed", "proposer": "parameters"}).close()
+        History(tmp_path / "knobs", {"controller": "worth", "proposer": "parameters"}).close()
         with pytest.raises(InputError, match="no model wrote there"):
             Agent.of(tmp_path / "knobs")
 

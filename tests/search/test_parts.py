@@ -17,7 +17,8 @@ from search_stores import make_store
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.evaluate import BETAS
-from tts_generate.loading import load_controller
+from tts_generate.loading import builtin_folder, load_class, load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
@@ -27,11 +28,12 @@ from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Curve, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
-from tts_generate.search.questions import Part, fewest_branches, folds, split
-from tts_generate.trajectories import Question, Trajectory
+from tts_generate.search.questions import Part, folds, split
 
 pytest.importorskip("optuna")
-COMPOSED = type(load_controller("composed"))
+FAMILY, _ = load_class(
+    builtin_folder("worth").with_name("earlier") / "64a09e339321"
+)  # of more kinds of knobs than ship
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.sampled_from(["linear", "log"]), st.booleans())
@@ -55,16 +57,16 @@ def test_schedules_that_are_none(knob: dict[str, Any]) -> None:
 
 class TestFolders:
     def write(self, folder: Path) -> Path:
-        write_controller(folder, "composed", {"n_init": Ends(3, 9)}, name="mine", description="Mine.", provenance={})
+        write_controller(folder, "worth", {"n_init": Ends(3, 9)}, name="mine", description="Mine.", provenance={})
         return folder
 
     def test_schedules_of_schedules_are_one_folder(self, tmp_path: Path) -> None:
         first = self.write(tmp_path / "first")
-        for base in (str(first), "waves"):
+        for base in (str(first), "thrift"):
             folder = tmp_path / f"on_{Path(base).name}"
             write_controller(folder, base, {"widen": 7}, name="other", description="Other.", provenance={})
             card, below = json.loads((folder / "controller.json").read_text()), load_controller(base, beta=0.25)
-            assert card["builtin"] == "composed"
+            assert card["builtin"] == "worth"
             assert load_controller(folder, beta=0.25).knobs == {**below.knobs, "widen": 7}
 
     def test_data_needs_no_trust_and_can_be_copied(self, tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ class TestFolders:
         return folder
 
     def test_of_another_version_of_the_base(self, tmp_path: Path) -> None:
-        with pytest.raises(ControllerError, match="another version of composed"):
+        with pytest.raises(ControllerError, match="another version of worth"):
             load_controller(self.edit(tmp_path / "mine", sha256="0" * 64))
 
     def test_code_cannot_come_in_by_a_folder_of_data(self, tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ class TestFolders:
             load_controller(folder)
 
     def test_unknown_names(self, tmp_path: Path) -> None:
-        with pytest.raises(UnknownNameError, match="did you mean 'composed'"):
-            load_controller(self.edit(tmp_path / "one", builtin="composd"))
+        with pytest.raises(UnknownNameError, match="did you mean 'worth'"):
+            load_controller(self.edit(tmp_path / "one", builtin="worht"))
         with pytest.raises(UnknownNameError, match="did you mean 'n_init'"):
             load_controller(self.edit(tmp_path / "two", knobs={"n_innit": 3}))
 
@@ -103,7 +105,7 @@ class TestFolders:
 
 
 def test_ranges_are_of_knobs() -> None:
-    class Odd(COMPOSED):  # type: ignore[valid-type, misc]
+    class Odd(FAMILY):  # type: ignore[valid-type, misc]
         ranges = {"nobody": Range(1, 2)}  # noqa: RUF012
 
     with pytest.raises(UnknownNameError, match="knob in ranges of Odd"):
@@ -193,13 +195,13 @@ def test_a_question_of_two_recordings_is_on_one_side(tmp_path: Path) -> None:
 
 
 class TestParameters:
-    ranges: ClassVar[dict[str, Range]] = dict(ranges_of(COMPOSED))
+    ranges: ClassVar[dict[str, Range]] = dict(ranges_of(FAMILY))
 
     def test_parameters_and_schedules_are_the_same(self) -> None:
         for candidate in ParametersProposer(self.ranges, [], 3).propose(40):
             again = schedule_of(parameters_of(candidate.schedule, self.ranges), self.ranges)
             assert to_json(again) == to_json(candidate.schedule)
-            family = scheduled(COMPOSED, candidate.schedule, "Found")
+            family = scheduled(FAMILY, candidate.schedule, "Found")
             for beta in (0.0, 0.5, 1.0):
                 family.from_beta(beta)
         assert set(distributions(self.ranges)) == set(parameters_of(candidate.schedule, self.ranges))
@@ -223,16 +225,16 @@ class TestParameters:
     def test_starts_come_first(self) -> None:
         first = ParametersProposer(self.ranges, [candidate_schedule()], 5).propose(3)[0]
         assert first.origin == "start"
-        assert first.schedule["n_init"] == Ends(2, 8, "log")
+        assert first.schedule["n_init"] == Ends(4, 40, "log")
 
 
 def candidate_schedule() -> dict[str, Any]:
-    low, high = COMPOSED.schedule(0.0), COMPOSED.schedule(1.0)
-    return {name: Ends(low[name], high[name], room.scale) for name, room in ranges_of(COMPOSED).items()}
+    low, high = FAMILY.schedule(0.0), FAMILY.schedule(1.0)
+    return {name: Ends(low[name], high[name], room.scale) for name, room in ranges_of(FAMILY).items()}
 
 
 def test_a_candidate_keeps_its_name_through_json() -> None:
-    candidate = KnobCandidate({"n_init": Ends(4, 40, "log"), "patience": 0}, "nudge", "0123456789")
+    candidate = KnobCandidate({"n_init": Ends(4, 40, "log"), "price": 0}, "nudge", "0123456789")
     assert KnobCandidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate
 
 
@@ -248,7 +250,7 @@ def test_the_middle_of_the_best_is_inside_and_averages_logarithms() -> None:
 
 def test_a_gain_on_one_recording_alone_is_not_steady(tmp_path: Path) -> None:
     recordings = [Recording.from_store(make_store(tmp_path / f"s{n}", seed=n)) for n in range(3)]
-    contest = Contest(Families(COMPOSED), type(load_controller("asc")), threads=1)
+    contest = Contest(Families(type(load_controller("worth"))), type(load_controller("asc")), threads=1)
     measured = contest.measure(Part.of(recordings), KnobCandidate({"n_init": 4}, "here"), Fidelity((0.0, 1.0), 3, 0))
     for name, gain in measured.without().items():
         others = Part.of([recording for recording in recordings if recording.name != name])
@@ -256,47 +258,6 @@ def test_a_gain_on_one_recording_alone_is_not_steady(tmp_path: Path) -> None:
         assert gain.at_costs == pytest.approx(again.at_costs)
     assert measured.steady == min(measured.gain.score, *(gain.score for gain in measured.without().values()))
     assert contest.measure(Part.of(recordings[:1]), KnobCandidate({}, "here"), Fidelity((0.0,), 3, 0)).without() == {}
-
-
-class TestPartsOfComposed:
-    def trace(self, answers: list[str], lengths: list[int], **knobs: Any) -> Any:
-        """Four branches that show their final answer from the first probe on, all opened at once."""
-        rows = [
-            Trajectory(
-                question_id="q", branch=n, seed=0, prompt_tokens=1, tokens=tokens, finish_reason="eos",
-                final_answer=answer, probe_positions=tuple(range(10, tokens, 10)),
-                probe_answers=(answer,) * len(range(10, tokens, 10)), probe_tokens=(2,) * len(range(10, tokens, 10)),
-                probe_logprobs=(None,) * len(range(10, tokens, 10)), step_logprobs=(),
-            )
-            for n, (answer, tokens) in enumerate(zip(answers, lengths, strict=True))
-        ]  # fmt: skip
-        off = {"n_init": 4, "max_branches": 4, "threshold": 0.5, "warm_up": 0, "patience": 0}
-        recording = Recording.of([Question("q", "", "1")], rows, 10)
-        return replay(recording, load_controller("composed", beta=0.0, **{**off, **knobs}), shuffles=0)
-
-    def test_nothing_is_probed_that_is_not_read(self) -> None:
-        assert self.trace(list("1122"), [20, 50, 80, 90]).probe_tokens[0, 0] == 0
-        assert self.trace(list("1122"), [20, 50, 80, 90], patience=9).probe_tokens[0, 0] > 0
-
-    def test_a_quorum_waits_for_so_many(self) -> None:
-        first, all_four = (self.trace(list("1222"), [20, 50, 60, 70], quorum=q) for q in (0.0, 1.0))
-        assert (first.answers[0, 0], all_four.answers[0, 0]) == ("1", "2")
-        assert all_four.generated_tokens[0, 0] == 200
-
-    def test_short_branches_weigh_more(self) -> None:
-        plain, weighed = (self.trace(list("1122"), [10, 20, 80, 90], quorum=1.0, length_power=p) for p in (0.0, 2.0))
-        assert plain.answers[0, 0] == weighed.answers[0, 0] == "1"
-        assert self.trace(list("1222"), [10, 90, 90, 90], quorum=1.0, length_power=2.0).answers[0, 0] == "1"
-
-    def test_who_agrees_with_the_leader_is_hurried(self) -> None:
-        calm, hurried = (self.trace(list("1112"), [20, 60, 90, 90], quorum=0.75, hurry=h) for h in (0, 2))
-        assert calm.rounds[0, 0] > hurried.rounds[0, 0]
-        assert hurried.generated_tokens[0, 0] < calm.generated_tokens[0, 0]
-
-    def test_a_wave_has_its_price(self) -> None:
-        waves = {"n_init": 2, "max_branches": 4, "widen_threshold": 0.3, "widen": 2}
-        cheap, dear = (self.trace(list("1211"), [tokens] * 4, price=1.0, **waves) for tokens in (20, 400))
-        assert (cheap.opened[0, 0], dear.opened[0, 0]) == (4, 2)
 
 
 def test_every_question_is_left_out_once(tmp_path: Path) -> None:

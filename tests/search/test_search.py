@@ -222,8 +222,8 @@ class TestRefused:
             Search(setup(*stores)).run(tmp_path / "run", minutes=0)
         with pytest.raises(InputError, match="one positive number a store"):
             Search(setup(*stores, weights=(1.0,)))
-        with pytest.raises(UnknownNameError, match="did you mean 'warm_up'"):
-            Search(setup(*stores, knobs=("warmup",)))
+        with pytest.raises(UnknownNameError, match="did you mean 'read_bar'"):
+            Search(setup(*stores, knobs=("readbar",)))
         with pytest.raises(ControllerError, match="ESC declares no ranges"):
             Search(setup(*stores, controller="esc"))
         with pytest.raises(UnknownNameError, match="did you mean 'cmc'"):
@@ -237,11 +237,11 @@ class TestRefused:
 
 
 def test_knobs_that_are_not_searched_keep_their_schedule(stores: list[Path], tmp_path: Path) -> None:
-    Search(setup(*stores, knobs=("n_init", "warm_up"))).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+    Search(setup(*stores, knobs=("n_init", "read_bar"))).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
     for evaluation in read_history(tmp_path / "run"):
-        assert set(evaluation.candidate.schedule) == {"n_init", "warm_up"}
-    found, composed = load_controller(tmp_path / "run" / "best", beta=1.0), load_controller("composed", beta=1.0)
-    assert found.knobs["patience"] == composed.knobs["patience"]
+        assert set(evaluation.candidate.schedule) == {"n_init", "read_bar"}
+    found, worth = load_controller(tmp_path / "run" / "best", beta=1.0), load_controller("worth", beta=1.0)
+    assert found.knobs["wave_bar"] == worth.knobs["wave_bar"]
 
 
 def test_a_controller_of_ones_own_is_searched_and_copied(stores: list[Path], tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_damaged_journal_costs_what_it_hits_only(run: Path, stores: list[Path]
 
 def test_the_command_line(stores: list[Path], tmp_path: Path) -> None:
     command = ["search", str(stores[0]), "--out", str(tmp_path / "run"), "--minutes", "0.001", "--rounds", "1"]
-    done = CliRunner().invoke(app, [*command, "--knobs", "n_init,warm_up", "--threads", "1"])
+    done = CliRunner().invoke(app, [*command, "--knobs", "n_init,read_bar", "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "report.html").is_file()
     assert (tmp_path / "run" / "best" / "controller.json").is_file()

@@ -97,6 +97,7 @@ def sweep(
     """Replay several controllers over their budgets and compare them with each other, SC@64 and ASC@64."""
     from tts_generate import evaluate
     from tts_generate.profile import Profile
+    from tts_generate.recorded.recording import fewest_branches
     from tts_generate.replay import Recording
 
     if profile is None and (alone := given(prompts=prompts, max_rows=max_rows)):
@@ -107,7 +108,7 @@ def sweep(
     )
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
-    branches = min(recording.max_branches for recording in recordings)
+    branches = fewest_branches(recordings)
     against = evaluate.baselines(branches)
     found = evaluate.sweep(
         recordings,

@@ -59,15 +59,8 @@ def report(
     trust_remote_code: Trust = False,
 ) -> None:
     """Write one self-contained HTML page: frontiers, tokens by kind, every question, and a viewer of traces."""
-    given = Asking(controllers, betas, watch, shuffles, votes or "equal")
-    named: dict[str, object] = {
-        "controllers": controllers,
-        "betas": betas,
-        "watch": watch,
-        "shuffles": shuffles,
-        "votes": votes,
-    }
-    named |= {"store": store, "questions": questions, "plots": plots, "plot-question": plot_question}
+    given = Asking(controllers, betas, watch, shuffles, votes)
+    named = given._asdict() | {"store": store, "questions": questions, "plots": plots, "plot-question": plot_question}
     kind = kind_of(paths)
     _refuse(kind, {f"--{name}" for name, value in named.items() if value is not None})
     if plot_question and plots is None:
@@ -91,7 +84,7 @@ class Asking(NamedTuple):
     betas: str | None
     watch: list[str] | None
     shuffles: int | None
-    votes: Literal["equal", "math"]
+    votes: Literal["equal", "math"] | None
 
 
 def _page(kind: str, paths: list[Path], given: Asking, questions: Path | None, trust_remote_code: bool) -> Any:
@@ -106,7 +99,7 @@ def _page(kind: str, paths: list[Path], given: Asking, questions: Path | None, t
     from tts_generate.trajectories.schema import questions_from_jsonl
 
     golds = () if questions is None else questions_from_jsonl(read(questions), questions)
-    return of_traces(paths, golds, given.votes)
+    return of_traces(paths, golds, given.votes or "equal")
 
 
 def kind_of(paths: Sequence[Path]) -> str:
@@ -161,25 +154,23 @@ def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
 
 def _method(name: str, beta: float, branches: int | None, trust_remote_code: bool) -> Any:
     """A controller at a budget, its knobs that count branches held to those there are."""
+    from tts_generate.controller import held_to
     from tts_generate.evaluate import Method
     from tts_generate.loading import load_controller
-    from tts_generate.search.narrow import narrowed
 
     usual = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
-    held = {}
-    if branches is not None and not name.endswith(".py"):
-        fewer = narrowed(type(usual), branches).schedule(beta)
-        held = {knob: value for knob, value in fewer.items() if value != usual.knobs[knob]}
+    held = {} if branches is None else held_to(usual.knobs, branches)
     return Method(f"{name} β={beta:g}", name, beta, held, trust_remote_code)
 
 
 def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> Any:
     from tts_generate.evaluate import baselines
+    from tts_generate.recorded.recording import fewest_branches
     from tts_generate.replay import Recording
     from tts_generate.report.gather import models_of, of_recordings
 
-    recordings = [Recording.from_store(store, votes=given.votes) for store in stores]
-    branches = min(recorded.branches for recording in recordings for recorded in recording.questions)
+    recordings = [Recording.from_store(store, votes=given.votes or "equal") for store in stores]
+    branches = fewest_branches(recordings)
     methods = [
         _method(name.strip(), beta, branches, trust_remote_code)
         for name in (given.controllers or _CONTROLLERS).split(",")
@@ -192,7 +183,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
         [_watched(text, branches, trust_remote_code) for text in given.watch or _WATCHED],
         baselines(branches),
         shuffles=_SHUFFLES if given.shuffles is None else given.shuffles,
-        votes=given.votes,
+        votes=given.votes or "equal",
         about=models_of(stores),
         progress=True,
     )
@@ -234,6 +225,7 @@ def _found(
 ) -> Any:
     """What a search found beside its reference, on every question of its stores."""
     from tts_generate.evaluate import Method, evaluate_method
+    from tts_generate.recorded.recording import fewest_branches
     from tts_generate.replay import Recording
     from tts_generate.report.gather import asked_of
     from tts_generate.report.page import Page
@@ -244,7 +236,7 @@ def _found(
     for recording in recordings:
         if fingerprint(recording) not in known:
             raise InputError(f"{recording.name} is none of the stores of {run}: its branches are others.")
-    branches = min(recorded.branches for recording in recordings for recorded in recording.questions)
+    branches = fewest_branches(recordings)
     best = Method("found β=0.5", str(run / "best"), 0.5, {}, trust_remote_code)
     others = watch or [f"{result['settings']['reference']}@0.5"]
     shown = [best, *(_watched(text, branches, trust_remote_code) for text in others)]

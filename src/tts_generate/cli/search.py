@@ -27,7 +27,7 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, the same candidates.")] = 0,
     controller: Annotated[
-        str | None, typer.Option(help="Whose knobs to search: a name, or a folder; composed if left out.")
+        str | None, typer.Option(help="Whose knobs to search: a name, or a folder; worth if left out.")
     ] = None,
     knobs: Annotated[str, typer.Option(help="Which of its knobs, separated by commas; all if left out.")] = "",
     reference: Annotated[str, typer.Option(help="The controller to beat at equal cost.")] = "cmc",
@@ -84,15 +84,15 @@ def search(
     from tts_generate.search import Search, SearchProgress, Setup, write_report
     from tts_generate.tracking import bars_shown
 
-    spends: dict[str, Any] = {"max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices}
-    limits: dict[str, Any] = {"calls": calls, "max_tokens": max_tokens}
-    others = {"without_lock": without_lock, "sandbox_prefix": sandbox_prefix}
-    knobbed = {"controller": controller, "knobs": knobs}
-    told = {"program": program, "conversation": conversation, "without": without}
-    agent = _agent(proposer, told, spends, limits, {**others, **knobbed})
+    given = {
+        "controller": controller, "knobs": knobs, "program": program, "conversation": conversation, "without": without,
+        "max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices, "calls": calls,
+        "max_tokens": max_tokens, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix,
+    }  # fmt: skip
+    agent = _agent(proposer, {name: value for name, value in given.items() if value not in (None, "", [])})
     setup = Setup(
         tuple(stores),
-        controller=controller or "composed",
+        controller=controller or "worth",
         knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
         reference=reference,
         seed=seed,
@@ -130,55 +130,43 @@ def search(
         tell(publish_run(out, push_to, threads=threads, trust_remote_code=trust_remote_code))
 
 
-def _refuse(proposer: str, owner: str, foreign: dict[str, Any]) -> None:
-    """Refuse options of a proposer that was not chosen.
+_BOXED = {"without_lock", "sandbox_prefix"}
+_OF_AGENTS = {"calls", "max_tokens", "without", *_BOXED}
+_TAKEN: dict[str, set[str]] = {
+    "parameters": {"controller", "knobs"},
+    "anthropic": {"max_cost_usd", "model", "effort", "prices", *_OF_AGENTS},
+    "command": {"program", *_OF_AGENTS},
+    "a conversation on file": {"conversation", *_BOXED},
+}
+"""The options that are for some proposers only."""
 
-    Raises:
-        InputError: naming the first.
-    """
-    for name, value in foreign.items():
-        if value not in (None, "", []):
-            raise InputError(f"--{name.replace('_', '-')} is for {owner}; this is {proposer}.")
 
-
-def _agent(
-    proposer: str, told: dict[str, Any], spends: dict[str, Any], limits: dict[str, Any], others: dict[str, Any]
-) -> Any:
+def _agent(proposer: str, given: dict[str, Any]) -> Any:
     """The agent that the options ask for; None where knobs are searched.
 
     Raises:
-        InputError: no budget, no program, an ablation that there is not, or options of another proposer.
+        InputError: no program, or an option of another proposer.
+        UnknownNameError: an ablation that there is not.
     """
-    program, conversation, without = told["program"], told["conversation"], told["without"]
-    knobbed = {name: others[name] for name in ("controller", "knobs")}
-    boxed = {name: value for name, value in others.items() if name not in knobbed}
-    if conversation is not None:
-        from tts_generate.search.agent import Agent
-
-        foreign = {**spends, **limits, "without": without, "program": program, **knobbed}
-        _refuse("a conversation on file", "another search", foreign)
-        return Agent.of(conversation)
-    if proposer != "command":
-        _refuse(proposer, "--proposer command", {"program": program})
-    if proposer == "parameters":
-        _refuse(proposer, "--proposer anthropic", {**spends, **limits, "without": without, **boxed})
+    replayed = "conversation" in given
+    who = "a conversation on file" if replayed else proposer
+    for name in (name for name in given if name not in _TAKEN[who]):
+        owners = [f"--proposer {other}" for other in ("anthropic", "command", "parameters") if name in _TAKEN[other]]
+        owner = "another search" if replayed else owners[0]
+        raise InputError(f"--{name.replace('_', '-')} is for {owner}; this is {who}.")
+    if who == "parameters":
         return None
-    _refuse(proposer, "--proposer parameters", knobbed)
-    if proposer == "command":
-        _refuse(proposer, "--proposer anthropic", spends)
-        if program is None:
-            raise InputError("--proposer command asks a program: name it by --program.")
-    return _made({**spends, **limits, "program": program}, without)
-
-
-def _made(given: dict[str, Any], without: str) -> Any:
     from tts_generate.search.agent import Agent
 
-    off = [name.strip() for name in without.split(",") if name.strip()]
+    if replayed:
+        return Agent.of(given["conversation"])
+    if proposer == "command" and "program" not in given:
+        raise InputError("--proposer command asks a program: name it by --program.")
+    off = [name.strip() for name in given.pop("without", "").split(",") if name.strip()]
     for name in off:
         if name not in ("traces", "beta"):
             raise UnknownNameError.of("ablation", name, ("traces", "beta"))
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in given.items() if name not in _BOXED}
     return Agent(**options, traces="traces" not in off, beta="beta" not in off)
 
 

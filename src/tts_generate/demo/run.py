@@ -33,8 +33,8 @@ from tts_generate.tracking import Searched
 from tts_generate.trajectories import Question
 
 _SEED = 1
-_KNOBS = ("n_init", "widen", "max_branches", "widen_threshold", "threshold", "warm_up", "length_power", "patience")
-"""Of `composed`, as many as a minute can tell something about."""
+_KNOBS = ("n_init", "widen", "max_branches", "read_bar", "wave_bar", "depth_power", "share_power", "length_power")
+"""Of `worth`, as many as a minute can tell something about."""
 _SELECT, _FRESH = Fidelity(BETAS, 20, 500_000), Fidelity(BETAS, 40, 0)
 
 

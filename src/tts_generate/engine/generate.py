@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from torch import Tensor
 from transformers import (
@@ -17,7 +17,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from tts_generate.arguments import checked
+from tts_generate.answers import AnswerOptions
+from tts_generate.arguments import checked, hints_of, part
 from tts_generate.controller import Controller
 from tts_generate.engine import given, request, selfcheck
 from tts_generate.engine.asked import with_our_ways
@@ -27,16 +28,15 @@ from tts_generate.engine.device import input_device
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.output import AutoTTSOutput, collect
 from tts_generate.engine.request import Prepared
-from tts_generate.engine.settings import Settings
+from tts_generate.engine.settings import MAX_ROWS, AutoTTSOptions, DecodingOptions, Settings
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
-from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
 from tts_generate.live.rows import suited
-from tts_generate.live.settings import MAX_BRANCHES, interval_for, stop_texts
+from tts_generate.live.settings import interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task
 from tts_generate.live.unanswered import Unanswered
-from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
+from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.tracking import Progress
 
@@ -94,63 +94,23 @@ class AutoTTS:
         self,
         controller: str | Path | Controller = DEFAULT_CONTROLLER,
         *,
-        beta: float | None = None,
-        latency: float | None = None,
         tokenizer: Any = None,
-        stop_strings: str | Sequence[str] | None = None,
         seed: int | None = None,
-        interval_tokens: int | None = None,
-        probe_suffix: str | None = None,
-        think_end: str | None = None,
-        answer_pattern: str | Callable[[str], str | None] | None = None,
-        max_probe_tokens: int | None = None,
-        force_answer: bool | None = None,
-        votes: Votes | None = None,
-        max_rows: int = 256,
-        max_branches: int = MAX_BRANCHES,
-        max_cache_bytes: int | None = None,
-        decode_ahead: bool = True,
-        ahead_rows: int = 0,
-        sync_every: int | None = None,
+        stop_strings: str | Sequence[str] | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         stream: bool = False,
         streamer: Any = None,
-        controller_kwargs: Mapping[str, Any] | None = None,
         progress: bool = False,
-        revision: str | None = None,
-        trust_remote_code: Trust = False,
-        sandbox: bool = False,
-        self_check: bool = True,
+        **options: Unpack[AutoTTSOptions],
     ) -> None:
-        self.controller = load_controller(
-            controller,
-            revision=revision,
-            beta=beta,
-            latency=latency,
-            trust_remote_code=trust_remote_code,
-            sandbox=sandbox,
-            **set_by_hand(controller_kwargs),
-        )
+        self.controller = chosen(controller, options)
         given.check_tokenizer(tokenizer)
         given.check_streamer(streamer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.seed, self.options = tokenizer, seed, options
         self.stop_strings = stop_texts(stop_strings)
-        self.seed = seed
-        self.interval_tokens = interval_tokens
-        self.asked_format = {
-            "probe_suffix": probe_suffix,
-            "think_end": think_end,
-            "answer_pattern": answer_pattern,
-            "max_probe_tokens": max_probe_tokens,
-            "force_answer": force_answer,
-            "votes": votes,
-        }
-        self.max_rows, self.max_branches, self.max_cache_bytes = max_rows, max_branches, max_cache_bytes
-        self.decode_ahead, self.ahead_rows, self.sync_every = decode_ahead, ahead_rows, sync_every
+        self.max_rows = options.get("max_rows", MAX_ROWS)
         self.processors = BranchProcessorList(branch_processors)
-        self.stream, self.streamer = stream, streamer
-        self.progress = progress
-        self.self_check = self_check
+        self.stream, self.streamer, self.progress = stream, streamer, progress
 
     def __call__(
         self,
@@ -228,26 +188,24 @@ class AutoTTS:
 
     def settings(self, call: Prepared) -> Settings:
         """The numbers of this call, checked."""
-        config, usual_sync = call.config, 1 if input_device(call.model).type == "cpu" else 8
+        config, decoding = call.config, part(self.options, DecodingOptions)
+        if decoding.get("sync_every") is None:
+            decoding["sync_every"] = 1 if input_device(call.model).type == "cpu" else 8
+        step = self.options.get("interval_tokens")
         most = request.max_new_tokens(config, call.width, call.prompts)
         return Settings(
             seed=given.drawn_seed(self.seed),
-            interval_tokens=request.setting("interval_tokens", self.interval_tokens, config, interval_for(most)),
+            interval_tokens=request.setting("interval_tokens", step, config, interval_for(most)),
             max_new_tokens=most,
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
-            max_rows=self.max_rows,
-            max_branches=self.max_branches,
-            max_cache_bytes=self.max_cache_bytes,
-            decode_ahead=self.decode_ahead,
-            ahead_rows=self.ahead_rows,
-            sync_every=usual_sync if self.sync_every is None else self.sync_every,
             static=config.cache_implementation == "static",
+            **decoding,
         )
 
     def reader(self, config: GenerationConfig) -> Reader:
         """What asks for answers and reads them: as said here, else in the generation config, else by the tokenizer."""
-        return Reader(self.tokenizer, request.answer_format(self.tokenizer, self.asked_format, config))
+        return Reader(self.tokenizer, request.answer_format(self.tokenizer, part(self.options, AnswerOptions), config))
 
     def loop(
         self, call: Prepared, settings: Settings, tasks: Sequence[Task], criteria: StoppingCriteriaList, **hooks: Any
@@ -261,11 +219,13 @@ class AutoTTS:
             criteria.append(given.stop_criterion(self.tokenizer, self.stop_strings))
         tokens = max(len(prompt.ids) for prompt in prompts) + settings.max_new_tokens + reader.max_tokens
         static = settings.static
-        decoder = selfcheck.checked(model, static, tokens) if self.self_check else Decoder(model, static)
+        decoder = (
+            selfcheck.checked(model, static, tokens) if self.options.get("self_check", True) else Decoder(model, static)
+        )
         return Loop(Batch(decoder, sampler, reader, settings, criteria), tasks, settings, **hooks)
 
 
-_OWN = set(inspect.signature(AutoTTS.__init__).parameters) - {"self", "stop_strings"}
+_OWN = set(hints_of(AutoTTS.__init__)) - {"stop_strings"}
 _KEPT = ("controller", "beta", "latency", "controller_kwargs")
 """What a generation config may say beside `strategy`; its other settings are read where they are used."""
 

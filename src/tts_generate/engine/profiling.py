@@ -180,8 +180,7 @@ def _processors(model: PreTrainedModel, generate: dict[str, Any]) -> LogitsProce
 
 def _suffix_tokens(model: PreTrainedModel, tokenizer: Any) -> int:
     """Tokens that a probe of this model forces, where nothing is said of how to ask it."""
-    nothing = dict.fromkeys(("probe_suffix", "think_end", "answer_pattern", "max_probe_tokens"))
-    asked = answer_format(tokenizer, nothing, model.generation_config)
+    asked = answer_format(tokenizer, {}, model.generation_config)
     return len(Reader(tokenizer, asked).suffix_ids(asked.probe_suffix))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 from transformers import GenerationMixin
 
+from tts_generate.answers import AnswerOptions
 from tts_generate.arguments import checked
 from tts_generate.engine import request
 from tts_generate.engine.asked import with_our_ways
@@ -21,6 +22,7 @@ from tts_generate.engine.cards import model_card, sampling_card
 from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import open_store
 from tts_generate.engine.generate import AutoTTS, run
+from tts_generate.engine.given import padded
 from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
@@ -36,6 +38,8 @@ from tts_generate.tracking import Recorded
 from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
 
 _FLUSH_SECONDS = 1.0
+RECORDED = {"interval_tokens", "max_rows", *AnswerOptions.__annotations__}
+"""Arguments of `AutoTTS` that mean something for a recording."""
 
 
 class Recorder(AutoTTS):
@@ -133,15 +137,8 @@ def record(
     *,
     branches: int = 64,
     seed: int = 0,
-    interval_tokens: int | None = None,
-    max_rows: int = 256,
     chat: bool | Mapping[str, Any] = False,
     progress: bool = True,
-    probe_suffix: str | None = None,
-    think_end: str | None = None,
-    answer_pattern: str | Callable[[str], str | None] | None = None,
-    max_probe_tokens: int | None = None,
-    force_answer: bool | None = None,
     **generate_kwargs: Any,
 ) -> TrajectoryStore:
     """Read `branches` branches of every question to their end, probing at every step, into a trajectory store.
@@ -160,17 +157,12 @@ def record(
         out: folder of the store.
         branches: branches a question.
         seed: of the branches' randomness.
-        interval_tokens: tokens of one step, see `AutoTTS`.
-        max_rows: branches decoded in one forward pass at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn; or the arguments with which to do
             so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
-        probe_suffix: see `AutoTTS`, as for the next four.
-        think_end: text that ends the model's thinking.
-        answer_pattern: how answers are read.
-        max_probe_tokens: tokens of a probed answer at most.
-        force_answer: whether a branch that is cut without an answer is asked once.
-        **generate_kwargs: for `model.generate`, such as `temperature`, `top_p` or `max_new_tokens`.
+        **generate_kwargs: `interval_tokens`, `max_rows`, `probe_suffix`, `think_end`, `answer_pattern`,
+            `max_probe_tokens` and `force_answer` of `AutoTTS`; all others are for `model.generate`, such as
+            `temperature`, `top_p` or `max_new_tokens`.
 
     Raises:
         InputError: nothing to record, or an argument out of range.
@@ -182,44 +174,14 @@ def record(
         raise InputError(
             f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
         )
-    recorder = Recorder(
-        questions,
-        Path(out),
-        branches,
-        chat,
-        progress=progress,
-        tokenizer=tokenizer,
-        seed=seed,
-        interval_tokens=interval_tokens,
-        max_rows=max_rows,
-        probe_suffix=probe_suffix,
-        think_end=think_end,
-        answer_pattern=answer_pattern,
-        max_probe_tokens=max_probe_tokens,
-        force_answer=force_answer,
-    )
-    input_ids, attention_mask = _prompts(tokenizer, questions, chat)
-    device = input_device(model)
-    run(
-        model,
-        recorder,
-        input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device),
-        **with_our_ways(model.generation_config, generate_kwargs),
-    )
+    own = {name: generate_kwargs.pop(name) for name in RECORDED & generate_kwargs.keys()}
+    recorder = Recorder(questions, Path(out), branches, chat, progress=progress, tokenizer=tokenizer, seed=seed, **own)
+    prompts = [
+        prompt_of(tokenizer, asked, f"question {question.question_id!r}", **template).ids
+        for question in questions
+        for asked, template in [asks(question.question, chat)]
+    ]
+    ids, mask = padded(prompts, input_device(model))
+    ways = with_our_ways(model.generation_config, generate_kwargs)
+    run(model, recorder, input_ids=ids, attention_mask=mask, **ways)
     return TrajectoryStore.open(out)
-
-
-def _prompts(tokenizer: Any, questions: Sequence[Question], chat: bool | Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of the questions, (questions, length), padded on the left; no pad token is needed."""
-    rows = []
-    for question in questions:
-        asked, template = asks(question.question, chat)
-        rows.append(prompt_of(tokenizer, asked, f"question {question.question_id!r}", **template).ids)
-    width = max(map(len, rows))
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        ids[number, width - len(row) :] = torch.tensor(list(row))
-        mask[number, width - len(row) :] = 1
-    return ids, mask

@@ -12,7 +12,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.logits_process import MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
-from tts_generate.answers import AnswerFormat
+from tts_generate.answers import AnswerFormat, AnswerOptions
 from tts_generate.engine.honoured import FIELDS, Place
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
@@ -180,7 +180,8 @@ def max_new_tokens(config: GenerationConfig, padded_length: int, prompts: Sequen
 
 def answer_format(tokenizer: Any, asked: Mapping[str, Any], config: GenerationConfig) -> AnswerFormat:
     """How this model is asked: as the caller says, else as its generation config does, else as its tokenizer does."""
-    return asked_of(tokenizer, **{name: setting(name, said, config, None) for name, said in asked.items()})
+    names = AnswerOptions.__annotations__
+    return asked_of(tokenizer, **{name: setting(name, asked.get(name), config, None) for name in names})
 
 
 def sampler(call: Prepared, max_new_tokens: int) -> Sampler:

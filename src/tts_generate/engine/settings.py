@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
+from tts_generate.answers import AnswerOptions
 from tts_generate.arguments import fits, whole
 from tts_generate.errors import InputError
 from tts_generate.live.settings import EpisodeSettings
+from tts_generate.loading import ControllerOptions
+
+MAX_ROWS = 256
+"""Branches decoded in one forward pass at most, where nothing else is said."""
+
+
+class DecodingOptions(TypedDict, total=False):
+    """How branches are decoded, see `Settings`."""
+
+    max_rows: int
+    max_branches: int
+    max_cache_bytes: int | None
+    decode_ahead: bool
+    ahead_rows: int
+    sync_every: int | None
+
+
+class AutoTTSOptions(ControllerOptions, AnswerOptions, DecodingOptions, total=False):
+    """Arguments of `AutoTTS` by kind: who decides, how the model is asked, how its branches are decoded."""
+
+    interval_tokens: int | None
+    self_check: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +39,7 @@ class Settings(EpisodeSettings):
 
     eos_token_ids: tuple[int, ...]
     pad_token_id: int
-    max_rows: int = 256
+    max_rows: int = MAX_ROWS
     """Branches decoded in one forward pass at most."""
     max_cache_bytes: int | None = None
     """Memory of the key-value cache at most; None: a share of what is free."""

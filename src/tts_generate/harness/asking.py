@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
 from tts_generate.answers import ends_thinking
+from tts_generate.arguments import hints_of
 from tts_generate.controller import describe
 from tts_generate.engine import AutoTTS
 from tts_generate.engine.asked import with_our_ways
@@ -22,8 +21,8 @@ from tts_generate.harness.stopping import StopTexts, cut
 from tts_generate.runner import Cost
 from tts_generate.trajectories import Trajectory
 
-_OURS = {"self", "tokenizer", "stop_strings", "stream", "streamer", "progress", "seed"}
-OPTIONS = tuple(name for name in inspect.signature(AutoTTS.__init__).parameters if name not in _OURS)
+_OURS = {"tokenizer", "stop_strings", "stream", "streamer", "progress", "seed"}
+OPTIONS = tuple(name for name in hints_of(AutoTTS.__init__) if name not in _OURS)
 """Arguments of `AutoTTS` that a harness hands on."""
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty")
 """Arguments of `generate` that shape the distribution of the tokens."""
@@ -174,23 +173,6 @@ def _think_end(tokenizer: Any, token: str | int | None) -> tuple[str | None, int
         return str(tokenizer.decode([int(token)], skip_special_tokens=False)), int(token)
     ids = list(tokenizer(token, add_special_tokens=False)["input_ids"])
     return token, ids[0] if len(ids) == 1 else None
-
-
-def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of prompts, (questions, length), padded on the left; no pad token is needed.
-
-    >>> padded([[5, 6], [7]], torch.device("cpu"))
-    (tensor([[5, 6],
-            [0, 7]]), tensor([[1, 1],
-            [0, 1]]))
-    """
-    width = max(map(len, prompts), default=0)
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 def repeat_seed(seed: int, repeat: int) -> int:

@@ -16,8 +16,9 @@ from evaluate.evaluation_suite import SubTask
 
 from tts_generate.controller import Controller
 from tts_generate.engine.generate import EnabledGenerate
+from tts_generate.engine.given import padded
 from tts_generate.errors import InputError
-from tts_generate.harness.asking import Answered, Asker, PromptBatch, padded
+from tts_generate.harness.asking import Answered, Asker, PromptBatch
 from tts_generate.loading import DEFAULT_CONTROLLER
 from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
 from tts_generate.tracking import Progress

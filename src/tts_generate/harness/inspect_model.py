@@ -25,8 +25,9 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from tts_generate.engine.given import padded
 from tts_generate.errors import InputError, UnsupportedError
-from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, PromptBatch, padded, repeat_seed
+from tts_generate.harness.asking import OPTIONS, SAMPLING, Answered, Asker, PromptBatch, repeat_seed
 from tts_generate.live.task import check_enable_thinking
 
 logger = logging.getLogger(__name__)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tts_generate.disk import write_whole
 from tts_generate.errors import ControllerError, InputError
-from tts_generate.strict_json import read_json
+from tts_generate.strict_json import check_format, check_shape, read_json
 
 FORMAT = "tts-controllers-lock/1"
 LOCK_FILE = "tts-controllers.lock"
+_COMMIT = Annotated[str, "40 hexadecimal digits", re.compile("[0-9a-f]{40}").fullmatch]
+_ENTRY: dict[str, Any] = {"revision": str, "commit": _COMMIT, "files": {str: str}}
 LOCK_VARIABLE = "TTS_CONTROLLERS_LOCK"
 """Names the lock file; the one in the working directory, if there is one, where it is not set."""
 
@@ -60,9 +63,12 @@ def read_lock(path: Path) -> dict[str, Locked]:
             raise InputError(f"{LOCK_VARIABLE} names {path}, which does not exist.")
         return {}
     told = read_json(path, error=ControllerError)
-    if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("controllers"), dict):
-        raise ControllerError(f"{path} is no lock file of this version, which reads {FORMAT!r}; make it anew.")
-    return {repo_id: _entry(path, repo_id, row) for repo_id, row in told["controllers"].items()}
+    check_format(told, FORMAT, path, "Make it anew.", error=ControllerError)
+    check_shape(told, {"controllers": {str: _ENTRY}}, path, error=ControllerError)
+    for repo_id, row in told["controllers"].items():
+        if len(row) > len(_ENTRY):
+            raise ControllerError(f"{path}: {repo_id} must have {', '.join(_ENTRY)} and nothing else.")
+    return {repo_id: Locked(path, repo_id, **row) for repo_id, row in told["controllers"].items()}
 
 
 def write_lock(path: Path, entries: Mapping[str, Locked]) -> None:
@@ -75,19 +81,3 @@ def write_lock(path: Path, entries: Mapping[str, Locked]) -> None:
         write_whole(path, json.dumps({"format": FORMAT, "controllers": told}, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}.") from error
-
-
-def _entry(path: Path, repo_id: str, row: Any) -> Locked:
-    expected = {"revision": str, "commit": str, "files": dict}
-    if not isinstance(row, dict) or set(row) != set(expected):
-        raise ControllerError(f"{path}: {repo_id} must have {', '.join(expected)} and nothing else.")
-    for name, kind in expected.items():
-        if not isinstance(row[name], kind):
-            raise ControllerError(f"{path}: {name} of {repo_id} is {row[name]!r:.80}.")
-    for name, sha256 in row["files"].items():
-        if not isinstance(sha256, str):
-            raise ControllerError(f"{path}: the sha256 of {name:.80} of {repo_id} is {sha256!r:.80}.")
-    commit = row["commit"]
-    if len(commit) != 40 or not set(commit) <= set("0123456789abcdef"):
-        raise ControllerError(f"{path}: commit of {repo_id} is {commit!r:.80}; expected are 40 hexadecimal digits.")
-    return Locked(path, repo_id, row["revision"], commit, row["files"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tts_generate.errors import ControllerError
 from tts_generate.publish.measuring import FORMAT
 from tts_generate.search.objective import Curve, gain_over
+from tts_generate.strict_json import check_format, check_shape
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,9 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Verdict | Non
 
 
 def _stores(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    stores = told.get("stores")
-    if told.get("format") != FORMAT or not isinstance(stores, list):
-        raise ControllerError(f"evaluation/summary.json has format {told.get('format')!r:.80}; expected is {FORMAT!r}.")
-    for store in stores:
-        if not isinstance(store, dict) or not isinstance(store.get("fingerprint"), str):
-            raise ControllerError("evaluation/summary.json: a store has no fingerprint.")
-    return stores
+    check_format(dict(told), FORMAT, "evaluation/summary.json", error=ControllerError)
+    check_shape(dict(told), {"stores": [{"fingerprint": str}]}, "evaluation/summary.json", error=ControllerError)
+    return list(told["stores"])
 
 
 def _curve(told: Mapping[str, Any], stores: Sequence[Mapping[str, Any]]) -> Curve:

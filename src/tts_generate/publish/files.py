@@ -22,7 +22,7 @@ from tts_generate.publish.measuring import FORMAT, identity
 from tts_generate.report.controller_page import controller_page
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.saving import knob_table, recipe_files
-from tts_generate.strict_json import Amount, Short, check_shape, read_json
+from tts_generate.strict_json import Amount, Short, check_format, check_shape, read_json
 
 SUMMARY = "evaluation/summary.json"
 CURVES = "evaluation/curves.csv"
@@ -149,16 +149,14 @@ def read_evaluation(path: Path, where: object, source: Source | None = None) -> 
         ControllerError: it is damaged, of another format, or of another controller.
     """
     told = read_json(path, where, error=ControllerError)
-    found = told.get("format") if isinstance(told, dict) else type(told).__name__
-    if not isinstance(told, dict) or found != FORMAT:
-        raise ControllerError(f"{where} has format {found!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    check_format(told, FORMAT, where, error=ControllerError)
     check_shape(told, _SHAPE, where, error=ControllerError)
     if source is not None and told.get("controller") != identity(source.card):
         raise ControllerError(
             f"{where} was measured with other code or other knobs than {source.label} has now; measure it again "
             "(--store), or delete it."
         )
-    return told
+    return dict(told)
 
 
 def licence_of(readme: str, where: object) -> str | None:

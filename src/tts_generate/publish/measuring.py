@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tts_generate.hub.card import Card
 from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.loading import load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
@@ -26,6 +27,15 @@ from tts_generate.version import __version__
 
 FORMAT = "tts-evaluation/1"
 SHUFFLES = 100
+
+
+class MeasuringOptions(TypedDict, total=False):
+    """How a controller is measured, see `measure`."""
+
+    betas: Sequence[float]
+    shuffles: int
+    threads: int | None
+    trust_remote_code: Trust
 
 
 @checked
@@ -66,7 +76,7 @@ def measure(
             raise InputError(
                 f"{stores[number]} holds the same branches as {stores[prints.index(found)]}; give it once."
             )
-    fewest = min(recording.max_branches for recording in recordings)
+    fewest = fewest_branches(recordings)
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))
     budgets = [beta for beta in betas if low <= beta <= high]

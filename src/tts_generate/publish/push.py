@@ -6,21 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from tts_generate.arguments import checked
 from tts_generate.errors import ControllerError, InputError
-from tts_generate.evaluate import BETAS
 from tts_generate.hub import client, commit
 from tts_generate.hub.card import entry_of
 from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import check_paths, is_repo_id
 from tts_generate.hub.source import Source, read_folder
-from tts_generate.hub.trust import Trust
 from tts_generate.publish.contest import Verdict
 from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
-from tts_generate.publish.measuring import SHUFFLES, measure
+from tts_generate.publish.measuring import MeasuringOptions, measure
 from tts_generate.publish.standing import LEFT, LICENCES, OURS, check_standing
 from tts_generate.strict_json import check_shape
 
@@ -49,14 +47,11 @@ def publish(
     stores: Sequence[str | Path] = (),
     live: Sequence[Mapping[str, Any]] = (),
     benchmarks: Mapping[str, Benchmark] | None = None,
-    betas: Sequence[float] = BETAS,
-    shuffles: int = SHUFFLES,
-    threads: int | None = None,
-    trust_remote_code: Trust = False,
     replace: bool = False,
     private: bool | None = None,
     licence: str | None = None,
     message: str | None = None,
+    **options: Unpack[MeasuringOptions],
 ) -> Published:
     """Publish a controller's folder as a repo of the Hub.
 
@@ -70,14 +65,11 @@ def publish(
             holds is taken if left out.
         live: rows of `measure_live`.
         benchmarks: of the Hub, by the name of the store with their questions; they get `.eval_results/`.
-        betas: budgets to measure.
-        shuffles: orders of the branches.
-        threads: of compiled replay.
-        trust_remote_code: measure its code in this process; else it runs in the sandbox.
         replace: publish it even if it is no better than what is there, or cannot be compared with it.
         private: make a new repo private.
         licence: an identifier such as `mit`; what the folder's README says, else `apache-2.0`.
         message: of the commit.
+        **options: betas, shuffles, threads and trust_remote_code of `measure`.
 
     Raises:
         ControllerError: the folder is not fit to be published; the message names the file.
@@ -89,7 +81,7 @@ def publish(
     source = read_folder(Path(folder))
     _check_files(source)
     commit.check_login(repo_id)
-    evaluation = _evaluated(source, stores, live, betas, shuffles, threads, trust_remote_code)
+    evaluation = _evaluated(source, stores, live, options)
     chosen = dict(benchmarks or {})
     for name in chosen:
         if evaluation is None or name not in {store["name"] for store in evaluation["stores"]}:
@@ -166,16 +158,13 @@ def _evaluated(
     source: Source,
     stores: Sequence[str | Path],
     live: Sequence[Mapping[str, Any]],
-    betas: Sequence[float],
-    shuffles: int,
-    threads: int | None,
-    trust: Trust,
+    options: MeasuringOptions,
 ) -> dict[str, Any] | None:
     """What is measured now, else what the folder says was."""
     kept = source.path / SUMMARY
     check_shape(list(live), [LIVE], "live")
     if stores:
-        told = measure(source, stores, betas=betas, shuffles=shuffles, trust_remote_code=trust, threads=threads)
+        told = measure(source, stores, **options)
     elif kept.is_file():
         told = read_evaluation(kept, kept, source)
     elif live:

@@ -103,18 +103,23 @@ def run_episodes(
         answer = run_episode(controller, state, do, table, work, work.offset[q], work.orders[work.kind[q], s], moved)
         if answer == PROBLEM:
             return e
-        wasted = 0
-        for i in range(state.opened):
-            if state.pruned[i]:
-                wasted += state.tokens[i]
-        out[0, s, q] = answer  # in the order of `Columns`
-        out[1, s, q] = state.generated_tokens
-        out[2, s, q] = state.probe_tokens
-        out[3, s, q] = wasted
-        out[4, s, q] = state.sequential_tokens
-        out[5, s, q] = state.opened
-        out[6, s, q] = state.round
+        count(state, answer, out, s, q)
     return -1
+
+
+def count(state: State, answer: int, out: NDArray[np.int64], s: int, q: int) -> None:
+    """The columns of an episode that is over, in the order of `Columns`."""
+    wasted = 0
+    for i in range(state.opened):
+        if state.pruned[i]:
+            wasted += state.tokens[i]
+    out[0, s, q] = answer
+    out[1, s, q] = state.generated_tokens
+    out[2, s, q] = state.probe_tokens
+    out[3, s, q] = wasted
+    out[4, s, q] = state.sequential_tokens
+    out[5, s, q] = state.opened
+    out[6, s, q] = state.round
 
 
 def run_episode(

@@ -278,6 +278,11 @@ class Recording:
         return self.questions[index].trace(controller, events, order)
 
 
+def fewest_branches(recordings: Iterable[Recording]) -> int:
+    """Branches of the question that has fewest."""
+    return min(recorded.branches for recording in recordings for recorded in recording.questions)
+
+
 def _arranged(trajectories: list[Trajectory]) -> list[Trajectory]:
     trajectories.sort(key=lambda trajectory: trajectory.branch)
     numbers = [trajectory.branch for trajectory in trajectories]

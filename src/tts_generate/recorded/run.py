@@ -18,14 +18,18 @@ from tts_generate.controller import Controller, describe
 from tts_generate.errors import InputError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.recorded.compiled import run_compiled
-from tts_generate.recorded.episodes import Columns, Work, raise_problem, run_episodes
+from tts_generate.recorded.episodes import Columns, Work, count, raise_problem, run_episodes
 from tts_generate.recorded.recording import Recording
 from tts_generate.state import Decision, State
 from tts_generate.trace import Event, Trace
 from tts_generate.votes import NO_ANSWER
 
-WORTH_COMPILING = 1000
-"""Episodes from which on compiling (seconds) costs less than interpreting (milliseconds an episode)."""
+_WORTH_COMPILING = 1000
+
+
+def worth_compiling(episodes: int) -> bool:
+    """Whether compiling (seconds) costs less than interpreting so many episodes (milliseconds each); if it can be."""
+    return episodes >= _WORTH_COMPILING and find_spec("numba") is not None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def run_recorded(
     orders = {n: _orders(shuffles, n, first_shuffle) for n in {q.branches for q in recording.questions}}
     out = Columns.empty(max(1, shuffles), len(recording.questions))
     if compiled is None:
-        compiled = out[0].size >= WORTH_COMPILING and find_spec("numba") is not None
+        compiled = worth_compiling(out[0].size)
     seconds = None
     kept: list[Trace] | None = [] if traces else None
     if not processors and not traces and isinstance(controller, RunsElsewhere):
@@ -195,6 +199,4 @@ def _follow(
             episode = recording.episode(controller, q, order, processors, events)
             if traces is not None:
                 traces.append(recorded.trace(controller, events or [], order))
-            cost, state = episode.cost(), episode.state
-            kept = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
-            out[:, s, q] = *kept, state.sequential_tokens, state.opened, state.round
+            count(episode.state, episode.answer, out, s, q)

@@ -13,7 +13,7 @@ from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method,
 from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Page, SweepRows, Told
-from tts_generate.strict_json import Amount, check_shape, read_json
+from tts_generate.strict_json import Amount, check_format, check_shape, read_json
 from tts_generate.trajectories import TrajectoryStore
 
 SWEEP = "tts-sweep/2"
@@ -124,11 +124,7 @@ def read_sweep(file: Path) -> dict[str, Any]:
         InputError: something else.
     """
     result = read_json(file)
-    if not isinstance(result, dict) or result.get("format") != SWEEP:
-        found = result.get("format") if isinstance(result, dict) else type(result).__name__
-        raise InputError(
-            f"{file} has format {found!r:.80}, expected {SWEEP!r}; make it with tts-generate sweep --json."
-        )
+    check_format(result, SWEEP, file, "Make it with tts-generate sweep --json.")
     check_shape(result, _SHAPE, file)
     if not result["average"] or not result["cells"]:
         raise InputError(f"{file} holds no row; make it with tts-generate sweep --json.")
@@ -138,7 +134,7 @@ def read_sweep(file: Path) -> dict[str, Any]:
             raise InputError(
                 f"{file}: {row['label']!r:.80} is not compared with {baseline!r:.80}, the first of the average."
             )
-    return result
+    return dict(result)
 
 
 def asked_of(

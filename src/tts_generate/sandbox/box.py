@@ -18,7 +18,7 @@ from tts_generate.errors import InputError, SandboxUnavailable, UnknownNameError
 from tts_generate.import_rules import check_source
 from tts_generate.recorded.episodes import Columns
 from tts_generate.recorded.recording import Recording
-from tts_generate.recorded.run import WORTH_COMPILING, ReplayResult
+from tts_generate.recorded.run import ReplayResult, worth_compiling
 from tts_generate.sandbox.candidate import Candidate, Mode
 from tts_generate.sandbox.channel import Channel, Limits
 from tts_generate.sandbox.confirmation import Confirmation, Difference
@@ -183,7 +183,7 @@ class Sandbox:
     ) -> ReplayResult:
         """Open a candidate, replay it once, and close it; see `candidate` and `Candidate.replay`."""
         episodes = max(1, shuffles) * len(recording.questions)
-        if mode == "bulk" and episodes >= WORTH_COMPILING:
+        if mode == "bulk" and worth_compiling(episodes):
             self.prepare([recording])
         with self.candidate(source, mode=mode, entry=entry) as candidate:
             return candidate.replay(recording, beta=beta, shuffles=shuffles, first_shuffle=first_shuffle, **knobs)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.recorded.compiled import compiled_function, records_of
-from tts_generate.recorded.episodes import Columns, Work, go_on, open_more
+from tts_generate.recorded.episodes import Columns, Work, count, go_on, open_more
 from tts_generate.recorded.recording import RecordedQuestion, Recording
 from tts_generate.recorded.table import BranchRow, StepRow, Table
 from tts_generate.rules import clear_decision
@@ -86,7 +86,7 @@ def turn(
         phase = resume(state, do, board.phase[e], board.moves, e, table, work, moved)
         board.phase[e] = phase
         if phase == OVER:
-            count(state, do.answer, e, out)
+            count(state, do.answer, out, 0, e)
         elif phase != STUCK:
             board.asked[kept] = e
             rows = reveal(state, board, e, table, work, rows)
@@ -144,21 +144,6 @@ def resume(
     if following == PLAN and state.round >= work.max_rounds:
         following = ANSWER
     return following
-
-
-def count(state: State, answer: int, e: int, out: Any) -> None:
-    """The columns of an episode that is over."""
-    wasted = 0
-    for i in range(state.opened):
-        if state.pruned[i]:
-            wasted += state.tokens[i]
-    out[0, e] = answer  # in the order of `Columns`
-    out[1, e] = state.generated_tokens
-    out[2, e] = state.probe_tokens
-    out[3, e] = wasted
-    out[4, e] = state.sequential_tokens
-    out[5, e] = state.opened
-    out[6, e] = state.round
 
 
 def named(board: Board, e: int, answer: int) -> int:
@@ -322,7 +307,7 @@ class _Batch:
         else:
             self.states, self.dos = [State(*shape) for shape in shapes], [Decision(shape[0]) for shape in shapes]
         self.board = _board(len(asked), most[0], ground.answers)
-        self.out = Columns.empty(len(asked), 1)[:, :, 0]
+        self.out = Columns.empty(1, len(asked))
         self.turn: Any = compiled_function(turn) if ground.compiled else turn
 
     def run(self) -> NDArray[np.int64]:
@@ -340,7 +325,7 @@ class _Batch:
                 self.channel.fail("decision", "the candidate answered an id that no branch has shown.")
             for e in asked[board.phase[asked] == STUCK]:
                 raise Stuck(self.questions[e])
-        return self.out
+        return self.out[:, 0]
 
     def _ask(self, asked: NDArray[np.int64]) -> Decided:
         """What the candidate decides for the episodes `asked`, once every part of it is what it must be."""

@@ -12,16 +12,15 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import CandidateError, ControllerError
-from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.episodes import Columns, count
 from tts_generate.recorded.recording import Recording
-from tts_generate.recorded.run import WORTH_COMPILING, shuffled_orders
+from tts_generate.recorded.run import shuffled_orders, worth_compiling
 from tts_generate.sandbox.confirmation import Confirmation, Difference
 from tts_generate.sandbox.lockstep import Ground, Stuck
 from tts_generate.sandbox.strict import StrictController
@@ -59,7 +58,7 @@ def replay_strictly(
     """
     rows = max(1, shuffles)
     episodes = rows * len(controllers) * sum(len(recording.questions) for recording in recordings)
-    compiled = episodes >= WORTH_COMPILING and find_spec("numba") is not None
+    compiled = worth_compiling(episodes)
     out = [[Columns.empty(rows, len(recording.questions)) for recording in recordings] for _ in controllers]
     grounds = []
     for interval in {recording.interval_tokens for recording in recordings}:
@@ -140,9 +139,8 @@ def columns_of(
         raise
     except ControllerError as error:
         raise CandidateError("decision", str(error)) from error
-    cost, state = episode.cost(), episode.state
-    told = (episode.answer, cost.generated_tokens, cost.probe_tokens, cost.wasted_tokens)
-    return np.array([*told, state.sequential_tokens, state.opened, state.round], np.int64)
+    count(episode.state, episode.answer, out := Columns.empty(1, 1), 0, 0)
+    return out[:, 0, 0]
 
 
 def unlike(question: int) -> CandidateError:

@@ -17,6 +17,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError
 from tts_generate.evaluate import BETAS, CMC_BETAS, Method, as_dict, baselines, sweep
 from tts_generate.loading import load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.schedule import Range, Schedule
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Bench
@@ -32,7 +33,7 @@ from tts_generate.search.objective import (
     gain_over,
     reference_curve,
 )
-from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.search.questions import Part
 from tts_generate.statistics import saving, tokens_at
 
 FINALISTS = 40

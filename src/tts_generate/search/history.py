@@ -20,7 +20,7 @@ from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Proposal
-from tts_generate.strict_json import check_shape
+from tts_generate.strict_json import check_format, check_shape
 from tts_generate.trajectories.journal import Journal, full, read_journal
 
 FORMAT = "tts-search/1"
@@ -126,8 +126,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is not the folder of a search: it has no {SETTINGS}.")
     row = _object(path)
-    if row.get("format") != FORMAT:
-        raise InputError(f"{path} has format {row.get('format')!r:.80}; this version of tts-generate reads {FORMAT!r}.")
+    check_format(row, FORMAT, path)
     if "cost" in row:  # what it was called before it could be held to a chain
         row["objective"] = row.pop("cost")
     return row

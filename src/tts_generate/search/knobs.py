@@ -9,6 +9,7 @@ import numpy as np
 
 from tts_generate.controller import Controller
 from tts_generate.errors import UnknownNameError
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
 from tts_generate.schedule import Ends, Range, Schedule, ranges_of
 from tts_generate.search.bench import Families
@@ -20,7 +21,6 @@ from tts_generate.search.loop import Judge
 from tts_generate.search.narrow import narrowed, narrowed_ranges
 from tts_generate.search.objective import Fidelity, Gains, gain_over
 from tts_generate.search.parameters import ParametersProposer
-from tts_generate.search.questions import fewest_branches
 
 
 class Knobs:

@@ -21,6 +21,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError
 from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import replay
 from tts_generate.search.archive import Evaluation, kept
 from tts_generate.search.bench import Bench
@@ -36,7 +37,7 @@ from tts_generate.search.objective import (
     gain_over,
     reference_curve,
 )
-from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.search.questions import Part
 from tts_generate.statistics import saving, tokens_at
 
 RUNGS = (

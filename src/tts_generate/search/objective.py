@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tts_generate.arguments import check_fields
 from tts_generate.controller import Controller
 from tts_generate.evaluate import BETAS
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import ReplayResult, replay
-from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.search.questions import Part
 from tts_generate.statistics import mean_of_samples_interval
 
 Cost = Literal["tokens", "sequential"]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.errors import InputError
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import RecordedQuestion, Recording
 from tts_generate.votes import NO_ANSWER
 
@@ -117,11 +118,6 @@ def check(recordings: Sequence[Recording]) -> None:
             f"every recorded branch of every question ends with a {told} answer, so every controller has the same "
             "accuracy and there is nothing to search for. Record questions that the model answers sometimes."
         )
-
-
-def fewest_branches(recordings: Sequence[Recording]) -> int:
-    """Branches of the question that has fewest."""
-    return min(recorded.branches for recording in recordings for recorded in recording.questions)
 
 
 def _key(recorded: RecordedQuestion) -> str:

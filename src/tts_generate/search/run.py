@@ -15,6 +15,7 @@ from tts_generate.arguments import check_fields, checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
 from tts_generate.loading import Trust, load_controller
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
@@ -25,7 +26,7 @@ from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Fidelity, Objective, cost_of
-from tts_generate.search.questions import Part, check, fewest_branches, split
+from tts_generate.search.questions import Part, check, split
 from tts_generate.search.way import Way
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Setup:
     """What is searched, and how; two searches of one folder must agree in it."""
 
     stores: tuple[Path, ...]
-    controller: str = "composed"
+    controller: str = "worth"
     """Whose knobs are searched: a shipped name or a folder."""
     knobs: tuple[str, ...] | None = None
     """Which of its knobs to search; all that declare a range if left out. The others keep their own schedule."""

@@ -8,29 +8,35 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import httpx2
 
-from tts_generate.answers import MAX_PROBE_TOKENS
-from tts_generate.arguments import checked, whole
+from tts_generate.answers import AnswerOptions
+from tts_generate.arguments import checked, part, whole
 from tts_generate.controller import Controller
-from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.live.branch import Branch
 from tts_generate.live.reader import Reader
 from tts_generate.live.rows import suited
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, EpisodeSettings, interval_for, stop_texts
+from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, stop_texts
 from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.live.thinking import asked_of
 from tts_generate.live.unanswered import Unanswered
-from tts_generate.loading import DEFAULT_CONTROLLER, Trust, load_controller, set_by_hand
+from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connect import Speaker, connect
 from tts_generate.server.late import take_up
-from tts_generate.server.options import check_controllers, check_extra_body, check_sampling, fitting
+from tts_generate.server.options import (
+    Call,
+    ServerOptions,
+    check_controllers,
+    check_extra_body,
+    check_sampling,
+    fitting,
+)
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy, Pool
 from tts_generate.server.question import Served
@@ -107,26 +113,14 @@ class ServerModel:
         *,
         strategy: str = "autotts",
         controller: str | Path | Controller = DEFAULT_CONTROLLER,
-        beta: float | None = None,
-        latency: float | None = None,
-        controller_kwargs: Mapping[str, Any] | None = None,
         branch_processors: Sequence[BranchProcessor] = (),
         seed: int | None = None,
         interval_tokens: int | None = None,
         max_new_tokens: int | None = None,
         max_branches: int = MAX_BRANCHES,
-        max_probe_tokens: int = MAX_PROBE_TOKENS,
-        probe_suffix: str | None = None,
-        think_end: str | None = None,
-        answer_pattern: str | Callable[[str], str | None] | None = None,
-        force_answer: bool | None = None,
-        votes: Votes | None = None,
         stop_strings: str | Sequence[str] = (),
         progress: bool = False,
-        revision: str | None = None,
-        trust_remote_code: Trust = False,
-        sandbox: bool = False,
-        **sampling: Any,
+        **options: Unpack[ServerOptions],
     ) -> ServerOutput:
         """Answer questions as `model.generate(strategy="autotts")` does, with branches decoded by the servers.
 
@@ -137,29 +131,18 @@ class ServerModel:
         Args:
             prompts: a prompt, a chat (a list of {"role", "content"}), or a list of either.
             strategy: "autotts".
-            controller: see `AutoTTS`, as for beta, controller_kwargs, branch_processors and the probe's options.
-            beta: the budget in [0, 1].
-            latency: see `AutoTTS`; left out, what the requests that may be in flight for each question allow.
-            controller_kwargs: knobs of the controller to set by hand.
+            controller: see `AutoTTS`.
             branch_processors: limits chained around the controller.
             seed: each request's seed follows from (seed, prompt, branch, position); left out, none is sent. vLLM on a
                 CPU may die of one ("CPU Generator does not use offset").
             interval_tokens: tokens of one step; 500, or an eighth of a `max_new_tokens` below 4,000, if left out.
             max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
             max_branches: branches of one question at most.
-            max_probe_tokens: tokens of a probed answer at most.
-            probe_suffix: text that makes the model state its answer.
-            think_end: text that ends the model's thinking.
-            answer_pattern: how answers are read.
-            force_answer: whether a branch that is cut at `max_new_tokens` without an answer is asked once.
-            votes: which answers are one, see `AnswerFormat`.
             stop_strings: text that ends a branch.
             progress: show a bar over the questions, with the tokens saved so far.
-            revision: the commit of a controller on the Hub.
-            trust_remote_code: needed for controller code that did not come with this package: True, or a list of repos.
-            sandbox: run such code in a locked process instead, which needs no trust.
-            **sampling: temperature, top_p, top_k (0 for none), min_p, repetition_penalty; what is left out is the
-                server's default.
+            **options: those of the controller and of the probe, see `AutoTTS`; latency left out is what the requests
+                that may be in flight for each question allow. And temperature, top_p, top_k (0 for none), min_p,
+                repetition_penalty; what is left out is the server's default.
 
         Raises:
             UnknownNameError: a keyword, controller or knob that is not known.
@@ -168,39 +151,26 @@ class ServerModel:
         """
         if strategy != "autotts":
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
-        chosen = load_controller(
-            controller,
-            revision=revision,
-            beta=beta,
-            latency=latency,
-            trust_remote_code=trust_remote_code,
-            sandbox=sandbox,
-            **set_by_hand(controller_kwargs),
-        )
+        decides = chosen(controller, options)
         processors = BranchProcessorList(branch_processors)
         asked = self.prompts(prompts)
-        chosen = suited(chosen, self.policy.max_in_flight * len(self.urls), len(asked))
+        decides = suited(decides, self.policy.max_in_flight * len(self.urls), len(asked))
         tasks = [
-            Task(str(number), prompt, chosen, processors=processors.begin(str(number)))
+            Task(str(number), prompt, decides, processors=processors.begin(str(number)))
             for number, prompt in enumerate(asked)
         ]
 
+        call = Call(
+            seed=seed,
+            interval_tokens=interval_tokens,
+            max_new_tokens=max_new_tokens,
+            max_branches=max_branches,
+            stop_strings=stop_strings,
+            options=options,
+        )
+
         async def ask() -> tuple[ServerOutput, Unanswered]:
-            async with self.connected(
-                tasks,
-                sampling,
-                stop_strings,
-                seed=seed,
-                interval_tokens=interval_tokens,
-                max_new_tokens=max_new_tokens,
-                max_branches=max_branches,
-                probe_suffix=probe_suffix,
-                think_end=think_end,
-                answer_pattern=answer_pattern,
-                force_answer=force_answer,
-                votes=votes,
-                max_probe_tokens=max_probe_tokens,
-            ) as loop:
+            async with self.connected(tasks, call) as loop:
                 with Progress(len(tasks), "answering", shown=progress) as bar:
                     questions = await loop.run(tasks, lambda question: bar.add(question.cost, question.rows))
                 errors = [each.error for each in questions if each.error is not None]
@@ -233,34 +203,20 @@ class ServerModel:
     async def connected(
         self,
         tasks: Sequence[Task],
-        sampling: Mapping[str, Any],
-        stop_strings: Any,
+        call: Call,
         on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
-        *,
-        interval_tokens: int | None,
-        max_new_tokens: int | None,
-        seed: int | None,
-        max_branches: int,
-        probe_every_step: bool = False,
-        **answer_format: Any,
     ) -> AsyncIterator[ServerLoop]:
         """What runs tasks as it is asked to, checked before anything is sent, and against what the servers say."""
-        usual = INTERVAL_TOKENS if max_new_tokens is None else interval_for(whole("max_new_tokens", max_new_tokens))
-        step = usual if interval_tokens is None else interval_tokens
-        settings = EpisodeSettings(
-            seed=seed,
-            interval_tokens=step,
-            max_new_tokens=step if max_new_tokens is None else max_new_tokens,
-            max_branches=max_branches,
-            probe_every_step=probe_every_step,
-        )
-        asked, stop = asked_of(self.tokenizer, **answer_format), stop_texts(stop_strings)
-        told = probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any controller
-        speaker = Speaker(self.model, self.tokenizer, check_sampling(sampling), self.extra_body, seed, told)
+        usual, most = call.interval_tokens or INTERVAL_TOKENS, call.max_new_tokens
+        call.settings(usual if most is None else whole("max_new_tokens", most))
+        asked = asked_of(self.tokenizer, **part(call.options, AnswerOptions))
+        stop, sampling = stop_texts(call.stop_strings), check_sampling(call.options)
+        told = call.probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any of them
+        speaker = Speaker(self.model, self.tokenizer, sampling, self.extra_body, call.seed, told)
         async with self._http() as http:
             session = await connect(http, self.urls, self.policy, speaker, asked, self.wait)
             reader = Reader(session.wire.codec, asked)
-            settings = fitting(settings, max_new_tokens is None, interval_tokens, session, tasks, reader.max_tokens)
+            settings = fitting(call, session, tasks, reader.max_tokens)
             check_controllers(session, tasks)
             pool = Pool(http, session.urls, self.policy, session.wire.dialect)
             looks = asyncio.ensure_future(take_up(http, self.urls, pool, session, self.policy, speaker))

@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
+from tts_generate.answers import AnswerOptions
+from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
 from tts_generate.live.settings import EpisodeSettings, interval_for
 from tts_generate.live.task import Task
+from tts_generate.loading import ControllerOptions
 from tts_generate.server.connect import Session
 from tts_generate.server.dialects import TELLING
 
-_OPTIONS = {
-    "strategy", "controller", "beta", "latency", "controller_kwargs", "branch_processors", "seed", "interval_tokens",
-    "max_new_tokens", "max_probe_tokens", "max_branches", "probe_suffix", "think_end", "answer_pattern", "force_answer",
-    "votes", "stop_strings", "progress", "revision", "sandbox", "trust_remote_code", *SAMPLING,
-}  # fmt: skip
+
+class RecordOptions(AnswerOptions, total=False):
+    """How the servers' model is asked, and how its branches are sampled: see `live.sampling`."""
+
+    temperature: Any
+    top_p: Any
+    top_k: Any
+    min_p: Any
+    repetition_penalty: Any
+
+
+class ServerOptions(ControllerOptions, RecordOptions, total=False):
+    """Arguments of `ServerModel.generate` by kind: who decides, how the model is asked, how it is sampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a call asks of its episodes."""
+
+    seed: int | None
+    interval_tokens: int | None
+    max_new_tokens: int | None
+    """None: as many as the servers' context holds."""
+    max_branches: int
+    stop_strings: Any
+    options: RecordOptions
+    probe_every_step: bool = False
+
+    def settings(self, most: int) -> EpisodeSettings:
+        """The numbers of its episodes, of branches of `most` tokens."""
+        return EpisodeSettings(
+            seed=self.seed,
+            interval_tokens=interval_for(most) if self.interval_tokens is None else self.interval_tokens,
+            max_new_tokens=most,
+            max_branches=self.max_branches,
+            probe_every_step=self.probe_every_step,
+        )
+
+
 _ONE, _LONG = "a request is for one continuation of one branch", "long answers are streamed, others are not"
 _OURS = {
     **dict.fromkeys(SAMPLING, "pass it to generate or record, whose probes are greedy"),
@@ -44,16 +80,14 @@ def check_extra_body(extra_body: Mapping[str, Any]) -> None:
             raise InputError(f"extra_body cannot set {name!r}: {_OURS[name]}.")
 
 
-def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+def check_sampling(options: RecordOptions) -> dict[str, Any]:
     """The sampling options that were given.
 
     Raises:
-        UnknownNameError: an option, or a keyword of generate, that is not known.
         InputError: a value that it cannot be, or a temperature at which all branches are the same.
     """
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in SAMPLING}
     for name, value in given.items():
-        if name not in SAMPLING:
-            raise UnknownNameError.of("keyword of generate", name, _OPTIONS)
         if name == "temperature" and value == 0:
             raise InputError(
                 "temperature=0 makes all branches of a question the same, so there is nothing to vote on; pass a "
@@ -64,39 +98,27 @@ def check_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: int(v) if isinstance(v, Integral) else float(v) for name, v in given.items() if v is not None}
 
 
-def fitting(
-    settings: EpisodeSettings,
-    to_context: bool,
-    step: int | None,
-    session: Session,
-    tasks: Sequence[Task],
-    probe_tokens: int,
-) -> EpisodeSettings:
-    """The settings, with branches as long as the servers' context holds if that is asked for; none beyond it.
-
-    Their steps are then of `step` tokens, or of as many as fit where that is None.
-    """
+def fitting(call: Call, session: Session, tasks: Sequence[Task], probe_tokens: int) -> EpisodeSettings:
+    """The settings, with branches as long as the servers' context holds if that is asked for; none beyond it."""
     asked = max(tasks, key=lambda task: len(task.prompt.ids))
     longest = len(asked.prompt.ids)
     taken = f"prompt {asked.question_id!r} of {longest} tokens and {probe_tokens} for a probe"
     room = None if session.context is None else session.context - longest - probe_tokens
-    if to_context:
+    if (most := call.max_new_tokens) is None:
         if room is None:
             raise InputError("pass max_new_tokens: the server does not say how long its context is.")
-        step = interval_for(max(1, room)) if step is None else step
-        if room < step:
+        if room < (step := call.interval_tokens or 1):
             raise InputError(
                 f"{taken} leave {max(0, room)} tokens of the server's context of {session.context}, less than one step "
                 f"of interval_tokens={step}; pass a smaller interval_tokens, or shorter prompts."
             )
-        return replace(settings, interval_tokens=step, max_new_tokens=room)
-    if room is not None and settings.max_new_tokens > room:
+        return call.settings(room)
+    if room is not None and most > room:
         fits = f"pass max_new_tokens={room} or less" if room > 0 else "shorten the prompt, or leave it out"
         raise InputError(
-            f"{taken}, with max_new_tokens={settings.max_new_tokens}, are beyond the server's context of "
-            f"{session.context}; {fits}."
+            f"{taken}, with max_new_tokens={most}, are beyond the server's context of {session.context}; {fits}."
         )
-    return settings
+    return call.settings(most)
 
 
 def check_controllers(session: Session, tasks: Sequence[Task]) -> None:

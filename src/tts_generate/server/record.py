@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from tts_generate.answers import MAX_PROBE_TOKENS
+from tts_generate.arguments import checked
 from tts_generate.errors import ServerError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
@@ -15,6 +15,7 @@ from tts_generate.live.task import Task, asks, prompt_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
+from tts_generate.server.options import Call, RecordOptions
 from tts_generate.server.question import Served
 from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tts_generate.server.model import ServerModel
 
 
+@checked
 def record(
     model: ServerModel,
     questions: Sequence[Question],
@@ -34,15 +36,10 @@ def record(
     seed: int | None = None,
     interval_tokens: int | None = None,
     max_new_tokens: int | None = None,
-    max_probe_tokens: int = MAX_PROBE_TOKENS,
     chat: bool | Mapping[str, Any] = False,
     progress: bool = True,
-    probe_suffix: str | None = None,
-    think_end: str | None = None,
-    answer_pattern: str | Callable[[str], str | None] | None = None,
-    force_answer: bool | None = None,
     stop_strings: str | Sequence[str] = (),
-    **sampling: Any,
+    **options: Unpack[RecordOptions],
 ) -> TrajectoryStore:
     """Read `branches` branches of every question to their end, probing at every step, into a trajectory store.
 
@@ -56,16 +53,11 @@ def record(
         seed: of the branches' requests; left out, none is sent, see `ServerModel.generate`.
         interval_tokens: tokens of one step, see `ServerModel.generate`.
         max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
-        max_probe_tokens: tokens of a probed answer at most.
         chat: wrap each question into the tokenizer's chat template, as a user's turn; or the arguments with which to do
             so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
-        probe_suffix: see `ServerModel.generate`, as for the next three.
-        think_end: text that ends the model's thinking.
-        answer_pattern: how answers are read.
-        force_answer: whether a branch that is cut without an answer is asked once.
         stop_strings: text that ends a branch.
-        **sampling: see `ServerModel.generate`.
+        **options: of the probe and of sampling, see `ServerModel.generate`.
 
     Raises:
         InputError: nothing to record, or an argument out of range.
@@ -83,28 +75,23 @@ def record(
         keys = recordings.missing(questions, branches, done)
         return recordings.tasks(questions, prompts, keys, BranchProcessorList())
 
+    call = Call(
+        seed=seed,
+        interval_tokens=interval_tokens,
+        max_new_tokens=max_new_tokens,
+        max_branches=branches,
+        stop_strings=stop_strings,
+        options=options,
+        probe_every_step=True,
+    )
+
     async def ask() -> tuple[list[Served], Unanswered]:
         def keep(question: Served, branch: Branch) -> None:
             row = question.row(branch)
             writer.append([row])  # it is on the disk when this returns
             bar.add(row)
 
-        async with model.connected(
-            missing(),
-            sampling,
-            stop_strings,
-            keep,
-            seed=seed,
-            interval_tokens=interval_tokens,
-            max_new_tokens=max_new_tokens,
-            max_branches=branches,
-            probe_every_step=True,
-            probe_suffix=probe_suffix,
-            think_end=think_end,
-            answer_pattern=answer_pattern,
-            force_answer=force_answer,
-            max_probe_tokens=max_probe_tokens,
-        ) as loop:
+        async with model.connected(missing(), call, keep) as loop:
             facts = _facts(model, loop)
             manifest = recordings.manifest(
                 questions, branches, loop.settings, loop.reader.format, model.tokenizer, chat, facts

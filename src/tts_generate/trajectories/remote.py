@@ -16,6 +16,7 @@ from typing import Any
 
 from tts_generate.errors import InputError, StoreError, StoreFormatError
 from tts_generate.hub.names import is_commit, is_repo_id
+from tts_generate.strict_json import check_format
 
 INDEX = "files.json"
 INDEX_FORMAT = "tts-store-files/1"
@@ -44,15 +45,14 @@ class Index:
 
         >>> Index.from_json('{"format": "x"}', "files.json")
         Traceback (most recent call last):
-        tts_generate.errors.StoreFormatError: files.json has format 'x'; expected is 'tts-store-files/1'.
+        tts_generate.errors.StoreFormatError: files.json has format 'x'; this version of tts-generate reads \
+'tts-store-files/1'.
         """
         try:
             row = json.loads(text)
         except ValueError as error:
             raise StoreFormatError(f"{where} is not JSON: {error}") from error
-        found = row.get("format") if isinstance(row, dict) else type(row).__name__
-        if found != INDEX_FORMAT:
-            raise StoreFormatError(f"{where} has format {found!r}; expected is {INDEX_FORMAT!r}.")
+        check_format(row, INDEX_FORMAT, where, error=StoreFormatError)
         if set(row) != {"format", "files"} or not _is_index(row["files"]):
             raise StoreFormatError(f"{where} must hold the SHA-256 of every file of a store by name, and no more.")
         return cls(row["files"])

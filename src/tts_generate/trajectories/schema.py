@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from tts_generate.arguments import check_fields
 from tts_generate.errors import InputError, StoreFormatError, UnknownNameError
+from tts_generate.strict_json import check_format
 from tts_generate.trajectories.fields import encodable, mended, misfit, shown, wrong_manifest, wrong_trajectory
 from tts_generate.trajectories.files import parse, read_text
 
@@ -165,12 +166,7 @@ class Manifest:
             row = parse(text)
         except ValueError as error:
             raise StoreFormatError(f"{path} is not JSON: {error}") from error
-        found = row.get("format") if isinstance(row, dict) else type(row).__name__
-        if found != FORMAT:
-            raise StoreFormatError(
-                f"{path} has format {found!r}; this version of tts-generate reads {FORMAT!r}. "
-                "Update tts-generate, or record again."
-            )
+        check_format(row, FORMAT, path, "Update tts-generate, or record again.", error=StoreFormatError)
         known = {field.name for field in dataclasses.fields(cls)}
         for name in set(row) - known:
             raise UnknownNameError.of(f"field of {path}", name, known)

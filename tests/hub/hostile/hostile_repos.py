@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hub_checks import CODE, card, good
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
-COMPOSED = {"entry": None, "builtin": "composed"}
+WORTH = {"entry": None, "builtin": "worth"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ REPOS = [
     field("no version at all", "requires 'numpy' is 'the newest'", requires={"numpy": "the newest"}),
     field("no shipped controller", "unknown controller 'evil'", entry=None, builtin="evil"),
     field("a shipped controller by a path", r"builtin is '../cmc'", entry=None, builtin="../cmc"),
-    field("knobs for another version", "another version of composed", **COMPOSED),
+    field("knobs for another version", "another version of worth", **WORTH),
     field("a knob that is a list", "knobs is", knobs={"width": [1]}),
     field("a knob that is endless", "knob width must be a value, or", knobs={"width": {"start": 1}}),
     field("a logarithm of nothing", "above 0 for log", knobs={"width": {"start": 0, "end": 1, "scale": "log"}}),

@@ -7,9 +7,10 @@ from importlib.resources import files
 from string import Template
 
 from tts_generate.loading import builtin_controllers
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.search.archive import Archive, Evaluation
 from tts_generate.search.objective import Curve
-from tts_generate.search.questions import Part, fewest_branches
+from tts_generate.search.questions import Part
 from tts_generate.search.written.standing import branches_of, same_behaviour
 from tts_generate.trace import some
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tts_generate.controller import Knob
 from tts_generate.errors import CandidateError
+from tts_generate.recorded.recording import fewest_branches
 from tts_generate.schedule import Ends, Range
 from tts_generate.search.archive import Entry
 from tts_generate.search.candidate import KnobCandidate, Scored
@@ -16,7 +17,6 @@ from tts_generate.search.loop import CANDIDATES, Judge
 from tts_generate.search.narrow import narrowed_ranges
 from tts_generate.search.objective import cost_of
 from tts_generate.search.parameters import ParametersProposer
-from tts_generate.search.questions import fewest_branches
 from tts_generate.search.written.workbench import Workbench
 
 SECONDS = 30.0

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, ControllerError, StoreError
-from tts_generate.recorded.run import WORTH_COMPILING
+from tts_generate.recorded.run import worth_compiling
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.sandbox import Candidate, Sandbox
 from tts_generate.sandbox.strictly import order_of
 from tts_generate.schedule import Schedule, at
 from tts_generate.search.archive import Telling
-from tts_generate.search.bench import Look
+from tts_generate.search.bench import Look, Looking
 from tts_generate.search.candidate import Proposal, Written
 from tts_generate.search.objective import Cost, Curve, Fidelity, curve_from, replays_of
 from tts_generate.search.questions import Part
@@ -47,21 +46,11 @@ class Workbench:
         self._kept: tuple[str, Candidate] | None = None
         self._replays: dict[tuple[int, Fidelity], tuple[Part, _Replays]] = {}
 
-    def look(
-        self,
-        part: Part,
-        candidate: Proposal,
-        fidelity: Fidelity,
-        *,
-        cost: Cost = "tokens",
-        threads: int | None = 1,
-        confirm: int | None = None,
-        tell: bool = False,
-        strict: bool = False,
-    ) -> Look:
+    def look(self, part: Part, candidate: Proposal, fidelity: Fidelity, **how: Unpack[Looking]) -> Look:
         """See `Bench.look`; a bulk process is one thread, whatever `threads` says."""
         assert isinstance(candidate, Written)
-        if strict:
+        cost, threads, confirm = how.get("cost", "tokens"), how.get("threads", 1), how.get("confirm")
+        if how.get("strict"):
             return Look(curve_from(self._strictly(part, candidate, fidelity, threads), fidelity, cost))
         results, warned = self._replay(part, candidate, fidelity)
         if confirm is not None:
@@ -69,7 +58,7 @@ class Workbench:
             orders: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
             orders |= {"episodes": self.confirms, "seed": confirm, "threads": threads}
             self.box.confirm(candidate.code, flat, **orders).require()
-        telling = telling_episodes(results, self.reference_replays(part, fidelity)) if tell else []
+        telling = telling_episodes(results, self.reference_replays(part, fidelity)) if how.get("tell") else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
 
     def prepare(self, part: Part, fidelity: Fidelity) -> None:
@@ -216,5 +205,4 @@ def _events(recording: Recording, controller: Controller, question: int, order: 
 
 
 def _worth_compiling(part: Part, fidelity: Fidelity) -> bool:
-    episodes = len(fidelity.betas) * fidelity.shuffles * part.count
-    return episodes >= WORTH_COMPILING and find_spec("numba") is not None
+    return worth_compiling(len(fidelity.betas) * fidelity.shuffles * part.count)

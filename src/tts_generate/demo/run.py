@@ -82,7 +82,7 @@ def run(
     console.print(search_line(result))
 
     console.rule("4. the same on an ordinary language model, whose recording ships here", align="left")
-    told, real_rows = run_real(out, minutes, console, find)
+    told, real_rows = run_real(out, minutes / 2, console, find)
 
     console.rule("5. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
     kept_aside = tiny.questions("test")[:live]
@@ -97,12 +97,9 @@ def run(
     check = _live_equals_replay(console, model, tokenizer, decoded, recording, asked)
     console.print(f"{check['equal']} of {check['episodes']} episodes have the same actions, answers and costs.")
 
-    baseline, ours = runs["self_consistency"], runs["cmc"]
     report = {
         "format": "tts-demo/1",
-        "live": {name: found.to_dict() for name, found in runs.items()},
-        "token_saving": saving(ours.tokens, baseline.tokens),
-        "time_saving": saving(ours.seconds, baseline.seconds),
+        **_of_live(runs),
         "live_equals_replay": check,
         "search": {name: result[name] for name in ("beta", "tried", "candidates_per_minute", "seconds", "candidate")}
         | {"gain": result["fresh"]["gain"]},
@@ -118,14 +115,23 @@ def run(
         },
     }
     (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    name = str(told["model"]).rpartition("/")[2]
     panels = {
-        f"{name}, recorded: accuracy for tokens": points(real_rows),
+        f"{told['model'].rpartition('/')[2]}, recorded: accuracy for tokens": points(real_rows),
         "Tiny reasoner, recorded and live": [*points(rows), *_live_points(runs, len(kept_aside))],
     }
     plot_frontiers(panels, out / "frontier.png")
     console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
     return report
+
+
+def _of_live(runs: Mapping[str, LiveRun]) -> dict[str, Any]:
+    """What `demo.json` says of the live runs, and of CMC's beside self-consistency's."""
+    baseline, ours = runs["self_consistency"], runs["cmc"]
+    return {
+        "live": {name: found.to_dict() for name, found in runs.items()},
+        "token_saving": saving(ours.tokens, baseline.tokens),
+        "time_saving": saving(ours.seconds, baseline.seconds),
+    }
 
 
 def _live_methods(branches: int) -> dict[str, dict[str, Any]]:

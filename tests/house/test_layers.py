@@ -34,7 +34,7 @@ LAYERS = [
     {"saving"},
     {"tracking"},
     {"live"},
-    {"replay", "engine", "server", "tiny"},
+    {"replay", "engine", "server", "tiny", "real"},
     {"recipe"},
     {"evaluate", "report", "testing", "metrics"},
     {"harness"},

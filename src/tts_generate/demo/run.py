@@ -108,11 +108,7 @@ def run(
         "questions": {"recorded": len(asked), "live": len(kept_aside), "branches": branches},
         "seed": _SEED,
         "seconds": time.monotonic() - started,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": _versions(),
     }
     (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     panels = {
@@ -122,6 +118,14 @@ def run(
     plot_frontiers(panels, out / "frontier.png")
     console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
     return report
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def _of_live(runs: Mapping[str, LiveRun]) -> dict[str, Any]:

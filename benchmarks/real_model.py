@@ -30,7 +30,7 @@ from tts_generate import real
 from tts_generate.answers import AnswerFormat
 from tts_generate.controller import held_to
 from tts_generate.engine import enable, record
-from tts_generate.evaluate import BETAS, accuracy_interval, as_dict, baselines, methods, sweep
+from tts_generate.evaluate import BETAS, Method, accuracy_interval, as_dict, baselines, methods, sweep
 from tts_generate.loading import load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.publish.store_summary import summarise
@@ -53,7 +53,7 @@ TASKS: dict[str, dict[str, Any]] = {
 KEPT_ASIDE_FROM = 1_000_000
 """reasoning-gym makes question i from seed + i, so that seeds must lie further apart than questions."""
 CONTROLLERS = (
-    "self_consistency", "asc", "esc", "cmc", "pace", "short_m_at_k", "answer_stability", "parallel_probe", "dynasor",
+    "self_consistency", "asc", "esc", "cmc", "thrift", "short_m_at_k", "answer_stability", "parallel_probe", "dynasor",
     "deepconf",
 )  # fmt: skip
 LIVE_BETA = 0.5
@@ -113,12 +113,16 @@ def replayed() -> dict[str, Any]:
     store = TrajectoryStore.open(real.path())
     against = baselines(BRANCHES)
     chosen = methods(CONTROLLERS, BETAS, max_branches=BRANCHES)
-    told = sweep([Recording.from_store(store)], chosen, SHUFFLES, against=against, progress=True)
+    few = Method("SC@8", "self_consistency", None, {"max_samples": 8})
+    told = sweep([Recording.from_store(store)], [few, *chosen], SHUFFLES, against=against, progress=True)
+    shown = {f"{row.controller}_{row.beta:g}".replace(".", "_"): row for row in told.average if row.beta is not None}
+    shown |= {row.label.lower().replace("@", "_"): row for row in told.average if row.beta is None}
     return {
         "shuffles": SHUFFLES,
         "store": summarise(store.manifest, store.questions, store.trajectories()),
         "tasks": dict(Counter(question.question_id.split("-")[0] for question in store.questions)),
         "rows": [as_dict(row) for row in told.average],
+        "at": {name: as_dict(row) for name, row in shown.items()},
         "frontiers": told.frontiers(against[0].label),
     }
 

@@ -118,6 +118,14 @@ class Trace:
         """
         return cls(question_id, controller, tuple(event.to_dict(text, cut) for event in events), answer_pattern)
 
+    @property
+    def knobs(self) -> str:
+        """Those of its controller, in words."""
+        told = self.controller["knobs"].items()
+        return ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in told
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """One JSON object, format named."""
         return {

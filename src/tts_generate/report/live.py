@@ -78,5 +78,4 @@ def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> di
 
 def _label(trace: Trace) -> str:
     beta = trace.controller["beta"]
-    knobs = ", ".join(f"{name}={value}" for name, value in trace.controller["knobs"].items())
-    return f"{trace.controller['controller']} " + (f"β={beta:g}" if beta is not None else f"({knobs})")
+    return f"{trace.controller['controller']} " + (f"β={beta:g}" if beta is not None else f"({trace.knobs})")

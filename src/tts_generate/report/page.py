@@ -110,16 +110,9 @@ def viewer(page: Page) -> str:
         if kept:
             answers, data = parcel([trace for _, trace in kept])
             answers = [inert(answer) for answer in answers]
-            traces = [{"label": inert(label), "knobs": inert(_knobs(trace))} for label, trace in kept]
+            traces = [{"label": inert(label), "knobs": inert(trace.knobs)} for label, trace in kept]
             text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
             gold = None if asked.gold is None else inert(asked.gold)
             row = {"name": inert(asked.name), "text": inert(text), "gold": gold, "answers": answers, "traces": traces}
             watched.append({**row, "data": data})
     return fill("viewer.html", watched=watched) if watched else ""
-
-
-def _knobs(trace: Trace) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in trace.controller["knobs"].items()
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,7 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure, every = _figure(len(traces), height=6.0)
-    colour = Colours.of(traces.values())
+    ranked = _colours(traces.values())
     deepest = max([1, *(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))])
     for axes, (label, trace) in zip(every, traces.items(), strict=True):
         depth: dict[int, int] = {}
@@ -152,7 +151,8 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
             if reading["answer"] is not None or reading["finished"]:
                 shown[branch] = reading["answer"]
             lines.append([(depth.get(branch, 0), branch), (reading["depth"], branch)])
-            hues.append(colour(shown.get(branch)))
+            seen = shown.get(branch)
+            hues.append(_NONE if seen is None else ranked.get(seen, _REST))
             depth[branch] = reading["depth"]
             if reading["finished"]:
                 mark = "|" if reading.get("cut") else "."
@@ -170,15 +170,15 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
     figure.suptitle(caption(title), x=0.01, ha="left", fontsize=11)
-    _legend(figure, colour)
+    _legend(figure, ranked)
     save(figure, path)
 
 
-def _legend(figure: Any, colour: Colours) -> None:
+def _legend(figure: Any, ranked: Mapping[str, str]) -> None:
     """Which colour is which answer, and what the marks are."""
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {caption(answer)}") for answer, hue in colour.ranked.items()]
+    keys = [Line2D([], [], color=hue, lw=6, label=f"answer {caption(answer)}") for answer, hue in ranked.items()]
     keys += [Line2D([], [], color=hue, lw=6, label=name) for name, hue in (("another", _REST), ("none yet", _NONE))]
     keys += [
         Line2D([], [], color="#5b6570", ls="none", marker=mark, label=name)
@@ -193,27 +193,11 @@ def _readings(trace: Trace) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reading["branch"], reading
 
 
-@dataclass(frozen=True)
-class Colours:
-    """A colour for each answer, most frequent first, beyond the palette one for all the others."""
-
-    ranked: Mapping[str, str]
-
-    @classmethod
-    def of(cls, traces: Iterable[Trace]) -> Colours:
-        """By how often branches of the traces ended with an answer."""
-        votes: Counter[str] = Counter()
-        for trace in traces:
-            votes.update(
-                reading["answer"]
-                for _, reading in _readings(trace)
-                if reading["answer"] is not None and reading["finished"]
-            )
-        return cls(dict(zip((answer for answer, _ in votes.most_common()), _ANSWERS, strict=False)))
-
-    def __call__(self, answer: str | None) -> str:
-        """The colour of an answer; None: of none yet."""
-        return _NONE if answer is None else self.ranked.get(answer, _REST)
+def _colours(traces: Iterable[Trace]) -> dict[str, str]:
+    """A colour for each answer, those that most branches of the traces ended with; beyond the palette there is none."""
+    ends = (reading["answer"] for trace in traces for _, reading in _readings(trace) if reading["finished"])
+    votes = Counter(answer for answer in ends if answer is not None)
+    return dict(zip((answer for answer, _ in votes.most_common()), _ANSWERS, strict=False))
 
 
 def _figure(columns: int, *, height: float) -> tuple[Any, Any]:

@@ -19,9 +19,8 @@ def timeline(trace: Trace) -> Iterator[str]:
 
 
 def _lines(trace: Trace) -> Iterator[str]:
-    knobs = ", ".join(f"{name}={value}" for name, value in trace.controller["knobs"].items())
     beta = "" if trace.controller["beta"] is None else f" at beta {trace.controller['beta']:g}"
-    yield f"{trace.question_id} · {trace.controller['controller']}{beta} ({knobs})"
+    yield f"{trace.question_id} · {trace.controller['controller']}{beta} ({trace.knobs})"
     for event in trace.events:
         yield f"  round {event['round']:>3}  {_deed(event)}"
         yield f"             {_vote(event)}"

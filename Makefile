@@ -6,6 +6,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+unexport PYTHONDONTWRITEBYTECODE # images that set it have every process of the tests compile our sources again
 
 .PHONY: demo test check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
 demo: $(VENV)/installed

@@ -15,6 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import import_module
 
 from tts_generate.errors import CandidateError
@@ -86,6 +87,7 @@ def compiled(source: bytes, file: str) -> types.CodeType:
         return compile(tree, file, "exec", dont_inherit=True)
 
 
+@lru_cache(32)
 def check_source(source: bytes) -> None:
     r"""Refuse code that breaks a rule.
 

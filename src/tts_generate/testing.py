@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -152,16 +153,20 @@ def check_compiled(controller: Controller, rows: Sequence[Trajectory]) -> None:
 @checked
 def recording_of(rows: Sequence[Trajectory]) -> Recording:
     """A recording of one question, with a second one whose branches are as long as any may be."""
-    rng = random.Random(0)
-    longest = [_trajectory("longest", n, MAX_DEPTH * INTERVAL, rng) for n in range(len(rows))]
     questions = [Question("question", "", "1"), Question("longest", "", "1")]
-    return Recording.of(questions, [*rows, *longest], INTERVAL, name="random recording")
+    return Recording.of(questions, [*rows, *_longest(len(rows))], INTERVAL, name="random recording")
 
 
 @checked
 def random_trajectories(rng: random.Random, branches: int) -> list[Trajectory]:
     """Branches of one question: ragged, with ties, repeated answers, and some without any."""
     return [_trajectory("question", n, rng.randint(1, MAX_DEPTH * INTERVAL), rng) for n in range(branches)]
+
+
+@lru_cache
+def _longest(branches: int) -> tuple[Trajectory, ...]:
+    rng = random.Random(0)
+    return tuple(_trajectory("longest", n, MAX_DEPTH * INTERVAL, rng) for n in range(branches))
 
 
 def _trajectory(question: str, branch: int, tokens: int, rng: random.Random) -> Trajectory:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked, script
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -16,10 +15,10 @@ MODEL = {"tiny_task.py", "train_tiny.py"}  # how the tiny model was made: no exa
 
 
 def run(name: str, *arguments: object) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = Forked(script, str(ROOT), str(EXAMPLES / name), [str(argument) for argument in arguments])
+    out, err = done.communicate(timeout=240)
+    assert done.returncode == 0, err
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ They are processes like others: with a number, signals, an exit code, and files 
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -81,6 +82,13 @@ def command(folder: str, arguments: list[str]) -> None:
     os.chdir(folder)
     sys.argv = ["tts-generate", *arguments]
     app()
+
+
+def script(folder: str, path: str, arguments: list[str]) -> None:
+    """What `python path` with these arguments does in a folder; of a `Forked` process."""
+    os.chdir(folder)
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
 def stop() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA = torch.device("cuda:0")
 _aten = torch.ops.aten
@@ -67,23 +66,42 @@ class Graph:
     """Stands in for `torch.cuda.CUDAGraph`."""
 
     def __init__(self) -> None:
-        self.recorded: list[tuple[Any, Any, Any, Any]] = []
+        self._recorded: list[tuple[Any, Any, Any, list[tuple[int, Tensor]]]] = []
+
+    def record(self, func: Any, args: Any, kwargs: Any, found: Any) -> None:
+        """Remember an operation, and which of what it gave is new: the others it wrote, or looks at."""
+        taken = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs))}
+        given = list(enumerate(_tensors(found)))
+        new = [(k, tensor) for k, tensor in given if tensor.untyped_storage().data_ptr() not in taken]
+        self._recorded.append((func, args, kwargs, new))
 
     def replay(self) -> None:
         """Run what was captured again, over the same addresses."""
-        for func, args, kwargs, found in self.recorded:
-            again = _run(func, args, kwargs)
-            taken = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if _is(tensor)}
-            for old, new in zip(tree_leaves(found), tree_leaves(again), strict=True):
-                if _is(old) and old.untyped_storage().data_ptr() not in taken:  # else it was written, or is a view
-                    old.copy_(new)
+        for func, args, kwargs, new in self._recorded:
+            again = _tensors(_run(func, args, kwargs))
+            for k, tensor in new:
+                tensor.copy_(again[k])
 
 
-def _is(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def _tensors(value: Any) -> list[Tensor]:
+    """Those in what an operation takes or gives: lists, tuples and dictionaries, of which torch's own tree is slow."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (list, tuple)) else []
 
 
-def _held(value: Any) -> Any:
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """The same with each tensor changed; one that is overlooked is refused, as one outside of the mode is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (list, tuple):
+        return type(value)([_mapped(change, part) for part in value])
+    return {name: _mapped(change, part) for name, part in value.items()} if type(value) is dict else value
+
+
+def _held(value: Tensor) -> Tensor:
     return value.held if isinstance(value, OnDevice) else value
 
 
@@ -104,7 +122,7 @@ class PretendCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        tensors = [value for value in tree_leaves((args, kwargs)) if _is(value)]
+        tensors = _tensors((args, kwargs))
         here = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
         device = kwargs.get("device")
         target = torch.device(device).type if device is not None else None
@@ -117,14 +135,16 @@ class PretendCuda(TorchDispatchMode):
             kwargs["device"] = torch.device("cpu")
         if func is _aten._pin_memory.default or not (here or on_device):
             return func(*args, **kwargs)
-        arguments, options = tree_map(_held, args), tree_map(_held, kwargs)
+        arguments, options = _mapped(_held, args), _mapped(_held, kwargs)
         found = _run(func, arguments, options)
         if self.capturing is not None:
-            self.capturing.recorded.append((func, arguments, options, found))
+            self.capturing.record(func, arguments, options, found)
         if func in {_aten.copy_.default, _aten.index_put_.default}:
             return args[0]
         by_held = {id(tensor.held): tensor for tensor in here}
-        return tree_map(lambda x: by_held.get(id(x), OnDevice(x)) if _is(x) and on_device else x, found)
+        if not on_device:
+            return found
+        return _mapped(lambda held: by_held[id(held)] if id(held) in by_held else OnDevice(held), found)
 
     def _check_copy(self, func: Any, args: Any, kwargs: Any, on_device: bool) -> None:
         """To the host, the host waits for the values; to the device, unless it is told not to."""

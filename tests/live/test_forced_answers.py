@@ -48,7 +48,7 @@ def test_it_answers_and_replays(tiny: tuple[Any, Any], run: Any, controller: str
 @pytest.mark.parametrize("run", [of_the_engine, of_a_server])
 def test_it_can_be_left_out(tiny: tuple[Any, Any], run: Any) -> None:
     with pytest.warns(NoAnswerWarning, match="was cut after 24 tokens"):
-        output = run(tiny, **ASKED, controller="asc", force_answer=False)
+        output = run(tiny, **ASKED, controller=load_controller("asc", max_samples=6), force_answer=False)
     assert output.answers == [None, None]
     assert output.total_cost.probe_tokens == 0
     assert not any(branch.forced for branches in output.branches for branch in branches)

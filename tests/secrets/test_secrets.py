@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.sandbox import Limits, Sandbox, attacks
+from tts_generate.search.agent.client import connected
 
 TOKEN = "marker-7d1f0c52a9e84b"
 
@@ -79,6 +80,7 @@ def test_the_token_of_the_hub(
 def test_the_key_of_the_messages_api(
     status: int, store: Path, tmp_path: Path, capfd: Any, caplog: Any, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr("tts_generate.search.agent.way.connected", lambda retries: connected(1))  # no need to wait
     with echo(status, TOKEN) as (url, told):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", TOKEN)

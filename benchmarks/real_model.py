@@ -46,8 +46,8 @@ RESULT = ROOT / "benchmarks/results/real_model.json"
 SAMPLING = {"max_new_tokens": MOST, "temperature": 0.7, "top_p": 0.95}
 TASKS: dict[str, dict[str, Any]] = {
     "basic_arithmetic": {"count": 64, "min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 2},
-    "simple_equations": {"count": 24},
-    "gsm_symbolic": {"count": 12},
+    "simple_equations": {"count": 75},
+    "gsm_symbolic": {"count": 35},
 }
 """Families of reasoning-gym: how many questions of each are recorded, and how they are made."""
 KEPT_ASIDE_FROM = 1_000_000

@@ -70,11 +70,16 @@ def main(
     stores = [TrajectoryStore.open(folder) for folder in recordings]
     parts = [whole(store) for store in stores]
     questions = [alone(question) for asked, _ in parts for question in asked]
-    same = {dataclasses.replace(store.manifest, questions_sha256="").to_json() for store in stores}
-    assert len(same) == 1, "recordings of one model, made alike"
     manifest = stores[0].manifest
+    sampled = {name: value for name, value in manifest.generation_config.items() if name != "max_length"}
+    for store in stores:  # transformers makes max_length of the longest prompt
+        other = {**sampled, "max_length": store.manifest.generation_config["max_length"]}
+        alike = dataclasses.replace(manifest, questions_sha256=store.manifest.questions_sha256, generation_config=other)
+        assert not alike.difference(store.manifest), "recordings of one model, made alike"
     model = {**manifest.model, "name_or_path": MODEL}
-    manifest = dataclasses.replace(manifest, model=model, questions_sha256=questions_sha256(questions))
+    manifest = dataclasses.replace(
+        manifest, model=model, generation_config=sampled, questions_sha256=questions_sha256(questions)
+    )
     shutil.rmtree(out, ignore_errors=True)
     with StoreWriter.open(out, manifest, questions) as writer:
         for _, rows in parts:

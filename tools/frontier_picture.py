@@ -16,7 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 OUT = ROOT / "docs" / "images" / "frontier.png"
 
 
-SHOWN = ("self_consistency", "asc", "cmc", "pace", "short_m_at_k")
+SHOWN = ("self_consistency", "asc", "cmc", "thrift")
+BUDGETS = (0.0, 0.2, 0.5, 0.8, 1.0)
 """Of a real model's recording."""
 
 
@@ -29,8 +30,8 @@ def replayed(rows: list[dict[str, Any]]) -> list[Point]:
 
 def of_the_real(result: dict[str, Any]) -> list[Point]:
     """What `real_model.json` holds, each point once."""
-    rows = {(row["controller"], row["tokens"]): row for row in result["replay"]["rows"] if row["controller"] in SHOWN}
-    return replayed(list(rows.values()))
+    rows = [row for row in result["replay"]["rows"] if row["controller"] in SHOWN and row["beta"] in BUDGETS]
+    return replayed(list({(row["controller"], row["tokens"]): row for row in rows}.values()))
 
 
 def points(demo: dict[str, Any]) -> list[Point]:

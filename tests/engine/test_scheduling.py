@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +30,7 @@ from transformers import (
 from tts_generate import Controller, Deadline, OnRound
 from tts_generate.engine import enable
 from tts_generate.engine.batch import Batch
+from tts_generate.engine.cache import SlotCache
 from tts_generate.engine.decoder import cache_argument
 from tts_generate.engine.loop import Loop
 from tts_generate.errors import InputError, NoAnswerWarning
@@ -153,6 +155,18 @@ def test_rows_and_memory_stay_flat_while_questions_grow(qwen: Live, loops: list[
     rows = [loop.batch.decoder.cache.rows for loop in loops]
     assert max(rows) <= 16
     assert len({loop.batch.decoder.cache.capacity for loop in loops}) == 1, "and no wider"
+
+
+def test_the_cache_goes_with_the_call(qwen: Live) -> None:
+    """Its memory is free for the next one at once, and not when the collector comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(each, SlotCache) for each in gc.get_objects())
+        qwen.run(*QUESTIONS)
+        assert sum(isinstance(each, SlotCache) for each in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 def test_out_of_memory_goes_on_with_fewer_rows() -> None:

@@ -185,7 +185,7 @@ def test_pages() -> None:
     assert told is not None
     (watched,) = json.loads(told[1])
     assert [watched["name"], watched["text"], watched["gold"], *watched["answers"]] == [SHOWN] * 4
-    assert watched["traces"] == [{"label": SHOWN, "knobs": f"{SHOWN} {SHOWN}"}]
+    assert watched["traces"] == [{"label": SHOWN, "knobs": f"{SHOWN}={SHOWN}"}]
     assert next(iter(timeline(trace))).isprintable()
 
 

@@ -7,9 +7,10 @@ token writes (`slots`, `columns`) and how many columns are read (`width`). Layer
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class SlotLayer(CacheLayerMixin):
 
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
-        self.cache = cache
+        self.cache = cast(SlotCache, weakref.proxy(cache))  # in no circle: its memory goes when the call ends
         self.home: torch.device | None = None
         """Where the layer is, also while its memory is given back and what it held is on the host."""
 

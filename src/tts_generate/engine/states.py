@@ -8,9 +8,10 @@ the pass is `settled`, so that a pass that fails can be run again.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class StateLayer(LinearAttentionLayer):
 
     def __init__(self, cache: SlotCache, number_of_states: int = 1) -> None:
         super().__init__(number_of_states=number_of_states)
-        self.cache = cache
+        self.cache = cast(SlotCache, weakref.proxy(cache))
         self.home: torch.device | None = None
         """As of a `SlotLayer`; the banks are there."""
         self.banks: dict[StateName, Tensor] = {}

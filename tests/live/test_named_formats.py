@@ -132,10 +132,11 @@ def test_votes_by_mathematics(tiny: tuple[Any, Any]) -> None:
         found = AnswerFormat().find(text)
         return None if found is None else next(ways) % found
 
+    how: dict[str, Any] = {"controller": "asc", "controller_kwargs": {"max_samples": 12}, "seed": 1}
     for run in (of_the_engine, of_a_server):
-        usual = run(tiny, controller="asc", seed=1)
-        texts = run(tiny, controller="asc", seed=1, answer_pattern=read)
-        output = run(tiny, controller="asc", seed=1, answer_pattern=read, votes="math")
+        usual = run(tiny, **how)
+        texts = run(tiny, **how, answer_pattern=read)
+        output = run(tiny, **how, answer_pattern=read, votes="math")
         assert [cost.total_tokens for cost in output.cost] == [cost.total_tokens for cost in usual.cost]
         assert [list(votes.values()) for votes in output.votes] == [list(votes.values()) for votes in usual.votes]
         assert texts.total_cost.total_tokens > usual.total_cost.total_tokens
@@ -143,7 +144,7 @@ def test_votes_by_mathematics(tiny: tuple[Any, Any]) -> None:
         questions = [Question(str(number), "") for number in range(len(output.answers))]
         rows = [branch for branches in output.branches for branch in branches]
         recording = Recording.of(questions, rows, OPTIONS["interval_tokens"], source="live", votes="math")
-        result = replay(recording, "asc", shuffles=0)
+        result = replay(recording, "asc", max_samples=12, shuffles=0)
         assert [cost.generated_tokens for cost in output.cost] == result.generated_tokens[0].tolist()
     with pytest.raises(InputError, match="votes must be 'equal' or 'math'"):
         of_the_engine(tiny, votes="maths")

@@ -106,13 +106,17 @@ def short(text: str) -> str | None:
     return tidy(line) or None if fits else None
 
 
+_AUTO = ("boxed", "hashes", "tag", "sentence")
+"""The formats that `auto` looks for, in this order."""
+
+
 def auto(text: str) -> str | None:
     r"""The first of `boxed`, `hashes`, `tag`, `sentence` that the text has.
 
     >>> auto(r"The answer is \boxed{7}."), auto("The answer is 8."), auto("1 and 2 and")
     ('7', '8', None)
     """
-    return next((answer for read in (boxed, hashes, tag, sentence) if (answer := read(text)) is not None), None)
+    return next((answer for name in _AUTO if (answer := NAMED[name].read(text)) is not None), None)
 
 
 def settled(text: str) -> str:
@@ -130,9 +134,7 @@ def auto_cut(text: str) -> str | None:
     >>> auto_cut("The answer is 4"), auto_cut("The answer is 4 and"), auto_cut(r"\boxed{4}")
     (None, '4', '4')
     """
-    done = settled(text)
-    found = (read(done if read in (hashes, sentence) else text) for read in (boxed, hashes, tag, sentence))
-    return next((answer for answer in found if answer is not None), None)
+    return next((answer for name in _AUTO if (answer := NAMED[name].read_cut(text)) is not None), None)
 
 
 def auto_ended(text: str) -> str | None:

@@ -30,7 +30,7 @@ from tts_generate.engine.wrapped import inside
 from tts_generate.errors import InputError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.task import Task, asks, prompt_of
+from tts_generate.live.task import Task
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
@@ -176,12 +176,8 @@ def record(
         )
     own = {name: generate_kwargs.pop(name) for name in RECORDED & generate_kwargs.keys()}
     recorder = Recorder(questions, Path(out), branches, chat, progress=progress, tokenizer=tokenizer, seed=seed, **own)
-    prompts = [
-        prompt_of(tokenizer, asked, f"question {question.question_id!r}", **template).ids
-        for question in questions
-        for asked, template in [asks(question.question, chat)]
-    ]
-    ids, mask = padded(prompts, input_device(model))
+    prompts = recordings.prompts(tokenizer, questions, chat)
+    ids, mask = padded([prompt.ids for prompt in prompts], input_device(model))
     ways = with_our_ways(model.generation_config, generate_kwargs)
     run(model, recorder, input_ids=ids, attention_mask=mask, **ways)
     return TrajectoryStore.open(out)

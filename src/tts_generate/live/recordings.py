@@ -9,7 +9,7 @@ from tts_generate.answers import AnswerFormat
 from tts_generate.arguments import whole
 from tts_generate.errors import InputError
 from tts_generate.live.settings import EpisodeSettings
-from tts_generate.live.task import Prompt, Task
+from tts_generate.live.task import Prompt, Task, prompt_of
 from tts_generate.loading import load_controller
 from tts_generate.processors import BranchProcessorList
 from tts_generate.trajectories import Manifest, Question
@@ -28,6 +28,16 @@ def check_recording(questions: Sequence[Question], branches: int) -> None:
     if not questions:
         raise InputError("there is no question to record.")
     whole("branches", branches)
+
+
+def prompts(tokenizer: Any, questions: Sequence[Question], chat: bool | Mapping[str, Any]) -> list[Prompt]:
+    """The questions as a model reads them: as they are, or in its chat template, with the arguments that `chat` has."""
+    template = chat if isinstance(chat, Mapping) else {}
+    found = []
+    for question in questions:
+        asked = question.question if chat is False else [{"role": "user", "content": question.question}]
+        found.append(prompt_of(tokenizer, asked, f"question {question.question_id!r}", **template))
+    return found
 
 
 def missing(questions: Sequence[Question], branches: int, done: Container[Key] = ()) -> list[Key]:

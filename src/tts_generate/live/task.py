@@ -64,12 +64,6 @@ def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: st
     return Prompt(ids, text)
 
 
-def asks(question: str, chat: bool | Mapping[str, Any]) -> tuple[str | list[dict[str, str]], Mapping[str, Any]]:
-    """A question as `prompt_of` takes it, and arguments of the chat template, if it is to be wrapped into one."""
-    turns: list[dict[str, str]] = [{"role": "user", "content": question}]
-    return (question if chat is False else turns), (chat if isinstance(chat, Mapping) else {})
-
-
 def check_enable_thinking(render: Callable[[bool], str], said: Any) -> None:
     """Refuse an `enable_thinking` that a chat template would ignore.
 

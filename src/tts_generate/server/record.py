@@ -11,7 +11,7 @@ from tts_generate.arguments import checked
 from tts_generate.errors import ServerError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
-from tts_generate.live.task import Task, asks, prompt_of
+from tts_generate.live.task import Task
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.processors import BranchProcessorList
 from tts_generate.secret import stored
@@ -65,11 +65,7 @@ def record(
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
     recordings.check_recording(questions, branches)
-    prompts = [
-        prompt_of(model.tokenizer, asked, f"question {question.question_id!r}", **template)
-        for question in questions
-        for asked, template in [asks(question.question, chat)]
-    ]
+    prompts = recordings.prompts(model.tokenizer, questions, chat)
 
     def missing(done: Container[recordings.Key] = ()) -> list[Task]:
         keys = recordings.missing(questions, branches, done)

@@ -84,25 +84,30 @@ class ServerLoop:
     async def _answer(self, question: Served) -> None:
         """Run the episode of one question, whatever happens to it."""
         try:
-            if question.task.processors.expired():
-                raise _ExpiredError
-            question.start()
-            while question.wave:
-                await self._wave(question)
-                if question.to_close and question.task.processors.expired():
-                    raise _ExpiredError
-                question.resume()
+            try:
+                await self._waves(question)
+            except _ExpiredError:
+                with suppress(ServerError, TimeoutError):
+                    await asyncio.wait_for(self._close(question), _CLOSING)
+                question.end("deadline")
         except asyncio.CancelledError:
             question.end("interrupted")
             raise
-        except _ExpiredError:
-            with suppress(ServerError, TimeoutError):
-                await asyncio.wait_for(self._close(question), _CLOSING)
-            question.end("deadline")
         except Exception as error:
             question.error = error
             question.end("error")
             question.complain(error)
+
+    async def _waves(self, question: Served) -> None:
+        """Run the episode until its controller has answered."""
+        if question.task.processors.expired():
+            raise _ExpiredError
+        question.start()
+        while question.wave:
+            await self._wave(question)
+            if question.to_close and question.task.processors.expired():
+                raise _ExpiredError
+            question.resume()
 
     async def _wave(self, question: Served) -> None:
         """Carry out the units of a wave side by side, looking now and then whether the question must end."""

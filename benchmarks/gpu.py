@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -64,7 +65,7 @@ def roofline(model: Any, device: str, rows: int, tokens: int, bandwidth: float, 
     options = {"cache_implementation": "static"} if static else {}
 
     def run(cap: int) -> Any:
-        return ours(model, prompt, Numbers(), rows, cap, options)
+        return ours(model, prompt, Numbers(), rows, cap, options, force_answer=False)
 
     run(8)
     short, _ = seconds(device, lambda: run(tokens // 2))
@@ -88,26 +89,35 @@ def continuous(model: Any, prompts: torch.Tensor, branches: int, cap: int) -> in
     return sum(len(output.generated_tokens) for output in outputs.values())
 
 
-def beside(model: Any, device: str, questions: int, branches: int, cap: int) -> dict[str, Any]:
-    """Seconds per token of self-consistency on ragged branches: ours, `generate`, and `generate_batch`, by turns."""
+WAYS: dict[str, dict[str, Any]] = {"ours": {}, "ours_static": {"cache_implementation": "static"}}
+
+
+def beside(
+    model: Any, device: str, questions: int, branches: int, cap: int, others: tuple[str, ...] = ("generate",)
+) -> dict[str, Any]:
+    """Seconds per token of self-consistency on ragged branches: ours, with captured graphs and without, and others."""
     generator = torch.Generator().manual_seed(1)
     prompts = torch.randint(2, model.config.vocab_size, (questions, 64), generator=generator).to(device)
-    spent: dict[str, list[float]] = {"ours": [], "ours_static": [], "generate": [], "generate_batch": []}
+    best: dict[str, float] = {}
     lengths: list[int] = []
-    for _ in range(2):
-        for name, options in (("ours", {}), ("ours_static", {"cache_implementation": "static"})):
-            took, output = seconds(device, lambda o=options: ours(model, prompts, Numbers(), branches, cap, o))
-            spent[name].append(took / output.total_cost.generated_tokens)
-        took, lengths = seconds(device, lambda: theirs(model, prompts, branches, cap))
-        spent["generate"].append(took / sum(lengths))
-        took, tokens = seconds(device, lambda: continuous(model, prompts, branches, cap))
-        spent["generate_batch"].append(took / tokens)
-    best = {name: min(times) for name, times in spent.items()}
+    ours(model, prompts, Numbers(), 1, 8)
+    rows = min(questions * branches, 512)
+    for name, options in WAYS.items():
+        took, output = seconds(
+            device,
+            lambda o=options: ours(model, prompts, Numbers(), branches, cap, o, max_rows=rows, force_answer=False),
+        )
+        best[name] = took / output.total_cost.generated_tokens
+        lengths = [branch.tokens for found in output.branches for branch in found]
+    for name in others:
+        run = theirs if name == "generate" else continuous
+        took, found = seconds(device, lambda r=run: r(model, prompts, branches, cap))
+        best[name] = took / (found if isinstance(found, int) else sum(found))
+    mine = min(best[name] for name in WAYS)
     return {
         "questions": questions, "branches": branches, "longest_over_mean": max(lengths) * len(lengths) / sum(lengths),
         "us_per_token": {name: 1e6 * value for name, value in best.items()},
-        "speedup_over_generate": best["generate"] / min(best["ours"], best["ours_static"]),
-        "speedup_over_generate_batch": best["generate_batch"] / min(best["ours"], best["ours_static"]),
+        **{f"speedup_over_{name}": best[name] / mine for name in others},
     }  # fmt: skip
 
 
@@ -123,39 +133,78 @@ def measure_profiles(folder: Path, small: bool, device: str, dtype: torch.dtype)
         print(name, found.error)
 
 
+def parts(small: bool, device: str) -> dict[str, Callable[[], Any]]:
+    """What is measured, by name, the most telling first."""
+    sizes, dtype = (SMALL, torch.float32) if small else (QWEN3_1_7B, torch.bfloat16)
+    rows, tokens, cap, mean, branches = (8, 32, 48, 12, 4) if small else (64, 256, 384, 80, 64)
+    made: dict[str, Any] = {}
+
+    def model(name: str, mean_tokens: int | None, shape: dict[str, int]) -> Any:
+        if name not in made:
+            made.clear()
+            if device == "cuda":
+                torch.cuda.empty_cache()
+            made[name] = random_model(mean_tokens, shape, dtype, device, 8192)
+        return made[name]
+
+    def bandwidth() -> float:
+        return median(copy_bandwidth(device, 1 << (22 if small else 30)) for _ in range(3))
+
+    def rooflines() -> list[dict[str, float]]:
+        even = model("even", None, sizes)
+        return [roofline(even, device, rows, tokens, bandwidth(), static) for static in (False, True)]
+
+    def turns(name: str, shape: dict[str, int], counts: tuple[int, ...], others: tuple[str, ...]) -> list[Any]:
+        ragged = model(name, mean, shape)
+        return [beside(ragged, device, count, branches, cap, others) for count in counts]
+
+    eight = SMALL if small else QWEN3_8B
+    dtypes = ("float32",) if small else ("bfloat16", "float32")
+    return {
+        "copy_bandwidth_gb_s": lambda: bandwidth() / 1e9,
+        "roofline": rooflines,
+        "beside": lambda: turns("ragged", sizes, (1, 2) if small else (1, 8), ("generate",)),
+        "beside_8b": lambda: turns("ragged_8b", eight, (1,) if small else (1, 8), ("generate",)),
+        "long_prompt": lambda: long_prompt(model("ragged", mean, sizes), 64 if small else 4096),
+        "cmc": lambda: [cmc_saving(count, 1, device) for count in ((2,) if small else (1, 8))],
+        "agreement": lambda: {name: agreement(device, DTYPES[name], 2 if small else 16, 64) for name in dtypes},
+        "beside_32": lambda: turns("ragged", sizes, (2,) if small else (32,), ()),
+        "beside_generate_batch": lambda: turns("ragged", sizes, (1, 2) if small else (1, 8), ("generate_batch",)),
+    }
+
+
 def main(
     out: Annotated[Path | None, typer.Argument(help="JSON file to write.")] = None,
     small: Annotated[bool, typer.Option("--small", help="A smoke run on small models, on any device.")] = False,
     profiles: Annotated[Path | None, typer.Option(help="Folder for profiles of the shapes; nothing else then.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part, beside what the file holds.")] = None,
 ) -> None:
-    """Measure, print JSON, and write it where a file is named."""
+    """Measure part after part; what is measured is written at once, and a part that fails is written as its error."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not small:
         raise typer.BadParameter("there is no CUDA device here; pass --small to see that the script runs.")
-    sizes, dtype = (SMALL, torch.float32) if small else (QWEN3_1_7B, torch.bfloat16)
     if profiles is not None:
-        measure_profiles(profiles, small, device, dtype)
+        measure_profiles(profiles, small, device, torch.float32 if small else torch.bfloat16)
         return
-    rows, tokens, cap = (8, 32, 48) if small else (64, 512, 2048)
-    bandwidth = median(copy_bandwidth(device, 1 << (22 if small else 30)) for _ in range(3))
-    even = random_model(None, sizes, dtype, device, 8192)
-    ragged = random_model(12 if small else 400, sizes, dtype, device, 8192)
-    result = {
+    kept = json.loads(out.read_text("utf-8")) if part and out is not None and out.exists() else {"seconds": {}}
+    result: dict[str, Any] = kept | {
         "format": "tts-benchmark/1",
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "copy_bandwidth_gb_s": bandwidth / 1e9,
-        "roofline": [roofline(even, device, rows, tokens, bandwidth, static) for static in (False, True)],
-        "beside": [beside(ragged, device, n, 4 if small else 64, cap) for n in ((1, 2) if small else (1, 8))],
-        "long_prompt": long_prompt(ragged, 64 if small else 4096),
-        "cmc": [cmc_saving(n, 1 if small else 3, device) for n in ((2,) if small else (1, 8, 96))],
-        "agreement": {
-            name: agreement(device, DTYPES[name], 2 if small else 32, 64)
-            for name in (("float32",) if small else ("bfloat16", "float16", "float32"))
-        },
-    }  # fmt: skip
-    if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    }
+    for name, run in parts(small, device).items():
+        if part and name not in part:
+            continue
+        start = time.perf_counter()
+        try:
+            result[name] = run()
+        except Exception as error:  # the machine is lent for minutes: the other parts are measured all the same
+            traceback.print_exc()
+            result[name] = {"error": f"{type(error).__name__}: {error}"}
+        result["seconds"][name] = time.perf_counter() - start
+        print(f"{name}: {result['seconds'][name]:.1f} s", flush=True)
+        if out is not None:
+            out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(json.dumps(result, indent=1))
 
 

@@ -65,3 +65,21 @@ def test_cpu_and_gpu_draw_the_same_noise() -> None:
     gpu = make_live("qwen3", device="cuda").run(QUESTIONS[0], controller="self_consistency", beta=0.0)
     same = sum(a.token_ids[:4] == b.token_ids[:4] for a, b in zip(cpu.branches[0], gpu.branches[0], strict=True))
     assert same >= 3
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=str)
+def test_a_gpu_that_is_nearly_full_decodes_the_same_tokens(options: dict[str, str]) -> None:
+    """Float32: what another program left must do, or the call says so; nothing is decoded otherwise for it."""
+    live = make_live("qwen3", device="cuda")
+    roomy = live.run(*QUESTIONS, controller="self_consistency", beta=0.3, **options)
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0]
+    other = torch.empty(free - 300 * 2**20, dtype=torch.uint8, device="cuda")
+    try:
+        tight = live.run(*QUESTIONS, controller="self_consistency", beta=0.3, **options)
+    finally:
+        del other
+        torch.cuda.empty_cache()
+    assert [[b.token_ids for b in rows] for rows in tight.branches] == [
+        [b.token_ids for b in rows] for rows in roomy.branches
+    ]

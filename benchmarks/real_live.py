@@ -96,7 +96,9 @@ def held(name: str, branches: int, found: Path | None = None) -> Controller:
     return load_controller(usual, **held_to(usual.knobs, branches))
 
 
-def answer(model: Any, tokenizer: Any, asked: Sequence[Question], controller: Controller, **more: Any) -> dict[str, Any]:
+def answer(
+    model: Any, tokenizer: Any, asked: Sequence[Question], controller: Controller, **more: Any
+) -> dict[str, Any]:
     """Answer questions in one call, and what replay says of the branches that it decoded."""
     inputs = prompts(model, tokenizer, asked)
     start = time.perf_counter()

@@ -14,18 +14,41 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from tts_generate.engine.cache import Prefix, SlotCache
-from tts_generate.engine.shared import Partial, PromptReaders, over_prompts, partial_of_rows
+from tts_generate.engine.cache import SlotCache
+from tts_generate.engine.device import on_device
+from tts_generate.engine.shared import LayerReaders, Partial, Readers, over_prompts, partial_of_rows
 
 NAME = "tts_generate_spans"
 _UNKNOWN = ("softcap", "position_bias", "s_aux")
 """Arguments of attention functions that change its result and that spans do not know."""
+
+
+_COPIED = 4
+"""Rows are copied together where they are fewer than one in so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Where the tokens of a span stand in its grid of rows * queries, if they do not fill it in order."""
+
+    places: Any
+    """(n,) int64 cell of each token."""
+    sources: Any
+    """(rows * queries,) int64 token of the pass in each cell; any token where a cell has none."""
+    slots: Any = None
+    """(rows,) int64 slots of the rows; None where they are neighbours."""
+
+    def on(self, device: torch.device) -> Cells:
+        """The same on a device; numpy arrays before."""
+        moved = (None if part is None else on_device(part, device) for part in (self.places, self.sources, self.slots))
+        return Cells(*moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +61,36 @@ class Span:
     slot: int
     width: int
     """Columns read."""
+    cells: Cells | None = None
+    """Of a span whose tokens do not fill it in order."""
 
     @property
     def tokens(self) -> slice:
         """Which tokens of the pass they are."""
-        return slice(self.first, self.first + self.rows * self.queries)
+        count = self.rows * self.queries if self.cells is None else len(self.cells.places)
+        return slice(self.first, self.first + count)
+
+    @classmethod
+    def over(cls, slots: np.ndarray, first: int, queries: int, width: int) -> Span:
+        """The one span of tokens that read any rows: `queries` of each slot, in this order; a slot may come again.
+
+        Rows between them that nobody reads are read in vain; where those are most of them, rows are copied together:
+        a copy is read, written and read again.
+        """
+        rows, place, counts = np.unique(slots, return_inverse=True, return_counts=True)
+        several, spread = int(counts.max()), int(rows[-1] - rows[0]) + 1
+        if several == 1 and spread == len(slots) and (np.diff(slots) == 1).all():
+            return cls(first, spread, queries, int(slots[0]), width)
+        picked = None if _COPIED * len(rows) >= spread else rows.astype(np.int64)
+        row, count = (slots - rows[0], spread) if picked is None else (place, len(rows))
+        order = np.argsort(place, kind="stable")
+        turn = np.empty(len(slots), np.int64)
+        turn[order] = np.arange(len(slots)) - (np.cumsum(counts) - counts).repeat(counts)
+        cells = ((row * several + turn) * queries)[:, None] + np.arange(queries)
+        places = cells.astype(np.int64).ravel()
+        sources = np.full(count * several * queries, first, np.int64)
+        sources[places] = first + np.arange(len(places))
+        return cls(first, count, several * queries, int(rows[0]), width, Cells(places, sources, picked))
 
 
 def attend_span(span: Span, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
@@ -59,34 +107,46 @@ def attend_span(span: Span, query: Tensor, key: Tensor, value: Tensor, mask: Ten
     Returns:
         (rows * queries, heads, D).
     """
-    folded, slots, visible = _folded(span, query, mask, key.shape[1])
+    folded, visible = _folded(span, query, mask, key.shape[1])
     found = torch.nn.functional.scaled_dot_product_attention(
-        folded, key[slots, :, : span.width], value[slots, :, : span.width], attn_mask=visible, scale=scaling
+        folded, _read(span, key), _read(span, value), attn_mask=visible, scale=scaling
     )
     return _unfolded(span, found)
 
 
-def _folded(span: Span, query: Tensor, mask: Tensor, heads: int) -> tuple[Tensor, slice, Tensor]:
-    """Queries (rows, H, queries * groups, D) of a span, the slots they read, and their mask."""
+def _read(span: Span, buffer: Tensor) -> Tensor:
+    """Keys or values (rows, H, width, D) of the rows of a span."""
+    if span.cells is None or span.cells.slots is None:
+        return buffer[span.slot : span.slot + span.rows, :, : span.width]
+    return buffer[:, :, : span.width].index_select(0, span.cells.slots.to(buffer.device))
+
+
+def _folded(span: Span, query: Tensor, mask: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Queries (rows, H, queries * groups, D) of a span, and their mask."""
     rows, queries = span.rows, span.queries
     groups = query.shape[1] // heads
-    folded = query[span.tokens].view(rows, queries, heads, groups, -1).transpose(1, 2)
-    visible = mask[span.tokens, ..., : span.width]
+    if span.cells is None:
+        folded, visible = query[span.tokens], mask[span.tokens, ..., : span.width]
+    else:
+        sources = span.cells.sources.to(query.device)
+        folded, visible = query.index_select(0, sources), mask[..., : span.width].index_select(0, sources)
+    folded = folded.view(rows, queries, heads, groups, -1).transpose(1, 2)
     if queries > 1:
         visible = visible.view(rows, 1, queries, span.width).repeat_interleave(groups, dim=2)
-    return folded.reshape(rows, heads, queries * groups, -1), slice(span.slot, span.slot + rows), visible
+    return folded.reshape(rows, heads, queries * groups, -1), visible
 
 
 def _unfolded(span: Span, found: Tensor) -> Tensor:
-    """(rows, H, queries * groups, D) as (rows * queries, heads, D)."""
+    """(rows, H, queries * groups, D) as (tokens, heads, D)."""
     rows, heads = found.shape[:2]
     found = found.view(rows, heads, span.queries, -1, found.shape[-1]).transpose(1, 2)
-    return found.reshape(rows * span.queries, -1, found.shape[-1])
+    found = found.reshape(rows * span.queries, -1, found.shape[-1])
+    return found if span.cells is None else found.index_select(0, span.cells.places.to(found.device))
 
 
 def attend_shared(
     spans: Sequence[Span],
-    readers: Sequence[PromptReaders],
+    readers: Sequence[LayerReaders],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -96,8 +156,8 @@ def attend_shared(
     """Attention where some tokens also read a prompt that is not in their row; arguments as in `attend_span`."""
     parts = []
     for span in spans:
-        folded, slots, visible = _folded(span, query, mask, key.shape[1])
-        own = partial_of_rows(folded, key[slots, :, : span.width], value[slots, :, : span.width], visible, scaling)
+        folded, visible = _folded(span, query, mask, key.shape[1])
+        own = partial_of_rows(folded, _read(span, key), _read(span, value), visible, scaling)
         parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
     whole = Partial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     return over_prompts(whole, query, readers, scaling).to(query.dtype)
@@ -107,7 +167,7 @@ class _Pass(threading.local):
     """The spans of the forward pass that this thread is in, and the prompts that stand once."""
 
     spans: Sequence[Span] = ()
-    shared: Sequence[tuple[Tensor, Prefix]] = ()
+    shared: Sequence[Readers] = ()
     cache: SlotCache | None = None
 
 
@@ -138,7 +198,7 @@ def attend(
     packed = query[0].transpose(0, 1)
     if _PASS.shared:
         layer = _PASS.cache.latest  # type: ignore[union-attr]
-        readers = [PromptReaders(tokens.to(query.device), prefix[layer]) for tokens, prefix in _PASS.shared]
+        readers = [each.at(layer, query.device) for each in _PASS.shared]
         with torch.autocast(query.device.type, enabled=False):  # its products are in float32
             found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
@@ -172,7 +232,7 @@ def attending(
     model: PreTrainedModel,
     spans: Sequence[Span],
     cache: SlotCache | None = None,
-    shared: Sequence[tuple[Tensor, Prefix]] = (),
+    shared: Sequence[Readers] = (),
 ) -> Iterator[None]:
     """Have the model's layers attend over `spans` within this block; one thread at a time for each model.
 
@@ -180,7 +240,7 @@ def attending(
         model: whose layers.
         spans: whose tokens a pass feeds.
         cache: the rows.
-        shared: tokens (n,) that read a prompt which is not in their row, and that prompt.
+        shared: tokens that read a prompt which is not in their row.
     """
     config = model.config.get_text_config(decoder=True)
     with _LOCKS.setdefault(model, threading.Lock()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from tts_generate.engine import shared
-from tts_generate.engine.attention import attending, attention_of, knows_spans
+from tts_generate.engine.attention import Span, attending, attention_of, knows_spans
 from tts_generate.engine.cache import Prefix
 from tts_generate.engine.device import input_device, on_device
 from tts_generate.engine.masks import EVERYTHING, masks, reaches_of
@@ -68,6 +69,7 @@ class Decoder:
         self.reaches = reaches_of(config)
         self.device = input_device(model)
         self.shapes = shapes_of(model, self.device)
+        self.stacks = shared.Stacks()
         self.static: StaticShapes | None = None
         if static:
             self._check_static()
@@ -128,9 +130,17 @@ class Decoder:
         more = max(0, self.shapes.min_tokens - wanted)  # what is too few for the layers is so for the head
         last = on_device(np.pad(plan.last, (0, more), mode="edge"), tokens.device)
         mask, positions = self._prepare(plan, tokens.device)
-        readers = [(on_device(each.tokens, tokens.device), each.prefix) for each in plan.shared]
-        with attending(self.model, plan.spans, self.cache, readers):
+        with attending(self.model, self._spans(plan), self.cache, self._readers(plan)):
             return self._forward(tokens[None], self.cache, mask, positions[None], last)[0, :wanted]
+
+    def _spans(self, plan: Pass) -> list[Span]:
+        return [span if span.cells is None else replace(span, cells=span.cells.on(self.device)) for span in plan.spans]
+
+    def _readers(self, plan: Pass) -> Sequence[shared.Readers]:
+        """Who reads prompts that stand once: one by one, in calls whose bits are known, or all of them in few."""
+        if self.shapes.few_calls:
+            return self.stacks.readers(plan.shared, self.device)
+        return [shared.One(on_device(each.tokens, self.device), each.prefix) for each in plan.shared]
 
     def settle(self, done: bool) -> None:
         """The passes since the last call count; or, if not `done`, never were: they can be run again."""

@@ -131,7 +131,10 @@ def feed(
     spans: list[Span] = []
     for each, (start, stop) in zip(queries, pairwise(starts), strict=True):
         rows, ends = table[0, start:stop:each], table[2, start + each - 1 : stop : each]
-        spans += _spans(rows, ends, each, start, shapes)
+        if shapes.few_calls and stop > start:
+            spans.append(Span.over(rows, start, each, shapes.width(int(ends.max()) + 1, each)))
+        else:
+            spans += _spans(rows, ends, each, start, shapes)
     if starts[-1] < shapes.min_tokens:
         filler = _filler(table, shapes.min_tokens - starts[-1])
         spans += [Span(starts[-1], 1, filler.shape[1], int(filler[0, 0]), bucketed(int(filler[2, -1]) + 1))]

@@ -22,7 +22,9 @@ BUCKET = 32
 PART = 512
 """torch's CPU attention goes through the columns that it reads in parts of this many."""
 BLOCK = 32
-"""On CPU, neighbouring rows that read the same number of columns; on other devices all rows do."""
+"""On CPU, neighbouring rows that read the same number of columns."""
+ALL_ROWS = 1 << 30
+"""On other devices all rows do."""
 FEW = 4
 """Tokens that a pass feeds at least, on CPU."""
 
@@ -66,6 +68,14 @@ class Shapes:
     exact: bool = False
     """Whether a row's numbers were found to have the same bits in all of these shapes."""
 
+    @property
+    def few_calls(self) -> bool:
+        """Whether what a pass reads is put into few calls, also with some of it read in vain.
+
+        On a GPU a call takes longer than what it reads; and bits depend on neighbours in any case.
+        """
+        return self.block >= ALL_ROWS
+
     def width(self, columns: int, queries: int = 1) -> int:
         """The width that reads `columns` columns for `queries` queries of a row."""
         width = bucketed(columns)
@@ -81,7 +91,7 @@ class Shapes:
 def shapes_of(model: PreTrainedModel, device: torch.device) -> Shapes:
     """The shapes of a model's passes on the device that its token ids go to."""
     if device.type != "cpu":
-        return Shapes(block=1 << 30)
+        return Shapes(block=ALL_ROWS)
     if model.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return Shapes(BLOCK, FEW)
     config = model.config.get_text_config(decoder=True)

@@ -9,7 +9,8 @@ Source: Juravsky et al., "Hydragen: high-throughput LLM inference with shared pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from tts_generate.engine.cache import LayerPrefix, Prefix
+from tts_generate.engine.device import on_device
 
 LEAST = 128
 """Tokens of a prompt from which on it is shared: each pass then takes a few operations more a layer."""
@@ -29,15 +31,6 @@ class Shared:
     tokens: np.ndarray
     """(n,) places in the pass."""
     prefix: Prefix
-
-
-@dataclass(frozen=True, slots=True)
-class PromptReaders:
-    """A prompt and who reads it, as one layer's attention needs them."""
-
-    tokens: Tensor
-    """(n,) int64, on the layer's device."""
-    prefix: LayerPrefix
 
 
 @dataclass(slots=True)
@@ -101,7 +94,21 @@ _LEAST_QUERIES = 16
 """Queries that a prompt is read for at least, of each head: products of fewer rows may take another path."""
 
 
-def over_prompts(own: Partial, query: Tensor, readers: Sequence[PromptReaders], scaling: float | None) -> Tensor:
+class LayerReaders(Protocol):
+    """Prompts and who reads them, as one layer's attention needs them."""
+
+    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
+        """Take the prompts' columns in; query: (N, heads, D)."""
+
+
+class Readers(Protocol):
+    """Prompts and who reads them, in all layers."""
+
+    def at(self, layer: int, device: torch.device) -> LayerReaders:
+        """The same in one layer."""
+
+
+def over_prompts(own: Partial, query: Tensor, readers: Sequence[LayerReaders], scaling: float | None) -> Tensor:
     """Attention over the rows' own columns and, for those who share one, the prompt's; (N, heads, D) float32.
 
     Args:
@@ -111,9 +118,23 @@ def over_prompts(own: Partial, query: Tensor, readers: Sequence[PromptReaders], 
         scaling: factor of the scores; None for 1 / sqrt(D).
     """
     for reader in readers:
-        keys, values = reader.prefix.columns
-        count, heads = len(reader.tokens), keys.shape[0]
-        asked = query[reader.tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
+        reader.read(own, query, scaling)
+    return own.found / own.total
+
+
+@dataclass(frozen=True, slots=True)
+class OneRead:
+    """A prompt in one layer, and who reads it."""
+
+    tokens: Tensor
+    """(n,) int64, on the layer's device."""
+    prefix: LayerPrefix
+
+    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
+        """Take the prompt's columns in."""
+        keys, values = self.prefix.columns
+        count, heads = len(self.tokens), keys.shape[0]
+        asked = query[self.tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
         groups = asked.shape[2]
         queries = count * groups
         filled = torch.nn.functional.pad(asked.reshape(heads, queries, -1), (0, 0, 0, max(0, _LEAST_QUERIES - queries)))
@@ -122,5 +143,136 @@ def over_prompts(own: Partial, query: Tensor, readers: Sequence[PromptReaders], 
             part[:, :queries].reshape(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
             for part in (found.found, found.top, found.total)
         )
-        own.add(reader.tokens, Partial(*parts))
-    return own.found / own.total
+        own.add(self.tokens, Partial(*parts))
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """A prompt, and who reads it."""
+
+    tokens: Tensor
+    prefix: Prefix
+
+    def at(self, layer: int, device: torch.device) -> OneRead:
+        """The same in one layer."""
+        return OneRead(self.tokens.to(device), self.prefix[layer])
+
+
+@dataclass(slots=True)
+class Stack:
+    """Prompts of about one length, padded to the longest: a layer reads all of them in one product.
+
+    What they held becomes a part of the stack, so that nothing is held twice.
+    """
+
+    prefixes: Sequence[Prefix]
+    layers: dict[int, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict)
+    """Keys and values (P, H, L, D), and the mask (P, 1, 1, L) of those that are shorter."""
+
+    def holds(self, prefixes: Sequence[Prefix]) -> bool:
+        """Whether these are in it, and not many others beside them."""
+        mine = {id(prefix) for prefix in self.prefixes}
+        return all(id(prefix) in mine for prefix in prefixes) and len(self.prefixes) <= 2 * len(prefixes)
+
+    def columns(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of one layer, stacked when it is first asked for."""
+        if layer not in self.layers:
+            self.layers[layer] = self._stacked(layer)
+        return self.layers[layer]
+
+    def _stacked(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        held = [prefix[layer] for prefix in self.prefixes]
+        lengths = [each.columns[0].shape[1] for each in held]
+        most = max(lengths)
+        keys, values = (
+            torch.stack([torch.nn.functional.pad(part, (0, 0, 0, most - part.shape[1])) for part in parts])
+            for parts in zip(*(each.columns for each in held), strict=True)
+        )
+        for place, (prefix, each, length) in enumerate(zip(self.prefixes, held, lengths, strict=True)):
+            prefix[layer] = LayerPrefix((keys[place, :, :length], values[place, :, :length]), each.states)
+        if min(lengths) == most:
+            return keys, values, None
+        seen = torch.arange(most, device=keys.device) < on_device(np.array(lengths), keys.device)[:, None]
+        mask = torch.zeros(seen.shape, device=keys.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+        return keys, values, mask[:, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class StackRead:
+    """A stack in one layer, and who reads it."""
+
+    readers: StackReaders
+    layer: int
+
+    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
+        """Take the columns of all prompts of the stack in."""
+        keys, values, mask = self.readers.stack.columns(self.layer)
+        prompts, heads, size = keys.shape[0], keys.shape[1], query.shape[-1]
+        device = query.device
+        asked = query.index_select(0, self.readers.sources.to(device)).view(prompts, -1, heads, *_groups(query, heads))
+        count, groups = asked.shape[1], asked.shape[3]
+        asked = asked.transpose(1, 2).reshape(prompts, heads, count * groups, size)
+        found = partial(asked, keys, values, mask, scaling)
+        places = self.readers.places.to(device)
+        parts = (
+            part.view(prompts, heads, count, groups, -1)
+            .transpose(1, 2)
+            .reshape(prompts * count, heads * groups, -1)
+            .index_select(0, places)
+            for part in (found.found, found.top, found.total)
+        )
+        own.add(self.readers.tokens.to(device), Partial(*parts))
+
+
+def _groups(query: Tensor, heads: int) -> tuple[int, int]:
+    """(Heads that share a key head, size of a head) of (N, heads, D) queries."""
+    return query.shape[1] // heads, query.shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class StackReaders:
+    """A stack of prompts and who reads them, as a grid of P prompts with as many tokens each."""
+
+    stack: Stack
+    tokens: Tensor
+    """(n,) int64, places in the pass."""
+    places: Tensor
+    """(n,) int64, where they are in the grid."""
+    sources: Tensor
+    """(P * tokens of a prompt,) int64, token of the pass in each cell; any token where a cell has none."""
+
+    def at(self, layer: int, device: torch.device) -> StackRead:
+        """The same in one layer."""
+        return StackRead(self, layer)
+
+
+class Stacks:
+    """Puts the prompts of a pass into stacks by their length, and keeps these as long as the prompts stay."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Stack] = {}
+        """By the bits of their longest prompt's length: at most half of a stack is padding."""
+
+    def readers(self, shared: Sequence[Shared], device: torch.device) -> list[StackReaders]:
+        """Stacks of a pass, and who reads them."""
+        groups: dict[int, list[Shared]] = {}
+        for each in shared:
+            length = max(part.columns[0].shape[1] for part in each.prefix if part.columns)
+            groups.setdefault((length - 1).bit_length(), []).append(each)
+        self.kept = {size: self._stack(size, [each.prefix for each in group]) for size, group in groups.items()}
+        return [_grid(self.kept[size], group, device) for size, group in groups.items()]
+
+    def _stack(self, size: int, prefixes: Sequence[Prefix]) -> Stack:
+        kept = self.kept.get(size)
+        return kept if kept is not None and kept.holds(prefixes) else Stack(prefixes)
+
+
+def _grid(stack: Stack, shared: Sequence[Shared], device: torch.device) -> StackReaders:
+    """Who reads a stack, in a grid that is as wide as the prompt with the most tokens."""
+    most = max(_LEAST_QUERIES, max(len(each.tokens) for each in shared))
+    number = {id(prefix): place for place, prefix in enumerate(stack.prefixes)}
+    tokens = np.concatenate([each.tokens for each in shared])
+    places = np.concatenate([number[id(each.prefix)] * most + np.arange(len(each.tokens)) for each in shared])
+    sources = np.full(len(stack.prefixes) * most, tokens[0], np.int64)
+    sources[places] = tokens
+    return StackReaders(stack, *(on_device(part, device) for part in (tokens, places, sources)))

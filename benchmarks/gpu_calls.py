@@ -3,8 +3,8 @@
     python benchmarks/gpu_calls.py [OUT.json]
 
 The shipped tiny model is recorded in the passes that a GPU gets, prompts standing once. `few` is as it is now; `cut` a
-call for each run of neighbouring rows and each prompt, as it was when a recording on an H100 took 0.6 s a pass. What is
-told is operations of torch in a pass and layer, the model's own included; an eager launch takes some microseconds.
+call for each run of neighbouring rows and each prompt, as it was when a recording on an H100 was more than ten times
+slower than the card's profile says. What is told is operations of torch in a pass and layer, the model's own included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.shapes import ALL_ROWS, Shapes
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = {"1 question": 1, "16 questions": 16}
+SIZES = {"one_question": 1, "sixteen_questions": 16}
 BRANCHES, STEP = 64, 32
 
 

@@ -170,7 +170,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def test_a_pass_takes_as_many_calls_for_many_rows_and_prompts_as_for_few(
     few: pytest.MonkeyPatch, calls: Calls, tmp_path: Path
 ) -> None:
-    """A recording, whose rows probe and end out of step: on an H100, 1,024 rows took 0.6 s a pass, most of it calls."""
+    """A recording, whose rows probe and end out of step: on an H100 nearly all of its time was calls."""
     live: Live = make_live("qwen3")
     medians = {}
     for count, branches in ((1, 4), (8, 16)):

@@ -1,4 +1,4 @@
-"""The recording of a real language model that ships with the package, out of those of `benchmarks/real_model.py`.
+"""The recording of a real language model that ships with the package, out of those of `benchmarks/real_live.py`.
 
     python benchmarks/real_store.py RECORDING… [--out FOLDER]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from real_model import TEMPLATE
+from real_live import TEMPLATE
 
 from tts_generate import real
 from tts_generate.publish.store_summary import summarise
@@ -26,7 +26,7 @@ from tts_generate.trajectories.store import StoreWriter
 
 MODEL = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 _WORDS = """\
-Recorded on a CPU in float32 by `benchmarks/real_model.py`, so that replay, search and the demo have an ordinary
+Recorded on a CPU in float32 by `benchmarks/real_live.py`, so that replay, search and the demo have an ordinary
 language model to work with. The questions are those of [reasoning-gym](https://github.com/open-thought/reasoning-gym)
 (Apache-2.0): `{family}-{seed}-{number}` is what `create_dataset(family, seed=seed, size=number + 1)[number]` asks. The
 model read each behind the three worked examples that are in that script; here the question stands alone. Tokens of

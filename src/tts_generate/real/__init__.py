@@ -1,7 +1,7 @@
 """A recording of an ordinary language model that ships here: what a controller does on one can be tried without it.
 
 Its card is `README.md` beside this file; `benchmarks/real_store.py` makes the folder out of recordings of
-`benchmarks/real_model.py`.
+`benchmarks/real_live.py`.
 """
 
 from __future__ import annotations

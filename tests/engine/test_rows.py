@@ -15,7 +15,7 @@ from tts_generate.engine.cache import LayerPrefix, SlotCache, SlotLayer
 from tts_generate.engine.order import MOVE, Order
 from tts_generate.engine.plan import feed
 from tts_generate.engine.rows import EOS, GOES_ON, Evicted, Job, Rows
-from tts_generate.engine.shapes import BUCKET, Shapes, bucketed
+from tts_generate.engine.shapes import ALL_ROWS, BUCKET, Shapes, bucketed
 from tts_generate.live.branch import Probe
 from tts_generate.runner import Unit
 
@@ -235,7 +235,7 @@ def test_rows_are_sorted_once_columns_read_in_vain_are_worth_the_moves() -> None
     assert not any(moved() for _ in range(100))
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.sampled_from([1, 4, 8, 1 << 30]), st.data())
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.sampled_from([1, 4, 8]), st.data())
 def test_spans_cover_each_row_once_and_like_widths_are_one(lengths: list[int], block: int, data: st.DataObject) -> None:
     kept = sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1)))
     slots, columns = np.array(kept), np.array([lengths[slot] for slot in kept])
@@ -251,3 +251,19 @@ def test_spans_cover_each_row_once_and_like_widths_are_one(lengths: list[int], b
             assert bucketed(int(mine[start:stop].max()) + 1) == span.width
     for one, two in pairwise(spans):
         assert two.slot != one.slot + one.rows or two.width != one.width
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.data())
+def test_where_calls_cost_more_than_columns_all_rows_are_one_span(lengths: list[int], data: st.DataObject) -> None:
+    kept = sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1)))
+    slots, columns = np.array(kept), np.array([lengths[slot] for slot in kept])
+    (span,) = feed(slots, slots, columns, [], 0, Shapes(ALL_ROWS)).plan.spans
+    assert span.tokens == slice(0, len(kept))
+    assert span.width == bucketed(int(columns.max()) + 1)
+    read = range(span.slot, span.slot + span.rows)
+    if span.cells is not None:
+        assert span.cells.sources[span.cells.places].tolist() == list(range(len(kept)))
+        picked = read if span.cells.slots is None else span.cells.slots
+        assert [picked[place] for place in span.cells.places] == kept
+    else:
+        assert list(read) == kept

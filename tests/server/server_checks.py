@@ -78,8 +78,28 @@ def interrupted(url: str) -> None:
     questions = [question.question for question in tiny.questions("test")[:3]]
     model.generate(questions[0], controller="dynasor", **OPTIONS)
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
-    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(4, os.kill, (os.getpid(), signal.SIGINT)).start()
     output = model.generate(questions, controller="self_consistency", seed=1, **OPTIONS)
     print(output.finish_reason, output.usage.cancelled)
     print(before == (len(os.listdir("/proc/self/fd")), threading.active_count()))
     print(sum(branch.tokens for branch in output.branches[0]) == output.cost[0].generated_tokens > 0)
+
+
+def interrupted_while_asked() -> None:
+    """A call whose time is up and that Ctrl-C ends while its branches are asked where they stand; prints its end."""
+    warnings.simplefilter("ignore")  # no answer has come
+    with TokenServer(batch=8, context=2048, pause=0.3) as server:
+
+        def time_is_up() -> bool:
+            if server.decoded < 12:
+                return False
+            threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return True
+
+        options = {**OPTIONS, "controller_kwargs": {"max_samples": 2}}
+        options |= {"interval_tokens": 600, "max_new_tokens": 600}  # long answers are streamed
+        output = ServerModel(server.url, tokenizer=server.tokenizer).generate(
+            QUESTIONS[0], controller="self_consistency", branch_processors=[Alarm(time_is_up)], seed=1, **options
+        )
+        print(output.finish_reason, output.usage.cancelled > 0)
+        print(sum(branch.tokens for branch in output.branches[0]) == output.cost[0].generated_tokens > 0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from forked import Forked
 from local_servers import OPTIONS, QUESTIONS
-from server_checks import Alarm, assert_replays, interrupted
+from server_checks import Alarm, assert_replays, interrupted, interrupted_while_asked
 from test_live_replay import Restless
 from token_server import TokenServer
 
@@ -263,6 +263,13 @@ def test_ctrl_c_leaves_what_there_is_and_nothing_open(token_server: TokenServer)
     said, complaints = child.communicate(timeout=120)
     assert child.returncode == 0, complaints
     assert said.splitlines() == ["['interrupted', 'interrupted', 'interrupted'] 4", "True", "True"]
+
+
+def test_ctrl_c_while_branches_are_asked_at_a_deadline_is_an_interruption() -> None:
+    child = Forked(interrupted_while_asked)
+    said, complaints = child.communicate(timeout=120)
+    assert child.returncode == 0, complaints
+    assert said.splitlines() == ["['interrupted'] True", "True"]
 
 
 def test_inside_a_running_event_loop(model: ServerModel) -> None:

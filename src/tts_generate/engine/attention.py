@@ -1,7 +1,8 @@
-"""Attention over the slot cache: each row reads its own columns only, and no key or value is ever copied.
+"""Attention over the slot cache: each row reads its own columns only, where they are.
 
 A pass feeds N tokens, packed into one sequence. Its `Span`s say whose they are: neighbouring rows of the cache, one or
-several queries a row, and how many columns the longest of them reads. The heads that share a key head are folded into
+several queries a row, and how many columns the longest of them reads. On a GPU, where a call costs more than what it
+reads, one span takes in rows that lie apart, see `Cells`. The heads that share a key head are folded into
 the query axis, so that `repeat_kv`, which copies the whole cache, is never called.
 """
 

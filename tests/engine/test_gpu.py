@@ -8,6 +8,7 @@ from engine_models import CONFIGS, QUESTIONS, make_live
 from test_live_replay import assert_same, written_down
 
 from tts_generate.engine import shared
+from tts_generate.engine.shapes import Shapes
 from tts_generate.replay import replay
 
 pytestmark = [
@@ -82,4 +83,20 @@ def test_a_gpu_that_is_nearly_full_decodes_the_same_tokens(options: dict[str, st
         torch.cuda.empty_cache()
     assert [[b.token_ids for b in rows] for rows in tight.branches] == [
         [b.token_ids for b in rows] for rows in roomy.branches
+    ]
+
+
+@pytest.mark.parametrize("controller", ["self_consistency", "cmc", "dynasor"])
+def test_few_calls_of_many_rows_decode_what_many_calls_of_few_do(
+    controller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32: rows that probe and end out of step, and a prompt of each question that stands once."""
+    live = make_live("qwen3", device="cuda")
+    monkeypatch.setattr(shared, "LEAST", 1)
+    few = live.run(*QUESTIONS, controller=controller, beta=0.3)
+    monkeypatch.setattr(Shapes, "few_calls", False)
+    many = live.run(*QUESTIONS, controller=controller, beta=0.3)
+    assert few.cost == many.cost
+    assert [[b.token_ids for b in rows] for rows in few.branches] == [
+        [b.token_ids for b in rows] for rows in many.branches
     ]

@@ -88,12 +88,12 @@ def interrupted(url: str) -> None:
 def interrupted_while_asked() -> None:
     """A call whose time is up and that Ctrl-C ends while its branches are asked where they stand; prints its end."""
     warnings.simplefilter("ignore")  # no answer has come
-    with TokenServer(batch=8, context=2048, pause=0.3) as server:
+    with TokenServer(batch=8, context=2048, pause=0.5) as server:
 
         def time_is_up() -> bool:
             if server.decoded < 12:
                 return False
-            threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             return True
 
         options = {**OPTIONS, "controller_kwargs": {"max_samples": 2}}

@@ -26,8 +26,9 @@ from tts_generate.trajectories.store import StoreWriter
 
 MODEL = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 _WORDS = """\
-Recorded on a CPU in float32 by `benchmarks/real_live.py`, so that replay, search and the demo have an ordinary
-language model to work with. The questions are those of [reasoning-gym](https://github.com/open-thought/reasoning-gym)
+Recorded on a CPU in float32 with the prompts of `benchmarks/real_live.py`, so that replay, search and the demo have
+an ordinary language model to work with.
+The questions are those of [reasoning-gym](https://github.com/open-thought/reasoning-gym)
 (Apache-2.0): `{family}-{seed}-{number}` is what `create_dataset(family, seed=seed, size=number + 1)[number]` asks. The
 model read each behind the three worked examples that are in that script; here the question stands alone. Tokens of
 the branches are left out. The model: [%s](https://huggingface.co/%s) (Apache-2.0).

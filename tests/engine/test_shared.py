@@ -15,7 +15,7 @@ from tts_generate.engine import shared
 from tts_generate.engine.attention import Span, attend_shared, attend_span
 from tts_generate.engine.cache import LayerPrefix
 from tts_generate.engine.loop import Loop
-from tts_generate.engine.shared import OneRead
+from tts_generate.engine.shared import PromptReaders
 from tts_generate.loading import load_controller
 
 LONG = "Q: " + "b = 3 + 4 ; " * 24 + "b ? <think>"
@@ -124,8 +124,8 @@ def test_two_parts_are_the_softmax_over_both(
     seen = torch.randint(1, width + 1, (rows * queries, 1), generator=generator)
     hidden = (torch.arange(width) >= seen).to(dtype) * torch.finfo(dtype).min
     mask = hidden[:, None, None]
-    readers = [OneRead(torch.arange(rows * queries), prefix)]
-    found = attend_shared([span], readers, query, key, value, mask, scaling)
+    readers = [PromptReaders(torch.arange(rows * queries), [prefix])]
+    found = attend_shared([span], readers, 0, query, key, value, mask, scaling)
     whole = [
         torch.cat([p.expand(rows, -1, -1, -1), own], 2) for p, own in zip(prefix.columns, (key, value), strict=True)
     ]

@@ -2,8 +2,8 @@
 
 A pass feeds N tokens, packed into one sequence. Its `Span`s say whose they are: neighbouring rows of the cache, one or
 several queries a row, and how many columns the longest of them reads. On a GPU, where a call costs more than what it
-reads, one span takes in rows that lie apart, see `Cells`. The heads that share a key head are folded into
-the query axis, so that `repeat_kv`, which copies the whole cache, is never called.
+reads, one span takes in rows that lie apart, see `Cells`. The heads that share a key head are folded into the query
+axis, so that `repeat_kv`, which copies the whole cache, is never called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from tts_generate.engine.cache import SlotCache
 from tts_generate.engine.device import on_device
-from tts_generate.engine.shared import LayerReaders, Partial, Readers, over_prompts, partial_of_rows
+from tts_generate.engine.shared import Partial, Readers, over_prompts, partial_of_rows
 
 NAME = "tts_generate_spans"
 _UNKNOWN = ("softcap", "position_bias", "s_aux")
@@ -147,7 +147,8 @@ def _unfolded(span: Span, found: Tensor) -> Tensor:
 
 def attend_shared(
     spans: Sequence[Span],
-    readers: Sequence[LayerReaders],
+    readers: Sequence[Readers],
+    layer: int,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -161,7 +162,7 @@ def attend_shared(
         own = partial_of_rows(folded, _read(span, key), _read(span, value), visible, scaling)
         parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
     whole = Partial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-    return over_prompts(whole, query, readers, scaling).to(query.dtype)
+    return over_prompts(whole, query, readers, layer, scaling).to(query.dtype)
 
 
 class _Pass(threading.local):
@@ -199,9 +200,8 @@ def attend(
     packed = query[0].transpose(0, 1)
     if _PASS.shared:
         layer = _PASS.cache.latest  # type: ignore[union-attr]
-        readers = [each.at(layer, query.device) for each in _PASS.shared]
         with torch.autocast(query.device.type, enabled=False):  # its products are in float32
-            found = attend_shared(spans, readers, packed, key, value, attention_mask, kwargs.get("scaling"))
+            found = attend_shared(spans, _PASS.shared, layer, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None

@@ -140,7 +140,7 @@ class Decoder:
         """Who reads prompts that stand once: one by one, in calls whose bits are known, or all of them in few."""
         if self.shapes.few_calls:
             return self.stacks.readers(plan.shared, self.device)
-        return [shared.One(on_device(each.tokens, self.device), each.prefix) for each in plan.shared]
+        return [shared.PromptReaders(on_device(each.tokens, self.device), each.prefix) for each in plan.shared]
 
     def settle(self, done: bool) -> None:
         """The passes since the last call count; or, if not `done`, never were: they can be run again."""

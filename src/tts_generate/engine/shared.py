@@ -94,47 +94,42 @@ _LEAST_QUERIES = 16
 """Queries that a prompt is read for at least, of each head: products of fewer rows may take another path."""
 
 
-class LayerReaders(Protocol):
-    """Prompts and who reads them, as one layer's attention needs them."""
-
-    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
-        """Take the prompts' columns in; query: (N, heads, D)."""
-
-
 class Readers(Protocol):
-    """Prompts and who reads them, in all layers."""
+    """Prompts that stand once, and who reads them."""
 
-    def at(self, layer: int, device: torch.device) -> LayerReaders:
-        """The same in one layer."""
+    def read(self, own: Partial, query: Tensor, layer: int, scaling: float | None) -> None:
+        """Take in the columns that a layer holds of them; query: (N, heads, D)."""
 
 
-def over_prompts(own: Partial, query: Tensor, readers: Sequence[LayerReaders], scaling: float | None) -> Tensor:
+def over_prompts(own: Partial, query: Tensor, readers: Sequence[Readers], layer: int, scaling: float | None) -> Tensor:
     """Attention over the rows' own columns and, for those who share one, the prompt's; (N, heads, D) float32.
 
     Args:
         own: over the rows' columns.
         query: (N, heads, D).
         readers: the prompts of the pass.
+        layer: whose columns are read.
         scaling: factor of the scores; None for 1 / sqrt(D).
     """
     for reader in readers:
-        reader.read(own, query, scaling)
+        reader.read(own, query, layer, scaling)
     return own.found / own.total
 
 
 @dataclass(frozen=True, slots=True)
-class OneRead:
-    """A prompt in one layer, and who reads it."""
+class PromptReaders:
+    """A prompt, and who reads it."""
 
     tokens: Tensor
-    """(n,) int64, on the layer's device."""
-    prefix: LayerPrefix
+    """(n,) int64, places in the pass."""
+    prefix: Prefix
 
-    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
+    def read(self, own: Partial, query: Tensor, layer: int, scaling: float | None) -> None:
         """Take the prompt's columns in."""
-        keys, values = self.prefix.columns
-        count, heads = len(self.tokens), keys.shape[0]
-        asked = query[self.tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
+        tokens = self.tokens.to(query.device)
+        keys, values = self.prefix[layer].columns
+        count, heads = len(tokens), keys.shape[0]
+        asked = query[tokens].view(count, heads, -1, query.shape[-1]).transpose(0, 1)
         groups = asked.shape[2]
         queries = count * groups
         filled = torch.nn.functional.pad(asked.reshape(heads, queries, -1), (0, 0, 0, max(0, _LEAST_QUERIES - queries)))
@@ -143,19 +138,7 @@ class OneRead:
             part[:, :queries].reshape(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
             for part in (found.found, found.top, found.total)
         )
-        own.add(self.tokens, Partial(*parts))
-
-
-@dataclass(frozen=True, slots=True)
-class One:
-    """A prompt, and who reads it."""
-
-    tokens: Tensor
-    prefix: Prefix
-
-    def at(self, layer: int, device: torch.device) -> OneRead:
-        """The same in one layer."""
-        return OneRead(self.tokens.to(device), self.prefix[layer])
+        own.add(tokens, Partial(*parts))
 
 
 @dataclass(slots=True)
@@ -198,38 +181,6 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class StackRead:
-    """A stack in one layer, and who reads it."""
-
-    readers: StackReaders
-    layer: int
-
-    def read(self, own: Partial, query: Tensor, scaling: float | None) -> None:
-        """Take the columns of all prompts of the stack in."""
-        keys, values, mask = self.readers.stack.columns(self.layer)
-        prompts, heads, size = keys.shape[0], keys.shape[1], query.shape[-1]
-        device = query.device
-        asked = query.index_select(0, self.readers.sources.to(device)).view(prompts, -1, heads, *_groups(query, heads))
-        count, groups = asked.shape[1], asked.shape[3]
-        asked = asked.transpose(1, 2).reshape(prompts, heads, count * groups, size)
-        found = partial(asked, keys, values, mask, scaling)
-        places = self.readers.places.to(device)
-        parts = (
-            part.view(prompts, heads, count, groups, -1)
-            .transpose(1, 2)
-            .reshape(prompts * count, heads * groups, -1)
-            .index_select(0, places)
-            for part in (found.found, found.top, found.total)
-        )
-        own.add(self.readers.tokens.to(device), Partial(*parts))
-
-
-def _groups(query: Tensor, heads: int) -> tuple[int, int]:
-    """(Heads that share a key head, size of a head) of (N, heads, D) queries."""
-    return query.shape[1] // heads, query.shape[2]
-
-
-@dataclass(frozen=True, slots=True)
 class StackReaders:
     """A stack of prompts and who reads them, as a grid of P prompts with as many tokens each."""
 
@@ -241,9 +192,23 @@ class StackReaders:
     sources: Tensor
     """(P * tokens of a prompt,) int64, token of the pass in each cell; any token where a cell has none."""
 
-    def at(self, layer: int, device: torch.device) -> StackRead:
-        """The same in one layer."""
-        return StackRead(self, layer)
+    def read(self, own: Partial, query: Tensor, layer: int, scaling: float | None) -> None:
+        """Take the columns of all prompts of the stack in."""
+        keys, values, mask = self.stack.columns(layer)
+        tokens, places, sources = (each.to(query.device) for each in (self.tokens, self.places, self.sources))
+        prompts, heads, size = keys.shape[0], keys.shape[1], query.shape[-1]
+        groups = query.shape[1] // heads
+        asked = query.index_select(0, sources).view(prompts, -1, heads, groups, size).transpose(1, 2)
+        count = asked.shape[2]
+        found = partial(asked.reshape(prompts, heads, count * groups, size), keys, values, mask, scaling)
+        parts = (
+            part.view(prompts, heads, count, groups, -1)
+            .transpose(1, 2)
+            .reshape(prompts * count, heads * groups, -1)
+            .index_select(0, places)
+            for part in (found.found, found.top, found.total)
+        )
+        own.add(tokens, Partial(*parts))
 
 
 class Stacks:

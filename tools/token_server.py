@@ -14,6 +14,7 @@ import contextlib
 import json
 import queue
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,9 +90,10 @@ class TokenServer:
     ) -> None:
         self.model, self.tokenizer = tiny.load()
         self.batch, self.context, self.pause = batch, context, pause
-        self.max_logprobs, self.seeds, self.over = max_logprobs, seeds, False
+        self.max_logprobs, self.seeds, self.over, self.ended = max_logprobs, seeds, False, False
         self.waiting: queue.Queue[Request | None] = queue.Queue()
         self.requests: list[dict[str, Any]] = []
+        self.in_flight: set[Request] = set()
         self.decoded = self.dropped = 0
         owner = self
 
@@ -113,6 +115,10 @@ class TokenServer:
         self.waiting.put(None)
         for thread in self._threads:
             thread.join()
+        self.ended = True  # whoever still waits is answered nothing, as by a process that was killed
+        self.http.hang_up()
+        for request in list(self.in_flight):
+            request.events.put(None)
 
     def _decode(self) -> None:
         """Decode what waits, together, again and again."""
@@ -210,6 +216,26 @@ class _Listening(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
+        super().shutdown_request(request)
+        self._connections.discard(request)
+
+    def hang_up(self) -> None:
+        """End all connections, those too that are kept for more requests."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
 
 class _Handler(BaseHTTPRequestHandler):
     """/v1/models and /v1/completions."""
@@ -249,11 +275,19 @@ class _Handler(BaseHTTPRequestHandler):
         if body.get("stream_options") and not body.get("stream"):
             return self._reply(400, {"error": {"message": "Stream options can only be defined when `stream=True`."}})
         request = Request.of(body, ids)
+        served.in_flight.add(request)
         served.waiting.put(request)
         try:
             (self._stream if body.get("stream") else self._whole)(request, body)
         except OSError:
-            request.gone = True
+            request.gone = self.close_connection = True
+        served.in_flight.discard(request)
+
+    def _next(self, request: Request) -> dict[str, Any] | None:
+        event = request.events.get()
+        if self.server_of.ended:
+            raise ConnectionResetError
+        return event
 
     def _stream(self, request: Request, body: dict[str, Any]) -> None:
         """Send events as they come."""
@@ -261,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        while (event := request.events.get()) is not None:
+        while (event := self._next(request)) is not None:
             self._chunk(f"data: {json.dumps({'choices': [_told(event, body)]})}\n\n")
         counts = {"choices": [], "usage": _usage(request)} if body.get("stream_options") else {"choices": []}
         self._chunk(f"data: {json.dumps(counts)}\n\ndata: [DONE]\n\n")
@@ -270,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _whole(self, request: Request, body: dict[str, Any]) -> None:
         """Send one answer, unless the client has gone before it is whole."""
         parts: list[dict[str, Any]] = []
-        while (event := request.events.get()) is not None:
+        while (event := self._next(request)) is not None:
             parts.append(event)
             if select.select([self.connection], [], [], 0)[0]:  # it says nothing more, so it has gone
                 raise ConnectionResetError

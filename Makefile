@@ -8,14 +8,18 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE # images that set it have every process of the tests compile our sources again
 
-.PHONY: demo test check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
+.PHONY: demo test test-long check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
 test: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q
 
-check: lint test
+# What takes five seconds and more each: whole commands, examples, pages, attacks. Nothing lands without it.
+test-long: $(VENV)/developing
+	$(BIN)/python -m pytest -n 2 -q -m long
+
+check: lint test test-long
 
 lint: $(VENV)/developing
 	$(BIN)/ruff format --check .

@@ -207,6 +207,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     return questions, folder / "whole"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("blow", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
@@ -232,6 +233,7 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
     assert "other settings (seed" in other.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_demo_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = invoke("demo", "--out", tmp_path, "--recorded", 3, "--live", 4, "--branches", 12, "--minutes", 0.001)
     assert "15 of 15 episodes" in output

@@ -129,6 +129,7 @@ def test_every_bar_follows_the_switch_of_transformers(bar: Any, capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_the_library_says_nothing_unless_asked_to() -> None:
     """Its loggers have no handler and no level of their own; a warning goes where Python's last resort puts it."""
     script = """

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everything import SELECTION
+
 ROOT = Path(__file__).resolve().parent.parent
 STORE, CRASHES = "tests/trajectories/test_store.py", "tests/trajectories/test_crashes.py"
 LIES = "tests/trajectories/test_lies.py"
@@ -251,7 +253,7 @@ def fails(tree: Path, *tests: str) -> bool:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     environment = {**os.environ, **quiet, "PYTHONPATH": str(tree / "src")}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *SELECTION, *tests]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} do not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from everything import SELECTION
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "TTS_SUITE_RUN"
@@ -43,6 +44,7 @@ def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
         environment = {**os.environ, "TMPDIR": str(temporary), "TTS_LEFT_BEHIND": str(told), MARK: mark}
         environment["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"  # torch makes it when it is imported
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", f"{folder}/base"]
+        command += SELECTION
         code = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, check=False).returncode
         found = json.loads(told.read_text()) if told.is_file() else {"tests": 0, "descriptors": ["no count"]}
         processes = _left(mark)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everything import SELECTION
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -125,7 +126,18 @@ def tested(row: Row, python: Path) -> dict[str, Any]:
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **quiet, "PATH": f"{python.parent}:{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)
-    command = [str(python), "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [
+        str(python),
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "1",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *SELECTION,
+    ]
     command += [f"--ignore={path}" for path in (*ABOUT_THE_SOURCE, *row.left_out)]
     with (BUILD / f"{row.name}.log").open("w") as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)

@@ -74,6 +74,7 @@ def settings(row: str) -> dict[str, Any]:
     return {"controller": controller, knob: int(value)}
 
 
+@pytest.mark.long
 def test_every_average_of_the_rerun_table(recordings: dict[str, Recording], autotts_data: Path) -> None:
     """All 22 rows x 4 models of spec/paper_table.md, to the printed digit."""
     text = (autotts_data / "spec" / "paper_table.md").read_text().split("run again", 1)[1]

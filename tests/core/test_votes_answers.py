@@ -27,6 +27,7 @@ def test_majority_is_a_counter_with_first_seen_ties(answers: list[int]) -> None:
     assert majority(np.array([*answers, 99], np.int64), len(answers)) == (winner, first, second)
 
 
+@pytest.mark.long
 def test_confidence_is_the_beta_tail_for_all_counts_up_to_128() -> None:
     for first in range(129):
         for second in range(129):

@@ -42,6 +42,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(b["kind"], b["code"]) for b in fenced if b["kind"] != "json" and not NOT_RUN.match(b["before"])]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_every_block_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -28,6 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_sweep(store: Path) -> None:
     lines = run("sweep.py", store).splitlines()
     assert [line.split()[0] for line in lines] == ["SC@16", "ASC@16", "short_m_at_k", "short_m_at_k", "esc", "cmc"]
@@ -40,6 +41,7 @@ def test_write_a_controller(store: Path) -> None:
     assert "live β=0.5: answers" in output
 
 
+@pytest.mark.long
 def test_search(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("numba")
     pytest.importorskip("optuna")
@@ -56,6 +58,7 @@ def test_an_example_is_short_and_somebody_runs_it(path: Path) -> None:
     assert any(f'"{path.name}"' in text or f'"{path.stem}"' in text for text in tests), f"no test runs {path.name}"
 
 
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """Every cell, in a kernel of its own; what is stored with the notebook is what such a run printed."""
     pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install 'tts-generate[dev]'")

@@ -92,6 +92,7 @@ def found(job: Path, index: int) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.long
 def test_two_processes_record_what_one_does(job: Path, qwen: Live, tmp_path: Path) -> None:
     alone = worker.record_all(qwen, tmp_path / "alone")
     assert tokens(found(job, 0)["rows"]) == tokens(found(job, 1)["rows"]) == tokens(alone.trajectories())
@@ -129,6 +130,7 @@ def wait_for_journals(store: Path, children: list[Forked]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("victim", "processes"), [(1, 1), (0, 2)])
 def test_a_killed_process_ends_the_others_and_nothing_is_lost(tmp_path: Path, victim: int, processes: int) -> None:
     """SIGKILL of one process of two, then the same recording with one, or with two."""
@@ -186,6 +188,7 @@ def test_where_one_process_fails_all_do(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
     questions = tmp_path / "q.jsonl"
     rows = [(q.question_id, q.question, q.gold_answer) for q in tiny.questions("record")[:3]]
@@ -199,6 +202,7 @@ def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
     assert_tidy(tmp_path / "s")
 
 
+@pytest.mark.long
 def test_the_example(tmp_path: Path) -> None:
     done = launch(ROOT / "examples" / "record_distributed.py", tmp_path / "s")
     assert done.returncode == 0, done.stderr

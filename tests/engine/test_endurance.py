@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import endurance
+import pytest
 from engine_models import Live, make_live
 
 
+@pytest.mark.long
 def test_many_calls_hold_no_more_than_few(qwen: Live) -> None:
     found = endurance.many_calls(qwen, 30)
     grown = found["grown"]

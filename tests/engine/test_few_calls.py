@@ -167,6 +167,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return counted
 
 
+@pytest.mark.long
 def test_a_pass_takes_as_many_calls_for_many_rows_and_prompts_as_for_few(
     few: pytest.MonkeyPatch, calls: Calls, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_branch_too_short_for_a_half() -> None:
         inspect_model(make_model("qwen3"), make_tokenizer(), QUESTIONS[0], chat=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here; see shared/real")
 def test_a_real_model(tmp_path: Path) -> None:
     output, found = inspect(tmp_path, str(REAL), "--max-new-tokens", "8")

@@ -101,6 +101,7 @@ def test_every_way_to_decode_gives_the_tokens_of_the_cpu(
             assert bool(mode.graphs) == (number > 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", MAIN)
 def test_states_stay_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = make_hybrid(family).run(*QUESTIONS, **SHORT)
@@ -175,6 +176,7 @@ def test_criteria_see_ids_on_the_models_device(monkeypatch: pytest.MonkeyPatch) 
         assert said(make_live("qwen3", device=str(CUDA)).run(*QUESTIONS, stopping_criteria=ends)) == said(usual)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["qwen3", *MAIN])
 def test_out_of_memory_the_rows_come_back_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they held went to the host's memory; nothing is lost."""

@@ -200,6 +200,7 @@ class TestTime:
     def test_max_time_is_a_deadline(self, qwen: Live) -> None:
         assert qwen.run(QUESTIONS[0], max_time=1e-9).finish_reason == ["deadline"]
 
+    @pytest.mark.long
     def test_replay_has_no_clock(self, tiny_recording: Any) -> None:
         from tts_generate.processors import BranchProcessorList
 

@@ -50,6 +50,7 @@ class Graded:
         return told
 
 
+@pytest.mark.long
 def test_evaluates_own_evaluator_with_an_enabled_model(enabled: tuple[Any, Any]) -> None:
     """Its evaluator passes on no keywords of its own; they go where its pipeline keywords are kept."""
     model, tokenizer = enabled
@@ -93,6 +94,7 @@ def test_bars_follow_the_switch_of_transformers(enabled: tuple[Any, Any], capsys
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_controllers_by_budgets(enabled: tuple[Any, Any]) -> None:
     suite = ControllerSuite("tiny")
     suite.suite = controllers_by_budgets(

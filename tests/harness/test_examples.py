@@ -40,6 +40,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     gc.collect()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # streams Inspect leaves open
 @pytest.mark.parametrize("name", sorted(SAID))
 def test_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,7 @@ def test_python_block_of_the_page(number: int) -> None:
     exec(compile(PYTHON[number], "docs/harnesses.md", "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.long
 def test_command_line_of_lm_eval(tmp_path: Path) -> None:
     """The page's block, end to end: table, results and samples say what our own evaluation says."""
     pytest.importorskip("lm_eval")
@@ -106,6 +108,7 @@ def test_command_line_of_lm_eval(tmp_path: Path) -> None:
     assert found == dict(enumerate(tokens))
 
 
+@pytest.mark.long
 def test_command_line_of_inspect(tmp_path: Path) -> None:
     pytest.importorskip("inspect_ai")
     said = shell(SHELL[1], tmp_path)

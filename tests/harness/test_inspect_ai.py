@@ -100,6 +100,7 @@ def test_sequences_that_stop_and_epochs(tiny: tuple[Any, Any], tmp_path: Path) -
     assert all(sample.output.completion.startswith("\\boxed{") for sample in log.samples or [])
 
 
+@pytest.mark.long
 def test_asked_again_a_prompt_has_another_seed(tiny: tuple[Any, Any]) -> None:
     model = provider(tiny)
     config = GenerateConfig(max_tokens=LENGTH)

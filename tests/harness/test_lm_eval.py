@@ -96,6 +96,7 @@ def test_same_answers_and_same_tokens_as_our_own_evaluation(tiny: tuple[Any, Any
     assert [sample["tts"][0]["answer"] for sample in samples] == expected.answers
 
 
+@pytest.mark.long
 def test_batch_size_and_order_change_nothing(tiny: tuple[Any, Any]) -> None:
     """Questions have different lengths: more than one at once means left padding."""
     expected = rows(run(lm(tiny)))
@@ -167,6 +168,7 @@ def test_each_repeat_has_its_own_seed(tiny: tuple[Any, Any]) -> None:
     assert found[0, 0] != found[0, 1]
 
 
+@pytest.mark.long
 def test_gen_kwargs_go_over_model_args(tiny: tuple[Any, Any]) -> None:
     results = run(lm(tiny, beta=1.0), gen_kwargs=f"strategy=autotts,beta=0.0,seed={SEED}")
     assert rows(results) == rows(run(lm(tiny)))
@@ -252,6 +254,7 @@ if found is not None:
 """
 
 
+@pytest.mark.long
 def test_two_processes_share_the_questions(tmp_path: Path) -> None:
     """lm-eval's data parallelism, on the CPU. Three questions for two processes: one is given a copy of its last."""
     (tmp_path / "worker.py").write_text(WORKER)

@@ -49,6 +49,7 @@ def surprise(model: Any, tokenizer: Any) -> float | None:
 
 
 class TestPipeline:
+    @pytest.mark.long
     def test_texts_in_batches(self, enabled: tuple[Any, Any]) -> None:
         model, tokenizer = enabled
         pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)

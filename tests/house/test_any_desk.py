@@ -40,6 +40,7 @@ def test_nothing_of_linux_alone(path: Path) -> None:
             assert not taken or file in ("sandbox/channel.py", "sandbox/seccomp.py"), f"line {node.lineno}: {node.attr}"
 
 
+@pytest.mark.long
 def test_answers_records_and_replays_without_what_linux_alone_has(tmp_path: Path) -> None:
     code = b"from tts_generate.controller import Controller\nclass Mine(Controller):\n    '''Mine.'''\n"
     (tmp_path / "mine").mkdir()

@@ -169,6 +169,7 @@ def test_wheel_holds_controllers_and_model(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()) == tmp_path / "site" / "tts_generate" / "controllers" / "cmc"
 
 
+@pytest.mark.long
 def test_quick_start_example_runs() -> None:
     done = Forked(script, str(ROOT), str(ROOT / "examples" / "quickstart.py"), [])
     out, err = done.communicate(timeout=240)

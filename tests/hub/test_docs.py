@@ -19,6 +19,7 @@ from tts_generate.cli import app
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::tts_generate.hub.pin.MovingRevisionWarning")
 def test_the_page(hub: HubServer) -> None:
     make_store(Path("stores/questions"), seed=1)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from local_hub import HubServer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "stores-on-the-hub.md"
 COMMAND = f'tts-generate() {{ "{sys.executable}" -c "from tts_generate.cli import app; app()" "$@"; }}\nset -e\n'
 
 
+@pytest.mark.long
 def test_the_page(hub: HubServer, tmp_path: Path) -> None:
     blocks = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     outputs = []

@@ -58,6 +58,7 @@ print(json.dumps([model.generate(**inputs, **how).tolist() for how in calls]))
     return found
 
 
+@pytest.mark.long
 def test_the_same_tokens(enabled: tuple[Any, Any, dict[str, Any]], hub: HubServer, tmp_path: Path) -> None:
     model, tokenizer, inputs = enabled
     shipped = load_controller("asc", beta=0.05)

@@ -523,6 +523,7 @@ print(json.dumps(found.to_dict()))
         hub.repo("user/data", "dataset").head].files.values())  # fmt: skip
 
 
+@pytest.mark.long
 def test_transformers_in_a_clean_process(hub: HubServer, tmp_path: Path) -> None:
     HfApi().create_repo("user/tiny")
     made = HfApi().upload_folder(repo_id="user/tiny", folder_path=tiny.path(), ignore_patterns=["*.py", "*.jsonl"])

@@ -192,6 +192,7 @@ class TestRefused:
         with pytest.raises(ControllerError, match="notes leads out of its folder"):
             publish(folder, "user/few")
 
+    @pytest.mark.long
     def test_no_worse_one_takes_the_place(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
         store = make_store(tmp_path / "majorities", seed=1, right=0.6)
         first = publish(builtin_folder("asc"), "user/best", stores=[store], **QUICK)

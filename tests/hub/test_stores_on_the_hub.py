@@ -465,6 +465,7 @@ def test_on_the_command_line(hub: HubServer, store: TrajectoryStore, tmp_path: P
     assert "there is no repo" in invoke("replay", "user/none", *options, code=1)
 
 
+@pytest.mark.long
 def test_the_engine_imports_without_datasets(tmp_path: Path) -> None:
     code = """
 import sys

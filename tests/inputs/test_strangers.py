@@ -94,6 +94,7 @@ class TestTerminal:
         assert "\x1b[31merror:" in text  # there are colours, and they are ours
         return told
 
+    @pytest.mark.long
     def test_every_place(self, tmp_path: Path) -> None:
         places = {name: str(tmp_path / name) for name in ("code", "data", "traces.jsonl", "run", "store")}
         _controllers(tmp_path)

@@ -22,6 +22,7 @@ from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question
 
 
+@pytest.mark.long
 def test_on_the_engine_and_on_servers(tiny: tuple[Any, Any]) -> None:
     """`auto` is what is meant where nothing is said."""
     model, tokenizer = tiny
@@ -77,6 +78,7 @@ def test_the_last_number_of_a_branch_that_ended_by_itself(
     assert Reader(Texts(), AnswerFormat(answer_pattern="auto")).final_answer(branch) == answer
 
 
+@pytest.mark.long
 def test_a_step_fits_short_branches(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody says how long a step is, and 200 tokens are no step of 500."""
     model, tokenizer = tiny
@@ -124,6 +126,7 @@ def test_a_function_that_does_not(read: Any, told: str) -> None:
         AnswerFormat(answer_pattern=read).find("7")
 
 
+@pytest.mark.long
 def test_votes_by_mathematics(tiny: tuple[Any, Any]) -> None:
     """Here and at servers, and in the stop rule: ways to write one number are one answer."""
     ways = itertools.cycle(("%s", "%s.0", r"\frac{%s}{1}", "%s/1"))

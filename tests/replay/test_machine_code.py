@@ -91,6 +91,7 @@ def written(folder: Path, change: str, at_the_top: str = "") -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_each_process_finds_its_own(tmp_path: Path) -> None:
     """Two that differ in a helper alone, compiled apart, as numba names them alike, and loaded together."""
     place = tmp_path / "code"

@@ -70,6 +70,7 @@ def opened(chromium: Any, tiny_page: Path) -> Iterator[Opened]:
     found.page.close()
 
 
+@pytest.mark.long
 def test_it_opens_at_the_end_of_both_episodes(opened: Opened, tiny_recording: Recording) -> None:
     from tts_generate.loading import load_controller
 

@@ -189,6 +189,7 @@ def test_page_of_two_stores_names_their_questions(store: Path, tmp_path: Path) -
     assert page.tags.count("details") == 1 + 2  # the question's text, and one for each store
 
 
+@pytest.mark.long
 def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     """Two controllers answer the same questions live; their traces make one page."""
     import tts_generate
@@ -229,6 +230,7 @@ def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     assert "a second time" in output.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_questions_to_draw_are_chosen(store: Path, tmp_path: Path) -> None:
     few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1, "--watch", "asc@0", "--out", tmp_path / "p.html")
     invoke("report", store, *few, "--plots", tmp_path / "two", "--plot-question", "q3", "--plot-question", "q1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from tts_generate.errors import InputError, ServerError, StoreError, UnknownName
 from tts_generate.loading import load_controller
 from tts_generate.replay import replay
 from tts_generate.sandbox import Limits, Sandbox
-from tts_generate.search import Fidelity, Search, write_report
+from tts_generate.search import Fidelity, Search, Setup, write_report
 from tts_generate.search.agent import Agent, ledger, prompts
 from tts_generate.search.agent.ledger import JOURNAL, Ledger, read_paid
 from tts_generate.search.agent.prices import price_of
@@ -113,6 +114,7 @@ def finished(run: Run, stores: list[Path], tmp_path_factory: pytest.TempPathFact
 
 
 class TestFinished:
+    @pytest.mark.long
     def test_the_best_is_a_folder_that_works_once_it_is_trusted(self, finished: Any, stores: list[Path]) -> None:
         out, _ = finished
         result = json.loads((out / "result.json").read_text())
@@ -251,6 +253,7 @@ def test_who_cheats_in_the_last_look_is_not_chosen(run: Run, tmp_path: Path) -> 
     assert result["candidate"]["name"] == name(GOOD)
 
 
+@pytest.mark.long
 def test_bad_code_is_answered_and_what_is_hostile_is_contained(run: Run, tmp_path: Path) -> None:
     tried = [*BROKEN.items(), *HOSTILE.items()]
     turns = [Reply("", [("write_controller", {"code": code, "idea": what})]) for what, (code, _) in tried]
@@ -452,6 +455,7 @@ class TestBudget:
         for asked, reply in zip(rows[::2], rows[1::2], strict=True):
             assert 0 < reply["usd"] <= asked["most"]
 
+    @pytest.mark.long
     def test_cached_tokens_are_cheaper(self, run: Run, tmp_path: Path) -> None:
         run(by_place([Reply("", FIRST[1].calls, cached=2_000)]), tmp_path / "run")
         run(by_place([Reply("", FIRST[1].calls)]), tmp_path / "other")
@@ -501,6 +505,7 @@ class TestBudget:
         assert any(re.match(r"round 1, \$0\.\d\d: no reply for \d s", line) for line in told)
         assert any(f"can cost ${asked['most']:.4f}, which is counted already" in line for line in told)
 
+    @pytest.mark.long
     def test_raising_it_goes_on(self, run: Run, tmp_path: Path) -> None:
         dear = [Reply(turn.text, turn.calls, output_tokens=15_000) for turn in FIRST]
         with MessagesServer(by_place(dear)) as server:
@@ -517,6 +522,7 @@ def _replies(out: Path) -> list[dict[str, Any]]:
 
 
 class TestCutOff:
+    @pytest.mark.long
     def test_at_every_record_of_the_ledger(self, finished: Any, run: Run, stores: list[Path], tmp_path: Path) -> None:
         """Whatever was on the disk is used, what was paid for is not asked again, and the end is the same."""
         whole, _ = finished
@@ -536,6 +542,7 @@ class TestCutOff:
             assert result["candidate"] == before["candidate"]
             assert result["fresh"] == before["fresh"]
 
+    @pytest.mark.long
     def test_damage_costs_what_it_hits_only(self, finished: Any, run: Run, stores: list[Path], tmp_path: Path) -> None:
         whole, _ = finished
         places = [(start, rows[0]["kind"]) for rows, start, _ in read_journal(whole / JOURNAL)]
@@ -551,6 +558,7 @@ class TestCutOff:
             assert server.replies == (kind == "reply")
             assert server.problems == []
 
+    @pytest.mark.long
     def test_killed(self, stores: list[Path], box: Sandbox, tmp_path: Path) -> None:
         """A process that is killed while it uses a reply has it on the disk."""
         out = tmp_path / "run"
@@ -592,6 +600,7 @@ chosen.run(Path(sys.argv[1]), minutes=10, max_rounds=1, threads=1)
 
 
 class TestConversationOnFile:
+    @pytest.mark.long
     def test_it_is_gone_through_again_without_a_key(
         self, finished: Any, stores: list[Path], box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -714,8 +723,11 @@ class TestRefused:
         assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the fidelity of a real search: candidates compile behind the locks."""
+    """Rounds at the fidelity of a real search: candidates compile behind the locks. Fewer orders in the last looks."""
+    looks = {"select": Fidelity((0.0, 1.0), 8, 500_000), "fresh": Fidelity((0.0, 1.0), 8, 0)}
+    monkeypatch.setattr("tts_generate.search.Setup", functools.partial(Setup, **looks))  # type: ignore[arg-type]
     store, out = make_store(tmp_path / "store", 3), tmp_path / "run"
     options = [
         "--out",

@@ -56,6 +56,7 @@ def told(folder: Path) -> list[Any]:
     return [block for content in lines if isinstance(content, list) for block in content]
 
 
+@pytest.mark.long
 def test_every_mistake_is_told_at_the_call_that_made_it(box: Sandbox, store: Path, tmp_path: Path) -> None:
     """In one message that says what to do; and who reads the page writes what passes."""
     assert len(MISTAKES) >= 30
@@ -93,6 +94,7 @@ RANGED = PLAIN.replace("import math", "import math\nfrom tts_generate.schedule i
 
 
 class TestScan:
+    @pytest.mark.long
     def test_numbers_are_fitted_and_become_a_candidate(
         self, box: Sandbox, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -118,6 +120,7 @@ class TestScan:
         assert 2 <= new.knobs["0"]["width"] <= new.knobs["1"]["width"] <= 24 or new.knobs["0"]["width"] > 2
         assert f"in the archive already, as {new.candidate.name}" in again
 
+    @pytest.mark.long
     def test_what_cannot_be_scanned(self, box: Sandbox, store: Path, tmp_path: Path) -> None:
         wrong = {
             "": "declares no ranges",

@@ -100,6 +100,7 @@ def test_decides_as_replay_does(box: Sandbox, recording: Recording, name: str, m
         assert candidate.knobs([0.0, 1.0])[1] == load_controller(name, beta=1.0).knobs
 
 
+@pytest.mark.long
 def test_compiles_behind_the_locks(box: Sandbox, recording: Recording) -> None:
     with box.candidate(source("self_consistency")) as candidate:
         found = candidate.replay(recording, shuffles=3, compiled=True, max_samples=5)
@@ -534,6 +535,7 @@ def test_every_attack_works_without_locks() -> None:
     assert needs_limits in attacks.MACHINE
 
 
+@pytest.mark.long
 def test_check_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke(app, ["sandbox", "check", "--json", str(tmp_path / "check.json")])
     assert run.exit_code == 0, run.output

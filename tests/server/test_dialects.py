@@ -112,6 +112,7 @@ def test_log_probabilities_are_asked_for_where_something_reads_them(tokenizer: A
         assert {row.step_logprobs for row in store.trajectories()} == {(-0.5, -0.5)}
 
 
+@pytest.mark.long
 def test_long_answers_are_streamed(tokenizer: Any) -> None:
     """Of others nothing is heard before their end, for which they have `timeout` and a share of it for each token."""
     late = [0.0]

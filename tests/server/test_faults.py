@@ -39,6 +39,7 @@ def patient(urls: Any, timeout: float = 60.0, retries: int = 5, **options: Any) 
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", ["429", "500", "503", "reset", "cut", "stall", "garbage"])
 def test_transformers_serve_behind_a_proxy_that_does_harm(served: str, tokenizer: Any, harm: str) -> None:
     with Proxy(served, lambda n: harm if n in (3, 4, 7) else "") as proxy:
@@ -64,6 +65,7 @@ def test_a_server_that_only_fails_costs_what_follows(token_server: TokenServer, 
     assert 0 < sum(tokens) <= 16 * 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["dead", "stall", "500"])
 def test_what_one_server_drops_the_other_takes_up(token_server: TokenServer, tokenizer: Any, how: str) -> None:
     with Proxy(token_server.url, lambda n: how if n >= 6 else "") as dying, Proxy(token_server.url) as well:
@@ -78,6 +80,7 @@ def test_what_one_server_drops_the_other_takes_up(token_server: TokenServer, tok
     assert min(output.usage.requests_by_url.values()) >= 6
 
 
+@pytest.mark.long
 def test_a_recording_survives_the_death_of_all_servers(
     token_server: TokenServer, tokenizer: Any, tmp_path: Path
 ) -> None:

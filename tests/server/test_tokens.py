@@ -161,6 +161,7 @@ def test_behind_a_prompt_that_has_ended_the_thinking_probes_force_the_box_alone(
         assert end not in asked[taken:]
 
 
+@pytest.mark.long
 def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(tokenizer: Any) -> None:
     with TokenServer(batch=8, pause=0.005) as server:
         alarm = Alarm(lambda: server.decoded > 3000)  # the first branches have ended, and most have not begun
@@ -233,6 +234,7 @@ class Picky(BranchProcessor):
             raise ZeroDivisionError("a bug of the processor")
 
 
+@pytest.mark.long
 def test_a_controller_that_raises_costs_its_question_only_the_rest(model: ServerModel) -> None:
     options = {**OPTIONS, "controller": "cmc", "beta": 0.0, "seed": 1}
     alone = model.generate(QUESTIONS, **options)

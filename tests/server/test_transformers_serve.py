@@ -54,6 +54,7 @@ def test_without_a_tokenizer_all_is_text_and_counted_by_the_server(served: str, 
         model.generate(QUESTIONS, controller="deepconf", **OPTIONS)
 
 
+@pytest.mark.long
 def test_sampling_options_beyond_openai_reach_the_server(served: str) -> None:
     """With top_k=1 every branch is the greedy one; at a high temperature none is."""
     model = ServerModel(served)
@@ -147,6 +148,7 @@ def invoke(*arguments: str, code: int = 0) -> str:
     return result.output
 
 
+@pytest.mark.long
 def test_the_example_runs(served: str) -> None:
     example = Path(__file__).resolve().parents[2] / "examples" / "server.py"
     assert len(example.read_text().splitlines()) <= 60

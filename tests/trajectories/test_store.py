@@ -121,6 +121,7 @@ def start(path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
+@pytest.mark.long
 def test_killed_at_random_times_it_ends_like_an_uninterrupted_run(tmp_path: Path) -> None:
     """SIGKILL, nine times over: every acknowledged branch is there, and the finished store has the same rows."""
     rng, kills = random.Random(1), 0

@@ -65,6 +65,7 @@ for writer in reversed(writers):
 """
 
 
+@pytest.mark.long
 def test_killed_at_random_times_with_changing_numbers_of_writers(tmp_path: Path) -> None:
     """SIGKILL, again and again: what was acknowledged is there, is not asked for again, and stands in shards once."""
     rng, path, acknowledged = random.Random(2), tmp_path / "s", set[tuple[str, int]]()

@@ -36,6 +36,7 @@ def runs() -> Iterator[dict[str, Future[dict[str, Any]]]]:
         yield {name: pool.submit(circumstances.run, name) for name in CIRCUMSTANCES}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CIRCUMSTANCES)
 def test_all_are_contained(runs: dict[str, Future[dict[str, Any]]], name: str) -> None:
     try:

@@ -106,6 +106,15 @@ def short(text: str) -> str | None:
     return tidy(line) or None if fits else None
 
 
+def whole(text: str) -> str | None:
+    r"""All of a text: what votes is equal word for word, white space and what stands around it apart.
+
+    >>> whole('"SELECT  name\\nFROM users".'), whole(" ")
+    ('SELECT name FROM users', None)
+    """
+    return tidy(" ".join(text.split())) or None
+
+
 _AUTO = ("boxed", "hashes", "tag", "sentence")
 """The formats that `auto` looks for, in this order."""
 
@@ -233,6 +242,14 @@ NAMED: dict[str, NamedFormat] = {
         number,
         "The answer is ",
         "a number",
+        _ended("The answer is ", "\n"),
+    ),
+    "text": NamedFormat(
+        sentence,
+        _before_the_last_word(sentence),
+        whole,
+        "The answer is ",
+        "a text that ends",
         _ended("The answer is ", "\n"),
     ),
 }

@@ -54,11 +54,11 @@ class AnswerFormat:
     """Text that ends the model's thinking; "" for a model that does not think apart."""
     answer_pattern: str | Callable[[str], str | None] = "auto"
     r"""The name of a format: `boxed`, `hashes` (`#### 7`), `tag` (`<answer>7</answer>`), `sentence` ("the answer is
-    7"), `choice` (a letter), `number` (the last one), `json:KEY`, or `auto`, which takes the first of boxed, hashes,
-    tag and sentence that a text has, and of a branch that ended without one all of a short text, a choice or the last
-    number. Or a regular expression; the answer is the first group that matched (or the whole match, without groups) of
-    the last match that is not empty. Or a function of what a branch has said outside its thinking, that gives the
-    answer, or None."""
+    7"), `choice` (a letter), `number` (the last one), `text` (all that a branch says that ends by itself), `json:KEY`,
+    or `auto`, which takes the first of boxed, hashes, tag and sentence that a text has, and of a branch that ended
+    without one all of a short text, a choice or the last number. Or a regular expression; the answer is the first group
+    that matched (or the whole match, without groups) of the last match that is not empty. Or a function of what a
+    branch has said outside its thinking, that gives the answer, or None."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
     force_answer: bool = True

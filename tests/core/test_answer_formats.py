@@ -60,6 +60,10 @@ CASES: list[tuple[str, str, str | None]] = [
     ("json:answer", '{"answer": null} {"answer": 2.50}', "2.5"),
     ("json:answer", '{"answer": 2', None),
     ("json:x", '{"answer": 2}', None),
+    ("text", "SELECT  name\n  FROM users;", "SELECT name FROM users"),
+    ("text", " “Bonjour le monde.” ", "Bonjour le monde"),
+    ("text", "the answer is 4, I say", "the answer is 4, I say"),
+    ("text", " \n", None),
 ]
 
 
@@ -108,6 +112,8 @@ def test_what_a_finished_text_says(text: str, answer: str | None) -> None:
         ("number", "the answer is 42 ", "42"),
         ("choice", "the answer is B", None),
         ("choice", "the answer is (B), as", "B"),
+        ("text", "Bonjour le", None),
+        ("text", "Bonjour. The answer is Bonjour\n", "Bonjour"),
         ("json:answer", '{"answer": 4', None),
         (r"is (\d+)", "is 42", "42"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_the_last_number_of_a_branch_that_ended_by_itself(
     branch = Branch(0, 0, [1], (0, 0))
     branch.ids, branch.finish_reason = [1, 2], reason
     assert Reader(Texts(), AnswerFormat(answer_pattern="auto")).final_answer(branch) == answer
+
+
+def test_texts_vote_without_a_format(tiny: tuple[Any, Any]) -> None:
+    """What most branches say word for word is the answer, here and at servers."""
+    how: dict[str, Any] = {"controller": "self_consistency", "controller_kwargs": {"max_samples": 12}, "seed": 1}
+    for run in (of_the_engine, of_a_server):
+        output = run(tiny, **how, answer_pattern="text", temperature=0.3)
+        for answer, branches, votes in zip(output.answers, output.branches, output.votes, strict=True):
+            said = [branch.final_answer for branch in branches]
+            assert None not in said
+            assert votes == dict(collections.Counter(said))
+            assert votes[answer] == max(votes.values()) > 1
+            assert answer.startswith("\\boxed{")  # not only what it holds
 
 
 @pytest.mark.long

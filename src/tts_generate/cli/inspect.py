@@ -63,7 +63,7 @@ def inspect(
     if found.answer is None or found.half is None or found.half.answer is None:
         console.print(
             "Where none is read, see how the branch states its answer: --answer-pattern takes hashes, tag, sentence, "
-            "choice, number, json:KEY, auto or a regular expression; or have the prompt ask for \\boxed{}.",
+            "choice, number, text, json:KEY, auto or a regular expression; or have the prompt ask for \\boxed{}.",
             soft_wrap=True,
         )
 

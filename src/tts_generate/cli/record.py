@@ -68,7 +68,7 @@ def record(
     answer_pattern: Annotated[
         str | None,
         typer.Option(
-            help="Answers look: auto, boxed, hashes, tag, sentence, choice, number, text, json:KEY, or a pattern (auto)."
+            help="Answers look: auto, boxed, hashes, tag, sentence, choice, number, text, json:KEY, or a pattern (auto)"
         ),
     ] = None,
     max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,

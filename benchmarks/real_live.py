@@ -15,7 +15,7 @@ import platform
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,6 +184,40 @@ class Live:
         print(f"{way}{' static' if static else ''}, {len(asked)} prompts: {found['seconds']:.1f} s", flush=True)
 
 
+def recorded(
+    model: Any, tokenizer: Any, out: Path, count: int | None, branches: int, rows: int, done: Callable[[str], None]
+) -> dict[str, float]:
+    """The profile and both recordings; seconds of each."""
+    if not (out / "profile.json").exists():
+        profile = measure(model, tokenizer, max_rows=rows, do_sample=True, **SAMPLING)
+        profile.save(out / "profile.json")
+        done(f"profile, error {profile.error}")
+    how: dict[str, Any] = {"branches": branches, "seed": SEED, "interval_tokens": STEP, "max_rows": rows, **SAMPLING}
+    seconds = {}
+    for name in ("recorded", "aside"):
+        start = time.perf_counter()
+        store = record(model, tokenizer, questions(name, count), out / name, progress=False, **how)
+        seconds[name] = time.perf_counter() - start
+        done(f"{name}: {len(store.questions)} questions of {store.manifest.branches} branches")
+    return seconds
+
+
+def answered(live: Live, aside: Sequence[Question], alone: int) -> None:
+    """All in one call, some in calls of eight, and some alone."""
+    ways = [*CONTROLLERS, *(["found"] if live.found else [])]
+    for way in ways:
+        live.ask(way, aside)
+    for way, static in ((way, static) for way in ("pace", "self_consistency") for static in (False, True)):
+        live.ask(way, aside[:8], static)
+    for first in range(0, min(len(aside), 24), 8):
+        live.ask("generate", aside[first : first + 8])
+    for question in aside[:alone]:
+        for way in ("pace", "pace_short", "self_consistency"):
+            for static in (False, True):
+                live.ask(way, [question], static)
+        live.ask("generate", [question])
+
+
 def main(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -193,6 +227,7 @@ def main(
     count: Annotated[int | None, typer.Option("--questions", help="Of each set; all if left out.")] = None,
     alone: Annotated[int, typer.Option(help="Questions that are answered one by one.")] = 3,
     found: Annotated[Path | None, typer.Option(help="Folder of one more controller, called `found`.")] = None,
+    only: Annotated[str, typer.Option(help="Ways, by commas: nothing but one call of each, for a slow machine.")] = "",
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = FOLDER,
 ) -> None:
     """Record, measure, answer."""
@@ -208,29 +243,13 @@ def main(
     def done(what: str) -> None:
         print(f"{what}: {time.perf_counter() - started:.0f} s since the start", flush=True)
 
-    if not (out / "profile.json").exists():
-        profile = measure(network, tokenizer, max_rows=rows, do_sample=True, **SAMPLING)
-        profile.save(out / "profile.json")
-        done(f"profile, error {profile.error}")
-    how: dict[str, Any] = {"branches": branches, "seed": SEED, "interval_tokens": STEP, "max_rows": rows, **SAMPLING}
-    seconds = {}
-    for name in ("recorded", "aside"):
-        start = time.perf_counter()
-        store = record(network, tokenizer, questions(name, count), out / name, progress=False, **how)
-        seconds[name] = time.perf_counter() - start
-        done(f"{name}: {len(store.questions)} questions of {store.manifest.branches} branches")
-    ways = [*CONTROLLERS, *(["found"] if found else [])]
-    for way in ways:
-        live.ask(way, aside)
-    for way, static in ((way, static) for way in ("pace", "self_consistency") for static in (False, True)):
-        live.ask(way, aside[:8], static)
-    for first in range(0, min(len(aside), 24), 8):
-        live.ask("generate", aside[first : first + 8])
-    for question in aside[:alone]:
-        for way in ("pace", "pace_short", "self_consistency"):
-            for static in (False, True):
-                live.ask(way, [question], static)
-        live.ask("generate", [question])
+    seconds: dict[str, float] = {}
+    if only:
+        for way in only.split(","):
+            live.ask(way, aside)
+    else:
+        seconds = recorded(network, tokenizer, out, count, branches, rows, done)
+        answered(live, aside, alone)
     done("live")
     told = {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -37,6 +38,16 @@ class Calls(TorchDispatchMode):
         super().__init__()
         self.passes: list[int] = []
 
+    def of(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, of which each call is a pass."""
+
+        def counting(*args: Any) -> Any:
+            self.passes.append(0)
+            with self:
+                return run(*args)
+
+        return counting
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.passes[-1] += 1
         return func(*args, **(kwargs or {}))
@@ -46,19 +57,13 @@ def counted(questions: int, few: bool) -> dict[str, float]:
     """Operations a pass and layer, over the passes of one recording."""
     model, tokenizer = tiny.load()
     enable(model, tokenizer=tokenizer)
-    calls, run = Calls(), Decoder.run
-
-    def counting(self: Decoder, *args: Any) -> Any:
-        calls.passes.append(0)
-        with calls:
-            return run(self, *args)
-
+    calls = Calls()
     with (
         mock.patch.object(decoder, "shapes_of", return_value=Shapes(block=ALL_ROWS)),
         mock.patch.object(Decoder, "in_row", property(lambda self: self.packed)),
         mock.patch.object(Shapes, "few_calls", property(lambda self: few)),
         mock.patch.object(shared, "LEAST", 1),
-        mock.patch.object(Decoder, "run", counting),
+        mock.patch.object(Decoder, "run", calls.of(Decoder.run)),
         tempfile.TemporaryDirectory() as folder,
     ):
         asked = tiny.questions("record")[:questions]

@@ -2,9 +2,10 @@
 
     python benchmarks/harnesses.py benchmarks/results/harnesses.json [--model FOLDER]
 
-CMC β = 0.5 by `generate` alone, by a `pipeline`, by lm-eval (all questions at once, and 5 at a time), by Inspect and by
-the evaluator; seconds are those of one run on whatever else the machine does. Questions are the tiny model's own; a
-model in a folder is asked those of `real_questions.jsonl` that are kept aside, as plain text. The file holds both.
+CMC (β = 0.5 for the tiny model, 0 for another) by `generate` alone, by a `pipeline`, by lm-eval (all questions at once,
+and 5 at a time), by Inspect and by the evaluator; seconds are those of one run on whatever else the machine does.
+Questions are the tiny model's own; a model in a folder is asked those of `real_questions.jsonl` that are kept aside, as
+plain text. The file holds both.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ class Asked:
     model: Any
     tokenizer: Any
     questions: list[Question]
+    how: dict[str, Any]
 
     @classmethod
     def of(cls, folder: Path | None) -> Asked:
         """The tiny model; or one in a folder, without its chat template, so that all harnesses send the same text."""
         if folder is None:
-            return cls(*tiny.load(), tiny.questions("test")[:QUESTIONS])
+            return cls(*tiny.load(), tiny.questions("test")[:QUESTIONS], HOW)
         model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
         model.generation_config.update(**REAL)
         tokenizer.chat_template = None
@@ -71,7 +73,7 @@ class Asked:
             Question(line["question_id"], f"Question: {line['question']}\nAnswer: The answer is", line["gold_answer"])
             for line in lines[:QUESTIONS]
         ]
-        return cls(model, tokenizer, asked)
+        return cls(model, tokenizer, asked, {**HOW, "beta": 0.0})
 
     @property
     def texts(self) -> list[str]:
@@ -82,7 +84,7 @@ class Asked:
 def output_of(asked: Asked) -> Any:
     """By `generate`, all questions at once."""
     batch = asked.tokenizer(asked.texts, return_tensors="pt", padding=True, padding_side="left")
-    recipe = AutoTTS(tokenizer=asked.tokenizer, **HOW)
+    recipe = AutoTTS(tokenizer=asked.tokenizer, **asked.how)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     return asked.model.generate(**inputs, custom_generate=recipe, return_dict_in_generate=True)
 
@@ -103,7 +105,7 @@ def by_pipeline(asked: Asked) -> list[Row]:
     """By transformers' own pipeline, 8 at a time."""
     model = enable(asked.model, tokenizer=asked.tokenizer)
     pipe = pipeline("text-generation", model=model, tokenizer=asked.tokenizer)
-    told = pipe(asked.texts, batch_size=8, strategy="autotts", **HOW)
+    told = pipe(asked.texts, batch_size=8, strategy="autotts", **asked.how)
     return [(text, text) for text in ("".join(row["generated_text"].split()) for (row,) in told)]
 
 
@@ -116,7 +118,7 @@ def by_lm_eval(batch_size: int | str) -> Callable[[Asked], list[Row]]:
     """By the model `tts` of lm-eval."""
 
     def run(asked: Asked) -> list[Row]:
-        lm = TTSLM(asked.model, tokenizer=asked.tokenizer, batch_size=batch_size, **HOW)
+        lm = TTSLM(asked.model, tokenizer=asked.tokenizer, batch_size=batch_size, **asked.how)
         tasks = TaskManager(include_defaults=False)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "test.jsonl"
@@ -135,7 +137,7 @@ def by_inspect(asked: Asked) -> list[Row]:
     """By the provider `tts` of Inspect."""
     samples = [Sample(input=q.question, target=q.gold_answer or "", id=q.question_id) for q in asked.questions]
     task = Task(dataset=MemoryDataset(samples), scorer=pattern(r"(?s).*boxed\{\s*(\d)"))
-    provider = get_model("tts/it", pretrained=asked.model, tokenizer=asked.tokenizer, memoize=False, **HOW)
+    provider = get_model("tts/it", pretrained=asked.model, tokenizer=asked.tokenizer, memoize=False, **asked.how)
     (log,) = inspect_eval(task, model=provider, display="none", log_dir=tempfile.mkdtemp())
     found = {sample.id: (sample.output.metadata or {})["tts"] for sample in log.samples or []}
     return rows_of([found[q.question_id] for q in asked.questions])
@@ -153,7 +155,7 @@ def by_evaluator(asked: Asked) -> list[Row]:
             return {}
 
     TTSEvaluator().compute(
-        asked.model, Dataset.from_dict(columns), tokenizer=asked.tokenizer, metric=Kept(), progress=False, **HOW
+        asked.model, Dataset.from_dict(columns), tokenizer=asked.tokenizer, metric=Kept(), progress=False, **asked.how
     )
     return rows_of(told)
 

@@ -26,10 +26,10 @@ from real_questions import FILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tts_generate.answers import AnswerFormat
-from tts_generate.controller import Controller, held_to
+from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
 from tts_generate.engine.profiling import measure
-from tts_generate.loading import load_controller
+from tts_generate.loading import held_within, load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
 from tts_generate.trajectories import Question
@@ -92,8 +92,7 @@ def questions(name: str, count: int | None = None) -> list[Question]:
 def held(name: str, branches: int, found: Path | None = None) -> Controller:
     """A way's controller, within the branches there are."""
     source, options = CONTROLLERS.get(name, (found, {"beta": BETA}))
-    usual = load_controller(source, **options)
-    return load_controller(usual, **held_to(usual.knobs, branches))
+    return held_within(load_controller(source, **options), branches)
 
 
 def answer(

@@ -24,11 +24,11 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tts_generate import tiny
-from tts_generate.controller import Controller, held_to
+from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
 from tts_generate.engine.predict import predict
 from tts_generate.engine.profiling import measure
-from tts_generate.loading import load_controller
+from tts_generate.loading import held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
 from tts_generate.trajectories import TrajectoryStore, import_autotts
@@ -48,8 +48,7 @@ QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 
 def held(name: str, branches: int) -> Controller:
     """A controller within the branches there are."""
-    usual = load_controller(name.removesuffix("_short"), **CONTROLLERS[name])
-    return load_controller(usual, **held_to(usual.knobs, branches))
+    return held_within(load_controller(name.removesuffix("_short"), **CONTROLLERS[name]), branches)
 
 
 def compared(

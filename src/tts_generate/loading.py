@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tts_generate.arguments import checked, fits, part
-from tts_generate.controller import Controller, Knob, by_hand, check_budget
+from tts_generate.controller import Controller, Knob, by_hand, check_budget, held_to
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UnsupportedError
 from tts_generate.hub.card import FORMAT, check_beta, entry_of
 from tts_generate.hub.names import repo_of
@@ -110,6 +110,15 @@ def load_controller(
             return _confined(source, budget, latency, knobs)
         check_trust(trust_remote_code, source.repo_id, source.label, source.readable_at)
     return class_of(source, latency).from_beta(budget, **knobs)
+
+
+def held_within(controller: Controller, branches: int) -> Controller:
+    """A controller like it that opens no more branches than there are.
+
+    >>> held_within(load_controller("self_consistency"), 16)
+    SelfConsistency(beta=1, max_samples=16)
+    """
+    return load_controller(controller, **held_to(controller.knobs, branches))
 
 
 class ControllerOptions(TypedDict, total=False):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from engine_models import QUESTIONS, Live, make_live
+from gpu_calls import Calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tts_generate.engine import decoder, record, shared
 from tts_generate.engine.attention import Span, attend_shared, attend_span
@@ -140,30 +140,10 @@ def test_the_same_tokens_and_costs_as_in_passes_of_a_cpu(family: str, controller
             assert [b.probe_answers for b in ours] == [b.probe_answers for b in theirs]
 
 
-class Calls(TorchDispatchMode):
-    """Counts operations while a pass runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.passes: list[int] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.passes:
-            self.passes[-1] += 1
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     counted = Calls()
-    run = Decoder.run
-
-    def counting(self: Decoder, *args: Any) -> Any:
-        counted.passes.append(0)
-        with counted:
-            return run(self, *args)
-
-    monkeypatch.setattr(Decoder, "run", counting)
+    monkeypatch.setattr(Decoder, "run", counted.of(Decoder.run))
     return counted
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tts_generate import tiny
 from tts_generate.cli import app
-from tts_generate.controller import Controller, held_to
+from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.plan import Pass
@@ -22,7 +22,7 @@ from tts_generate.engine.profiling import measure
 from tts_generate.errors import InputError, StoreError
 from tts_generate.live.reader import Reader
 from tts_generate.live.thinking import asked_of
-from tts_generate.loading import load_controller
+from tts_generate.loading import held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
 from tts_generate.trajectories import TrajectoryStore
@@ -43,8 +43,7 @@ def at_hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Traject
 
 
 def held(name: str, **knobs: Any) -> Controller:
-    usual = load_controller(name, **knobs)
-    return load_controller(usual, **held_to(usual.knobs, BRANCHES))
+    return held_within(load_controller(name, **knobs), BRANCHES)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from tts_generate.controller import Controller, held_to
 from tts_generate.evaluate import CMC_BETAS, Method, Row, evaluate_method, methods
-from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.frontier import Point
 from tts_generate.tracking import Compared
@@ -32,13 +29,6 @@ def usual_methods(branches: int) -> list[Method]:
     sizes = [n for n in (4, 8, 16, 32, 64) if n <= branches]
     alone = [Method(f"SC@{n}", "self_consistency", None, {"max_samples": n}) for n in sizes]
     return [*alone, *methods(["asc", "cmc", "thrift"], CMC_BETAS, max_branches=branches)]
-
-
-def within(name: str, beta: float, branches: int) -> Controller:
-    """A controller at a budget, within the branches there are."""
-    usual = load_controller(name, beta=beta)
-    held: dict[str, Any] = dict(held_to(usual.knobs, branches))
-    return load_controller(usual, **held)
 
 
 def points(rows: Sequence[Row]) -> list[Point]:

@@ -18,12 +18,12 @@ from rich.console import Console
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.demo.live import LiveRun
-from tts_generate.demo.methods import points, replayed, within
+from tts_generate.demo.methods import points, replayed
 from tts_generate.demo.real import run_real
 from tts_generate.demo.tables import LABELS, live_table, replay_table, search_line, verdict
 from tts_generate.engine import enable, record
 from tts_generate.evaluate import BETAS, accuracy_interval, as_dict
-from tts_generate.loading import load_controller
+from tts_generate.loading import held_within, load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import Point, plot_frontiers
@@ -149,7 +149,7 @@ def _live_methods(branches: int) -> dict[str, dict[str, Any]]:
         "self_consistency_16": sampled("self_consistency", 16),
         "self_consistency_8": sampled("self_consistency", 8),
         "asc": sampled("asc", 64),
-        **{name: {"controller": within(name, 0.5, branches)} for name in ("cmc", "thrift")},
+        **{name: {"controller": held_within(load_controller(name, beta=0.5), branches)} for name in ("cmc", "thrift")},
     }
 
 

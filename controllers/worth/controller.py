@@ -16,6 +16,9 @@ from tts_generate.controller import Controller, Probing
 from tts_generate.schedule import Ends, Range
 from tts_generate.state import Decision, State
 
+SILENT = 8
+"""Branches that all ended without an answer: more of them would end so too, and none is opened."""
+
 
 class Worth(Controller):
     """Opens branches in waves, reads them side by side, and stops each time that going on is worth less than its bar.
@@ -137,7 +140,9 @@ class Worth(Controller):
             self._vote(state)
         if state.live > 0 and (state.pooled == 0 or self._reading(state) > self.read_bar):
             return
-        if state.opened < self.max_branches and self._wave(state) > self.wave_bar:
+        if state.pooled == 0 and state.opened >= SILENT:
+            do.stop = True
+        elif state.opened < self.max_branches and self._wave(state) > self.wave_bar:
             do.open = min(self.widen, self.max_branches - state.opened)
         else:
             do.stop = True

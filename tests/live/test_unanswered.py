@@ -63,6 +63,16 @@ def test_on_the_engine_once_a_call(tiny: tuple[Any, Any]) -> None:
     assert told(caught) == text
 
 
+def test_the_default_soon_stops_asking_in_vain(tiny: tuple[Any, Any]) -> None:
+    """Three waves of up to 37 branches, of which two are opened: more than eight have ended without an answer."""
+    model, tokenizer = tiny
+    inputs = tokenizer(QUESTIONS[0], return_tensors="pt")
+    how = {**ASKED, "controller": "thrift", "beta": 0.75, "strategy": "autotts", "return_dict_in_generate": True}
+    with pytest.warns(NoAnswerWarning):
+        output = enable(model, tokenizer=tokenizer).generate(**inputs, **how)
+    assert 8 <= len(output.branches[0]) < 20
+
+
 def test_on_servers(tiny: tuple[Any, Any]) -> None:
     with TokenServer(batch=1) as server, pytest.warns(NoAnswerWarning, match="2 of 2 questions") as caught:
         ServerModel(server.url, tokenizer=tiny[1]).generate(QUESTIONS, **SHORT)

@@ -21,16 +21,28 @@ OFF = {
 
 
 def run(answers: str, lengths: list[int], **knobs: Any) -> ReplayResult:
-    """One episode in recorded order; branches of `lengths` tokens that end with one letter each."""
+    """One episode in recorded order; branches of `lengths` tokens that end with one letter each, of which `.` is none."""
     rows = [
         Trajectory(
-            question_id="q", branch=n, seed=0, prompt_tokens=1, tokens=tokens, finish_reason="eos", final_answer=answer,
+            question_id="q", branch=n, seed=0, prompt_tokens=1, tokens=tokens, finish_reason="eos",
+            final_answer=None if answer == "." else answer,
             probe_positions=(), probe_answers=(), probe_tokens=(), probe_logprobs=(), step_logprobs=(),
         )
         for n, (answer, tokens) in enumerate(zip(answers, lengths, strict=True))
     ]  # fmt: skip
     recording = Recording.of([Question("q", "", "a")], rows, STEP)
     return replay(recording, load_controller("worth", beta=0.0, **{**OFF, **knobs}), shuffles=0)
+
+
+def test_eight_branches_without_an_answer_are_enough() -> None:
+    """Whatever the budget; one answer among them, and it goes on."""
+    waves = {"n_init": 4, "widen": 2, "max_branches": 30, "wave_bar": 0.0}
+    assert run("." * 30, [20] * 30, **waves).opened[0, 0] == 8
+    assert run("." * 30, [20] * 30, **waves).answers[0, 0] == ""
+    assert run("." * 7 + "a" + "." * 22, [20] * 30, **waves).opened[0, 0] == 30
+    assert run("." * 30, [20] * 30, **{**waves, "n_init": 16}).opened[0, 0] == 16  # a wave ends as a whole
+    silent = run("." * 30, [20] * 30, **waves)
+    assert silent.generated_tokens[0, 0] == 8 * 20
 
 
 def test_it_asks_for_no_probe() -> None:

@@ -118,7 +118,8 @@ def held_within(controller: Controller, branches: int) -> Controller:
     >>> held_within(load_controller("self_consistency"), 16)
     SelfConsistency(beta=1, max_samples=16)
     """
-    return load_controller(controller, **held_to(controller.knobs, branches))
+    held: dict[str, Any] = dict(held_to(controller.knobs, branches))
+    return load_controller(controller, **held)
 
 
 class ControllerOptions(TypedDict, total=False):

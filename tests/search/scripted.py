@@ -8,8 +8,22 @@ SCRIPT is JSON: by round, by turn, the calls of tools as [name, input]; whatever
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def program(folder: Path, *rounds: Any) -> str:
+    """A command that says what it is given: by round, by turn, calls as [name, input]."""
+    (folder / "script.json").write_text(json.dumps(rounds))
+    return shlex.join([sys.executable, __file__, str(folder / "script.json"), str(folder / "told.jsonl")])
+
+
+def told(folder: Path) -> list[Any]:
+    """What the tools answered it, one after the other."""
+    lines = map(json.loads, (folder / "told.jsonl").read_text("utf-8").splitlines())
+    return [block for content in lines if isinstance(content, list) for block in content]
 
 
 def main(script: Path, log: Path) -> None:

@@ -276,7 +276,7 @@ def test_the_example_that_the_model_is_shown_passes(box: Sandbox) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", prompts.read("interface"), re.DOTALL)
     assert examine(box, code).knobs["0.5"] == {"width": 18, "share": 0.7, "patience": 4}
     for beta in (True, False):
-        assert "$" not in prompts.system("cmc", beta=beta, traces=beta)
+        assert "$" not in prompts.system("cmc", "tokens", beta=beta, traces=beta)
 
 
 @given(

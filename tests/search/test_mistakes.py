@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 from mistakes import MISTAKES, PLAIN
+from scripted import program, told
 from search_stores import make_store, setup
 from typer.testing import CliRunner
 from written_candidates import GOOD, name
@@ -27,7 +26,6 @@ from tts_generate.search.history import read_archive
 from tts_generate.search.written import scan
 
 pytest.importorskip("numba")
-SCRIPTED = Path(__file__).parent / "scripted.py"
 EXAMPLE = re.findall(r"```python\n(.*?)```", prompts.read("interface"), re.DOTALL)[0]
 COMPILED: dict[str, Any] = {"rungs": (Fidelity((0.0, 1.0), 1, 1_000), Fidelity((0.0, 0.5, 1.0), 42, 2_000))}
 """So close that candidates are compiled."""
@@ -42,18 +40,6 @@ def box() -> Iterator[Sandbox]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("stores") / "store")
-
-
-def program(folder: Path, *rounds: Any) -> str:
-    """A command that says what it is given: by round, by turn, calls as [name, input]."""
-    (folder / "script.json").write_text(json.dumps(rounds))
-    return shlex.join([sys.executable, str(SCRIPTED), str(folder / "script.json"), str(folder / "told.jsonl")])
-
-
-def told(folder: Path) -> list[Any]:
-    """What the tools answered it, one after the other."""
-    lines = map(json.loads, (folder / "told.jsonl").read_text("utf-8").splitlines())
-    return [block for content in lines if isinstance(content, list) for block in content]
 
 
 @pytest.mark.long

@@ -151,6 +151,6 @@ def test_letters_are_those_of_the_other_episode() -> None:
 
 
 def test_the_page_answers_what_was_asked() -> None:
-    page = prompts.system("cmc", beta=True, traces=True)
+    page = prompts.system("cmc", "tokens", beta=True, traces=True)
     for text in ("thrift", "weighted_confidence", "`review` comes after every `plan`", "int64", "on_demand"):
         assert text in page

@@ -66,6 +66,10 @@ def search(
     model: Annotated[str | None, typer.Option(help="Agent: the model, claude-sonnet-5-5 if left out.")] = None,
     effort: Annotated[str | None, typer.Option(help="Agent: how much it thinks, low to max.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Agent: a price table, instead of the one that ships.")] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Agent: a device's profile, of tts-generate profile: seconds on it are told too."),
+    ] = None,
     calls: Annotated[int | None, typer.Option(help="Agent: requests of a round at most, 16 if left out.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Agent: tokens of a reply at most, 16000 if left out.")] = None,
     without: Annotated[str, typer.Option(help="Agent: an ablation: traces, beta, or both separated by a comma.")] = "",
@@ -87,7 +91,7 @@ def search(
     given = {
         "controller": controller, "knobs": knobs, "program": program, "conversation": conversation, "without": without,
         "max_cost_usd": max_cost_usd, "model": model, "effort": effort, "prices": prices, "calls": calls,
-        "max_tokens": max_tokens, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix,
+        "max_tokens": max_tokens, "profile": profile, "without_lock": without_lock, "sandbox_prefix": sandbox_prefix,
     }  # fmt: skip
     agent = _agent(proposer, {name: value for name, value in given.items() if value not in (None, "", [])})
     setup = Setup(
@@ -131,7 +135,7 @@ def search(
 
 
 _BOXED = {"without_lock", "sandbox_prefix"}
-_OF_AGENTS = {"calls", "max_tokens", "without", *_BOXED}
+_OF_AGENTS = {"calls", "max_tokens", "without", "profile", *_BOXED}
 _TAKEN: dict[str, set[str]] = {
     "parameters": {"controller", "knobs"},
     "anthropic": {"max_cost_usd", "model", "effort", "prices", *_OF_AGENTS},

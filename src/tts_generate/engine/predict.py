@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ def predict(
     decode_ahead: bool = True,
     first_shuffle: int | None = 0,
     max_cache_bytes: int | None = None,
-    questions: int | None = None,
+    questions: int | Collection[str] | None = None,
 ) -> Predicted:
     """Run the engine's own loop over every recorded question, on the clock of a profile.
 
@@ -83,13 +83,13 @@ def predict(
         decode_ahead: whether branches decode on while they are probed.
         first_shuffle: seed of the order in which branches are opened; None: as they were recorded.
         max_cache_bytes: of the key-value cache; unlimited if left out.
-        questions: the first so many of the recording only.
+        questions: the first so many of the recording only, or those of these ids.
 
     Raises:
         StoreError: the controller reads what was not recorded.
     """
     prompts = whole("prompts", prompts)
-    asked = _questions(store)[:questions]
+    asked = _questions(store, questions)
     calls = -(-len(asked) // prompts)
     items = [(number % len(asked), number // len(asked)) for number in range(calls * prompts)]
     settings = Settings(
@@ -114,11 +114,13 @@ def predict(
     return Predicted(np.array(seconds), np.array(ends), passes, tokens, prompts)
 
 
-def _questions(store: TrajectoryStore) -> list[list[Trajectory]]:
+def _questions(store: TrajectoryStore, of: int | Collection[str] | None) -> list[list[Trajectory]]:
     """The branches of each question, in order; those of published tables with the tokens that their probes ask for."""
+    ids = [question.question_id for question in store.questions]
+    wanted = set(ids[:of] if of is None or isinstance(of, int) else of)
     found: dict[str, list[Trajectory]] = {}
     published, step = store.manifest.source == "autotts", store.manifest.interval_tokens
-    for row in store.trajectories():
+    for row in (row for row in store.trajectories() if row.question_id in wanted):
         if row.finish_reason is None:
             raise StoreError(f"{store.name}: branch {row.branch} of {row.question_id!r} was not recorded to its end.")
         if published:  # their branches end within the step after their last probe

@@ -11,6 +11,8 @@ import numpy as np
 from tts_generate.search.candidate import KnobCandidate, Proposal, Written
 from tts_generate.search.objective import Curve, Gain
 
+_COLUMNS = ("accuracy", "cost", "chain")
+"""Of a curve that is kept."""
 FAILED = -1000.0
 """Score of a candidate whose evaluation failed, below that of any that did not."""
 
@@ -53,6 +55,8 @@ class Evaluation:
     """How many `episodes` were run in strict mode too, and the `seed` of their choice; all came out the same."""
     warned: tuple[str, ...] = ()
     """What its process warned of, such as hooks that do not compile. Untrusted text."""
+    chain: tuple[float, ...] = ()
+    """The longest chain of tokens at each budget."""
     curve: Curve | None = field(default=None, compare=False)
     """What it does on each question; of candidates that are code."""
     problem: str | None = None
@@ -69,6 +73,7 @@ class Evaluation:
             tuple(round(float(value), 4) for value in accuracy),
             tuple(round(value, 4) for value in gain.at_costs),
             round(gain.score, 4),
+            chain=tuple(round(float(value), 1) for value in found.chains(gain.weights)),
             **more,
         )
 
@@ -101,7 +106,7 @@ class Evaluation:
             "gains": list(self.gains),
             "score": self.score,
         }
-        for name in ("interval", "confirmed", "warned", "problem"):
+        for name in ("interval", "chain", "confirmed", "warned", "problem"):
             if getattr(self, name) not in (None, ()):
                 row[name] = getattr(self, name)
         if self.curve is not None:
@@ -123,6 +128,7 @@ class Evaluation:
             telling=tuple(Telling(**one) for one in row.get("telling", ())),
             confirmed=row.get("confirmed"),
             warned=tuple(row.get("warned", ())),
+            chain=tuple(row.get("chain", ())),
             curve=_curve_of(row["curve"]) if "curve" in row else None,
             problem=row.get("problem"),
         )
@@ -130,20 +136,21 @@ class Evaluation:
 
 def kept(curve: Curve) -> Curve:
     """A curve as it is kept: percent to two digits, whole tokens."""
-    accuracy, cost = (
-        tuple(np.round(v, digits) for v in values) for values, digits in ((curve.accuracy, 2), (curve.cost, 0))
+    accuracy, cost, chain = (
+        tuple(np.round(v, digits) for v in values)
+        for values, digits in ((curve.accuracy, 2), (curve.cost, 0), (curve.chain, 0))
     )
-    return Curve(curve.betas, accuracy, cost)
+    return Curve(curve.betas, accuracy, cost, chain)
 
 
 def _curve_row(curve: Curve) -> dict[str, Any]:
-    accuracy, cost = ([values.tolist() for values in column] for column in (curve.accuracy, curve.cost))
-    return {"betas": list(curve.betas), "accuracy": accuracy, "cost": cost}
+    columns = {name: [values.tolist() for values in getattr(curve, name)] for name in _COLUMNS}
+    return {"betas": list(curve.betas), **columns}
 
 
 def _curve_of(row: Mapping[str, Any]) -> Curve:
-    accuracy, cost = (tuple(np.array(values, np.float64) for values in row[name]) for name in ("accuracy", "cost"))
-    return Curve(tuple(row["betas"]), accuracy, cost)
+    columns = (tuple(np.array(values, np.float64) for values in row.get(name, ())) for name in _COLUMNS)
+    return Curve(tuple(row["betas"]), *columns)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,16 @@ class Curve:
         accuracy = np.stack([values.mean(axis=1) for values in self.accuracy])
         return weights @ tokens, weights @ accuracy
 
+    def held_to(self, weights: NDArray[np.float64]) -> float:
+        """The chain that a candidate is held to, of a reference; 0 for none."""
+        return float(weights @ np.array(self.bound)) if self.bound else 0.0
+
+    def chains(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The longest chain of each budget, averaged as `points` are; none where it is not known."""
+        if not self.chain:
+            return np.zeros(0)
+        return weights @ np.stack([values.mean(axis=1) for values in self.chain])
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -205,8 +215,7 @@ def _too_long(reference: Curve, candidate: Curve, weights: NDArray[np.float64]) 
     """By how many e-folds a candidate's chain is longer than it is held to, the mean over its budgets."""
     if not reference.bound:
         return 0.0
-    chains = weights @ np.stack([values.mean(axis=1) for values in candidate.chain])
-    return float(np.maximum(0.0, np.log(chains / (weights @ np.array(reference.bound)))).mean())
+    return float(np.maximum(0.0, np.log(candidate.chains(weights) / reference.held_to(weights))).mean())
 
 
 def _disorder(tokens: NDArray[np.float64]) -> float:

@@ -118,7 +118,11 @@ class Search:
         from tts_generate.search.agent.way import AgentWay
 
         assert self.agent is not None
-        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box)
+        stores = {
+            recording.name: store for recording, store in zip(self.whole.recordings, self.setup.stores, strict=True)
+        }
+        asked: dict[str, Any] = {"objective": self.setup.objective, "stores": stores}
+        return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box, **asked)
 
     def _class(self, name: str) -> type[Controller]:
         return type(load_controller(name, trust_remote_code=self.setup.trust_remote_code))

@@ -44,6 +44,8 @@ class Agent:
     """Whether it sees executions (off: an ablation of the paper)."""
     beta: bool = True
     """Whether it writes families over beta, or single controllers (off: an ablation of the paper)."""
+    profile: Path | None = None
+    """Of a device: candidates that were looked at closest are told their seconds on it, too."""
     retries: int = 8
     """Of a request that the API did not take, each after a longer pause or as long as it says."""
 

@@ -15,6 +15,8 @@ from tts_generate.search.agent.tools import Desk
 from tts_generate.search.candidate import Scored, Written
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
+from tts_generate.search.written.niches import Parent, first_of, parents
+from tts_generate.search.written.seconds import Clock
 from tts_generate.search.written.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class AgentProposer:
         reference: name of the controller to beat.
         seed: of the search.
         estimate: US dollars that a round is expected to cost while none has been run.
+        clock: tells seconds on a device.
         say: told of every call of a tool, and what ends the search.
     """
 
@@ -55,14 +58,15 @@ class AgentProposer:
         reference: str,
         seed: int,
         estimate: float,
+        clock: Clock | None,
         say: Callable[[str], None],
     ) -> None:
         self._agent, self._client, self._ledger = agent, client, ledger
         self._judge, self._bench, self._history = judge, bench, history
         self._reference, self._seed, self._estimate, self._say = reference, seed, estimate, say
-        self._number = 0
+        self._clock, self._number = clock, 0
         self.name = agent.proposer
-        self._system = prompts.system(reference, beta=agent.beta, traces=agent.traces)
+        self._system = prompts.system(reference, judge.objective, beta=agent.beta, traces=agent.traces)
 
     @property
     def expected(self) -> float:
@@ -124,7 +128,7 @@ class AgentProposer:
         desk = Desk(
             self._judge, self._bench, self._history, number, lambda: self._ledger.so_far, lambda: self._ledger.spent,
             origin=self._agent.model, seed=self._seed, beta=self._agent.beta, traces=self._agent.traces,
-            say=self._say,
+            clock=self._clock, say=self._say,
         )  # fmt: skip
         last: BetaMessage | None = None
         refused: Exception | None = None
@@ -159,10 +163,10 @@ class AgentProposer:
 
     def _runner(self, number: int, desk: Desk) -> Any:
         """The conversation of a round, which sends its whole history each time: so it can be gone through again."""
-        curve = self._judge.reference_curve(len(self._judge.rungs) - 1)
         opening = self._ledger.opening(number) or prompts.opening(
-            number, self._judge.part, self._reference, curve, self._history.archive
+            number, self._judge, self._reference, self._history.archive
         )
+        self._say(f"round {number + 1} begins: {_begins(parents(self._judge, self._history.archive, number))}")
         more: dict[str, Any] = {} if self._agent.effort is None else {"output_config": {"effort": self._agent.effort}}
         return self._client.beta.messages.tool_runner(
             model=self._agent.model,
@@ -175,6 +179,14 @@ class AgentProposer:
             thread=False,
             **more,
         )
+
+
+def _begins(found: Sequence[Parent]) -> str:
+    """What a round begins with, in a line."""
+    if not found:
+        return "from nothing"
+    known = "; ".join(f"{parent.name} {parent.why.partition(' (')[0]}" for parent in found)
+    return f"from {first_of(found).name}, one of {len(found)} parents: {known}"
 
 
 def _came_to(last: BetaMessage | None, desk: Desk, agent: Agent) -> str:

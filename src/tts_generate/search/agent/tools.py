@@ -17,13 +17,15 @@ from anthropic.lib.tools import BetaFunctionTool, ToolError
 from tts_generate.errors import CandidateError, InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, builtin_folder
 from tts_generate.sandbox.channel import clean
-from tts_generate.search.agent.prompts import joined, line, shortened, table
+from tts_generate.search.agent.prompts import budgets, joined, line, shortened, table
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Written
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
+from tts_generate.search.written import niches
 from tts_generate.search.written.climb import climb
 from tts_generate.search.written.scan import fitted, scan
+from tts_generate.search.written.seconds import Clock
 from tts_generate.search.written.standing import against_best, differences, where
 from tts_generate.search.written.workbench import Workbench
 
@@ -49,6 +51,7 @@ class Desk:
         seed: of the search.
         beta: whether candidates are families.
         traces: whether it sees executions.
+        clock: tells seconds on a device.
         say: told of every call of a tool, in a line.
     """
 
@@ -65,12 +68,13 @@ class Desk:
         seed: int,
         beta: bool,
         traces: bool,
+        clock: Clock | None,
         say: Callable[[str], None],
     ) -> None:
         self._judge, self._bench, self._history, self._number = judge, bench, history, number
         self._usd, self._accounted, self._spent = usd, usd(), spent
         self._origin, self._seed, self._beta, self._traces = origin, seed, beta, traces
-        self._say = say
+        self._clock, self._say = clock, say
         self.candidates: list[Written] = []
         """Those of this round that passed, in the order in which they were written."""
         self.fault: Exception | None = None
@@ -104,12 +108,13 @@ class Desk:
             self._history.add(Failure(self._number, problem, usd, code))
 
     def read_history(self, count: int = 20) -> str:
-        """The best candidates of all rounds, those that were looked at closest first.
+        """The best candidates of all rounds, those that were looked at closest first; then parents that differ.
 
         Args:
             count: how many to list.
         """
-        return table(self._archive, self._number + 1, max(1, count))
+        listed = table(self._archive, self._number + 1, max(1, count))
+        return joined([listed, *niches.told(niches.parents(self._judge, self._archive, self._number + 1))])
 
     def read_controller(self, name: str) -> str:
         """The code of a candidate, or of a controller that ships with the package.
@@ -190,7 +195,7 @@ class Desk:
             self.failed(f"{candidate}: {last.problem}")
             raise CandidateError("raised", f"{candidate} at rung {last.rung + 1}: {last.problem}")
         placed = [*where(self._judge, last), *against_best(self._judge, last, self._archive)]
-        return joined([*self._measured(last), why, *placed, *self._telling(last)])
+        return joined([*self._measured(last), why, *placed, *self._seconds(last), *self._telling(last)])
 
     def compare(self, one: str, other: str) -> str:
         """Two candidates: how they did at the closest look that both had, where they differ, and in which lines.
@@ -255,17 +260,24 @@ class Desk:
 
     def _measured(self, found: Evaluation) -> list[str]:
         """An evaluation as lines."""
-        fidelity = self._judge.rungs[found.rung]
+        fidelity, names = self._judge.rungs[found.rung], [place.niche for place in niches.places(self._judge, found)]
         low, high = found.interval or (0.0, 0.0)
         told = [
             f"{line(self._archive, found)}\n95 % interval of the gain {low:+.2f} to {high:+.2f}, {fidelity.shuffles} "
             "orders of the branches"
         ]
-        for beta, tokens, accuracy in zip(fidelity.betas, found.tokens, found.accuracy, strict=True):
-            told.append(f"beta {beta:g}: {tokens:,.0f} tokens, {accuracy:.2f} %")
+        told += budgets(fidelity.betas, found.tokens, found.chain, found.accuracy)
+        told.append(f"its niches: {'; '.join(names)}")
         told.append("gain at the reference's costs: " + " ".join(f"{gain:+.2f}" for gain in found.gains))
         told += [f"it warns: {text}" for text in found.warned]
         return told
+
+    def _seconds(self, found: Evaluation) -> list[str]:
+        """Its seconds on a device, as a line; of those that were looked at closest, where there is a profile."""
+        if self._clock is None or found.rung < len(self._judge.rungs) - 1:
+            return []
+        assert isinstance(found.candidate, Written)
+        return [self._clock.told(self._bench.box, self._judge.part, found.candidate, self._judge.reference)]
 
     def _telling(self, found: Evaluation) -> list[str]:
         """Its telling episodes as lines, unless executions are not to be seen."""

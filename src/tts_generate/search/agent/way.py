@@ -10,6 +10,7 @@ from typing import Any
 
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
+from tts_generate.profile import Profile
 from tts_generate.sandbox import Limits, Sandbox
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.agent.client import connected, unconnected
@@ -23,7 +24,8 @@ from tts_generate.search.candidate import Proposal
 from tts_generate.search.choice import Contest, Measured
 from tts_generate.search.history import History
 from tts_generate.search.loop import Judge
-from tts_generate.search.objective import Fidelity, Gains, gain_at_own_cost, gain_over
+from tts_generate.search.objective import Fidelity, Gains, Objective, gain_at_own_cost, gain_over
+from tts_generate.search.written.seconds import Clock
 from tts_generate.search.written.workbench import Workbench
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
@@ -44,6 +46,8 @@ class AgentWay:
         reference_name: as users name it.
         say: told what is in force, what is affordable, every call of a tool, and what ends the search.
         box: where candidates run; one of its own if left out.
+        objective: what is asked of a frontier.
+        stores: folders by the name of their recording, for seconds on a device.
 
     Raises:
         InputError: no key, no price, or a budget below one round.
@@ -58,8 +62,13 @@ class AgentWay:
         reference_name: str,
         say: Callable[[str], None],
         box: Sandbox | None = None,
+        *,
+        objective: Objective = "tokens",
+        stores: Mapping[str, Path] | None = None,
     ) -> None:
         self._agent, self._seed, self._reference_name, self._say = agent, seed, reference_name, say
+        self._objective = objective
+        self._clock = None if agent.profile is None else Clock(Profile.load(agent.profile), stores or {})
         self._model = agent.program or agent.model
         self._price = price_of(agent.model, agent.prices) if agent.charged else free(self._model)
         self._estimate = self._usual_round()
@@ -89,7 +98,7 @@ class AgentWay:
         ledger.client = client = self._client.with_options(middleware=[ledger])
         proposer = AgentProposer(
             self._agent, client, ledger, judge, self.bench, history,
-            reference=self._reference_name, seed=self._seed, estimate=self._estimate, say=self._say,
+            reference=self._reference_name, seed=self._seed, estimate=self._estimate, clock=self._clock, say=self._say,
         )  # fmt: skip
         if not self._agent.charged:
             return proposer
@@ -167,7 +176,7 @@ class AgentWay:
 
     def _usual_round(self) -> float:
         """US dollars that a round is expected to cost."""
-        system = prompts.system(self._reference_name, beta=self._agent.beta, traces=self._agent.traces)
+        system = prompts.system(self._reference_name, self._objective, beta=self._agent.beta, traces=self._agent.traces)
         prompt = round(len(system.encode()) / _BYTES) + _TOOLS + _OPENING
         return self._price.of_round(
             prompt, min(_CALLS, self._agent.calls), min(_OUTPUT, self._agent.max_tokens), _RESULT

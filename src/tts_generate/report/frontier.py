@@ -78,6 +78,7 @@ def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path | Tex
         axes = figure.add_subplot(1, len(panels), place + 1)
         _draw(axes, points, names)
         axes.set_title(caption(title), loc="left", fontsize=11)
+    _clear(figure)
     save(figure, path)
 
 
@@ -119,6 +120,17 @@ def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
+
+
+def _clear(figure: Any) -> None:
+    """Leave out what stands beside a point where it would lie on the name of an earlier one."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        shown: list[Any] = []
+        for text in axes.texts:
+            box = text.get_window_extent()
+            text.set_visible(not any(box.overlaps(other) for other in shown))
+            shown += [box] * text.get_visible()
 
 
 def save(figure: Any, path: str | Path | TextIO) -> None:

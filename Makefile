@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
 test: $(VENV)/developing
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 # What takes five seconds and more each: whole commands, examples, pages, attacks. Nothing lands without it.
 test-long: $(VENV)/developing

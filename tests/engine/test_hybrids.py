@@ -119,6 +119,7 @@ def test_live_is_replay(hybrid: Live, controller: Any) -> None:
     assert_same(output, replay(written_down(output), controller, **options))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [

@@ -84,6 +84,7 @@ def test_a_graph_runs_again_over_its_addresses(cuda: PretendCuda) -> None:
 # ---- the engine
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "least"), [("qwen3", 1 << 30), ("qwen3", 1), ("qwen3_mixed", 1 << 30)])
 def test_every_way_to_decode_gives_the_tokens_of_the_cpu(
     family: str, least: int, monkeypatch: pytest.MonkeyPatch

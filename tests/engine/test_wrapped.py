@@ -85,6 +85,7 @@ def assert_stock(live: Live) -> None:
             assert list(branch.token_ids) == stock(live, question)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - set(REFUSED) - NEEDS_MORE)
 )

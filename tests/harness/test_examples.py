@@ -80,6 +80,7 @@ def shell(block: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_python_block_of_the_page(number: int) -> None:
     for needed in ("lm_eval", "peft"):

@@ -222,6 +222,7 @@ ENDLESS: dict[str, Any] = {
 FLOODS = ("a line", "letters", "comments", *(name for name in ENDLESS if name.startswith("a bomb")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENDLESS)
 def test_no_stream_is_heard_for_ever_or_kept_whole(name: str) -> None:
     start, peak = time.monotonic(), 0

@@ -27,7 +27,9 @@ from tts_generate.search.objective import curve_of
 from tts_generate.search.questions import Part
 from tts_generate.search.written import niches
 
-WIDE = GOOD.replace("OneByOne", "AtOnce").replace("min(2, self.width, state.max_branches)", "min(self.width, state.max_branches)")
+WIDE = GOOD.replace("OneByOne", "AtOnce").replace(
+    "min(2, self.width, state.max_branches)", "min(self.width, state.max_branches)"
+)
 """Side by side what `GOOD` reads one after the other."""
 
 

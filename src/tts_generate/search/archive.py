@@ -149,7 +149,9 @@ def _curve_row(curve: Curve) -> dict[str, Any]:
 
 
 def _curve_of(row: Mapping[str, Any]) -> Curve:
-    columns = {name: tuple(np.array(values, np.float64) for values in row.get(name, ())) for name in _COLUMNS}
+    columns: dict[str, Any] = {
+        name: tuple(np.array(values, np.float64) for values in row.get(name, ())) for name in _COLUMNS
+    }
     return Curve(tuple(row["betas"]), **columns)
 
 

@@ -149,8 +149,10 @@ def _curve_row(curve: Curve) -> dict[str, Any]:
 
 
 def _curve_of(row: Mapping[str, Any]) -> Curve:
-    columns = (tuple(np.array(values, np.float64) for values in row.get(name, ())) for name in _COLUMNS)
-    return Curve(tuple(row["betas"]), *columns)
+    columns: dict[str, Any] = {
+        name: tuple(np.array(values, np.float64) for values in row.get(name, ())) for name in _COLUMNS
+    }
+    return Curve(tuple(row["betas"]), **columns)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class Curve:
         """The longest chain of each budget, averaged as `points` are; none where it is not known."""
         if not self.chain:
             return np.zeros(0)
-        return weights @ np.stack([values.mean(axis=1) for values in self.chain])
+        found: NDArray[np.float64] = weights @ np.stack([values.mean(axis=1) for values in self.chain])
+        return found
 
 
 @dataclass(frozen=True)

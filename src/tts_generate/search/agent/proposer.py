@@ -166,7 +166,8 @@ class AgentProposer:
         opening = self._ledger.opening(number) or prompts.opening(
             number, self._judge, self._reference, self._history.archive
         )
-        self._say(f"round {number + 1} begins: {_begins(parents(self._judge, self._history.archive, number))}")
+        if found := parents(self._judge, self._history.archive, number):
+            self._say(f"round {number + 1} begins {_begins(found)}")
         more: dict[str, Any] = {} if self._agent.effort is None else {"output_config": {"effort": self._agent.effort}}
         return self._client.beta.messages.tool_runner(
             model=self._agent.model,
@@ -183,8 +184,6 @@ class AgentProposer:
 
 def _begins(found: Sequence[Parent]) -> str:
     """What a round begins with, in a line."""
-    if not found:
-        return "from nothing"
     known = "; ".join(f"{parent.name} {parent.why.partition(' (')[0]}" for parent in found)
     return f"from {first_of(found).name}, one of {len(found)} parents: {known}"
 

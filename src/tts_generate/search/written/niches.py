@@ -26,7 +26,7 @@ _UNLIKE = 0.05
 
 
 @dataclass(frozen=True)
-class Place:
+class Standing:
     """Where a candidate stands in a niche, on average over the budgets that it has there."""
 
     niche: str
@@ -48,7 +48,7 @@ class Parent:
     """Candidates that were made from it."""
 
 
-def places(judge: Judge, found: Evaluation) -> list[Place]:
+def places(judge: Judge, found: Evaluation) -> list[Standing]:
     """The niches of a candidate; none where its chain is not known."""
     if found.curve is None or not found.curve.chain:
         return []
@@ -64,7 +64,7 @@ def places(judge: Judge, found: Evaluation) -> list[Place]:
         if mine.any():
             longer = np.log(np.maximum(1.0, chain[mine]) / np.maximum(1.0, usual[mine])).mean() > 0
             means = (float(np.asarray(values)[mine].mean()) for values in (gains, tokens, chain, usual))
-            told.append(Place(f"{name}, {_CHAINS[int(longer)]}", *means))
+            told.append(Standing(f"{name}, {_CHAINS[int(longer)]}", *means))
     return told
 
 
@@ -86,7 +86,7 @@ def parents(judge: Judge, archive: Archive, rounds: int) -> list[Parent]:
         for name, entry in archive.written.items()
         if entry.round < rounds and (last := archive.last(name)) is not None and last.problem is None
     ]
-    best: dict[str, tuple[tuple[int, float], Place, Evaluation]] = {}
+    best: dict[str, tuple[tuple[int, float], Standing, Evaluation]] = {}
     for one in looked:
         for place in places(judge, one):
             rank = one.rung, place.gain
@@ -117,7 +117,7 @@ def apart(judge: Judge, one: Evaluation, other: Evaluation) -> float:
     return float(np.abs(mine - theirs).sum() / 2)
 
 
-def _standing(place: Place) -> str:
+def _standing(place: Standing) -> str:
     return (
         f"{place.niche} (gain {place.gain:+.2f} at {place.tokens:,.0f} tokens, chain {place.chain:,.0f}, the "
         f"reference's {place.usual:,.0f})"

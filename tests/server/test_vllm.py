@@ -18,8 +18,9 @@ from vllm_servers import KEY, Vllm, vllm_serve
 from tts_generate import ServerModel, tiny
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, ServerError
-from tts_generate.evaluate import sweep
+from tts_generate.evaluate import methods, sweep
 from tts_generate.loading import load_controller
+from tts_generate.replay import Recording
 from tts_generate.server.failures import RefusedError
 
 pytestmark = [
@@ -86,7 +87,8 @@ def test_a_recording_replays_and_sweeps_and_goes_on(model: ServerModel, tmp_path
     assert [row.branch for row in sorted(rows, key=lambda row: row.branch)] == [0, 1, 2, 3]
     assert all(row.token_ids and row.step_logprobs and row.probe_positions for row in rows if row.tokens > 32)
     assert all(position % 32 == 0 for row in rows for position in row.probe_positions if position < row.tokens)
-    assert sweep(again, [load_controller("asc", max_samples=4)], shuffles=2)
+    swept = sweep([Recording.from_store(tmp_path / "s")], methods(["asc"], [0.5], max_branches=4), 2)
+    assert [row.tokens > 0 for row in swept.rows]
 
 
 def test_stop_strings_end_a_branch_wherever_its_steps_end(model: ServerModel, tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 import urllib.request
@@ -60,7 +61,10 @@ def vllm_serve(model: Path, port: int, log: Path, *options: str) -> Iterator[Vll
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **settings}
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True) as process,
+    ):
         try:
             yield Vllm(f"http://127.0.0.1:{port}/v1", process, log)
         finally:
@@ -69,3 +73,5 @@ def vllm_serve(model: Path, port: int, log: Path, *options: str) -> Iterator[Vll
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a killed server leaves its engine behind

@@ -100,7 +100,7 @@ class ServerLoop:
             question.end("error")
             question.complain(error)
         finally:
-            self.pool.usage.discarded_tokens += await question.close_flows()
+            await self._call_off_flows(question)
 
     async def _waves(self, question: Served) -> None:
         """Run the episode until its controller has answered."""
@@ -112,7 +112,11 @@ class ServerLoop:
             if question.to_close and question.task.processors.expired():
                 raise _ExpiredError
             question.resume()
-            self.pool.usage.discarded_tokens += await question.close_flows(unwanted=True)
+            await self._call_off_flows(question, unwanted=True)
+
+    async def _call_off_flows(self, question: Served, *, unwanted: bool = False) -> None:
+        untaken = await question.close_flows(unwanted=unwanted)  # other questions count meanwhile
+        self.pool.usage.discarded_tokens += untaken
 
     async def _wave(self, question: Served) -> None:
         """Carry out the units of a wave side by side, looking now and then whether the question must end."""

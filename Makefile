@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE # images that set it have every process of the tests compile our sources again
 
-.PHONY: demo test test-long check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
+.PHONY: demo test test-long vllm check lint docs bench lock hashed audit mutants test-matrix supply-chain clean
 demo: $(VENV)/installed
 	$(BIN)/tts-generate demo --out build/demo
 
@@ -18,6 +18,12 @@ test: $(VENV)/developing
 # What takes five seconds and more each: whole commands, examples, pages, attacks. Nothing lands without it.
 test-long: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q -m long
+
+# The server client against a real vLLM on this machine's CPU, in an environment of its own.
+VLLM ?= build/vllm
+vllm: $(VENV)/developing
+	tools/vllm_env.sh $(VLLM)
+	VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m vllm -q tests/server/test_vllm.py
 
 check: lint test test-long
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from tts_generate import tiny
 from tts_generate.answers import AnswerFormat
@@ -136,3 +136,17 @@ def test_card_shows_what_matters(card: dict[str, Any]) -> None:
     hardest, *middle, easiest = card["pass_at_1_histogram"]
     assert min(hardest, easiest) >= 2
     assert sum(middle) >= card["questions"] / 2
+
+
+def test_with_wider_heads_it_says_the_same(
+    loaded: tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    model, tokenizer = loaded
+    wide = Qwen3ForCausalLM.from_pretrained(tiny.export(tmp_path / "wide"), dtype=torch.float32).eval()
+    assert (model.config.head_dim, wide.config.head_dim) == (24, 32)
+    for question in tiny.questions("test")[:3]:
+        ids = tokenizer(question.question, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            apart = (model(ids).logits - wide(ids).logits).abs().max()
+        assert apart < 1e-4
+    assert AutoTokenizer.from_pretrained(tmp_path / "wide")(question.question) == tokenizer(question.question)

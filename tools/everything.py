@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-SELECTION = ["-m", "not gpu and not hub and not paid and not families"]
+SELECTION = ["-m", "not gpu and not hub and not paid and not families and not vllm"]

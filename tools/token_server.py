@@ -195,8 +195,9 @@ def _told(choice: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in choice.items() if asked.get(name, True)}
 
 
-def _usage(request: Request) -> dict[str, int]:
-    return {"prompt_tokens": len(request.ids), "completion_tokens": len(request.said)}
+def _usage(requests: list[Request]) -> dict[str, int]:
+    """What several requests took that have one prompt."""
+    return {"prompt_tokens": len(requests[0].ids), "completion_tokens": sum(len(each.said) for each in requests)}
 
 
 _FITS: dict[str, Callable[[Any], bool]] = {
@@ -274,14 +275,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(400, {"error": {"message": message}})
         if body.get("stream_options") and not body.get("stream"):
             return self._reply(400, {"error": {"message": "Stream options can only be defined when `stream=True`."}})
-        request = Request.of(body, ids)
-        served.in_flight.add(request)
-        served.waiting.put(request)
+        requests = [Request.of(body, ids) for _ in range(body.get("n", 1))]
+        served.in_flight.update(requests)
+        for request in requests:
+            served.waiting.put(request)
         try:
-            (self._stream if body.get("stream") else self._whole)(request, body)
+            (self._stream if body.get("stream") else self._whole)(requests, body)
         except OSError:
-            request.gone = self.close_connection = True
-        served.in_flight.discard(request)
+            self.close_connection = True
+            for request in requests:
+                request.gone = True
+        served.in_flight.difference_update(requests)
 
     def _next(self, request: Request) -> dict[str, Any] | None:
         event = request.events.get()
@@ -289,20 +293,26 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionResetError
         return event
 
-    def _stream(self, request: Request, body: dict[str, Any]) -> None:
-        """Send events as they come."""
+    def _stream(self, requests: list[Request], body: dict[str, Any]) -> None:
+        """Send events as they come, of several requests one after the other."""
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        while (event := self._next(request)) is not None:
-            self._chunk(f"data: {json.dumps({'choices': [_told(event, body)]})}\n\n")
-        counts = {"choices": [], "usage": _usage(request)} if body.get("stream_options") else {"choices": []}
+        for index, request in enumerate(requests):
+            while (event := self._next(request)) is not None:
+                self._chunk(f"data: {json.dumps({'choices': [{**_told(event, body), 'index': index}]})}\n\n")
+        counts = {"choices": [], "usage": _usage(requests)} if body.get("stream_options") else {"choices": []}
         self._chunk(f"data: {json.dumps(counts)}\n\ndata: [DONE]\n\n")
         self._chunk("")
 
-    def _whole(self, request: Request, body: dict[str, Any]) -> None:
+    def _whole(self, requests: list[Request], body: dict[str, Any]) -> None:
         """Send one answer, unless the client has gone before it is whole."""
+        choices = [{**self._choice(request, body), "index": index} for index, request in enumerate(requests)]
+        self._reply(200, {"choices": choices, "usage": _usage(requests)})
+
+    def _choice(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """All that was decoded of one request."""
         parts: list[dict[str, Any]] = []
         while (event := self._next(request)) is not None:
             parts.append(event)
@@ -310,8 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ConnectionResetError
         told = {"token_logprobs": [value for part in parts for value in part["logprobs"]["token_logprobs"]]}
         said = {"text": "".join(part["text"] for part in parts), "token_ids": request.said, "logprobs": told}
-        choice = _told({**parts[-1], **said}, body)
-        self._reply(200, {"choices": [choice], "usage": _usage(request)})
+        return _told({**parts[-1], **said}, body)
 
     def _chunk(self, text: str) -> None:
         data = text.encode()

@@ -124,10 +124,11 @@ class Wire:
         *,
         greedy: bool = False,
         seed: int | None = None,
+        stream: bool = False,
     ) -> dict[str, Any]:
-        """The request that continues `prompt` + `ids` by at most `max_tokens`."""
+        """The request that continues `prompt` + `ids` by at most `max_tokens`; long answers are streamed anyway."""
         # `transformers serve` notices that a client has gone only while it streams.
-        stream = self.dialect == "transformers" or max_tokens > _STREAMED
+        stream = stream or self.dialect == "transformers" or max_tokens > _STREAMED
         asked: dict[str, Any] = {"max_tokens": max_tokens, "stream": stream}
         asked["prompt"] = [*prompt.ids, *ids] if self.exact else (prompt.text or "") + self.pieces.decode(ids)
         if self.model is not None:

@@ -15,16 +15,17 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import httpx2
 
 from tts_generate.errors import ServerError
 from tts_generate.server.failures import PassingError
-from tts_generate.server.reply import Completion
-from tts_generate.server.stream import complete
+from tts_generate.server.reply import Completion, Parts
+from tts_generate.server.stream import CalledOffError, complete
 
 logger = logging.getLogger(__name__)
 _LONGEST_REST = 30.0
@@ -57,7 +58,7 @@ class ServerUsage:
     dialect: str = ""
     """How the servers were spoken to, see `tts_generate.server.dialects`: only "tokens" is exact."""
     requests: int = 0
-    """Requests sent, those sent again included."""
+    """Requests sent, those sent again included; one may bring many steps of a branch."""
     retries: int = 0
     """Requests that failed and were sent again; what they decoded is in no count."""
     cancelled: int = 0
@@ -69,8 +70,29 @@ class ServerUsage:
     """Those of them that a prefix cache held; None where no server says so (vLLM: --enable-prompt-tokens-details)."""
     completion_tokens: int = 0
     """Tokens decoded, of branches and probes."""
+    discarded_tokens: int = 0
+    """Those of them that nobody read: decoded while a controller decided against them, or behind a stop string."""
     most_in_flight: int = 0
     requests_by_url: dict[str, int] = field(default_factory=dict)
+
+
+class Hearer(Protocol):
+    """Who hears a request's answer while it comes, and may let it run on where nobody waits for its room."""
+
+    order: Order
+
+    def begin(self, endpoint: Endpoint, parts: Parts) -> None:
+        """It is sent: to whom, and where its answer will be."""
+
+    def heard(self) -> None:
+        """More of the answer has come."""
+
+    def stop(self) -> None:
+        """Its room is wanted by somebody else."""
+
+    @property
+    def again(self) -> bool:
+        """Whether it may be sent again as it is."""
 
 
 class Slots:
@@ -81,6 +103,8 @@ class Slots:
         self.taken = 0
         self._waiting: list[tuple[Order, int, asyncio.Future[None]]] = []
         self._ticket = itertools.count()
+        self._lent: list[Hearer] = []
+        """Requests that run on without being asked to."""
 
     @property
     def load(self) -> int:
@@ -88,9 +112,12 @@ class Slots:
         return self.taken + len(self._waiting)
 
     @asynccontextmanager
-    async def held(self, order: Order) -> AsyncIterator[None]:
-        """Wait for room and keep it."""
+    async def held(self, order: Order, count: int = 1) -> AsyncIterator[None]:
+        """Wait for room and keep it; for several at once, as much as there is of it, so that none waits for another."""
         if self.free == 0:
+            later = [each for each in self._lent if each.order[0] >= order[0]]
+            if later:
+                max(later, key=lambda each: each.order).stop()
             turn = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (order, next(self._ticket), turn))
             try:
@@ -101,12 +128,27 @@ class Slots:
                 raise
         else:
             self.free -= 1
-        self.taken += 1
+        more = min(count - 1, self.free)
+        self.free -= more
+        self.taken += 1 + more
         try:
             yield
         finally:
-            self.taken -= 1
-            self._pass_on()
+            self.taken -= 1 + more
+            for _ in range(1 + more):
+                self._pass_on()
+
+    def lend(self, hearer: Hearer) -> None:
+        """Let a request keep its room until one of its own question or of an earlier one wants it."""
+        if self._waiting and self._waiting[0][0][0] <= hearer.order[0]:
+            hearer.stop()
+        elif hearer not in self._lent:
+            self._lent.append(hearer)
+
+    def take_back(self, hearer: Hearer) -> None:
+        """It is asked for its tokens again, or is gone."""
+        if hearer in self._lent:
+            self._lent.remove(hearer)
 
     def _pass_on(self) -> None:
         """Give the room to the first of those that still wait."""
@@ -167,14 +209,32 @@ class Pool:
         self.endpoints.append(Endpoint(url, self.policy.max_in_flight))
 
     @property
+    def free(self) -> int:
+        """Requests that one of them has room for."""
+        return max((each.slots.free for each in self.endpoints if each.given_up is None and each.rest == 0), default=0)
+
+    @property
     def capacity(self) -> int:
         """Requests in flight at most."""
         return self.policy.max_in_flight * len(self.endpoints)
 
     async def complete(
-        self, body: Mapping[str, Any], order: Order = (0, 0), home: Endpoint | None = None
+        self,
+        body: Mapping[str, Any],
+        order: Order = (0, 0),
+        home: Endpoint | None = None,
+        hearer: Hearer | None = None,
+        *,
+        beside: bool = False,
     ) -> tuple[Completion, Endpoint]:
         """Have a request answered, by `home` if it is well; returns the answer and who gave it.
+
+        Args:
+            body: the request.
+            order: whose it is.
+            home: who is to answer it.
+            hearer: who hears the answer while it comes.
+            beside: whether it goes beside one of the same branch that is under way, and takes no room of its own.
 
         Raises:
             ServerError: no endpoint is left, or this request failed too often.
@@ -183,16 +243,22 @@ class Pool:
         failures = 0
         endpoint = self._choose(home)
         while True:
-            async with endpoint.slots.held(order):
+            room: AbstractAsyncContextManager[None] = (
+                nullcontext() if beside else endpoint.slots.held(order, body.get("n", 1))
+            )
+            async with room:
                 chosen = self._choose(endpoint)
                 if chosen is endpoint:
                     if endpoint.rest > 0:  # they all rest
                         await asyncio.sleep(endpoint.rest)
                     try:
-                        return await self._ask(endpoint, body), endpoint
+                        return await self._ask(endpoint, body, hearer), endpoint
                     except PassingError as error:
                         endpoint.failed(error, self.policy)
                         failures += not error.limited
+                        if hearer is not None and not hearer.again:
+                            self.usage.retries += 1
+                            raise
                         if failures > self.policy.max_retries:
                             hint = "" if error.answered else self._hint
                             raise ServerError(
@@ -202,7 +268,7 @@ class Pool:
                     chosen = self._choose(endpoint)
             endpoint = chosen
 
-    async def _ask(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Completion:
+    async def _ask(self, endpoint: Endpoint, body: Mapping[str, Any], hearer: Hearer | None) -> Completion:
         """Send one request and keep the accounts."""
         usage = self.usage
         usage.requests += 1
@@ -211,9 +277,17 @@ class Pool:
         usage.requests_by_url[endpoint.url] = usage.requests_by_url.get(endpoint.url, 0) + 1
         usage.most_in_flight = max(usage.most_in_flight, sum(each.slots.taken for each in self.endpoints))
         try:
-            completion = await complete(self.client, endpoint.url, body)
-        except asyncio.CancelledError:
-            usage.cancelled += 1
+            if hearer is None:
+                completion = await complete(self.client, endpoint.url, body)
+            else:
+                begin = partial(hearer.begin, endpoint)
+                completion = await complete(self.client, endpoint.url, body, begin, hearer.heard)
+        except CalledOffError as error:
+            if hearer is None:
+                usage.cancelled += 1
+            elif error.heard.token_ids:
+                usage.sent_tokens += len(body["prompt"])
+                usage.completion_tokens += len(error.heard.token_ids)
             raise
         endpoint.failures = 0
         usage.sent_tokens += completion.prompt_tokens or 0

@@ -35,6 +35,8 @@ class Completion:
     completion_tokens: int | None
     cached_tokens: int | None
     """Tokens of the prompt that the server found in its prefix cache, if it says so."""
+    each: tuple[Completion, ...] = ()
+    """Where several were asked for: what each is, without counts of its own. This one has those of them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Parts:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    each: list[Parts] = field(default_factory=list)
+    """Where several were asked for: those of each, and none here."""
 
     def add(self, data: bytes) -> bool:
         """Take one event; whether it brought anything of the answer. What is not there is passed over.
@@ -72,18 +76,20 @@ class Parts:
         if event.get("error") is not None:
             raise said(event, data.decode(errors="replace"), status_in(event["error"]))
         self.usage = _maybe(event, "usage", dict) or self.usage
-        choices = _maybe(event, "choices", list) or []
-        if len(choices) > 1:
-            raise GarbledError(f"{len(choices)} choices, one was asked for")
-        before = len(self.text), self.finish_reason
+        choices, asked = _maybe(event, "choices", list) or [], self.each or [self]
+        if len(choices) > len(asked):
+            raise GarbledError(f"{len(choices)} choices, {_number(asked)} asked for")
+        news = False
         for choice in choices:
-            self._take(_kind(choice, dict, "a choice"))
-        return (len(self.text), self.finish_reason) != before
+            index = _maybe(_kind(choice, dict, "a choice"), "index", int) or 0
+            if index not in range(len(asked)):
+                raise GarbledError(f"choice {index}, {_number(asked)} asked for")
+            news |= asked[index]._take(choice)
+        return news
 
-    def _take(self, choice: dict[str, Any]) -> None:
-        """Take the choice of an event."""
-        if (_maybe(choice, "index", int) or 0) != 0:
-            raise GarbledError(f"choice {choice['index']}, one was asked for")
+    def _take(self, choice: dict[str, Any]) -> bool:
+        """Take the choice of an event; whether it brought anything."""
+        before = len(self.text), self.finish_reason
         text = _maybe(choice, "text", str) or ""
         ids = _maybe(choice, "token_ids", list)
         if text or ids:
@@ -98,11 +104,14 @@ class Parts:
         for name in ("stop_reason", "matched_stop"):  # vLLM's word, SGLang's word
             if choice.get(name) is not None:
                 self.stop_reason = _kind(choice[name], (str, int), name)
+        return (len(self.text), self.finish_reason) != before
 
     def so_far(self) -> Completion:
         """What has come of it, as if no more had been asked for."""
         ids, logprobs = tuple(self.ids or ()), tuple(self.logprobs)
-        return Completion(_joined(self.text), "length", None, ids[: len(logprobs) or None], logprobs, None, None, None)
+        each = tuple(part.so_far() for part in self.each)
+        told = ids[: len(logprobs) or None]
+        return Completion(_joined(self.text), "length", None, told, logprobs, None, None, None, each)
 
     def whole(self) -> Completion:
         """The completion, if its end has come.
@@ -112,7 +121,9 @@ class Parts:
             GarbledError: its usage cannot be.
             ServerError: there are more tokens than were asked for.
         """
-        text = _joined(self.text)
+        text, each = _joined(self.text), tuple(part.whole() for part in self.each)
+        if each:
+            self.finish_reason = "stop"
         if self.finish_reason is None:
             raise PassingError(f"the response was cut off after {len(text)} characters", answered=True)
         if self.finish_reason not in ("stop", "length"):
@@ -125,13 +136,17 @@ class Parts:
             raise GarbledError(
                 f"{max(prompt or 0, cached or 0)} tokens of a prompt that has {self.prompt_tokens} at most"
             )
-        within(self.max_tokens, said or 0)
+        within(self.max_tokens * (len(each) or 1), said or 0)
         if said == 0 and text and self.ids is None:
             raise GarbledError(f"no token, and {len(text)} characters of text")
         ids = None if self.ids is None else tuple(self.ids)
         return Completion(
-            text, self.finish_reason, self.stop_reason, ids, tuple(self.logprobs), prompt, said, cached_tokens=cached
+            text, self.finish_reason, self.stop_reason, ids, tuple(self.logprobs), prompt, said, cached, each
         )
+
+
+def _number(asked: Sequence[Parts]) -> str:
+    return "one was" if len(asked) == 1 else f"{len(asked)} were"
 
 
 def within(max_tokens: int, sent: int) -> None:

@@ -1,8 +1,8 @@
 """The live environment on servers: every question at its own place, each branch a chain of requests.
 
-A unit of work (branch, target) is one request for the tokens up to its target, behind the branch's tokens so far, and,
-if the controller reads it, a probe: a greedy request with the suffix behind them. The units of a wave run side by side;
-how many requests are in flight, and where, is the pool's business.
+A unit of work (branch, target) is the tokens up to its target, taken from a `Flow` or asked for by a request behind the
+branch's tokens so far, and, if the controller reads it, a probe: a greedy request with the suffix behind them. The
+units of a wave run side by side; how many requests are in flight, and where, is the pool's business.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Task
 from tts_generate.runner import Unit
 from tts_generate.server.dialects import Piece, Wire
+from tts_generate.server.flow import Flow
 from tts_generate.server.pool import Pool
 from tts_generate.server.question import Served
+from tts_generate.server.reply import Completion
 from tts_generate.server.stream import CalledOffError
 
 _LOOK = 0.05
@@ -97,6 +99,8 @@ class ServerLoop:
             question.error = error
             question.end("error")
             question.complain(error)
+        finally:
+            await self._call_off_flows(question)
 
     async def _waves(self, question: Served) -> None:
         """Run the episode until its controller has answered."""
@@ -108,11 +112,19 @@ class ServerLoop:
             if question.to_close and question.task.processors.expired():
                 raise _ExpiredError
             question.resume()
+            await self._call_off_flows(question, unwanted=True)
+
+    async def _call_off_flows(self, question: Served, *, unwanted: bool = False) -> None:
+        untaken = await question.close_flows(unwanted=unwanted)  # other questions count meanwhile
+        self.pool.usage.discarded_tokens += untaken
 
     async def _wave(self, question: Served) -> None:
         """Carry out the units of a wave side by side, looking now and then whether the question must end."""
         processors = question.task.processors
-        units = [asyncio.ensure_future(self._carry_out(question, unit)) for unit in question.wave]
+        fresh = self._alike(question)
+        units = [asyncio.ensure_future(self._carry_out(question, u)) for u in question.wave if u not in fresh]
+        if fresh:
+            units.append(asyncio.ensure_future(self._together(question, fresh)))
         whole = asyncio.gather(*units)
         look = _LOOK if processors else None
         try:
@@ -123,6 +135,32 @@ class ServerLoop:
             await whole
         finally:
             await _call_off([whole, *units])
+
+    def _alike(self, question: Served) -> list[Unit]:
+        """The units that one request can carry out: those of new branches that are read to their end, if all have room.
+
+        Not where requests have seeds, of which each branch has its own.
+        """
+        settings = self.settings
+        if not self.wire.exact or settings.seed is not None or settings.probe_every_step:
+            return []
+        fresh = [u for u in question.wave if u.start == 0 and question.target(u) == settings.max_new_tokens]
+        return fresh if 1 < len(fresh) <= self.pool.free else []
+
+    async def _together(self, question: Served, units: Sequence[Unit]) -> None:
+        """One request for several branches from their beginning to their end."""
+        branches, most = [question.branch(unit) for unit in units], self.settings.max_new_tokens
+        body = {**self.wire.body(question.task.prompt, [], most, self.stop), "n": len(units)}
+        try:
+            completion, home = await self.pool.complete(body, branches[0].order)
+        except CalledOffError as error:
+            for branch, heard in zip(branches, error.heard.each, strict=True):
+                self._take_what_came(question, branch, heard)
+            raise
+        for branch, each in zip(branches, completion.each, strict=True):
+            question.homes[branch.number] = home
+            self._add(question, branch, each, most)
+        await _all([self._carry_out(question, unit) for unit in units])
 
     async def _close(self, question: Served) -> None:
         """Time is up: a question without any answer asks those of its branches that have begun."""
@@ -156,14 +194,30 @@ class ServerLoop:
             self.on_branch(question, branch)
 
     async def _continue(self, question: Served, branch: Branch, upto: int) -> None:
-        """One request for the tokens of a branch up to `upto`; it may bring fewer."""
+        """Take the tokens of a branch up to `upto`, of a flow or by a request of their own; there may come fewer."""
+        count, flow = upto - len(branch.ids), self._flow(question, branch, upto)
         try:
-            piece = await self._request(question, branch, branch.ids, upto - len(branch.ids), self.stop)
+            if flow is None:
+                completion = await self._request(question, branch, branch.ids, count, self.stop)
+            else:
+                completion = await flow.take(count)
+                if flow.home is not None:
+                    question.homes[branch.number] = flow.home
         except CalledOffError as error:
-            if self.wire.exact:  # how many tokens a text has is not known before its end
-                heard = self.wire.read(error.heard, upto, question.task.prompt, branch.ids, self.stop)
-                branch.take(heard.ids, heard.logprobs, self.settings.interval_tokens)
+            self._take_what_came(question, branch, error.heard)
             raise
+        piece = self._add(question, branch, completion, count)
+        if not (piece.ids or branch.finished or (flow is not None and flow.broken)):
+            raise ServerError(
+                f"the server adds nothing to branch {branch.number} after {len(branch.ids)} tokens, for its length: "
+                "its context is full. Pass a smaller max_new_tokens."
+            )
+
+    def _add(self, question: Served, branch: Branch, completion: Completion, count: int) -> Piece:
+        """Put what came behind a branch, and see whether it has come to its end."""
+        piece = self.wire.read(completion, count, question.task.prompt, branch.ids, self.stop)
+        if self.wire.exact:
+            self.pool.usage.discarded_tokens += max(0, len(completion.token_ids or ()) - len(piece.ids))
         branch.take(piece.ids, piece.logprobs, self.settings.interval_tokens)
         branch.finish_reason = piece.end
         if branch.finish_reason is None and len(branch.ids) >= self.settings.max_new_tokens:
@@ -171,11 +225,30 @@ class ServerLoop:
         if branch.finished:
             branch.close_step(self.settings.interval_tokens)
             branch.final_answer = self.reader.final_answer(branch)
-        elif not piece.ids:
-            raise ServerError(
-                f"the server adds nothing to branch {branch.number} after {len(branch.ids)} tokens, for its length: "
-                "its context is full. Pass a smaller max_new_tokens."
-            )
+        return piece
+
+    def _take_what_came(self, question: Served, branch: Branch, heard: Completion) -> None:
+        """Of a request that was called off; how many tokens a text has is not known before its end."""
+        if self.wire.exact:
+            most, prompt = self.settings.max_new_tokens, question.task.prompt
+            came = self.wire.read(heard, most, prompt, branch.ids, self.stop)
+            branch.take(came.ids, came.logprobs, self.settings.interval_tokens)
+
+    def _flow(self, question: Served, branch: Branch, upto: int) -> Flow | None:
+        """What brings the tokens of a branch: none where all that is left of it is asked for at once anyway.
+
+        Nor where requests have seeds: a flow's draws would depend on where it was called off.
+        """
+        flow, most = question.flows.get(branch.number), self.settings.max_new_tokens
+        if flow is not None and (flow.runs or flow.untaken):
+            return flow
+        question.flows.pop(branch.number, None)
+        if upto == most or not self.wire.exact or self.settings.seed is not None:
+            return None
+        left = most - len(branch.ids)
+        body = self.wire.body(question.task.prompt, branch.ids, left, self.stop, stream=True)
+        flow = question.flows[branch.number] = Flow(self.pool, body, branch.order, question.homes.get(branch.number))
+        return flow
 
     async def _probe(self, question: Served, branch: Branch, position: int) -> None:
         """Ask a branch for its answer after `position` tokens; the branch itself stays as it is."""
@@ -198,7 +271,8 @@ class ServerLoop:
         while not complete:
             ids = [*before, *probe.forced, *probe.said]
             left = self.reader.max_probe_tokens - len(probe.said)
-            piece = await self._request(question, branch, ids, left, self.probe_stop, greedy=True)
+            completion = await self._request(question, branch, ids, left, self.probe_stop, greedy=True)
+            piece = self.wire.read(completion, left, question.task.prompt, ids, self.probe_stop)
             probe.said += piece.ids
             probe.logprob += sum(piece.logprobs)
             complete, answer = self.reader.probe_answer(probe, piece.end == "eos" or not piece.ids)
@@ -213,16 +287,19 @@ class ServerLoop:
         stop: Sequence[str],
         *,
         greedy: bool = False,
-    ) -> Piece:
+    ) -> Completion:
         """Send one request of a branch to the endpoint that knows it."""
         prompt = question.task.prompt
         seed = None if greedy or self.settings.seed is None else _request_seed(branch.key, len(ids))
         body = self.wire.body(prompt, ids, max_tokens, stop, greedy=greedy, seed=seed)
-        completion, home = await self.pool.complete(body, branch.order, question.homes.get(branch.number))
+        flow = question.flows.get(branch.number)
+        completion, home = await self.pool.complete(
+            body, branch.order, question.homes.get(branch.number), beside=flow is not None and flow.runs
+        )
         question.homes[branch.number] = home
         if not ids and not prompt.ids and completion.prompt_tokens is not None:
             question.prompt_tokens = completion.prompt_tokens
-        return self.wire.read(completion, max_tokens, prompt, ids, stop)
+        return completion
 
 
 def _request_seed(key: int, position: int) -> int:

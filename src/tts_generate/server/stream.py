@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -37,11 +37,18 @@ class CalledOffError(asyncio.CancelledError):
         self.heard = heard
 
 
-async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]) -> Completion:
+async def complete(
+    client: httpx2.AsyncClient,
+    url: str,
+    body: Mapping[str, Any],
+    begin: Callable[[Parts], None] = lambda parts: None,
+    heard: Callable[[], None] = lambda: None,
+) -> Completion:
     """Ask `url`/completions and hear the answer to its end; cancelling the task closes the connection.
 
     It may take as long without a token as the client waits for a byte, and in all twice that, and a sixtieth of it for
-    each token asked for. An answer that is not streamed may take half of all that.
+    each token asked for. An answer that is not streamed may take half of all that. `begin` is told where it is put
+    together, and `heard` whenever more of it has come.
 
     Raises:
         PassingError: it may work when asked again.
@@ -56,7 +63,11 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
     request = client.build_request("POST", f"{url}/completions", content=content, headers=headers, timeout=limits)
     sent, content = len(content), b""  # the variables of a traceback do not hold it
     max_tokens = body.get("max_tokens")
-    parts = Parts(max_tokens if isinstance(max_tokens, int) else _ANY, sent + _MORE_PROMPT)
+    most_tokens, count = max_tokens if isinstance(max_tokens, int) else _ANY, body.get("n", 1)
+    parts = Parts(most_tokens, sent + _MORE_PROMPT)
+    if count > 1:
+        parts.each = [Parts(most_tokens, parts.prompt_tokens) for _ in range(count)]
+    begin(parts)
     patience = client.timeout.read or _USUAL
     now = asyncio.get_running_loop().time
     most = patience * (2 + parts.max_tokens / 60)
@@ -67,9 +78,10 @@ async def complete(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any]
             asyncio.timeout_at(first) as watch,
             contextlib.aclosing(await client.send(request, stream=True)) as response,
         ):
-            async for data in _events(response, _ANY + _BY_TOKEN * parts.max_tokens + _BY_SENT * sent):
+            async for data in _events(response, _ANY + _BY_TOKEN * most_tokens * count + _BY_SENT * sent):
                 if parts.add(data):
                     watch.reschedule(min(end, now() + patience))
+                    heard()
         return parts.whole()
     except asyncio.CancelledError:
         raise CalledOffError(parts.so_far()) from None

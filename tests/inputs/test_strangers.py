@@ -197,7 +197,7 @@ def test_pictures(tmp_path: Path) -> None:
     """A `$` is no formula, TeX is never run, and nothing is left out of the legend."""
     from matplotlib import rc_context
 
-    points = [Point(text, 10.0, 50.0, (40.0, 60.0), label=text) for text in FORMULAS]
+    points = [Point(text, 10.0, 9.0 * n, (0.0, 90.0), label=text) for n, text in enumerate(FORMULAS)]
     row = {"generated_tokens": 9, "wasted_tokens": 1, "probe_tokens": 2}
     with warnings.catch_warnings(), rc_context({"text.usetex": True, "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # its font has no Chinese

@@ -89,11 +89,18 @@ def _values(metadata: pq.FileMetaData) -> int:
 
 
 def _written_out(column: pa.ChunkedArray) -> int:
-    """The bytes of the texts of a column, each counted as often as it stands there."""
+    """The bytes of the texts of a column, each counted as often as it stands there.
+
+    It was asked for as a dictionary, and a shard that says in its own schema that it has none comes without one.
+    """
     count = 0
     for chunk in column.chunks:
         array = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
-        count += pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+        if pa.types.is_dictionary(array.type):
+            lengths = pc.binary_length(array.dictionary).take(array.indices)
+        else:
+            lengths = pc.binary_length(array)
+        count += pc.sum(lengths).as_py() or 0
     return count
 
 

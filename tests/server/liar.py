@@ -19,7 +19,7 @@ QUESTION = '{"question_id": "a", "question": "Q: a = 6 ; a ?", "gold_answer": "6
 
 def event(**changed: Any) -> dict[str, Any]:
     """A good reply in one event, with some fields of it changed: of its choice, or of itself."""
-    choice = {"index": 0, "text": " a b c d", "finish_reason": "length", "token_ids": IDS}
+    choice = {"index": 0, "text": " a b c d", "finish_reason": "length", "token_ids": [*IDS]}
     choice["logprobs"] = {"token_logprobs": [-0.5] * STEP}
     whole = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": STEP}}
     for name, value in changed.items():

@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-# What takes five seconds and more each: whole commands, examples, pages, attacks. Nothing lands without it.
+# What takes five seconds and more: whole commands, examples, pages, attacks, sets over many models. Nothing lands without it.
 test-long: $(VENV)/developing
 	$(BIN)/python -m pytest -n 2 -q -m long
 

@@ -109,7 +109,7 @@ def short(text: str) -> str | None:
 def whole(text: str) -> str | None:
     r"""All of a text: what votes is equal word for word, white space and what stands around it apart.
 
-    >>> whole('"SELECT  name\\nFROM users".'), whole(" ")
+    >>> whole('"SELECT  name\nFROM users".'), whole(" ")
     ('SELECT name FROM users', None)
     """
     return tidy(" ".join(text.split())) or None

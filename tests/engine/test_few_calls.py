@@ -124,6 +124,7 @@ def test_a_stack_stays_as_long_as_half_of_it_is_read() -> None:
     assert not stacks.kept, "nothing is held for nobody"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["qwen3", "llama", "mistral_windowed", "phi3"])
 @pytest.mark.parametrize("controller", ["self_consistency", "cmc"])
 def test_the_same_tokens_and_costs_as_in_passes_of_a_cpu(family: str, controller: str, few: pytest.MonkeyPatch) -> None:

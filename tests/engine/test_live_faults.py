@@ -7,6 +7,7 @@ import pytest
 from engine_models import Live
 
 
+@pytest.mark.long
 # a second Ctrl-C may fall into a finalizer, where Python reports it and goes on
 @pytest.mark.filterwarnings("ignore:(?s).*KeyboardInterrupt:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", list(faults.TRIALS))

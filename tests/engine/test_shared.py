@@ -33,6 +33,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
 def test_the_same_tokens_as_with_a_copy_in_every_row(live: Live, controller: Any, copied: pytest.MonkeyPatch) -> None:
     """Questions of any length side by side; a windowed family copies, and is here to say so."""

@@ -120,6 +120,7 @@ class TestTraining:
         model.gradient_checkpointing_disable()
         assert torch.equal(model.generate(**inputs(tokenizer), **HOW), expected)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("wrapped_first", [False, True])
     def test_a_model_wrapped_by_peft(self, enabled: tuple[Any, Any], wrapped_first: bool) -> None:
         peft = pytest.importorskip("peft", reason="pip install 'tts-generate[peft]'")

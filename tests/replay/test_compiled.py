@@ -72,6 +72,7 @@ def assert_same(one: ReplayResult, other: ReplayResult) -> None:
         assert (getattr(one, column) == getattr(other, column)).all(), column
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(FEW))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(recording=recordings(min_branches=9), data=st.data())

@@ -17,6 +17,7 @@ from tts_generate.state import Decision, State
 from tts_generate.testing import ConformanceError, check_controller, check_knobs, check_no_future, random_trajectories
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", builtin_controllers())
 def test_shipped_controllers_conform(name: str) -> None:
     check_controller(name)

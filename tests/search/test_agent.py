@@ -129,6 +129,7 @@ class TestFinished:
         assert card["provenance"]["proposer"] == "anthropic"
         assert result["candidate"]["name"] in (name(GOOD), name(BETTER))
 
+    @pytest.mark.long
     def test_the_api_was_spoken_to_as_it_wants(self, finished: Any) -> None:
         _, server = finished
         assert server.problems == []

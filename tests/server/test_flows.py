@@ -33,6 +33,7 @@ def assert_accounted(output: ServerOutput, server: TokenServer) -> None:
     assert usage.completion_tokens <= server.decoded - 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("room", [1, 3, 16])
 @pytest.mark.parametrize("controller", [STEPWISE, *CONTROLLERS], ids=str)
 def test_an_episode_replays_whatever_ran_on(tokenizer: Any, controller: Any, room: int) -> None:

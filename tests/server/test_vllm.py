@@ -88,7 +88,7 @@ def test_a_recording_replays_and_sweeps_and_goes_on(model: ServerModel, tmp_path
     assert all(row.token_ids and row.step_logprobs and row.probe_positions for row in rows if row.tokens > 32)
     assert all(position % 32 == 0 for row in rows for position in row.probe_positions if position < row.tokens)
     swept = sweep([Recording.from_store(tmp_path / "s")], methods(["asc"], [0.5], max_branches=4), 2)
-    assert [row.tokens > 0 for row in swept.rows]
+    assert [row.tokens > 0 for row in swept.average] == [True]
 
 
 def test_stop_strings_end_a_branch_wherever_its_steps_end(model: ServerModel, tokenizer: Any) -> None:

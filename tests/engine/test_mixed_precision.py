@@ -28,6 +28,7 @@ def halved() -> AbstractContextManager[Any]:
 @contextmanager
 def accelerated(live: Live) -> Iterator[Live]:
     """The model as `Accelerator.prepare` leaves it: its forward runs under autocast, its outputs are float32."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # a harness may have had one of its own in this process
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     try:
         model = accelerator.unwrap_model(accelerator.prepare(live.model))

@@ -102,7 +102,7 @@ def measured(server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight:
 
 def main(
     out: Annotated[Path, typer.Argument(help="JSON file to write.")],
-    questions: Annotated[int, typer.Option(help="Questions asked.")] = 8,
+    questions: Annotated[int, typer.Option(help="Questions asked.")] = 4,
 ) -> None:
     """Measure everything and write one JSON file."""
     tokenizer, asked, load = tiny.load()[1], tiny.questions("test")[:questions], os.getloadavg()[0]

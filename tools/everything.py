@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-SELECTION = ["-m", "not gpu and not hub and not paid and not families and not vllm"]
+import shlex
+import tomllib
+from pathlib import Path
+
+_PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+_USUAL = shlex.split(tomllib.loads(_PYPROJECT.read_text("utf-8"))["tool"]["pytest"]["ini_options"]["addopts"])
+SELECTION = ["-m", _USUAL[_USUAL.index("-m") + 1].replace("not long and ", "")]

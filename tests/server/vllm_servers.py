@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_servers import end
+
 KEY = "sk-of-the-server"
 
 
@@ -68,10 +70,6 @@ def vllm_serve(model: Path, port: int, log: Path, *options: str) -> Iterator[Vll
         try:
             yield Vllm(f"http://127.0.0.1:{port}/v1", process, log)
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process, 30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # a killed server leaves its engine behind

@@ -31,16 +31,18 @@ from tts_generate.engine.profiling import measure
 from tts_generate.loading import held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
-from tts_generate.trajectories import TrajectoryStore, import_autotts
+from tts_generate.trajectories import Question, TrajectoryStore, import_autotts
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "seconds"
 DATA = Path(os.environ.get("AUTOTTS_DATA", ROOT.parent / "shared")) / "replay" / "Qwen3-8B" / "aime24.json"
 CONTROLLERS: dict[str, dict[str, Any]] = {
     "self_consistency": {}, "asc": {}, "cmc": {}, "short_m_at_k": {}, "pace": {"latency": 0.0},
-    "pace_short": {"latency": 1.0},
+    "pace_short": {"latency": 1.0}, "thrift": {},
 }  # fmt: skip
 """The knobs of what is compared, by its name; `pace` at either end."""
+AHEAD = ("cmc", "thrift", "pace", "pace_short")
+"""Those with which rows are seen to work ahead."""
 ASKED, SEED = 96, 1
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
@@ -87,6 +89,38 @@ def compared(
     return found
 
 
+def ahead_saves(
+    model: Any, tokenizer: Any, profile: Profile, asked: Sequence[Question], rows: int, prompts_of: Sequence[int],
+    alone: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What free rows save that work ahead by themselves: seconds of calls with the profile and without, by turns."""
+    found = []
+    for count in prompts_of:
+        chosen = asked[: alone if count == 1 else count]
+        for name in AHEAD:
+            seconds: dict[bool, list[float]] = {False: [], True: []}
+            tokens, discarded = 0, 0
+            for first in range(0, len(chosen), count):
+                inputs = prompts(model, tokenizer, chosen[first : first + count])
+                for knows in (False, True):
+                    start = time.perf_counter()
+                    output = model.generate(
+                        **inputs, strategy="autotts", controller=held(name, 64), max_rows=rows, seed=SEED,
+                        profile=profile if knows else None, return_dict_in_generate=True,
+                    )  # fmt: skip
+                    seconds[knows].append(time.perf_counter() - start)
+                tokens += output.total_cost.generated_tokens + output.total_cost.probe_tokens
+                discarded += output.discarded_tokens
+            without, with_profile = sum(seconds[False]), sum(seconds[True])
+            row = {
+                "controller": name, "prompts": count, "seconds": without, "seconds_ahead": with_profile,
+                "saved": 1 - with_profile / without, "discarded_over_tokens": discarded / tokens,
+            }  # fmt: skip
+            found.append(row)
+            print(f"{name:18} {count:3} prompts: {without:.2f} s, {with_profile:.2f} s ahead, {row['saved']:.0%} saved")
+    return found
+
+
 def errors(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Of all of them."""
     wrong = [abs(row["error"]) for row in rows]
@@ -114,6 +148,7 @@ def main(
     out: Annotated[Path, typer.Argument()] = ROOT / "benchmarks" / "results" / "seconds.json",
     model: Annotated[Path | None, typer.Option(help="Folder of another model.")] = None,
     store: Annotated[Path | None, typer.Option(help="A recording of it.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "float32",
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,
     prompts_of: Annotated[str, typer.Option("--prompts", help="Prompts of a call, separated by commas.")] = "1,8,96",
     alone: Annotated[int, typer.Option(help="Questions that are answered one by one.")] = 8,
@@ -132,8 +167,9 @@ def main(
             "rows": compared(network, tokenizer, recorded, profile, rows, {}, counts, alone),
         }
     }
+    saved = ahead_saves(network, tokenizer, profile, asked, rows, counts, alone)
     if model is not None and store is not None:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         tokenizer = AutoTokenizer.from_pretrained(model)
         enable(network, tokenizer=tokenizer)
         recorded = TrajectoryStore.open(store)
@@ -146,6 +182,7 @@ def main(
         "format": "tts-seconds/1",
         "max_rows": rows,
         "models": tables,
+        "ahead": saved,
         "error": errors([row for table in tables.values() for row in table["rows"]]),
         "h100": on_h100(),
         "torch": torch.__version__,

@@ -19,6 +19,9 @@ from tts_generate.trajectories.files import parse, read_text
 
 FORMAT = "tts-profile/1"
 
+_FREE = 0.1
+"""Share of a pass's seconds that rows which would be idle may add to it."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -87,6 +90,23 @@ class Profile:
         found: NDArray[np.float64] = fixed + np.asarray(columns, np.float64) * column + beside
         return found
 
+    def free_rows(self, rows: int, columns: float, most: int) -> int:
+        """Rows, `most` at most, of which a pass takes hardly longer than one of `rows`: a tenth longer.
+
+        Args:
+            rows: at work anyway.
+            columns: of the cache that each row reads.
+            most: rows there may be.
+
+        >>> flat = Profile((1, 64), (0.01, 0.011), (1e-7, 1e-7), (16,), (0.02,))
+        >>> flat.free_rows(4, 10, 256), flat.free_rows(4, 1_000, 256), flat.free_rows(4, 10_000, 256)
+        (63, 13, 5)
+        """
+        counts = np.arange(rows, max(rows, most) + 1)
+        fed = np.maximum(counts, self.min_tokens)
+        seconds = self.passes(fed, fed * columns)
+        return rows + int(np.count_nonzero(np.maximum.accumulate(seconds) <= (1 + _FREE) * seconds[0])) - 1
+
     def prefill(self, prompt_tokens: int) -> float:
         """Seconds in which a prompt is read; prompts are read one by one."""
         return float(_line(np.array([float(prompt_tokens)]), self.prompts, np.array(self.prefills))[0])
@@ -133,6 +153,11 @@ class Profile:
             computed=True,
             about=about,
         )
+
+    @classmethod
+    def of(cls, profile: Profile | str | Path | None) -> Profile | None:
+        """A profile, or that of a file."""
+        return cls.load(profile) if isinstance(profile, (str, Path)) else profile
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON; `load` reads it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from tts_generate import Controller, MaxBranches, OnRound
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.loop import Loop
 from tts_generate.errors import InputError
+from tts_generate.profile import Profile
 from tts_generate.state import TO_END, Decision, State
 
 
@@ -48,6 +51,43 @@ def test_fewer_passes_and_the_same_of_everything_else(qwen: Live, passes: list[i
     assert [t.events for t in ahead.trace] == [t.events for t in plain.trace]
     assert bool((ahead.sequences == plain.sequences).all())
     assert len(passes) - usual <= usual
+
+
+FLAT = Profile((1, 16), (0.01, 0.0108), (1e-7, 1e-7), (16,), (0.02,))
+STEEP = Profile((1, 16), (0.01, 0.16), (1e-7, 1e-7), (16,), (0.02,))
+
+
+def test_a_profile_says_which_rows_are_free(qwen: Live, passes: list[int]) -> None:
+    """By itself, once there is a profile: where rows cost nothing they work ahead, where each costs time none does."""
+    counts, answers = [], []
+    for how in ({}, {"profile": STEEP}, {"profile": FLAT}, {"profile": FLAT, "ahead_rows": 0}):
+        del passes[:]
+        output = qwen.run(*QUESTIONS, controller="cmc", beta=0.1, **how)
+        counts.append(len(passes))
+        answers.append((said(output), output.cost))
+    plain, steep, flat, switched_off = counts
+    assert steep == plain == switched_off > flat
+    assert all(each == answers[0] for each in answers)
+
+
+def test_free_rows_are_fewer_behind_a_long_context() -> None:
+    assert [FLAT.free_rows(4, columns, 64) for columns in (0, 1_000, 100_000)] == [23, 10, 4]
+    assert [FLAT.free_rows(rows, 0, 8) for rows in (1, 8, 12)] == [8, 8, 12]
+    needs = dataclasses.replace(FLAT, min_tokens=8)
+    assert needs.free_rows(2, 100_000, 64) == 8, "a pass feeds so many tokens anyway"
+
+
+def test_a_profile_is_read_from_its_file(qwen: Live, tmp_path: Path, passes: list[int]) -> None:
+    FLAT.save(tmp_path / "profile.json")
+    qwen.run(QUESTIONS[0], controller="cmc", beta=0.1, profile=FLAT)
+    once = list(passes)
+    qwen.run(QUESTIONS[0], controller="cmc", beta=0.1, profile=tmp_path / "profile.json")
+    assert passes == once * 2
+    (tmp_path / "other.json").write_text("{}", "utf-8")
+    with pytest.raises(InputError, match="no profile of a device"):
+        qwen.run(QUESTIONS[0], profile=tmp_path / "other.json")
+    with pytest.raises(InputError, match="profile must be"):
+        qwen.run(QUESTIONS[0], profile=3)
 
 
 class Widens(Controller):
@@ -140,7 +180,7 @@ def test_interrupted_ahead_leaves_nothing(qwen: Live, loops: list[Loop]) -> None
     assert nothing_left(loops[-1])
 
 
-@pytest.mark.parametrize("rows", [-1, 1.5, True, "many"])
+@pytest.mark.parametrize("rows", [-1, 1.5, True, "many", None])
 def test_ahead_rows_are_counted(qwen: Live, rows: Any) -> None:
     with pytest.raises(InputError, match="ahead_rows must be a whole number"):
         qwen.run(QUESTIONS[0], ahead_rows=rows)

@@ -52,6 +52,7 @@ def held(name: str, **knobs: Any) -> Controller:
         *((name, {}) for name in ("self_consistency", "asc", "cmc", "thrift", "short_m_at_k", "parallel_probe")),
         *((name, {"max_rows": 6}) for name in ("self_consistency", "cmc")),
         *((name, {"ahead_rows": 12}) for name in ("asc", "cmc")),
+        *((name, {"ahead_rows": "auto"}) for name in ("asc", "cmc")),
         ("cmc", {"decode_ahead": False}),
     ],
     ids=str,
@@ -68,16 +69,16 @@ def test_passes_are_those_of_the_engine(
         fed.append((len(plan.slots), sum(span.rows * span.width for span in plan.spans)))
         return run(self, tokens, plan)
 
-    monkeypatch.setattr(Decoder, "run", counted)
-    model.generate(
-        **prompts(model, tokenizer, store.questions), strategy="autotts", controller=controller, seed=3,
-        interval_tokens=STEP, max_new_tokens=MOST, self_check=False, **how,
-    )  # fmt: skip
     shapes, suffix = Decoder(model).shapes, Reader(tokenizer, asked_of(tokenizer))
     forced = len(suffix.suffix_ids(suffix.format.probe_suffix))
     counts = dataclasses.replace(
         A_SECOND_A_PASS, block=shapes.block, min_tokens=shapes.min_tokens, suffix_tokens=forced
     )
+    monkeypatch.setattr(Decoder, "run", counted)
+    model.generate(
+        **prompts(model, tokenizer, store.questions), strategy="autotts", controller=controller, seed=3,
+        interval_tokens=STEP, max_new_tokens=MOST, self_check=False, profile=counts, **({"ahead_rows": 0} | how),
+    )  # fmt: skip
     found = predict(store, controller, counts, prompts=QUESTIONS, first_shuffle=None, **how)
     assert (found.passes, found.tokens) == (len(fed), sum(tokens for tokens, _ in fed))
     assert found.calls.tolist() == [len(fed)]

@@ -42,7 +42,7 @@ class Admission:
     def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
         self.rows, self.capacity = batch.rows, batch.rows.shapes.capacity
-        self.ahead_rows, self.static = settings.ahead_rows, settings.static
+        self.settings, self.static = settings, settings.static
         self.most = self.capacity(longest)
         at_once = longest <= _AT_ONCE or self.static
         self.first = self.most if at_once else self.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
@@ -92,9 +92,11 @@ class Admission:
 
     def place(self, prefilled: Prefilled) -> None:
         """Give queued jobs rows while there are any, the earliest questions and branches first."""
-        too_many = self.rows.live + len(self.queue) - self._ahead_rows
-        for job in sorted(self._ahead(), reverse=True)[: max(0, too_many)]:
-            self.batch.pause(job)
+        ahead = sorted(self._ahead(), reverse=True)
+        if ahead:
+            asked = self.rows.live - len(ahead) + len(self.queue)
+            for job in ahead[: max(0, asked + len(ahead) - self._ahead_rows(asked))]:
+                self.batch.pause(job)
         while self.queue and self.rows.live < self.max_rows:
             job = self.queue[0]
             if job.branch.slot is None and not self._seat(job, prefilled):
@@ -102,17 +104,26 @@ class Admission:
             heapq.heappop(self.queue)
             self.batch.start(job)
 
-    @property
-    def _ahead_rows(self) -> int:
-        return min(self.ahead_rows, self.max_rows)
+    def _ahead_rows(self, asked: int) -> int:
+        """Rows up to which idle ones work ahead, beside `asked` that are at work on what was asked for."""
+        wanted, profile = self.settings.ahead_rows, self.settings.profile
+        if wanted != "auto":
+            return min(wanted, self.max_rows)
+        if profile is None or not 0 < asked < self.max_rows:
+            return 0
+        return profile.free_rows(asked, self.rows.read_columns, self.max_rows)
 
     def _ahead(self) -> list[Job]:
         """The jobs at work that nobody has asked for yet."""
-        return [job for job in self.rows.jobs() if job.ahead] if self.ahead_rows else []
+        works = self.settings.ahead_rows != 0 and (self.settings.ahead_rows != "auto" or self.settings.profile)
+        return [job for job in self.rows.jobs() if job.ahead] if works else []
 
     def look_ahead(self, jobs: Iterable[Job], prefilled: Prefilled) -> None:
         """Give rows that would be idle to jobs that nobody has asked for yet, in this order."""
-        if self.queue or not 0 < self.rows.live < self._ahead_rows:
+        if self.queue or not self.rows.live:
+            return
+        most = self._ahead_rows(self.rows.live - len(self._ahead()))
+        if self.rows.live >= most:
             return
         for job in jobs:
             if job.branch.slot is None:
@@ -122,7 +133,7 @@ class Admission:
                     return
                 self.batch.admit([job.branch], slots, *prefilled(job.episode))
             self.batch.start(job)
-            if self.rows.live >= self._ahead_rows:
+            if self.rows.live >= most:
                 return
 
     def _seat(self, job: Job, prefilled: Prefilled) -> bool:
@@ -151,7 +162,8 @@ class Admission:
         if short > 0:
             assert self.room is not None
             allowed = min(2 * self.max_rows, self.room.rows(rows.capacity))
-            soon = self.max_rows if self.static else max(rows.held + len(self.queue), self._ahead_rows)
+            asked = rows.held + len(self.queue)
+            soon = self.max_rows if self.static else max(asked, self._ahead_rows(rows.live + len(self.queue)))
             wanted = min(allowed, max(rows.slots + short, min(self.max_rows, soon)))
             if wanted > rows.slots:
                 rows.resize(wanted, rows.capacity)

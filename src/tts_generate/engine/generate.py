@@ -38,6 +38,7 @@ from tts_generate.live.task import Prompt, Task
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
+from tts_generate.profile import Profile
 from tts_generate.tracking import Progress
 
 
@@ -67,7 +68,9 @@ class AutoTTS:
             saves time, changes no token, and what is not wanted is counted as `discarded_tokens`.
         ahead_rows: rows up to which those that would be idle decode what no controller has asked for yet: further steps
             of branches that wait for a decision, and new branches. The same answers and costs come of fewer passes;
-            what nobody asks for in the end is counted as `discarded_tokens`. 0: none.
+            what nobody asks for in the end is counted as `discarded_tokens`. 0: none; "auto", the default: those that
+            the `profile` says are free, none without one.
+        profile: what passes take on this device (`tts-generate profile`, or `engine.profiling.measure`), or its file.
         sync_every: forward passes in a row before the host looks at what they drew; 1 on a CPU and 8 elsewhere when
             left out.
         branch_processors: limits chained around the controller.
@@ -191,6 +194,7 @@ class AutoTTS:
         config, decoding = call.config, part(self.options, DecodingOptions)
         if decoding.get("sync_every") is None:
             decoding["sync_every"] = 1 if input_device(call.model).type == "cpu" else 8
+        profile = Profile.of(decoding.pop("profile", None))
         step = self.options.get("interval_tokens")
         most = request.max_new_tokens(config, call.width, call.prompts)
         return Settings(
@@ -200,6 +204,7 @@ class AutoTTS:
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
             static=config.cache_implementation == "static",
+            profile=profile,
             **decoding,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def predict(
     *,
     prompts: int = 1,
     max_rows: int = 256,
-    ahead_rows: int = 0,
+    ahead_rows: int | Literal["auto"] = 0,
     decode_ahead: bool = True,
     first_shuffle: int | None = 0,
     max_cache_bytes: int | None = None,
@@ -79,7 +80,7 @@ def predict(
         profile: of the device.
         prompts: questions of a call.
         max_rows: as in `AutoTTS`, as the next two.
-        ahead_rows: rows that work ahead.
+        ahead_rows: rows that work ahead; "auto": those that are free, as in a call that is given the profile.
         decode_ahead: whether branches decode on while they are probed.
         first_shuffle: seed of the order in which branches are opened; None: as they were recorded.
         max_cache_bytes: of the key-value cache; unlimited if left out.
@@ -102,6 +103,7 @@ def predict(
         max_rows=max_rows,
         max_cache_bytes=_UNLIMITED if max_cache_bytes is None else max_cache_bytes,
         ahead_rows=ahead_rows,
+        profile=profile,
         decode_ahead=decode_ahead,
     )
     seconds, ends, passes, tokens = [], [], 0, 0

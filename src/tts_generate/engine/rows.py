@@ -146,6 +146,12 @@ class Rows:
         return int(np.count_nonzero(self.job))
 
     @property
+    def read_columns(self) -> float:
+        """Columns that a row at work reads, on average; 0 where none is."""
+        lengths = self.length[self.working]
+        return float(lengths.mean()) if len(lengths) else 0.0
+
+    @property
     def held(self) -> int:
         """Rows that hold a branch, at work or waiting."""
         return int(np.count_nonzero(self.branch))

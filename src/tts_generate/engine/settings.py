@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import Literal, TypedDict
 
 from tts_generate.answers import AnswerOptions
 from tts_generate.arguments import fits, whole
 from tts_generate.errors import InputError
 from tts_generate.live.settings import EpisodeSettings
 from tts_generate.loading import ControllerOptions
+from tts_generate.profile import Profile
 
 MAX_ROWS = 256
 """Branches decoded in one forward pass at most, where nothing else is said."""
@@ -22,8 +24,9 @@ class DecodingOptions(TypedDict, total=False):
     max_branches: int
     max_cache_bytes: int | None
     decode_ahead: bool
-    ahead_rows: int
+    ahead_rows: int | Literal["auto"]
     sync_every: int | None
+    profile: Profile | str | Path | None
 
 
 class AutoTTSOptions(ControllerOptions, AnswerOptions, DecodingOptions, total=False):
@@ -45,8 +48,11 @@ class Settings(EpisodeSettings):
     """Memory of the key-value cache at most; None: a share of what is free."""
     decode_ahead: bool = True
     """Whether a branch decodes on while its probe is under way."""
-    ahead_rows: int = 0
-    """Rows up to which those that would be idle decode what no controller has asked for yet."""
+    ahead_rows: int | Literal["auto"] = "auto"
+    """Rows up to which those that would be idle decode what no controller has asked for yet; "auto": those that are
+    free by the profile, none without one."""
+    profile: Profile | None = None
+    """Of the device."""
     sync_every: int = 1
     """Passes in a row before the host looks at what they drew; what came after a branch's end is discarded."""
     static: bool = False
@@ -56,5 +62,5 @@ class Settings(EpisodeSettings):
         EpisodeSettings.__post_init__(self)  # a class with slots is not the one that `super()` knows
         for name in ("max_rows", "sync_every", *(["max_cache_bytes"] if self.max_cache_bytes is not None else [])):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
-        if not fits(self.ahead_rows, int) or self.ahead_rows < 0:
-            raise InputError(f"ahead_rows must be a whole number, 0 for none, got {self.ahead_rows!r}.")
+        if self.ahead_rows != "auto" and (not fits(self.ahead_rows, int) or self.ahead_rows < 0):
+            raise InputError(f"ahead_rows must be a whole number, 0 for none, or 'auto', got {self.ahead_rows!r}.")

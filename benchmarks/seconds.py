@@ -4,8 +4,9 @@
 
 Measures a profile of this CPU with the tiny model (and with another one, of whose questions STORE is a recording),
 answers recorded questions live with several controllers in calls of 1, 8 and 96 prompts, and predicts the same calls
-from the recording. Where the published tables are at hand ($AUTOTTS_DATA or ../shared), a computed profile of an H100
-with Qwen3-8B's shape tells what the controllers would take there with one prompt.
+from the recording. Then calls by turns: what the controllers save of self-consistency's seconds, with the profile (rows
+that are free work ahead) and without. Where the published tables are at hand ($AUTOTTS_DATA or ../shared), a computed
+profile of an H100 with Qwen3-8B's shape tells what the controllers would take there with one prompt.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
 from tts_generate.engine.predict import predict
 from tts_generate.engine.profiling import measure
-from tts_generate.loading import held_within, load_controller
+from tts_generate.loading import DEFAULT_CONTROLLER, held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
 from tts_generate.trajectories import Question, TrajectoryStore, import_autotts
@@ -41,15 +42,17 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
     "pace_short": {"latency": 1.0}, "thrift": {},
 }  # fmt: skip
 """The knobs of what is compared, by its name; `pace` at either end."""
-AHEAD = ("cmc", "thrift", "pace", "pace_short")
-"""Those with which rows are seen to work ahead."""
-ASKED, SEED = 96, 1
+LIVE = ("cmc", "thrift", "pace", "pace_short", "default")
+"""What is timed beside self-consistency, with a profile and without; `default`: the end that the engine chooses."""
+ASKED, BRANCHES, SEED = 96, 64, 1
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
 
 
 def held(name: str, branches: int) -> Controller:
     """A controller within the branches there are."""
+    if name == "default":
+        return load_controller(DEFAULT_CONTROLLER)
     return held_within(load_controller(name.removesuffix("_short"), **CONTROLLERS[name]), branches)
 
 
@@ -89,35 +92,39 @@ def compared(
     return found
 
 
-def ahead_saves(
+def live(
     model: Any, tokenizer: Any, profile: Profile, asked: Sequence[Question], rows: int, prompts_of: Sequence[int],
     alone: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What free rows save that work ahead by themselves: seconds of calls with the profile and without, by turns."""
+    """Calls by turns: self-consistency of all branches, and each controller without the profile and with it.
+
+    With it, rows that would be idle work ahead where they are free.
+    """
+    ways = [("self_consistency", False), *((name, knows) for name in LIVE for knows in (False, True))]
     found = []
     for count in prompts_of:
         chosen = asked[: alone if count == 1 else count]
-        for name in AHEAD:
-            seconds: dict[bool, list[float]] = {False: [], True: []}
-            tokens, discarded = 0, 0
-            for first in range(0, len(chosen), count):
-                inputs = prompts(model, tokenizer, chosen[first : first + count])
-                for knows in (False, True):
-                    start = time.perf_counter()
-                    output = model.generate(
-                        **inputs, strategy="autotts", controller=held(name, 64), max_rows=rows, seed=SEED,
-                        profile=profile if knows else None, return_dict_in_generate=True,
-                    )  # fmt: skip
-                    seconds[knows].append(time.perf_counter() - start)
-                tokens += output.total_cost.generated_tokens + output.total_cost.probe_tokens
-                discarded += output.discarded_tokens
-            without, with_profile = sum(seconds[False]), sum(seconds[True])
-            row = {
-                "controller": name, "prompts": count, "seconds": without, "seconds_ahead": with_profile,
-                "saved": 1 - with_profile / without, "discarded_over_tokens": discarded / tokens,
-            }  # fmt: skip
-            found.append(row)
-            print(f"{name:18} {count:3} prompts: {without:.2f} s, {with_profile:.2f} s ahead, {row['saved']:.0%} saved")
+        of = {way: {"seconds": 0.0, "right": 0, "tokens": 0, "discarded": 0} for way in ways}
+        for first in range(0, len(chosen), count):
+            some = chosen[first : first + count]
+            inputs = prompts(model, tokenizer, some)
+            for (name, knows), sums in of.items():
+                start = time.perf_counter()
+                output = model.generate(
+                    **inputs, strategy="autotts", controller=held(name, BRANCHES), max_rows=rows, seed=SEED,
+                    profile=profile if knows else None, return_dict_in_generate=True,
+                )  # fmt: skip
+                sums["seconds"] += time.perf_counter() - start
+                sums["right"] += sum(a == q.gold_answer for a, q in zip(output.answers, some, strict=True))
+                sums["tokens"] += output.total_cost.generated_tokens + output.total_cost.probe_tokens
+                sums["discarded"] += output.discarded_tokens
+        usual = of[ways[0]]
+        for (name, knows), sums in of.items():
+            saved = {f"{what}_saved": 1 - sums[what] / usual[what] for what in ("seconds", "tokens")}
+            found.append({
+                "controller": name, "profile": knows, "prompts": count, "questions": len(chosen), **sums, **saved
+            })  # fmt: skip
+            print(f"{name:18} {'profile' if knows else '':8} {count:3} prompts: {sums['seconds']:.2f} s, {saved}")
     return found
 
 
@@ -138,7 +145,7 @@ def on_h100() -> dict[str, Any] | None:
     profile = Profile.roofline(**QWEN3_8B, device="H100, computed", model="Qwen3-8B's shape")
     found = {}
     for name in CONTROLLERS:
-        said = predict(store, held(name, 64), profile, prompts=1, max_rows=64)
+        said = predict(store, held(name, BRANCHES), profile, prompts=1, max_rows=64)
         found[name] = said.to_dict()
         print(f"H100, computed: {name:18} {found[name]['seconds']:.0f} s a question")
     return {"profile": asdict(profile), "seconds": found}
@@ -159,7 +166,7 @@ def main(
     network, tokenizer = tiny.load()
     enable(network, tokenizer=tokenizer)
     asked = tiny.questions("test")[:ASKED]
-    recorded = record(network, tokenizer, asked, FOLDER / "tiny", branches=64, seed=SEED)
+    recorded = record(network, tokenizer, asked, FOLDER / "tiny", branches=BRANCHES, seed=SEED)
     profile = measure(network, tokenizer, max_rows=rows, passes=15)
     tables = {
         "tiny": {
@@ -167,7 +174,7 @@ def main(
             "rows": compared(network, tokenizer, recorded, profile, rows, {}, counts, alone),
         }
     }
-    saved = ahead_saves(network, tokenizer, profile, asked, rows, counts, alone)
+    answered = live(network, tokenizer, profile, asked, rows, counts, alone)
     if model is not None and store is not None:
         network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -182,7 +189,7 @@ def main(
         "format": "tts-seconds/1",
         "max_rows": rows,
         "models": tables,
-        "ahead": saved,
+        "live": answered,
         "error": errors([row for table in tables.values() for row in table["rows"]]),
         "h100": on_h100(),
         "torch": torch.__version__,

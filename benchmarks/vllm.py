@@ -42,6 +42,8 @@ METHODS: dict[str, Any] = {
     "self_consistency": load_controller("self_consistency", max_samples=BRANCHES),
 }
 STEPS = (16, 32, 64)
+MOST = 512
+"""Requests in flight, as many as the server takes at once."""
 
 
 def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question]) -> tuple[list[str | None], int]:
@@ -69,7 +71,7 @@ def controlled(
     server: Vllm, tokenizer: Any, asked: Sequence[Question], method: Any, interval: int = INTERVAL, seed: Any = None
 ) -> tuple[list[str | None], dict[str, Any]]:
     """One call of ours: the answers, and what it took."""
-    model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=BRANCHES * len(asked))
+    model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=min(MOST, BRANCHES * len(asked)))
     options = {**OPTIONS, "interval_tokens": interval, "seed": seed}
     output = model.generate([question.question for question in asked], controller=method, **options)
     usage, cost = output.usage, output.total_cost
@@ -102,26 +104,29 @@ def measured(server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight:
 
 def main(
     out: Annotated[Path, typer.Argument(help="JSON file to write.")],
-    questions: Annotated[int, typer.Option(help="Questions asked.")] = 4,
+    questions: Annotated[int, typer.Option(help="Questions asked, all at once and eight at once.")] = 64,
+    alone: Annotated[int, typer.Option(help="The first so many of them, one at a time.")] = 8,
 ) -> None:
     """Measure everything and write one JSON file."""
     tokenizer, asked, load = tiny.load()[1], tiny.questions("test")[:questions], os.getloadavg()[0]
     result: dict[str, Any] = {"format": "tts-benchmark/1", "cores": os.cpu_count(), "load_before": load}
-    result |= {"questions": questions, "branches": BRANCHES, "interval_tokens": INTERVAL}
+    result |= {"questions": questions, "alone": alone, "branches": BRANCHES, "interval_tokens": INTERVAL}
+    result["in_flight"] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = tiny.export(Path(folder) / "tiny")
-        options = ("--stream-interval", "8", "--max-num-batched-tokens", "32768", "--max-num-seqs", "512")
+        options = ("--stream-interval", "8", "--max-num-batched-tokens", "32768", "--max-num-seqs", str(MOST))
         with vllm_serve(model, free_port(), Path(folder) / "log", *options) as server:
             server.wait()
             voted(server, tokenizer, asked[:1])  # the first requests of a process are slow
-            for in_flight in (questions, 1):
-                rows = {"vote": measured(server, tokenizer, asked, in_flight, None)}
+            for in_flight in (questions, 8, 1):
+                these = asked[:alone] if in_flight == 1 else asked
+                rows = {"vote": measured(server, tokenizer, these, in_flight, None)}
                 for name, method in METHODS.items():
-                    rows[name] = measured(server, tokenizer, asked, in_flight, method)
+                    rows[name] = measured(server, tokenizer, these, in_flight, method)
                     rows[name]["tokens_saved"] = 1 - rows[name]["server_decoded"] / rows["vote"]["server_decoded"]
                     rows[name]["seconds_over_vote"] = rows[name]["seconds"] / rows["vote"]["seconds"]
-                result["one" if in_flight == 1 else "all"] = rows
-                print(json.dumps(rows), flush=True)
+                result["in_flight"][str(in_flight)] = rows
+                print(in_flight, json.dumps(rows), flush=True)
             steps: dict[str, Any] = {}
             for name, method in (("default", DEFAULT_CONTROLLER), ("cmc", "cmc")):
                 for interval in STEPS:

@@ -15,6 +15,7 @@ from tts_generate.live.settings import INTERVAL_TOKENS, stop_texts
 from tts_generate.live.task import Task
 from tts_generate.live.thinking import asked_of
 from tts_generate.server.connect import Session, Speaker, connect
+from tts_generate.server.dialects import OPENAI
 from tts_generate.server.late import take_up
 from tts_generate.server.options import Call, check_controllers, check_sampling, fitting
 from tts_generate.server.pool import Endpoint, Pool
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tts_generate.server.model import ServerModel
 
 _Asking = tuple[frozenset[str], bool, AnswerFormat]
-"""What the servers are found out for: sampling options by name, whether log-probabilities are read, and the probes."""
+"""What the servers are found out for: options beyond OpenAI's, whether log-probabilities are read, and the probes."""
 
 
 class _Known(NamedTuple):
@@ -63,9 +64,7 @@ class Connection:
         asked = asked_of(self._model.tokenizer, **part(call.options, AnswerOptions))
         stop, sampling = stop_texts(call.stop_strings), check_sampling(call.options)
         told = call.probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any of them
-        speaker = Speaker(
-            self._model.model, self._model.tokenizer, sampling, self._model.extra_body, call.seed, told
-        )
+        speaker = Speaker(self._model.model, self._model.tokenizer, sampling, self._model.extra_body, call.seed, told)
         session, pool, _ = await self._find(speaker, asked)
         wire = session.wire(speaker)
         reader = Reader(wire.codec, asked)
@@ -77,7 +76,7 @@ class Connection:
 
     async def _find(self, speaker: Speaker, asked: AnswerFormat) -> _Known:
         """What is known of the servers for such calls; found out by the first of them, for which the others wait."""
-        asking = (frozenset(speaker.sampling), speaker.logprobs, asked)
+        asking = (frozenset(speaker.sampling) - set(OPENAI), speaker.logprobs, asked)
         async with self._finding:
             if asking not in self._known:
                 model, http = self._model, self._http

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 import httpx2
 
-from tts_generate.answers import AnswerOptions
-from tts_generate.arguments import checked, part, whole
+from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.live.branch import Branch
-from tts_generate.live.reader import Reader
 from tts_generate.live.rows import suited
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, stop_texts
+from tts_generate.live.settings import MAX_BRANCHES
 from tts_generate.live.task import Prompt, Task, prompt_of
-from tts_generate.live.thinking import asked_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
@@ -31,16 +26,11 @@ from tts_generate.server.connection import Connection
 from tts_generate.server.options import (
     Call,
     ServerOptions,
-    check_controllers,
     check_extra_body,
-    check_sampling,
-    fitting,
 )
 from tts_generate.server.output import ServerOutput, collect
-from tts_generate.server.pool import Policy, Pool
-from tts_generate.server.question import Served
+from tts_generate.server.pool import Policy
 from tts_generate.server.record import record
-from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
 from tts_generate.tracking import Progress
 from tts_generate.trajectories import Question, TrajectoryStore

@@ -42,8 +42,8 @@ class _ExpiredError(Exception):
 class ServerLoop:
     """Decodes questions until each has its answer, or has to do without.
 
-    Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end; a question that goes on
-    is told to `on_wave`. Questions from earlier loops than that of the `first` one here come before them in the pool.
+    Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end, a question to
+    `on_wave` whenever its controller has decided. In the pool, its questions stand in the line from place `first` on.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ LAYERS = [
     {"replay", "engine", "server", "tiny", "real"},
     {"recipe"},
     {"evaluate", "report", "testing", "metrics"},
-    {"harness"},
+    {"harness", "serve"},
     {"search"},
     {"publish"},
     {"demo"},
@@ -62,6 +62,8 @@ ONLY_IN = {
     "inspect_ai": {"harness"},
     "trackio": {"tracking"},
     "tqdm": {"tracking", "hub"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
     "filelock": {"trajectories"},
 }
 UNNAMED = {

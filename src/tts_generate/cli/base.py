@@ -173,6 +173,14 @@ def knobs_of(settings: list[str]) -> dict[str, Any]:
     return knobs
 
 
+def object_of(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option is."""
+    found = parse_json(text, option)
+    if not isinstance(found, dict):
+        raise InputError(f'{option} must be a JSON object, such as {{"min_tokens": 8}}.')
+    return dict(found)
+
+
 def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
     """Numbers separated by commas."""
     try:

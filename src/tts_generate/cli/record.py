@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, given, guarded, importers, read
+from tts_generate.cli.base import app, console, given, guarded, importers, object_of, read
 from tts_generate.cli.models import check_sampling, device_of, load_model, load_tokenizer
 from tts_generate.errors import InputError
-from tts_generate.strict_json import parse_json
 
 
 @importers.command("autotts")
@@ -188,19 +187,11 @@ def _record_there(
     if "tokenizer" in there:
         there["tokenizer"] = load_tokenizer(there["tokenizer"])
     if "extra_body" in there:
-        there["extra_body"] = _object("--extra-body", there["extra_body"])
+        there["extra_body"] = object_of("--extra-body", there["extra_body"])
     servers = ServerModel(urls, model=model, api_key=api_key, **there)
     store = servers.record(asked, out, **shared)
     console.print(f"the servers were spoken to as {store.manifest.model['served']!r}")
     return store.trajectories()
-
-
-def _object(option: str, text: str) -> dict[str, Any]:
-    """The JSON object that an option is."""
-    found = parse_json(text, option)
-    if not isinstance(found, dict):
-        raise InputError(f'{option} must be a JSON object, such as {{"min_tokens": 8}}.')
-    return dict(found)
 
 
 def _asked(

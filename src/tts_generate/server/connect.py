@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -76,14 +76,24 @@ class Session:
     """The servers that answer, and how they are spoken to."""
 
     urls: tuple[str, ...]
-    wire: Wire
+    dialect: Dialect
+    model: str | None
     context: int | None
+    top_logprobs: int | None
+    forced: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of the texts that probes force, where they are counted beforehand."""
 
     def is_like(self, found: Found) -> bool:
         """Whether another server may answer as these do."""
-        wire, room = self.wire, self.context is None or found.context is None or found.context >= self.context
-        same = (found.dialect, found.model, found.top_logprobs) == (wire.dialect, wire.model, wire.top_logprobs)
+        room = self.context is None or found.context is None or found.context >= self.context
+        same = (found.dialect, found.model, found.top_logprobs) == (self.dialect, self.model, self.top_logprobs)
         return same and room
+
+    def wire(self, speaker: Speaker) -> Wire:
+        """How a call is said to them, with the texts of that call alone."""
+        wire = speaker.wire(self.dialect, self.model, self.top_logprobs)
+        wire.pieces = Pieces(self.forced)
+        return wire
 
 
 async def connect(
@@ -111,15 +121,18 @@ async def connect(
     if len(set(spoken.values())) > 1:
         raise ServerError(f"the servers are not alike: {spoken}. Use servers of one kind, with one model.")
     first, told = found[0], [each.top_logprobs for each in found if each.top_logprobs is not None]
-    wire = speaker.wire(first.dialect, first.model, min(told) if len(told) == len(found) else None)
     session = Session(
         tuple(each.url for each in found),
-        wire,
+        first.dialect,
+        first.model,
         min((each.context for each in found if each.context is not None), default=None),
+        min(told) if len(told) == len(found) else None,
     )
-    if not wire.exact:
-        wire.pieces = Pieces(await _count_suffixes(client, session, policy, answer_format))
-    return session
+    wire = session.wire(speaker)
+    if wire.exact:
+        return session
+    pool = Pool(client, session.urls, policy)
+    return replace(session, forced=await _count_suffixes(pool, wire, answer_format))
 
 
 async def find(client: httpx2.AsyncClient, url: str, policy: Policy, speaker: Speaker, wait: float) -> Found:
@@ -205,18 +218,14 @@ async def _check_options(pool: Pool, url: str, body: Mapping[str, Any]) -> None:
         logger.warning("%s takes %s=%r, which cannot be: it may not look at it", url, name, _CANNOT_BE[name])
 
 
-async def _count_suffixes(
-    client: httpx2.AsyncClient, session: Session, policy: Policy, answer_format: AnswerFormat
-) -> dict[str, int]:
+async def _count_suffixes(pool: Pool, wire: Wire, answer_format: AnswerFormat) -> dict[str, int]:
     """Tokens of the texts that probes force: by the tokenizer at hand, else as the server counts a prompt of them.
 
     A server whose tokenizer begins every prompt with a token of its own counts one too many.
     """
-    wire = session.wire
     texts = {answer_format.probe_suffix, answer_format.suffix_for(answer_format.think_end)} - {""}
     if wire.tokenizer is not None:
         return {text: wire.count(text) for text in texts}
-    pool = Pool(client, session.urls, policy)
     counts = {}
     for text in texts:
         completion, _ = await pool.complete(wire.body(Prompt(text=text), [], 1, greedy=True))

@@ -29,7 +29,8 @@ Dialect = Literal["tokens", "text", "transformers", "openai"]
 TELLING = "return_token_ids"
 """A field that servers honour, ignore or refuse by its name, which tells the dialects apart."""
 DIALECTS: tuple[Dialect, ...] = ("tokens", "text", "transformers", "openai")
-_OPENAI = ("temperature", "top_p")
+OPENAI = ("temperature", "top_p")
+"""Sampling options that every server takes."""
 _MOST_STOPS = 4
 """Stop strings that a server takes; of more of them, the others are looked for here alone."""
 _STREAMED = 512
@@ -148,7 +149,7 @@ class Wire:
         if stream:
             options["stream_options"] = {"include_usage": True}
         if self.dialect == "openai":
-            beyond = sorted(set(self.sampling) - set(_OPENAI))
+            beyond = sorted(set(self.sampling) - set(OPENAI))
             if beyond:
                 raise UnsupportedError(f"this server takes OpenAI's options only and would refuse {', '.join(beyond)}.")
             return options

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 import httpx2
 
-from tts_generate.answers import AnswerOptions
-from tts_generate.arguments import checked, part, whole
+from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.live.branch import Branch
-from tts_generate.live.reader import Reader
 from tts_generate.live.rows import suited
-from tts_generate.live.settings import INTERVAL_TOKENS, MAX_BRANCHES, stop_texts
+from tts_generate.live.settings import MAX_BRANCHES
 from tts_generate.live.task import Prompt, Task, prompt_of
-from tts_generate.live.thinking import asked_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
-from tts_generate.server.connect import Speaker, connect
-from tts_generate.server.late import take_up
+from tts_generate.server.connection import Connection
 from tts_generate.server.options import (
     Call,
     ServerOptions,
-    check_controllers,
     check_extra_body,
-    check_sampling,
-    fitting,
 )
 from tts_generate.server.output import ServerOutput, collect
-from tts_generate.server.pool import Policy, Pool
-from tts_generate.server.question import Served
+from tts_generate.server.pool import Policy
 from tts_generate.server.record import record
-from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
 from tts_generate.tracking import Progress
 from tts_generate.trajectories import Question, TrajectoryStore
@@ -170,7 +159,8 @@ class ServerModel:
         )
 
         async def ask() -> tuple[ServerOutput, Unanswered]:
-            async with self.connected(tasks, call) as loop:
+            async with self.connected() as connection:
+                loop = await connection.loop(tasks, call)
                 with Progress(len(tasks), "answering", shown=progress) as bar:
                     questions = await loop.run(tasks, lambda question: bar.add(question.cost, question.rows))
                 errors = [each.error for each in questions if each.error is not None]
@@ -200,31 +190,14 @@ class ServerModel:
         return record(self, questions, out, **options)
 
     @asynccontextmanager
-    async def connected(
-        self,
-        tasks: Sequence[Task],
-        call: Call,
-        on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
-    ) -> AsyncIterator[ServerLoop]:
-        """What runs tasks as it is asked to, checked before anything is sent, and against what the servers say."""
-        usual, most = call.interval_tokens or INTERVAL_TOKENS, call.max_new_tokens
-        call.settings(usual if most is None else whole("max_new_tokens", most))
-        asked = asked_of(self.tokenizer, **part(call.options, AnswerOptions))
-        stop, sampling = stop_texts(call.stop_strings), check_sampling(call.options)
-        told = call.probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any of them
-        speaker = Speaker(self.model, self.tokenizer, sampling, self.extra_body, call.seed, told)
+    async def connected(self) -> AsyncIterator[Connection]:
+        """The servers, for calls one after the other or at once, with what the first of them found out."""
         async with self._http() as http:
-            session = await connect(http, self.urls, self.policy, speaker, asked, self.wait)
-            reader = Reader(session.wire.codec, asked)
-            settings = fitting(call, session, tasks, reader.max_tokens)
-            check_controllers(session, tasks)
-            pool = Pool(http, session.urls, self.policy, session.wire.dialect)
-            looks = asyncio.ensure_future(take_up(http, self.urls, pool, session, self.policy, speaker))
+            connection = Connection(self, http)
             try:
-                yield ServerLoop(pool, session.wire, reader, settings, stop, on_branch)
+                yield connection
             finally:
-                looks.cancel()
-                await asyncio.gather(looks, return_exceptions=True)
+                await connection.close()
 
     def _http(self) -> httpx2.AsyncClient:
         """What speaks to the servers; no redirect is followed, so that no key goes where it was not given for."""

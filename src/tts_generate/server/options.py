@@ -14,7 +14,7 @@ from tts_generate.live.settings import EpisodeSettings, interval_for
 from tts_generate.live.task import Task
 from tts_generate.loading import ControllerOptions
 from tts_generate.server.connect import Session
-from tts_generate.server.dialects import TELLING
+from tts_generate.server.dialects import TELLING, Wire
 
 
 class RecordOptions(AnswerOptions, total=False):
@@ -121,11 +121,11 @@ def fitting(call: Call, session: Session, tasks: Sequence[Task], probe_tokens: i
     return call.settings(most)
 
 
-def check_controllers(session: Session, tasks: Sequence[Task]) -> None:
+def check_controllers(wire: Wire, tasks: Sequence[Task]) -> None:
     """Refuse a controller that needs what the servers do not tell."""
     for each in tasks:
-        if each.controller.reads_logprobs and not session.wire.logprobs:
+        if each.controller.reads_logprobs and not wire.logprobs:
             raise UnsupportedError(
                 f"{each.controller!r} reads log-probabilities, which come with token ids only (vLLM, if --max-logprobs "
-                f"is not 0, with tokenizer= here); this server is spoken to as {session.wire.dialect!r} and tells none."
+                f"is not 0, with tokenizer= here); this server is spoken to as {wire.dialect!r} and tells none."
             )

@@ -189,15 +189,43 @@ class Endpoint:
             self.given_up = str(error)
             logger.warning("%s is given up after %d failures in a row; the last: %s", self.url, self.failures, error)
 
+    def answers(self) -> None:
+        """It is there, or there again."""
+        self.failures, self.awake_at, self.given_up = 0, 0.0, None
+
 
 class Pool:
-    """The endpoints of one call, over one HTTP client."""
+    """The endpoints of one call, over one HTTP client.
 
-    def __init__(self, client: httpx2.AsyncClient, urls: Sequence[str], policy: Policy, dialect: str = "") -> None:
+    Args:
+        client: what speaks to them.
+        urls: their addresses.
+        policy: how requests are sent.
+        dialect: how they are spoken to, for the accounts.
+        known: endpoints of other pools by address, to share their room and their health with; new ones are added.
+    """
+
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        urls: Sequence[str],
+        policy: Policy,
+        dialect: str = "",
+        known: dict[str, Endpoint] | None = None,
+    ) -> None:
         self.client, self.policy = client, policy
-        self.endpoints = [Endpoint(url, policy.max_in_flight) for url in urls]
+        self._known = {} if known is None else known
+        self.endpoints: list[Endpoint] = []
         self.usage = ServerUsage(dialect)
         self._hint = ""
+        for url in urls:
+            self.take_up(url)
+
+    def of_a_call(self) -> Pool:
+        """The same endpoints, those taken up later too, with accounts of their own."""
+        pool = Pool(self.client, (), self.policy, self.usage.dialect, self._known)
+        pool.endpoints = self.endpoints
+        return pool
 
     def asks(self, url: str) -> bool:
         """Whether a server is among those that are asked."""
@@ -205,8 +233,10 @@ class Pool:
 
     def take_up(self, url: str) -> None:
         """Ask a server from now on."""
-        self.endpoints = [endpoint for endpoint in self.endpoints if endpoint.url != url]
-        self.endpoints.append(Endpoint(url, self.policy.max_in_flight))
+        endpoint = self._known.setdefault(url, Endpoint(url, self.policy.max_in_flight))
+        endpoint.answers()
+        if endpoint not in self.endpoints:
+            self.endpoints.append(endpoint)
 
     @property
     def free(self) -> int:

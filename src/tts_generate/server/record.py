@@ -87,7 +87,8 @@ def record(
             writer.append([row])  # it is on the disk when this returns
             bar.add(row)
 
-        async with model.connected(missing(), call, keep) as loop:
+        async with model.connected() as connection:
+            loop = await connection.loop(missing(), call, on_branch=keep)
             facts = _facts(model, loop)
             manifest = recordings.manifest(
                 questions, branches, loop.settings, loop.reader.format, model.tokenizer, chat, facts

@@ -42,7 +42,8 @@ class _ExpiredError(Exception):
 class ServerLoop:
     """Decodes questions until each has its answer, or has to do without.
 
-    Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end.
+    Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end, a question to
+    `on_wave` whenever its controller has decided. In the pool, its questions stand in the line from place `first` on.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class ServerLoop:
         settings: EpisodeSettings,
         stop: Sequence[str] = (),
         on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
+        on_wave: Callable[[Served], None] = lambda question: None,
+        first: int = 0,
     ) -> None:
         self.pool, self.wire, self.reader, self.settings = pool, wire, reader, settings
-        self.stop, self.on_branch = stop, on_branch
+        self.stop, self.on_branch, self.on_wave, self.first = stop, on_branch, on_wave, first
         # A brace may end a probe, which goes on if it closed an inner pair only. Ids show it; text often lacks what
         # stopped it, and `transformers serve` fails on stop strings with some tokenizers.
         self.probe_stop = ("}",) if wire.exact and reader.format.answer_pattern in ("auto", "boxed") else ()
@@ -81,7 +84,7 @@ class ServerLoop:
         return [ended[index] for index in range(len(tasks))]
 
     def _question(self, index: int, task: Task) -> Served:
-        return Served(index, task, self.settings, self.reader, self.wire)
+        return Served(self.first + index, task, self.settings, self.reader, self.wire)
 
     async def _answer(self, question: Served) -> None:
         """Run the episode of one question, whatever happens to it."""
@@ -112,6 +115,7 @@ class ServerLoop:
             if question.to_close and question.task.processors.expired():
                 raise _ExpiredError
             question.resume()
+            self.on_wave(question)
             await self._call_off_flows(question, unwanted=True)
 
     async def _call_off_flows(self, question: Served, *, unwanted: bool = False) -> None:

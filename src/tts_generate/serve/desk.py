@@ -1,0 +1,146 @@
+"""Answers what clients ask: one kept connection to the servers, one controller that the operator chose."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tts_generate.arguments import whole
+from tts_generate.controller import Controller
+from tts_generate.errors import InputError, ServerError
+from tts_generate.live.rows import suited
+from tts_generate.live.settings import MAX_BRANCHES, interval_for
+from tts_generate.live.task import Prompt, Task
+from tts_generate.loading import load_controller, set_by_hand
+from tts_generate.secret import Secret
+from tts_generate.serve.asked import Asked
+from tts_generate.server import ServerModel
+from tts_generate.server.connection import Connection
+from tts_generate.server.options import Call
+from tts_generate.server.question import Served
+from tts_generate.server.requests import ServerLoop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What an operator offers to clients, in tokens where nothing else is said."""
+
+    model: ServerModel
+    controller: Controller
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """How the model is asked and sampled, see `ServerOptions`; a client's sampling goes before it."""
+    interval_tokens: int | None = None
+    """Tokens of one step; an eighth of a client's `max_tokens` where these are fewer."""
+    max_new_tokens: int | None = None
+    """Of a branch where a client does not say; None for what the servers' context holds."""
+    max_branches: int = MAX_BRANCHES
+    """Of a question; a client may ask for fewer."""
+
+    def __post_init__(self) -> None:
+        whole("max_branches", self.max_branches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What may come in."""
+
+    key: Secret | None = None
+    """What clients must send as a bearer token; None lets everybody in."""
+    max_body: int = 4 << 20
+    """Bytes of a request."""
+    max_requests: int = 256
+    """Requests in flight."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A request on its way: what it asks, and what answers it."""
+
+    id: str
+    asked: Asked
+    tasks: Sequence[Task]
+    loop: ServerLoop
+    began: float
+    created: int
+    """Seconds since 1970."""
+    questions: Sequence[Served] = ()
+
+
+class Desk:
+    """Takes what clients ask, and has it answered.
+
+    Args:
+        offer: what they are offered.
+        connection: the servers, kept from one request to the next.
+    """
+
+    def __init__(self, offer: Offer, connection: Connection) -> None:
+        self.offer, self.connection = offer, connection
+        self.in_flight = 0
+        """Requests."""
+
+    async def look(self) -> str | None:
+        """Whether the servers can do what is offered; the name of the model there.
+
+        Raises:
+            ServerError: none answers.
+            InputError: they cannot.
+        """
+        asked = Asked((Prompt((1,), "1"),), chat=False, max_tokens=self.offer.max_new_tokens or 1)
+        return (await self.take(asked)).loop.wire.model
+
+    async def take(self, asked: Asked, on_wave: Callable[[Served], None] = lambda question: None) -> Job:
+        """A request, checked before anything is sent for it.
+
+        Raises:
+            InputError: what the controller or the servers cannot do.
+            ServerError: no server answers.
+        """
+        name, began = uuid.uuid4().hex, time.perf_counter()
+        controller = self._controller(asked)
+        many = len(asked.prompts)
+        tasks = [Task(name if many == 1 else f"{name}-{n}", each, controller) for n, each in enumerate(asked.prompts)]
+        return Job(name, asked, tasks, await self._loop(asked, tasks, on_wave), began, int(time.time()))
+
+    async def answer(self, job: Job) -> Job:
+        """Have a request answered; called off, it ends with what it has.
+
+        Raises:
+            ServerError: nothing was decoded for it.
+        """
+        job.questions = await job.loop.run(job.tasks, lambda question: None)
+        errors = [each.error for each in job.questions if each.error is not None]
+        if any(isinstance(error, ServerError) for error in errors):
+            self.connection.forget()  # they may have become others
+        if errors and not any(branch.ids for each in job.questions for branch in each.branches):
+            raise errors[0]
+        return job
+
+    def _controller(self, asked: Asked) -> Controller:
+        """The operator's controller, as the client sets it and as the servers' rows suit it."""
+        own, model = asked.own, self.offer.model
+        how = {name: own[name] for name in ("beta", "latency") if name in own}
+        controller = load_controller(self.offer.controller, **how, **set_by_hand(own.get("controller_kwargs")))
+        return suited(controller, model.policy.max_in_flight * len(model.urls), max(1, self.in_flight))
+
+    async def _loop(self, asked: Asked, tasks: Sequence[Task], on_wave: Callable[[Served], None]) -> ServerLoop:
+        offer, own = self.offer, asked.own
+        most = offer.max_new_tokens if asked.max_tokens is None else asked.max_tokens
+        step = own.get("interval_tokens", offer.interval_tokens)
+        if most is not None and step is not None and "interval_tokens" not in own:
+            step = step if step <= most else interval_for(most)
+        branches = whole("max_branches", own.get("max_branches", offer.max_branches))
+        if branches > offer.max_branches:
+            raise InputError(f"max_branches must be at most {offer.max_branches} here, got {branches}.")
+        call = Call(
+            seed=asked.seed,
+            interval_tokens=step,
+            max_new_tokens=most,
+            max_branches=branches,
+            stop_strings=list(asked.stop),
+            options={**offer.options, **asked.sampling},  # type: ignore[typeddict-item]
+        )
+        return await self.connection.loop(tasks, call, on_wave=on_wave)

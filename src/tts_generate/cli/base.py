@@ -194,6 +194,12 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def refuse(options: dict[str, Any], why: str) -> None:
+    """Nothing given is silently ignored."""
+    for name in options:
+        raise InputError(f"--{name.replace('_', '-')} is {why}; leave it out.")
+
+
 def plain(title: str) -> Table:
     """An empty table as every command shows one."""
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

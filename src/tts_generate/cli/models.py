@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tts_generate.cli.base import object_of
 from tts_generate.errors import InputError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
 
@@ -49,6 +50,22 @@ def load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def servers_of(urls: list[str], tokenizer: str | None = None, extra_body: str | None = None, **how: Any) -> Any:
+    """A `ServerModel`, its tokenizer by name and its extra body as JSON.
+
+    Raises:
+        InputError: no such tokenizer, or no JSON object.
+    """
+    from tts_generate.server import ServerModel
+
+    return ServerModel(
+        urls,
+        tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
+        extra_body=None if extra_body is None else object_of("--extra-body", extra_body),
+        **how,
+    )
 
 
 def device_of(text: str) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, given, guarded, importers, object_of, read
-from tts_generate.cli.models import check_sampling, device_of, load_model, load_tokenizer
+from tts_generate.cli.base import app, console, given, guarded, importers, read, refuse
+from tts_generate.cli.models import check_sampling, device_of, load_model, servers_of
 from tts_generate.errors import InputError
 
 
@@ -126,7 +126,7 @@ def record(
     if model is None and not server:
         raise InputError("record needs a model: a folder, a Hub id, 'tiny', or --server with an address.")
     check_sampling(options)
-    _refuse(here if server else there, "the server's business" if server else "for --server only")
+    refuse(here if server else there, "the server's business" if server else "for --server only")
     columns = given(
         split=split,
         question_column=question_column,
@@ -154,12 +154,6 @@ def record(
     console.print(f"{len(rows)} branches of {len(asked)} questions in {out}: {tokens:,} tokens, {probes:,} for probes")
 
 
-def _refuse(options: dict[str, Any], why: str) -> None:
-    """Nothing given is silently ignored."""
-    for name in options:
-        raise InputError(f"--{name.replace('_', '-')} is {why}; leave it out.")
-
-
 def _record_here(
     model: str, asked: list[Any], out: Path, here: dict[str, Any], shared: dict[str, Any]
 ) -> list[Any] | None:
@@ -182,16 +176,10 @@ def _record_there(
     there: dict[str, Any],
     shared: dict[str, Any],
 ) -> list[Any]:
-    from tts_generate.server import ServerModel
-
-    if "tokenizer" in there:
-        there["tokenizer"] = load_tokenizer(there["tokenizer"])
-    if "extra_body" in there:
-        there["extra_body"] = object_of("--extra-body", there["extra_body"])
-    servers = ServerModel(urls, model=model, api_key=api_key, **there)
-    store = servers.record(asked, out, **shared)
+    store = servers_of(urls, model=model, api_key=api_key, **there).record(asked, out, **shared)
     console.print(f"the servers were spoken to as {store.manifest.model['served']!r}")
-    return store.trajectories()
+    rows: list[Any] = store.trajectories()
+    return rows
 
 
 def _asked(
@@ -206,7 +194,7 @@ def _asked(
         if questions is not None:
             raise InputError("--questions and --dataset both say what to ask; leave one out.")
         return load_questions(dataset, limit=limit, **columns)
-    _refuse(columns, "for --dataset only")
+    refuse(columns, "for --dataset only")
     if questions is None and model != "tiny":
         raise InputError(
             "--questions is needed (JSON lines with question_id, question, gold_answer), or --dataset (a file, a "

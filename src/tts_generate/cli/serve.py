@@ -20,9 +20,8 @@ from tts_generate.cli.base import (
     given,
     guarded,
     knobs_of,
-    object_of,
 )
-from tts_generate.cli.models import check_sampling, load_tokenizer
+from tts_generate.cli.models import check_sampling, servers_of
 from tts_generate.loading import DEFAULT_CONTROLLER
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -84,7 +83,6 @@ def serve(
     from tts_generate.loading import load_controller
     from tts_generate.serve.desk import Bounds, Offer
     from tts_generate.serve.run import serve as run
-    from tts_generate.server import ServerModel
 
     sampling = given(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     check_sampling(sampling)
@@ -97,15 +95,15 @@ def serve(
     )
     how = {"trust_remote_code": trust_remote_code, "sandbox": sandbox, **knobs_of(knobs or [])}
     offer = Offer(
-        model=ServerModel(
+        model=servers_of(
             upstream,
+            tokenizer,
+            extra_body,
             model=model,
-            tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
             api_key=api_key,
             max_in_flight=max_in_flight,
             timeout=timeout,
             wait=wait,
-            extra_body=None if extra_body is None else object_of("--extra-body", extra_body),
         ),
         controller=load_controller(controller, beta=beta, latency=latency, **how),
         options={**sampling, **asking},

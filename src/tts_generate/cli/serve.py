@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -118,6 +119,7 @@ def serve(
         complaints.print(f"Whoever reaches {host}:{port} can ask: pass --client-key to say who may.")
 
     def opened(url: str, called: str) -> None:
-        console.print(f"{called} is served at {url}, answered by {offer.controller!r}. Ctrl-C ends it.")
+        console.print(f"{called} is served at {url}, answered by {offer.controller!r}.", soft_wrap=True)
 
+    warnings.simplefilter("always", RuntimeWarning)  # of each question that fails, and none of them remembered
     run(offer, Bounds(key=wanted, max_body=max_body, max_requests=max_requests), name, host, port, opened)

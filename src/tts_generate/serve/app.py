@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -66,12 +66,12 @@ class Door:
     async def _health(self, request: Request) -> Response:
         asked = self.desk.connection.asks
         said = {"status": "ok" if asked else "no upstream answers", "upstreams": asked, "requests": self.desk.in_flight}
-        return JSONResponse(said, 200 if asked else 503)
+        return _json(said, 200 if asked else 503)
 
     async def _models(self, request: Request) -> Response:
         self._check_key(request)
         entry = {"id": self.name, "object": "model", "created": 0, "owned_by": "tts-generate"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        return _json({"object": "list", "data": [entry]})
 
     async def _chat(self, request: Request) -> Response:
         return await self._answered(request, chat=True)
@@ -93,7 +93,7 @@ class Door:
             return _Events(self._chunks(job, waves))
         if await while_there(request.receive, self.desk.answer(job)) is None:
             raise ClientDisconnect
-        return JSONResponse(told.whole(job, self.name, self.urls))
+        return _json(told.whole(job, self.name, self.urls))
 
     async def _chunks(
         self, job: Job, waves: asyncio.Queue[Served | None]
@@ -161,7 +161,12 @@ class Door:
             said = f"{request.method} {request.url.path:.80} is not here: {error.detail}. " + _ROUTES
             error = Refusal(said, error.status_code, headers=error.headers)
         refusal = refusal_of(error, self.urls)
-        return JSONResponse(refusal.body, refusal.status, refusal.headers)
+        return _json(refusal.body, refusal.status, refusal.headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """As ASCII: a server's text may have halves of surrogate pairs."""
+    return Response(json.dumps(value), status, headers, "application/json")
 
 
 def _check_pairs(value: Any) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from tts_generate.arguments import whole
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError, ServerError
+from tts_generate.errors import ControllerError, InputError, ServerError
 from tts_generate.live.rows import suited
 from tts_generate.live.settings import MAX_BRANCHES, interval_for
 from tts_generate.live.task import Prompt, Task
-from tts_generate.loading import load_controller, set_by_hand
+from tts_generate.loading import held_within, load_controller, set_by_hand
 from tts_generate.secret import Secret
 from tts_generate.serve.asked import Asked
 from tts_generate.server import ServerModel
@@ -116,6 +116,8 @@ class Desk:
         if any(isinstance(error, ServerError) for error in errors):
             self.connection.forget()  # they may have become others
         if errors and not any(branch.ids for each in job.questions for branch in each.branches):
+            if isinstance(errors[0], ControllerError) and job.asked.own:
+                raise InputError(f"tts_generate: {errors[0]}") from errors[0]
             raise errors[0]
         return job
 
@@ -124,7 +126,16 @@ class Desk:
         own, model = asked.own, self.offer.model
         how = {name: own[name] for name in ("beta", "latency") if name in own}
         controller = load_controller(self.offer.controller, **how, **set_by_hand(own.get("controller_kwargs")))
-        return suited(controller, model.policy.max_in_flight * len(model.urls), max(1, self.in_flight))
+        rows = model.policy.max_in_flight * len(model.urls)
+        return held_within(suited(controller, rows, max(1, self.in_flight)), self._branches(asked))
+
+    def _branches(self, asked: Asked) -> int:
+        """Branches of a question at most."""
+        most = self.offer.max_branches
+        branches = whole("max_branches", asked.own.get("max_branches", most))
+        if branches > most:
+            raise InputError(f"max_branches must be at most {most} here, got {branches}.")
+        return branches
 
     async def _loop(self, asked: Asked, tasks: Sequence[Task], on_wave: Callable[[Served], None]) -> ServerLoop:
         offer, own = self.offer, asked.own
@@ -132,14 +143,11 @@ class Desk:
         step = own.get("interval_tokens", offer.interval_tokens)
         if most is not None and step is not None and "interval_tokens" not in own:
             step = step if step <= most else interval_for(most)
-        branches = whole("max_branches", own.get("max_branches", offer.max_branches))
-        if branches > offer.max_branches:
-            raise InputError(f"max_branches must be at most {offer.max_branches} here, got {branches}.")
         call = Call(
             seed=asked.seed,
             interval_tokens=step,
             max_new_tokens=most,
-            max_branches=branches,
+            max_branches=self._branches(asked),
             stop_strings=list(asked.stop),
             options={**offer.options, **asked.sampling},  # type: ignore[typeddict-item]
         )

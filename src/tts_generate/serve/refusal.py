@@ -40,7 +40,9 @@ def refusal_of(error: Exception, urls: Sequence[str] = ()) -> Refusal:
     if isinstance(error, (InputError, UnsupportedError)):
         status = 400
     elif isinstance(error, ServerError):
-        status = 400 if isinstance(error, RefusedError) and error.status in _THEIRS else 502
+        status = 503
+        if isinstance(error, RefusedError):
+            status = 400 if error.status in _THEIRS else 502
     elif not isinstance(error, TTSError):
         message = f"{type(error).__name__}: this server's log says more"
     for number, url in enumerate(urls, 1):

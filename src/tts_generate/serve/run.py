@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import warnings
 from collections.abc import Callable
 
 from tts_generate.errors import InputError, TTSError
@@ -17,6 +16,10 @@ try:
 except ImportError as error:
     raise TTSError("serve needs starlette and uvicorn: pip install 'tts-generate[serve]'.") from error
 
+_WAITING = 2048
+"""Connections that wait to be taken."""
+_IDLE = 75
+"""Seconds for which a connection is kept that says nothing; longer than clients keep theirs."""
 _GRACE = 5
 """Seconds that requests in flight have to end, once the server is told to."""
 
@@ -39,13 +42,12 @@ def serve(
         InputError: what is offered is nothing that they can do.
         OSError: somebody else listens there.
     """
-    with warnings.catch_warnings(), _listening(host, port) as listening:
-        warnings.simplefilter("always", RuntimeWarning)  # of each question that fails, and none of them remembered
-        asyncio.run(_serve(offer, bounds, name, listening, opened))
+    with listening(host, port) as door:
+        asyncio.run(_serve(offer, bounds, name, door, opened))
 
 
 async def _serve(
-    offer: Offer, bounds: Bounds, name: str | None, listening: socket.socket, opened: Callable[[str, str], None]
+    offer: Offer, bounds: Bounds, name: str | None, sock: socket.socket, opened: Callable[[str, str], None]
 ) -> None:
     async with offer.model.connected() as connection:
         desk = Desk(offer, connection)
@@ -57,16 +59,27 @@ async def _serve(
             access_log=False,
             server_header=False,
             lifespan="off",
+            timeout_keep_alive=_IDLE,
             timeout_graceful_shutdown=_GRACE,
         )
-        where, port = listening.getsockname()[:2]
+        where, port = sock.getsockname()[:2]
         opened(f"http://{f'[{where}]' if ':' in where else where}:{port}/v1", door.name)
-        await uvicorn.Server(config).serve(sockets=[listening])
+        await uvicorn.Server(config).serve(sockets=[sock])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that clients may connect to; by its protocol asyncio knows that it must not wait for more to send.
+
+    Raises:
+        InputError: no such address.
+        OSError: it is taken.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen(_WAITING)
     except (socket.gaierror, OverflowError) as error:
         raise InputError(f"cannot listen on {host!r}, port {port}: {error}.") from error
+    return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tts_generate.controller import describe
@@ -59,7 +60,7 @@ def progress(job: Job, name: str, question: Served) -> dict[str, Any]:
 def usage(job: Job) -> dict[str, Any]:
     """Tokens by kind, as OpenAI counts them: a prompt once, and every token that the servers decoded."""
     took, cost = job.loop.pool.usage, sum((each.cost for each in job.questions), Cost())
-    decoded = took.completion_tokens
+    decoded, branches, discarded = took.completion_tokens, cost.generated_tokens, took.discarded_tokens
     cached = {} if took.cached_tokens is None else {"cached_tokens": took.cached_tokens}
     return {
         "prompt_tokens": cost.prompt_tokens,
@@ -67,10 +68,9 @@ def usage(job: Job) -> dict[str, Any]:
         "total_tokens": cost.prompt_tokens + decoded,
         "prompt_tokens_details": {**cached, "sent_tokens": took.sent_tokens},
         "completion_tokens_details": {
-            "branch_tokens": cost.generated_tokens,
-            "wasted_tokens": cost.wasted_tokens,
-            "probe_tokens": cost.probe_tokens,
-            "discarded_tokens": took.discarded_tokens,
+            "branch_tokens": branches,
+            "probe_tokens": max(0, decoded - branches - discarded),
+            "discarded_tokens": discarded,
         },
     }
 
@@ -105,6 +105,7 @@ def _question(question: Served, urls: Sequence[str]) -> dict[str, Any]:
     error = None if question.error is None else str(refusal_of(question.error, urls))
     return {
         "answer": question.answer,
+        "cost": asdict(question.cost),
         "votes": votes(question.episode, question.book),
         "finish_reason": question.finish_reason,
         "truncated": truncated(question.branches, question.winner),

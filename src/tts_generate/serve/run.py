@@ -42,8 +42,9 @@ def serve(
         InputError: what is offered is nothing that they can do.
         OSError: somebody else listens there.
     """
-    with listening(host, port) as door:
-        asyncio.run(_serve(offer, bounds, name, door, opened))
+    fastest = uvicorn.Config("").get_loop_factory()
+    with listening(host, port) as sock, asyncio.Runner(loop_factory=fastest) as runner:
+        runner.run(_serve(offer, bounds, name, sock, opened))
 
 
 async def _serve(
@@ -59,6 +60,7 @@ async def _serve(
             access_log=False,
             server_header=False,
             lifespan="off",
+            proxy_headers=False,
             timeout_keep_alive=_IDLE,
             timeout_graceful_shutdown=_GRACE,
         )

@@ -86,7 +86,7 @@ def checked(found: tuple[int, Any], status: int = 400) -> dict[str, Any]:
         ({"tts_generate": {"controller_kwargs": {"frob": 1}}}, None, "unknown knob"),
         ({"tts_generate": {"beta": 7}}, None, "beta"),
         ({"tts_generate": {"max_branches": 100_000}}, None, "at most 128 here"),
-        ({"tts_generate": {"interval_tokens": 0}}, None, "interval_tokens"),
+        ({"tts_generate": {"max_branches": 0}}, None, "max_branches"),
         ({"max_tokens": 100_000}, None, "context of 512"),
     ],
     ids=str,

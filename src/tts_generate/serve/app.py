@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -64,9 +64,13 @@ class Door:
             self.desk.in_flight -= asks
 
     async def _health(self, request: Request) -> Response:
-        asked = self.desk.connection.asks
-        said = {"status": "ok" if asked else "no upstream answers", "upstreams": asked, "requests": self.desk.in_flight}
-        return _json(said, 200 if asked else 503)
+        there = self.desk.connection.answering
+        if not there:
+            with suppress(TTSError):
+                await self.desk.look()
+            there = self.desk.connection.answering
+        said = {"status": "ok" if there else "no upstream answers", "upstreams": there, "requests": self.desk.in_flight}
+        return _json(said, 200 if there else 503)
 
     async def _models(self, request: Request) -> Response:
         self._check_key(request)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.arguments import fits, told
+from tts_generate.errors import TTSError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
 from tts_generate.live.task import Prompt, prompt_of
 from tts_generate.serve.refusal import Refusal
@@ -19,7 +20,7 @@ _OPTIONAL: dict[str, Any] = {
 }  # fmt: skip
 """Fields that are honoured, beside the messages or the prompt."""
 _OWN: dict[str, Any] = {
-    "beta": float, "latency": float, "controller_kwargs": Mapping[str, Any], "max_branches": int, "interval_tokens": int
+    "beta": float, "latency": float, "controller_kwargs": Mapping[str, Any], "max_branches": int
 }  # fmt: skip
 """Fields of `tts_generate`."""
 _TALK = {
@@ -33,6 +34,8 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},), "frequency_penalty": (0, 0.0), "presence_penalty": (0, 0.0),
 }  # fmt: skip
 """Fields that cannot be honoured, and the values at which they ask for nothing."""
+_PROMPTS = 128
+"""Prompts of one request at most."""
 _ROLES = ("system", "developer", "user", "assistant")
 _IN_MESSAGE = {"role", "content", "name", "type", "refusal"}
 _COLD = "temperature 0 makes all branches the same, with nothing to vote on: they are sampled as if it were left out"
@@ -153,7 +156,12 @@ def _chat(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
     if tokenizer is not None and not getattr(tokenizer, "chat_template", None) and not template:
         if len(turns) == 1 and turns[0]["role"] == "user":  # a base model's
             return [prompt_of(tokenizer, turns[0]["content"], "the message")]
-    return [prompt_of(tokenizer, turns, "the chat", **template)]
+    try:
+        return [prompt_of(tokenizer, turns, "the chat", **template)]
+    except Exception as error:
+        if isinstance(error, TTSError):
+            raise
+        raise Refusal(f"the model's chat template does not take these messages: {error}.", param="messages") from error
 
 
 def _turn(turn: Any, where: str) -> dict[str, str]:
@@ -183,6 +191,8 @@ def _prompts(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
     many = [prompt] if one else prompt
     if not isinstance(many, list) or not many or not all(fits(each, str | list[int]) for each in many):
         raise Refusal(f"prompt must be a text, token ids, or a list of either, got {_short(prompt)}.", param="prompt")
+    if len(many) > _PROMPTS:
+        raise Refusal(f"prompt has {len(many)} prompts; at most {_PROMPTS} go into one request.", param="prompt")
     return [_prompt(each, tokenizer, number) for number, each in enumerate(many)]
 
 

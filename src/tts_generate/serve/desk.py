@@ -126,8 +126,8 @@ class Desk:
         own, model = asked.own, self.offer.model
         how = {name: own[name] for name in ("beta", "latency") if name in own}
         controller = load_controller(self.offer.controller, **how, **set_by_hand(own.get("controller_kwargs")))
-        rows = model.policy.max_in_flight * len(model.urls)
-        return held_within(suited(controller, rows, max(1, self.in_flight)), self._branches(asked))
+        rows, questions = model.policy.max_in_flight * len(model.urls), max(1, self.in_flight) - 1 + len(asked.prompts)
+        return held_within(suited(controller, rows, questions), self._branches(asked))
 
     def _branches(self, asked: Asked) -> int:
         """Branches of a question at most."""
@@ -138,11 +138,11 @@ class Desk:
         return branches
 
     async def _loop(self, asked: Asked, tasks: Sequence[Task], on_wave: Callable[[Served], None]) -> ServerLoop:
-        offer, own = self.offer, asked.own
+        offer = self.offer
         most = offer.max_new_tokens if asked.max_tokens is None else asked.max_tokens
-        step = own.get("interval_tokens", offer.interval_tokens)
-        if most is not None and step is not None and "interval_tokens" not in own:
-            step = step if step <= most else interval_for(most)
+        step = offer.interval_tokens
+        if most is not None and step is not None and step > most:
+            step = interval_for(most)
         call = Call(
             seed=asked.seed,
             interval_tokens=step,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from doors import Opened, offered
 from openai import OpenAI
+from proxies import Opened, settings_of
 from token_server import TokenServer
 
 
@@ -19,8 +19,8 @@ def upstream() -> Iterator[TokenServer]:
 
 @pytest.fixture(scope="session")
 def opened(upstream: TokenServer) -> Iterator[Opened]:
-    with Opened(offered(upstream)) as door:
-        yield door
+    with Opened(settings_of(upstream)) as app:
+        yield app
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import urllib.request
 from typing import Any
 
 import pytest
-from doors import ASKING, MOST, STEP, Opened, offered
 from local_servers import QUESTIONS
 from openai import AsyncOpenAI, OpenAI
+from proxies import ASKING, MOST, STEP, Opened, settings_of
 from token_server import TokenServer
 
 from tts_generate import ServerModel, ServerOutput, tiny
@@ -59,7 +59,7 @@ def test_usage_is_every_token_decoded(client: OpenAI, upstream: TokenServer) -> 
 
 
 def test_probes_are_counted_apart(upstream: TokenServer) -> None:
-    with Opened(offered(upstream, controller=load_controller("cmc", beta=0.0))) as opened:
+    with Opened(settings_of(upstream, controller=load_controller("cmc", beta=0.0))) as opened:
         upstream.decoded = 0
         with OpenAI(base_url=f"{opened.url}/v1", api_key="none") as client:
             usage = asked(client, QUESTIONS[0], seed=1).usage
@@ -93,7 +93,7 @@ def test_a_stream_tells_how_far_it_is_then_the_text_then_what_it_took(client: Op
 
 def test_progress_is_told_while_it_runs(upstream: TokenServer) -> None:
     with (
-        Opened(offered(upstream, controller=load_controller("cmc", beta=0.0))) as opened,
+        Opened(settings_of(upstream, controller=load_controller("cmc", beta=0.0))) as opened,
         OpenAI(base_url=f"{opened.url}/v1", api_key="none") as client,
     ):
         chunks = list(client.completions.create(model="tiny", prompt=QUESTIONS[0], stream=True))
@@ -121,7 +121,7 @@ def test_temperature_0_is_answered_and_told(client: OpenAI) -> None:
 def test_64_clients_at_once() -> None:
     """Each has the answer to its own question, over one connection that was found out once."""
     questions = [question.question for question in tiny.questions("test")[:64]]
-    with TokenServer(batch=64) as server, Opened(offered(server, max_in_flight=64)) as opened:
+    with TokenServer(batch=64) as server, Opened(settings_of(server, max_in_flight=64)) as opened:
 
         async def ask() -> list[Any]:
             async with AsyncOpenAI(base_url=f"{opened.url}/v1", api_key="none", max_retries=0) as client:
@@ -138,11 +138,11 @@ def test_64_clients_at_once() -> None:
         ids = [server.tokenizer(each)["input_ids"] for each in questions]
         assert [answer.usage.prompt_tokens for answer in answers] == list(map(len, ids))
         assert [body["max_tokens"] for body in server.requests].count(1) == 1
-        assert opened.desk.in_flight == 0
+        assert opened.responder.in_flight == 0
 
 
 def test_what_was_found_out_is_kept_until_a_server_fails(upstream: TokenServer) -> None:
-    with TokenServer() as first, Opened(offered(first)) as opened:
+    with TokenServer() as first, Opened(settings_of(first)) as opened:
         port = int(first.url.rpartition(":")[2].removesuffix("/v1"))
         with OpenAI(base_url=f"{opened.url}/v1", api_key="none", max_retries=0) as client:
             for _ in range(3):
@@ -159,14 +159,14 @@ def test_what_was_found_out_is_kept_until_a_server_fails(upstream: TokenServer) 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_hangs_up_is_decoded_for_no_more(stream: bool) -> None:
-    with TokenServer(pause=0.05, context=2048) as server, Opened(offered(server, max_new_tokens=1024)) as opened:
+    with TokenServer(pause=0.05, context=2048) as server, Opened(settings_of(server, max_new_tokens=1024)) as opened:
         body = {"prompt": QUESTIONS[0] * 2, "stream": stream}  # the model has never seen such a one
         request = urllib.request.Request(
             f"{opened.url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
         )
         with pytest.raises(TimeoutError), urllib.request.urlopen(request, timeout=1.0) as response:
             response.read()
-        _until(lambda: opened.desk.in_flight == 0)
+        _until(lambda: opened.responder.in_flight == 0)
         _until(lambda: not server.in_flight)
         decoded = server.decoded
         time.sleep(0.5)

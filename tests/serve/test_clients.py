@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doors import Opened
 from harness_tasks import QUESTIONS, task
+from proxies import Opened
 
 pytestmark = [
     pytest.mark.long,

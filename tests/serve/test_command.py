@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doors import MOST, STEP, commanded
 from local_servers import OPTIONS, QUESTIONS, Proxy, free_port
+from proxies import MOST, STEP, commanded
 from token_server import TokenServer
 
 HOW = [

@@ -8,13 +8,13 @@ import socket
 from typing import Any
 
 import pytest
-from doors import Opened, offered
 from local_servers import QUESTIONS
 from openai import AuthenticationError, BadRequestError, OpenAI, RateLimitError
+from proxies import Opened, settings_of
 from token_server import TokenServer
 
 from tts_generate.arguments import key
-from tts_generate.serve.desk import Bounds
+from tts_generate.serve.responder import Bounds
 
 CHAT = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "max_tokens": 16}
 OWN_KEY, CLIENT_KEY = "key-of-the-upstream-0123", "key-of-the-client-4567"
@@ -144,7 +144,7 @@ def test_bodies_that_are_none(opened: Opened, body: bytes, words: str) -> None:
 
 
 def test_what_is_too_much_or_not_here(upstream: TokenServer) -> None:
-    with Opened(offered(upstream), Bounds(max_body=1000, max_requests=1)) as opened:
+    with Opened(settings_of(upstream), Bounds(max_body=1000, max_requests=1)) as opened:
         assert "1,000 bytes" in checked(chat(opened, user="x" * 2000), 413)["message"]
         with socket.create_connection(("127.0.0.1", int(opened.url.rpartition(":")[2]))) as raw:
             raw.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
@@ -156,16 +156,16 @@ def test_what_is_too_much_or_not_here(upstream: TokenServer) -> None:
         )
         assert "There are POST" in checked(post(opened.url, "/v1/nothing", b"{}"), 404)["message"]
         checked(post(opened.url, "/v1/models", b"{}"), 405)
-        opened.desk.in_flight += 1
+        opened.responder.in_flight += 1
         client = OpenAI(base_url=f"{opened.url}/v1", api_key="none", max_retries=0)
         with client, pytest.raises(RateLimitError, match="1 requests are in flight"):
             client.completions.create(model="tiny", prompt="1")
-        opened.desk.in_flight -= 1
+        opened.responder.in_flight -= 1
 
 
 def test_keys_are_asked_for_and_said_nowhere(upstream: TokenServer, caplog: pytest.LogCaptureFixture) -> None:
-    offer = offered(upstream, api_key=OWN_KEY)
-    with Opened(offer, Bounds(key=key("client_key", CLIENT_KEY))) as opened:
+    settings = settings_of(upstream, api_key=OWN_KEY)
+    with Opened(settings, Bounds(key=key("client_key", CLIENT_KEY))) as opened:
         said = []
         for sent in ("none", CLIENT_KEY[:-1], CLIENT_KEY + "x", "é"):
             found = post(
@@ -181,7 +181,7 @@ def test_keys_are_asked_for_and_said_nowhere(upstream: TokenServer, caplog: pyte
             answer = client.completions.create(model="tiny", prompt=QUESTIONS[0], max_tokens=16)
             with pytest.raises(BadRequestError) as refused:
                 client.completions.create(model="tiny", prompt=QUESTIONS[0], user=OWN_KEY, max_tokens=9**9)
-        told = f"{said} {answer.model_dump_json()} {refused.value} {caplog.text} {offer} {opened.bounds}"
+        told = f"{said} {answer.model_dump_json()} {refused.value} {caplog.text} {settings} {opened.bounds}"
     for secret in (OWN_KEY, CLIENT_KEY):
         assert secret not in told
-    assert upstream.url not in told.replace(repr(offer), "")
+    assert upstream.url not in told.replace(repr(settings), "")

@@ -83,7 +83,7 @@ def serve(
     """Answer OpenAI clients with what a controller makes of a model behind other servers (vLLM, SGLang, …)."""
     from tts_generate.arguments import key
     from tts_generate.loading import load_controller
-    from tts_generate.serve.desk import Bounds, Offer
+    from tts_generate.serve.responder import Bounds, ProxySettings
     from tts_generate.serve.run import serve as run
     from tts_generate.server import ServerModel
 
@@ -97,7 +97,7 @@ def serve(
         votes=votes,
     )
     how = {"trust_remote_code": trust_remote_code, "sandbox": sandbox, **knobs_of(knobs or [])}
-    offer = Offer(
+    settings = ProxySettings(
         model=ServerModel(
             upstream,
             model=model,
@@ -119,7 +119,7 @@ def serve(
         complaints.print(f"Whoever reaches {host}:{port} can ask: pass --client-key to say who may.")
 
     def opened(url: str, called: str) -> None:
-        console.print(f"{called} is served at {url}, answered by {offer.controller!r}.", soft_wrap=True)
+        console.print(f"{called} is served at {url}, answered by {settings.controller!r}.", soft_wrap=True)
 
     warnings.simplefilter("always", RuntimeWarning)  # of each question that fails, and none of them remembered
-    run(offer, Bounds(key=wanted, max_body=max_body, max_requests=max_requests), name, host, port, opened)
+    run(settings, Bounds(key=wanted, max_body=max_body, max_requests=max_requests), name, host, port, opened)

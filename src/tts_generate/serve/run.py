@@ -1,4 +1,4 @@
-"""The door opened: looked at what stands behind it, then uvicorn."""
+"""The proxy started: a look at the servers behind it, then uvicorn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 from collections.abc import Callable
 
 from tts_generate.errors import InputError, TTSError
-from tts_generate.serve.desk import Bounds, Desk, Offer
+from tts_generate.serve.responder import Bounds, ProxySettings, Responder
 
 try:
     import uvicorn
 
-    from tts_generate.serve.app import Door
+    from tts_generate.serve.app import ProxyApp
 except ImportError as error:
     raise TTSError("serve needs starlette and uvicorn: pip install 'tts-generate[serve]'.") from error
 
@@ -25,12 +25,12 @@ _GRACE = 5
 
 
 def serve(
-    offer: Offer, bounds: Bounds, name: str | None, host: str, port: int, opened: Callable[[str, str], None]
+    settings: ProxySettings, bounds: Bounds, name: str | None, host: str, port: int, opened: Callable[[str, str], None]
 ) -> None:
     """Answer clients until interrupted.
 
     Args:
-        offer: what they are offered.
+        settings: what they are settings_of.
         bounds: what may come in.
         name: of the model, for clients; that at the servers if left out.
         host: address to listen on.
@@ -39,23 +39,23 @@ def serve(
 
     Raises:
         ServerError: no server answers.
-        InputError: what is offered is nothing that they can do.
+        InputError: what is settings_of is nothing that they can do.
         OSError: somebody else listens there.
     """
     fastest = uvicorn.Config("").get_loop_factory()
     with listening(host, port) as sock, asyncio.Runner(loop_factory=fastest) as runner:
-        runner.run(_serve(offer, bounds, name, sock, opened))
+        runner.run(_serve(settings, bounds, name, sock, opened))
 
 
 async def _serve(
-    offer: Offer, bounds: Bounds, name: str | None, sock: socket.socket, opened: Callable[[str, str], None]
+    settings: ProxySettings, bounds: Bounds, name: str | None, sock: socket.socket, opened: Callable[[str, str], None]
 ) -> None:
-    async with offer.model.connected() as connection:
-        desk = Desk(offer, connection)
-        found = await desk.look()
-        door = Door(desk, name or found or "default", bounds)
+    async with settings.model.connected() as connection:
+        responder = Responder(settings, connection)
+        found = await responder.look()
+        app = ProxyApp(responder, name or found or "default", bounds)
         config = uvicorn.Config(
-            door,
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -65,7 +65,7 @@ async def _serve(
             timeout_graceful_shutdown=_GRACE,
         )
         where, port = sock.getsockname()[:2]
-        opened(f"http://{f'[{where}]' if ':' in where else where}:{port}/v1", door.name)
+        opened(f"http://{f'[{where}]' if ':' in where else where}:{port}/v1", app.name)
         await uvicorn.Server(config).serve(sockets=[sock])
 
 

@@ -19,8 +19,8 @@ from token_server import TokenServer
 from tts_generate import ServerModel
 from tts_generate.controller import Controller
 from tts_generate.loading import load_controller
-from tts_generate.serve.app import Door
-from tts_generate.serve.desk import Bounds, Desk, Offer
+from tts_generate.serve.app import ProxyApp
+from tts_generate.serve.responder import Bounds, ProxySettings, Responder
 from tts_generate.serve.run import listening
 
 ASKING = {name: OPTIONS[name] for name in ("max_probe_tokens", "probe_suffix", "temperature")}
@@ -28,12 +28,12 @@ ASKING = {name: OPTIONS[name] for name in ("max_probe_tokens", "probe_suffix", "
 MOST, STEP = OPTIONS["max_new_tokens"], OPTIONS["interval_tokens"]
 
 
-def offered(*servers: TokenServer | str, controller: Controller | None = None, **how: Any) -> Offer:
+def settings_of(*servers: TokenServer | str, controller: Controller | None = None, **how: Any) -> ProxySettings:
     """What an operator offers on such servers."""
     fields = {name: how.pop(name) for name in ("interval_tokens", "max_new_tokens", "max_branches") if name in how}
     urls = [each if isinstance(each, str) else each.url for each in servers]
     how.setdefault("tokenizer", next((each.tokenizer for each in servers if isinstance(each, TokenServer)), None))
-    return Offer(
+    return ProxySettings(
         model=ServerModel(urls, **how),
         controller=controller or load_controller("self_consistency", max_samples=3),
         options=ASKING,
@@ -44,8 +44,8 @@ def offered(*servers: TokenServer | str, controller: Controller | None = None, *
 class Opened:
     """A proxy in a thread; `with` it."""
 
-    def __init__(self, offer: Offer, bounds: Bounds | None = None) -> None:
-        self.offer, self.bounds = offer, bounds or Bounds()
+    def __init__(self, settings: ProxySettings, bounds: Bounds | None = None) -> None:
+        self.settings, self.bounds = settings, bounds or Bounds()
         self.ready = threading.Event()
         self.problem: Exception | None = None
 
@@ -64,11 +64,11 @@ class Opened:
 
     async def _serve(self) -> None:
         try:
-            async with self.offer.model.connected() as self.connection:
-                self.desk = Desk(self.offer, self.connection)
-                name = await self.desk.look()
-                door = Door(self.desk, str(name), self.bounds)
-                config = uvicorn.Config(door, log_level="warning", access_log=False, lifespan="off")
+            async with self.settings.model.connected() as self.connection:
+                self.responder = Responder(self.settings, self.connection)
+                name = await self.responder.look()
+                app = ProxyApp(self.responder, str(name), self.bounds)
+                config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
                 self.server = uvicorn.Server(config)
                 with listening("127.0.0.1", 0) as sock:
                     self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"

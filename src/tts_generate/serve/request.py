@@ -42,7 +42,7 @@ _COLD = "temperature 0 makes all branches the same, with nothing to vote on: the
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientRequest:
     """What a client asks for."""
 
     prompts: Sequence[Prompt]
@@ -60,7 +60,7 @@ class Asked:
     """What it must be told."""
 
 
-def asked_of_client(body: Any, tokenizer: Any, name: str, *, chat: bool) -> Asked:
+def client_request(body: Any, tokenizer: Any, name: str, *, chat: bool) -> ClientRequest:
     """The request that a JSON stands for.
 
     Args:
@@ -90,7 +90,7 @@ def asked_of_client(body: Any, tokenizer: Any, name: str, *, chat: bool) -> Aske
     sampling, notes = _sampling(given)
     stop = given.get("stop", [])
     stop = [stop] if isinstance(stop, str) else [text for text in stop if text is not None]
-    return Asked(
+    return ClientRequest(
         prompts=_chat(given, tokenizer) if chat else _prompts(given, tokenizer),
         chat=chat,
         seed=given.get("seed"),

@@ -73,7 +73,7 @@ class Responder:
     """Takes what clients ask, and has it answered.
 
     Args:
-        settings: what they are settings_of.
+        settings: what clients are offered.
         connection: the servers, kept from one request to the next.
     """
 

@@ -30,7 +30,7 @@ def serve(
     """Answer clients until interrupted.
 
     Args:
-        settings: what they are settings_of.
+        settings: what clients are offered.
         bounds: what may come in.
         name: of the model, for clients; that at the servers if left out.
         host: address to listen on.
@@ -39,7 +39,7 @@ def serve(
 
     Raises:
         ServerError: no server answers.
-        InputError: what is settings_of is nothing that they can do.
+        InputError: the servers cannot do what is offered.
         OSError: somebody else listens there.
     """
     fastest = uvicorn.Config("").get_loop_factory()

@@ -110,19 +110,20 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_whatever_stands_in_a_field_no_request_breaks_it(opened: Opened, path: str) -> None:
     asks = {"messages": CHAT["messages"]} if "chat" in path else {"prompt": QUESTIONS[0]}
-    for name in FIELDS:
-        for value in VALUES:
-            body = {**asks, "max_tokens": 2, name: value}
-            if name.startswith("max_completion"):
-                del body["max_tokens"]
-            connection = http.client.HTTPConnection(opened.url.removeprefix("http://"), timeout=60)
-            connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-            status = connection.getresponse().status
-            connection.close()
-            assert status in (200, 400, 404), (name, value, status)
+    connection = http.client.HTTPConnection(opened.url.removeprefix("http://"), timeout=30)
+    for name, value in ((name, value) for name in FIELDS for value in VALUES):
+        body = {**asks, "max_tokens": 2, name: value}
+        if name == "max_completion_tokens":
+            del body["max_tokens"]
+        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        assert response.status in (200, 400, 404), (name, value, response.status)
+    connection.close()
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,8 @@ def _prompts(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
 def _prompt(asked: str | list[int], tokenizer: Any, number: int) -> Prompt:
     if isinstance(asked, str):
         return prompt_of(tokenizer, asked, f"prompt {number}")
+    if not asked:
+        raise Refusal(f"prompt {number} is empty; give every question at least one token.", param="prompt")
     if tokenizer is None or not all(0 <= each < len(tokenizer) for each in asked):
         why = "this server has no tokenizer" if tokenizer is None else f"its vocabulary has {len(tokenizer):,} tokens"
         raise Refusal(f"prompt {number} has token ids that cannot be read: {why}; send text.", param="prompt")

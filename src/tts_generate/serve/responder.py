@@ -83,7 +83,7 @@ class Responder:
         """Requests."""
 
     async def look(self) -> str | None:
-        """Whether the servers can do what is settings_of; the name of the model there.
+        """Whether the servers can do what is offered; the name of the model there.
 
         Raises:
             ServerError: none answers.

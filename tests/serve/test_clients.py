@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # streams that they leave open
 ]
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """What they leave open is found here, not in somebody else's test."""
+    yield
+    gc.collect()
 
 
 def test_lm_eval(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ def test_the_page(upstream: TokenServer, capsys: pytest.CaptureFixture[str]) -> 
     serve, curl = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     (client,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     command = f"exec {serve.strip()} --port {port}"
-    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE) as process:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, env=environment) as process:
         try:
             assert process.stdout is not None
             assert b"is served at" in process.stdout.readline()

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "harnesses.md": "tests/harness/test_examples.py",
     "search-agent.md": "tests/search/test_agent.py",
     "serving.md": "tests/server/test_page.py",
+    "proxy.md": "tests/serve/test_page.py",
     "vllm.md": "tests/server/test_vllm.py",
 }
 """Pages whose blocks need more than an empty folder (a Hub, a provider, a harness), and the tests that run them."""

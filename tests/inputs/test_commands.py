@@ -74,9 +74,10 @@ RUNS: dict[str, list[str]] = {
     "store check": ["{store}"],
     "store repair": ["{store}"],
     "sandbox check": ["--json", "{table}/x/y"],
+    "serve": ["--upstream", "{table}"],
 }  # fmt: skip
 """A short run of each; those that would take long, or write somewhere, end early by an argument that cannot be."""
-REFUSED = {"demo", "search", "publish", "pull", "lock", "store push", "store pull", "history"}
+REFUSED = {"demo", "search", "publish", "pull", "lock", "store push", "store pull", "history", "serve"}
 SLOW = {"record": 6, "inspect": 3, "profile": 2, "report": 6, "search": 6, "demo": 0, "sandbox check": 0}
 """Commands whose runs take long, and of how many wrong values each of their options is tried."""
 MAY_BE_NEGATIVE = {"seed"}

@@ -48,8 +48,8 @@ def load_tokenizer(name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of whatever kind: it reads what may be anything
+        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).partition(chr(10))[0]}") from error
 
 
 def servers_of(urls: list[str], tokenizer: str | None = None, extra_body: str | None = None, **how: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -81,7 +82,7 @@ def serve(
     """Answer OpenAI clients with what a controller makes of a model behind other servers (vLLM, SGLang, …)."""
     from tts_generate.arguments import key
     from tts_generate.loading import load_controller
-    from tts_generate.serve.desk import Bounds, Offer
+    from tts_generate.serve.responder import Bounds, ProxySettings
     from tts_generate.serve.run import serve as run
 
     sampling = given(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
@@ -94,7 +95,7 @@ def serve(
         votes=votes,
     )
     how = {"trust_remote_code": trust_remote_code, "sandbox": sandbox, **knobs_of(knobs or [])}
-    offer = Offer(
+    settings = ProxySettings(
         model=servers_of(
             upstream,
             tokenizer,
@@ -116,6 +117,7 @@ def serve(
         complaints.print(f"Whoever reaches {host}:{port} can ask: pass --client-key to say who may.")
 
     def opened(url: str, called: str) -> None:
-        console.print(f"{called} is served at {url}, answered by {offer.controller!r}. Ctrl-C ends it.")
+        console.print(f"{called} is served at {url}, answered by {settings.controller!r}.", soft_wrap=True)
 
-    run(offer, Bounds(key=wanted, max_body=max_body, max_requests=max_requests), name, host, port, opened)
+    warnings.simplefilter("always", RuntimeWarning)  # of each question that fails, and none of them remembered
+    run(settings, Bounds(key=wanted, max_body=max_body, max_requests=max_requests), name, host, port, opened)

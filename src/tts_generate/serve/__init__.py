@@ -1,1 +1,1 @@
-"""An OpenAI-compatible door in front of servers: each request is a question that a controller answers."""
+"""An OpenAI-compatible proxy before the servers of a model: each request is a question that a controller answers."""

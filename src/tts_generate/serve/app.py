@@ -1,26 +1,26 @@
-"""The addresses of the door, and what may come in: bounded, and refused in OpenAI's words."""
+"""The proxy's addresses, and what may come in: bounded, and refused in OpenAI's words."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tts_generate.errors import TTSError
-from tts_generate.serve import told
-from tts_generate.serve.asked import asked_of_client
-from tts_generate.serve.desk import Bounds, Desk, Job
+from tts_generate.serve import responses
 from tts_generate.serve.refusal import Refusal, refusal_of
+from tts_generate.serve.request import client_request
+from tts_generate.serve.responder import Bounds, Reply, Responder
 from tts_generate.server.question import Served
 from tts_generate.strict_json import parse_json
 
@@ -34,17 +34,17 @@ _ROUTES = "There are POST /v1/chat/completions, POST /v1/completions, GET /v1/mo
 T = TypeVar("T")
 
 
-class Door:
-    """The routes to one desk, as an ASGI application.
+class ProxyApp:
+    """The routes to one responder, as an ASGI application.
 
     Args:
-        desk: where requests are answered.
+        responder: where requests are answered.
         name: what the model is called here.
         bounds: what may come in.
     """
 
-    def __init__(self, desk: Desk, name: str, bounds: Bounds) -> None:
-        self.desk, self.name, self.bounds, self.urls = desk, name, bounds, desk.offer.model.urls
+    def __init__(self, responder: Responder, name: str, bounds: Bounds) -> None:
+        self.responder, self.name, self.bounds, self.urls = responder, name, bounds, responder.settings.model.urls
         routes = [
             Route("/health", self._health, methods=["GET"]),
             Route("/v1/models", self._models, methods=["GET"]),
@@ -57,21 +57,29 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; one that asks something is in flight until its last byte is sent."""
         asks = scope["type"] == "http" and scope["method"] == "POST"
-        self.desk.in_flight += asks
+        self.responder.in_flight += asks
         try:
             await self._app(scope, receive, send)
         finally:
-            self.desk.in_flight -= asks
+            self.responder.in_flight -= asks
 
     async def _health(self, request: Request) -> Response:
-        asked = self.desk.connection.asks
-        said = {"status": "ok" if asked else "no upstream answers", "upstreams": asked, "requests": self.desk.in_flight}
-        return JSONResponse(said, 200 if asked else 503)
+        there = self.responder.connection.answering
+        if not there:
+            with suppress(TTSError):
+                await self.responder.look()
+            there = self.responder.connection.answering
+        said = {
+            "status": "ok" if there else "no upstream answers",
+            "upstreams": there,
+            "requests": self.responder.in_flight,
+        }
+        return _json(said, 200 if there else 503)
 
     async def _models(self, request: Request) -> Response:
         self._check_key(request)
         entry = {"id": self.name, "object": "model", "created": 0, "owned_by": "tts-generate"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        return _json({"object": "list", "data": [entry]})
 
     async def _chat(self, request: Request) -> Response:
         return await self._answered(request, chat=True)
@@ -82,27 +90,27 @@ class Door:
     async def _answered(self, request: Request, *, chat: bool) -> Response:
         """An answer, or the beginning of a stream."""
         self._check_key(request)
-        if self.desk.in_flight > self.bounds.max_requests:
+        if self.responder.in_flight > self.bounds.max_requests:
             most = f"{self.bounds.max_requests} requests are in flight, which is all that are taken; come again."
             raise Refusal(most, 429, headers={"retry-after": "1"})
         body = await self._body(request)
-        asked = asked_of_client(body, self.desk.offer.model.tokenizer, self.name, chat=chat)
+        asked = client_request(body, self.responder.settings.model.tokenizer, self.name, chat=chat)
         waves: asyncio.Queue[Served | None] = asyncio.Queue()
-        job = await self.desk.take(asked, waves.put_nowait)
+        reply = await self.responder.take(asked, waves.put_nowait)
         if asked.stream:
-            return _Events(self._chunks(job, waves))
-        if await while_there(request.receive, self.desk.answer(job)) is None:
+            return _Events(self._chunks(reply, waves))
+        if await while_there(request.receive, self.responder.answer(reply)) is None:
             raise ClientDisconnect
-        return JSONResponse(told.whole(job, self.name, self.urls))
+        return _json(responses.whole(reply, self.name, self.urls))
 
     async def _chunks(
-        self, job: Job, waves: asyncio.Queue[Served | None]
+        self, reply: Reply, waves: asyncio.Queue[Served | None]
     ) -> AsyncGenerator[dict[str, Any] | None, None]:
         """The chunks of a stream; None where there is nothing to say for a while."""
-        answer = asyncio.ensure_future(self.desk.answer(job))
+        answer = asyncio.ensure_future(self.responder.answer(reply))
         answer.add_done_callback(lambda done: waves.put_nowait(None))
         try:
-            yield told.begun(job, self.name)
+            yield responses.begun(reply, self.name)
             while not (answer.done() and waves.empty()):
                 try:
                     question = await asyncio.wait_for(waves.get(), _HEARTBEAT)
@@ -110,7 +118,7 @@ class Door:
                     yield None
                     continue
                 if question is not None and question.wave:
-                    yield told.progress(job, self.name, question)
+                    yield responses.progress(reply, self.name, question)
             try:
                 await answer
             except Exception as error:
@@ -118,7 +126,7 @@ class Door:
                 if not isinstance(error, TTSError):
                     raise
             else:
-                for chunk in told.chunks(job, self.name, self.urls):
+                for chunk in responses.chunks(reply, self.name, self.urls):
                     yield chunk
         finally:
             answer.cancel()
@@ -139,12 +147,12 @@ class Door:
         if "json" not in (kind := request.headers.get("content-type", "")):
             raise Refusal(f"the content-type must be application/json, got {kind!r:.80}.", 415)
         body, most = b"", self.bounds.max_body
-        told_ = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "")
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 async for piece in request.stream():
                     body += piece
-                    if len(body) > most or (told_.isdecimal() and int(told_) > most):
+                    if len(body) > most or (length.isdecimal() and int(length) > most):
                         raise Refusal(f"the body has more than the {most:,} bytes that are read; send less.", 413)
         except TimeoutError:
             raise Refusal(f"the body did not come within {_BODY_SECONDS:.0f} seconds; send it again.", 408) from None
@@ -161,7 +169,12 @@ class Door:
             said = f"{request.method} {request.url.path:.80} is not here: {error.detail}. " + _ROUTES
             error = Refusal(said, error.status_code, headers=error.headers)
         refusal = refusal_of(error, self.urls)
-        return JSONResponse(refusal.body, refusal.status, refusal.headers)
+        return _json(refusal.body, refusal.status, refusal.headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """As ASCII: a server's text may have halves of surrogate pairs."""
+    return Response(json.dumps(value), status, headers, "application/json")
 
 
 def _check_pairs(value: Any) -> None:

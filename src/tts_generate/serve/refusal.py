@@ -11,6 +11,8 @@ from tts_generate.server.failures import RefusedError
 _THEIRS = (400, 413, 422)
 """Status codes by which a server says that what the client asked cannot be."""
 
+_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
+
 
 class Refusal(TTSError):
     """A request that is not answered: `status` is the HTTP status code, `param` the field it is about."""
@@ -24,7 +26,7 @@ class Refusal(TTSError):
     @property
     def body(self) -> dict[str, Any]:
         """As OpenAI writes it."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.status}}
 
 
@@ -40,7 +42,9 @@ def refusal_of(error: Exception, urls: Sequence[str] = ()) -> Refusal:
     if isinstance(error, (InputError, UnsupportedError)):
         status = 400
     elif isinstance(error, ServerError):
-        status = 400 if isinstance(error, RefusedError) and error.status in _THEIRS else 502
+        status = 503
+        if isinstance(error, RefusedError):
+            status = 400 if error.status in _THEIRS else 502
     elif not isinstance(error, TTSError):
         message = f"{type(error).__name__}: this server's log says more"
     for number, url in enumerate(urls, 1):

@@ -1,33 +1,36 @@
-"""The door opened: looked at what stands behind it, then uvicorn."""
+"""The proxy started: a look at the servers behind it, then uvicorn."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import warnings
 from collections.abc import Callable
 
 from tts_generate.errors import InputError, TTSError
-from tts_generate.serve.desk import Bounds, Desk, Offer
+from tts_generate.serve.responder import Bounds, ProxySettings, Responder
 
 try:
     import uvicorn
 
-    from tts_generate.serve.app import Door
+    from tts_generate.serve.app import ProxyApp
 except ImportError as error:
     raise TTSError("serve needs starlette and uvicorn: pip install 'tts-generate[serve]'.") from error
 
+_WAITING = 2048
+"""Connections that wait to be taken."""
+_IDLE = 75
+"""Seconds for which a connection is kept that says nothing; longer than clients keep theirs."""
 _GRACE = 5
 """Seconds that requests in flight have to end, once the server is told to."""
 
 
 def serve(
-    offer: Offer, bounds: Bounds, name: str | None, host: str, port: int, opened: Callable[[str, str], None]
+    settings: ProxySettings, bounds: Bounds, name: str | None, host: str, port: int, opened: Callable[[str, str], None]
 ) -> None:
     """Answer clients until interrupted.
 
     Args:
-        offer: what they are offered.
+        settings: what clients are offered.
         bounds: what may come in.
         name: of the model, for clients; that at the servers if left out.
         host: address to listen on.
@@ -36,37 +39,49 @@ def serve(
 
     Raises:
         ServerError: no server answers.
-        InputError: what is offered is nothing that they can do.
+        InputError: the servers cannot do what is offered.
         OSError: somebody else listens there.
     """
-    with warnings.catch_warnings(), _listening(host, port) as listening:
-        warnings.simplefilter("always", RuntimeWarning)  # of each question that fails, and none of them remembered
-        asyncio.run(_serve(offer, bounds, name, listening, opened))
+    fastest = uvicorn.Config("").get_loop_factory()
+    with listening(host, port) as sock, asyncio.Runner(loop_factory=fastest) as runner:
+        runner.run(_serve(settings, bounds, name, sock, opened))
 
 
 async def _serve(
-    offer: Offer, bounds: Bounds, name: str | None, listening: socket.socket, opened: Callable[[str, str], None]
+    settings: ProxySettings, bounds: Bounds, name: str | None, sock: socket.socket, opened: Callable[[str, str], None]
 ) -> None:
-    async with offer.model.connected() as connection:
-        desk = Desk(offer, connection)
-        found = await desk.look()
-        door = Door(desk, name or found or "default", bounds)
+    async with settings.model.connected() as connection:
+        responder = Responder(settings, connection)
+        found = await responder.look()
+        app = ProxyApp(responder, name or found or "default", bounds)
         config = uvicorn.Config(
-            door,
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
             lifespan="off",
+            proxy_headers=False,
+            timeout_keep_alive=_IDLE,
             timeout_graceful_shutdown=_GRACE,
         )
-        where, port = listening.getsockname()[:2]
-        opened(f"http://{f'[{where}]' if ':' in where else where}:{port}/v1", door.name)
-        await uvicorn.Server(config).serve(sockets=[listening])
+        where, port = sock.getsockname()[:2]
+        opened(f"http://{f'[{where}]' if ':' in where else where}:{port}/v1", app.name)
+        await uvicorn.Server(config).serve(sockets=[sock])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that clients may connect to; by its protocol asyncio knows that it must not wait for more to send.
+
+    Raises:
+        InputError: no such address.
+        OSError: it is taken.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen(_WAITING)
     except (socket.gaierror, OverflowError) as error:
         raise InputError(f"cannot listen on {host!r}, port {port}: {error}.") from error
+    return opened

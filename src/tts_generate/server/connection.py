@@ -88,9 +88,9 @@ class Connection:
             return self._known[asking]
 
     @property
-    def asks(self) -> int:
-        """Servers that are asked."""
-        return sum(endpoint.given_up is None for endpoint in self._endpoints.values())
+    def answering(self) -> int:
+        """Servers that answered when they were last asked."""
+        return sum(endpoint.given_up is None and not endpoint.failures for endpoint in self._endpoints.values())
 
     def forget(self) -> list[asyncio.Future[None]]:
         """Find out anew with the next call; what runs goes on."""

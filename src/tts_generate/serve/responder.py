@@ -10,13 +10,13 @@ from typing import Any
 
 from tts_generate.arguments import whole
 from tts_generate.controller import Controller
-from tts_generate.errors import InputError, ServerError
+from tts_generate.errors import ControllerError, InputError, ServerError
 from tts_generate.live.rows import suited
 from tts_generate.live.settings import MAX_BRANCHES, interval_for
 from tts_generate.live.task import Prompt, Task
-from tts_generate.loading import load_controller, set_by_hand
+from tts_generate.loading import held_within, load_controller, set_by_hand
 from tts_generate.secret import Secret
-from tts_generate.serve.asked import Asked
+from tts_generate.serve.request import ClientRequest
 from tts_generate.server import ServerModel
 from tts_generate.server.connection import Connection
 from tts_generate.server.options import Call
@@ -25,7 +25,7 @@ from tts_generate.server.requests import ServerLoop
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class ProxySettings:
     """What an operator offers to clients, in tokens where nothing else is said."""
 
     model: ServerModel
@@ -56,11 +56,11 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class Job:
+class Reply:
     """A request on its way: what it asks, and what answers it."""
 
     id: str
-    asked: Asked
+    asked: ClientRequest
     tasks: Sequence[Task]
     loop: ServerLoop
     began: float
@@ -69,16 +69,16 @@ class Job:
     questions: Sequence[Served] = ()
 
 
-class Desk:
+class Responder:
     """Takes what clients ask, and has it answered.
 
     Args:
-        offer: what they are offered.
+        settings: what clients are offered.
         connection: the servers, kept from one request to the next.
     """
 
-    def __init__(self, offer: Offer, connection: Connection) -> None:
-        self.offer, self.connection = offer, connection
+    def __init__(self, settings: ProxySettings, connection: Connection) -> None:
+        self.settings, self.connection = settings, connection
         self.in_flight = 0
         """Requests."""
 
@@ -89,10 +89,10 @@ class Desk:
             ServerError: none answers.
             InputError: they cannot.
         """
-        asked = Asked((Prompt((1,), "1"),), chat=False, max_tokens=self.offer.max_new_tokens or 1)
+        asked = ClientRequest((Prompt((1,), "1"),), chat=False, max_tokens=self.settings.max_new_tokens or 1)
         return (await self.take(asked)).loop.wire.model
 
-    async def take(self, asked: Asked, on_wave: Callable[[Served], None] = lambda question: None) -> Job:
+    async def take(self, asked: ClientRequest, on_wave: Callable[[Served], None] = lambda question: None) -> Reply:
         """A request, checked before anything is sent for it.
 
         Raises:
@@ -103,44 +103,52 @@ class Desk:
         controller = self._controller(asked)
         many = len(asked.prompts)
         tasks = [Task(name if many == 1 else f"{name}-{n}", each, controller) for n, each in enumerate(asked.prompts)]
-        return Job(name, asked, tasks, await self._loop(asked, tasks, on_wave), began, int(time.time()))
+        return Reply(name, asked, tasks, await self._loop(asked, tasks, on_wave), began, int(time.time()))
 
-    async def answer(self, job: Job) -> Job:
+    async def answer(self, reply: Reply) -> Reply:
         """Have a request answered; called off, it ends with what it has.
 
         Raises:
             ServerError: nothing was decoded for it.
         """
-        job.questions = await job.loop.run(job.tasks, lambda question: None)
-        errors = [each.error for each in job.questions if each.error is not None]
+        reply.questions = await reply.loop.run(reply.tasks, lambda question: None)
+        errors = [each.error for each in reply.questions if each.error is not None]
         if any(isinstance(error, ServerError) for error in errors):
             self.connection.forget()  # they may have become others
-        if errors and not any(branch.ids for each in job.questions for branch in each.branches):
+        if errors and not any(branch.ids for each in reply.questions for branch in each.branches):
+            if isinstance(errors[0], ControllerError) and reply.asked.own:
+                raise InputError(f"tts_generate: {errors[0]}") from errors[0]
             raise errors[0]
-        return job
+        return reply
 
-    def _controller(self, asked: Asked) -> Controller:
+    def _controller(self, asked: ClientRequest) -> Controller:
         """The operator's controller, as the client sets it and as the servers' rows suit it."""
-        own, model = asked.own, self.offer.model
+        own, model = asked.own, self.settings.model
         how = {name: own[name] for name in ("beta", "latency") if name in own}
-        controller = load_controller(self.offer.controller, **how, **set_by_hand(own.get("controller_kwargs")))
-        return suited(controller, model.policy.max_in_flight * len(model.urls), max(1, self.in_flight))
+        controller = load_controller(self.settings.controller, **how, **set_by_hand(own.get("controller_kwargs")))
+        rows, questions = model.policy.max_in_flight * len(model.urls), max(1, self.in_flight) - 1 + len(asked.prompts)
+        return held_within(suited(controller, rows, questions), self._branches(asked))
 
-    async def _loop(self, asked: Asked, tasks: Sequence[Task], on_wave: Callable[[Served], None]) -> ServerLoop:
-        offer, own = self.offer, asked.own
-        most = offer.max_new_tokens if asked.max_tokens is None else asked.max_tokens
-        step = own.get("interval_tokens", offer.interval_tokens)
-        if most is not None and step is not None and "interval_tokens" not in own:
-            step = step if step <= most else interval_for(most)
-        branches = whole("max_branches", own.get("max_branches", offer.max_branches))
-        if branches > offer.max_branches:
-            raise InputError(f"max_branches must be at most {offer.max_branches} here, got {branches}.")
+    def _branches(self, asked: ClientRequest) -> int:
+        """Branches of a question at most."""
+        most = self.settings.max_branches
+        branches = whole("max_branches", asked.own.get("max_branches", most))
+        if branches > most:
+            raise InputError(f"max_branches must be at most {most} here, got {branches}.")
+        return branches
+
+    async def _loop(self, asked: ClientRequest, tasks: Sequence[Task], on_wave: Callable[[Served], None]) -> ServerLoop:
+        settings = self.settings
+        most = settings.max_new_tokens if asked.max_tokens is None else asked.max_tokens
+        step = settings.interval_tokens
+        if most is not None and step is not None and step > most:
+            step = interval_for(most)
         call = Call(
             seed=asked.seed,
             interval_tokens=step,
             max_new_tokens=most,
-            max_branches=branches,
+            max_branches=self._branches(asked),
             stop_strings=list(asked.stop),
-            options={**offer.options, **asked.sampling},  # type: ignore[typeddict-item]
+            options={**settings.options, **asked.sampling},  # type: ignore[typeddict-item]
         )
         return await self.connection.loop(tasks, call, on_wave=on_wave)

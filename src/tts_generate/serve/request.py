@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.arguments import fits, told
+from tts_generate.errors import TTSError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
 from tts_generate.live.task import Prompt, prompt_of
 from tts_generate.serve.refusal import Refusal
@@ -19,7 +20,7 @@ _OPTIONAL: dict[str, Any] = {
 }  # fmt: skip
 """Fields that are honoured, beside the messages or the prompt."""
 _OWN: dict[str, Any] = {
-    "beta": float, "latency": float, "controller_kwargs": Mapping[str, Any], "max_branches": int, "interval_tokens": int
+    "beta": float, "latency": float, "controller_kwargs": Mapping[str, Any], "max_branches": int
 }  # fmt: skip
 """Fields of `tts_generate`."""
 _TALK = {
@@ -33,13 +34,15 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},), "frequency_penalty": (0, 0.0), "presence_penalty": (0, 0.0),
 }  # fmt: skip
 """Fields that cannot be honoured, and the values at which they ask for nothing."""
+_PROMPTS = 128
+"""Prompts of one request at most."""
 _ROLES = ("system", "developer", "user", "assistant")
 _IN_MESSAGE = {"role", "content", "name", "type", "refusal"}
 _COLD = "temperature 0 makes all branches the same, with nothing to vote on: they are sampled as if it were left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientRequest:
     """What a client asks for."""
 
     prompts: Sequence[Prompt]
@@ -57,7 +60,7 @@ class Asked:
     """What it must be told."""
 
 
-def asked_of_client(body: Any, tokenizer: Any, name: str, *, chat: bool) -> Asked:
+def client_request(body: Any, tokenizer: Any, name: str, *, chat: bool) -> ClientRequest:
     """The request that a JSON stands for.
 
     Args:
@@ -87,7 +90,7 @@ def asked_of_client(body: Any, tokenizer: Any, name: str, *, chat: bool) -> Aske
     sampling, notes = _sampling(given)
     stop = given.get("stop", [])
     stop = [stop] if isinstance(stop, str) else [text for text in stop if text is not None]
-    return Asked(
+    return ClientRequest(
         prompts=_chat(given, tokenizer) if chat else _prompts(given, tokenizer),
         chat=chat,
         seed=given.get("seed"),
@@ -153,7 +156,12 @@ def _chat(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
     if tokenizer is not None and not getattr(tokenizer, "chat_template", None) and not template:
         if len(turns) == 1 and turns[0]["role"] == "user":  # a base model's
             return [prompt_of(tokenizer, turns[0]["content"], "the message")]
-    return [prompt_of(tokenizer, turns, "the chat", **template)]
+    try:
+        return [prompt_of(tokenizer, turns, "the chat", **template)]
+    except Exception as error:
+        if isinstance(error, TTSError):
+            raise
+        raise Refusal(f"the model's chat template does not take these messages: {error}.", param="messages") from error
 
 
 def _turn(turn: Any, where: str) -> dict[str, str]:
@@ -183,12 +191,16 @@ def _prompts(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
     many = [prompt] if one else prompt
     if not isinstance(many, list) or not many or not all(fits(each, str | list[int]) for each in many):
         raise Refusal(f"prompt must be a text, token ids, or a list of either, got {_short(prompt)}.", param="prompt")
+    if len(many) > _PROMPTS:
+        raise Refusal(f"prompt has {len(many)} prompts; at most {_PROMPTS} go into one request.", param="prompt")
     return [_prompt(each, tokenizer, number) for number, each in enumerate(many)]
 
 
 def _prompt(asked: str | list[int], tokenizer: Any, number: int) -> Prompt:
     if isinstance(asked, str):
         return prompt_of(tokenizer, asked, f"prompt {number}")
+    if not asked:
+        raise Refusal(f"prompt {number} is empty; give every question at least one token.", param="prompt")
     if tokenizer is None or not all(0 <= each < len(tokenizer) for each in asked):
         why = "this server has no tokenizer" if tokenizer is None else f"its vocabulary has {len(tokenizer):,} tokens"
         raise Refusal(f"prompt {number} has token ids that cannot be read: {why}; send text.", param="prompt")

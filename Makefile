@@ -17,7 +17,7 @@ test: $(VENV)/developing
 
 # What takes five seconds and more: whole commands, examples, pages, attacks, sets over many models. Nothing lands without it.
 test-long: $(VENV)/developing
-	$(BIN)/python -m pytest -n 2 -q -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m long tests
 
 # The server client against a real vLLM on this machine's CPU, in an environment of its own.
 VLLM ?= build/vllm

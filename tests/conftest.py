@@ -26,6 +26,12 @@ KEPT_BY_OTHERS = ("/inspect_ai/traces/", "/matplotlib/mpl-data/fonts/")
 """Files that other libraries hold open as long as their process lives: Inspect's log, matplotlib's fonts."""
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the process: no collection of garbage walks it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Write what descriptors the session leaves open to `$TTS_LEFT_BEHIND`, if set (tools/suite_leaks.py)."""

@@ -9,6 +9,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -89,6 +90,15 @@ def script(folder: str, path: str, arguments: list[str]) -> None:
     os.chdir(folder)
     sys.argv = [path, *arguments]
     runpy.run_path(path, run_name="__main__")
+
+
+def job_of(count: int, function: Callable[..., object], *arguments: object, **environment: str) -> list[Forked]:
+    """The processes of one job, as a launcher starts them; without one, which would end all when one ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment}
+    return [Forked(function, *arguments, **job, RANK=str(n), LOCAL_RANK=str(n)) for n in range(count)]
 
 
 def stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -199,15 +200,12 @@ def test_spans_give_what_stock_attention_gives(live: Live, monkeypatch: pytest.M
         assert [b.probe_answers for b in ours] == [b.probe_answers for b in theirs]
 
 
-@pytest.mark.parametrize("options", [{}, {"max_rows": 5, "sync_every": 3}], ids=str)
-def test_probes_that_read_with_their_branch_change_no_token(
-    live: Live, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_that_read_with_their_branch_change_no_token(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where a row is read once for both; on these models the other last bits flip no token.
 
-    Also where a prompt stands once.
+    Also where a prompt stands once, and where rows are few.
     """
-    chosen = {"controller": "cmc", "beta": 1.0, **options}
+    chosen: dict[str, Any] = {"controller": "cmc", "beta": 1.0}
     apart = live.run(*QUESTIONS, **chosen)
     together_read: set[int] = set()
     run = Decoder.run
@@ -220,10 +218,10 @@ def test_probes_that_read_with_their_branch_change_no_token(
 
     monkeypatch.setattr(Decoder, "in_row", True)
     monkeypatch.setattr(Decoder, "run", look)
-    for least in (1, 128):
+    for least, options in itertools.product((1, 128), ({}, {"max_rows": 5, "sync_every": 3})):
         together_read.clear()
         monkeypatch.setattr(shared, "LEAST", least)
-        together = live.run(*QUESTIONS, **chosen)
+        together = live.run(*QUESTIONS, **chosen, **options)
         assert said(together) == said(apart)
         assert together.cost == apart.cost
         assert 2 in together_read, "a branch's token and one of its probe's answer"

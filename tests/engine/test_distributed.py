@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from engine_models import QUESTIONS, Live
-from forked import Forked
+from forked import Forked, job_of, script
 from test_generate import read
 
 from tts_generate import tiny
@@ -49,12 +48,7 @@ def launch(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def start(count: int, mode: str, folder: Path) -> list[Forked]:
-    """Processes of one job without a launcher that would end all when one ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [Forked(worker.work, mode, folder, **job, RANK=str(n), LOCAL_RANK=str(n)) for n in range(count)]
+    return job_of(count, worker.work, mode, folder)
 
 
 def tokens(rows: list[Trajectory]) -> list[Any]:
@@ -204,10 +198,13 @@ def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_example(tmp_path: Path) -> None:
-    done = launch(ROOT / "examples" / "record_distributed.py", tmp_path / "s")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("32 branches of 4 questions by 2 processes") == 1
-    assert done.stdout.count(" of 4 right") == 1
+    said = ""
+    for child in job_of(2, script, str(ROOT), str(ROOT / "examples" / "record_distributed.py"), [str(tmp_path / "s")]):
+        out, complaints = child.communicate(timeout=120)
+        assert child.returncode == 0, complaints
+        said += out
+    assert said.count("32 branches of 4 questions by 2 processes") == 1
+    assert said.count(" of 4 right") == 1
     assert_tidy(tmp_path / "s")
 
 

@@ -125,8 +125,10 @@ def test_a_stack_stays_as_long_as_half_of_it_is_read() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["qwen3", "llama", "mistral_windowed", "phi3"])
-@pytest.mark.parametrize("controller", ["self_consistency", "cmc"])
+@pytest.mark.parametrize(
+    ("family", "controller"),
+    [("qwen3", "self_consistency"), *((family, "cmc") for family in ("qwen3", "llama", "mistral_windowed", "phi3"))],
+)
 def test_the_same_tokens_and_costs_as_in_passes_of_a_cpu(family: str, controller: str, few: pytest.MonkeyPatch) -> None:
     live = make_live(family)
     options: list[dict[str, Any]] = [{}, {"max_rows": 5}, {"ahead_rows": 12}, {"sync_every": 3}]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import QUESTIONS, Live, make_live
+from engine_models import CONFIGS, QUESTIONS, Live, make_live
 from test_generate import read
 
 from tts_generate.controller import Controller
@@ -79,7 +79,13 @@ def knobs(controller: Any) -> dict[str, Any]:
     return {} if isinstance(controller, Controller) else {"beta": 0.3}
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
+PAIRS = [("qwen3", controller) for controller in CONTROLLERS] + [
+    (family, controller) for family in sorted(set(CONFIGS) - {"qwen3"}) for controller in ("cmc", CONTROLLERS[-1])
+]
+"""Every controller on one family; on every family one that probes all and one that uses every verb."""
+
+
+@pytest.mark.parametrize(("live", "controller"), PAIRS, ids=str, indirect=["live"])
 def test_what_a_live_run_decoded_replays_to_the_same_episode(live: Live, controller: Any) -> None:
     output = live.run(*QUESTIONS, **{"beta": None, "controller": controller, **knobs(controller)})
     result = replayed(written_down(output), controller, shuffles=0, traces=True, **knobs(controller))

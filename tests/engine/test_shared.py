@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import QUESTIONS, Live
+from engine_models import CONFIGS, QUESTIONS, Live
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_scheduling import loops, nothing_left, scripted  # noqa: F401 - a fixture
@@ -33,8 +33,14 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+PAIRS = [("qwen3", controller) for controller in CONTROLLERS] + [
+    (family, controller) for family in sorted(set(CONFIGS) - {"qwen3"}) for controller in CONTROLLERS[:2]
+]
+"""Every controller on one family; on every family one that probes and one that does not."""
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("controller", CONTROLLERS, ids=str)
+@pytest.mark.parametrize(("live", "controller"), PAIRS, ids=str, indirect=["live"])
 def test_the_same_tokens_as_with_a_copy_in_every_row(live: Live, controller: Any, copied: pytest.MonkeyPatch) -> None:
     """Questions of any length side by side; a windowed family copies, and is here to say so."""
     asked = (QUESTIONS[0], LONG, QUESTIONS[2])

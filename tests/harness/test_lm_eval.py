@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import job_of, script
 from harness_tasks import LENGTH, QUESTIONS, SEED, task
 from harness_tasks import expected as known
 
@@ -233,12 +231,6 @@ def test_by_the_name_alone_through_lm_evals_own_door() -> None:
     assert not any(name.startswith("tts_") for name in results["results"]["tiny_digits"])
 
 
-LAUNCH = [
-    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-]  # fmt: skip
-
-
 WORKER = """
 import json, sys
 from harness_tasks import task
@@ -259,12 +251,11 @@ def test_two_processes_share_the_questions(tmp_path: Path) -> None:
     """lm-eval's data parallelism, on the CPU. Three questions for two processes: one is given a copy of its last."""
     (tmp_path / "worker.py").write_text(WORKER)
     model_args = f"pretrained={tiny.path()},dtype=float32,controller=cmc,beta=0.0,seed={SEED}"
-    command = [*LAUNCH, str(tmp_path / "worker.py"), model_args, str(tmp_path / "results.json")]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hf"), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "answering (process 0 of 2): 100%" in done.stderr
+    given = [model_args, str(tmp_path / "results.json")]
+    job = job_of(2, script, str(tmp_path), str(tmp_path / "worker.py"), given, HF_HOME=str(tmp_path / "hf"))
+    complaints = [child.communicate(timeout=240)[1] for child in job]
+    assert [child.returncode for child in job] == [0, 0], complaints
+    assert "answering (process 0 of 2): 100%" in complaints[0]
     results = json.loads((tmp_path / "results.json").read_text())
     found, expected = rows(results), known()
     assert [row["doc_id"] for row in found] == [0, 1, 2]

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,6 @@ from tts_generate.trajectories import Question, Trajectory
 
 pytest.importorskip("numba")
 CMC = type(load_controller("cmc"))
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox(Limits(seconds=60)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

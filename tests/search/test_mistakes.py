@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from written_candidates import GOOD, name
 
 from tts_generate.cli import app
 from tts_generate.errors import InputError, ServerError
-from tts_generate.sandbox import Limits, Sandbox
+from tts_generate.sandbox import Sandbox
 from tts_generate.search import Fidelity, Search
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.history import read_archive
@@ -29,12 +28,6 @@ pytest.importorskip("numba")
 EXAMPLE = re.findall(r"```python\n(.*?)```", prompts.read("interface"), re.DOTALL)[0]
 COMPILED: dict[str, Any] = {"rungs": (Fidelity((0.0, 1.0), 1, 1_000), Fidelity((0.0, 0.5, 1.0), 42, 2_000))}
 """So close that candidates are compiled."""
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox(Limits(seconds=45)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

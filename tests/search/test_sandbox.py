@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +64,6 @@ def source(name: str) -> str:
 
 def same(one: ReplayResult, other: ReplayResult) -> bool:
     return all((getattr(one, name) == getattr(other, name)).all() for name in Columns._fields)
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox(Limits(seconds=60)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

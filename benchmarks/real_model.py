@@ -1,6 +1,6 @@
 """A real language model: controllers replayed on the recording that ships, a search there, and its live runs told.
 
-    python benchmarks/real_model.py [--minutes 10] [--live build/real_live] [--out OUT.json]
+    python benchmarks/real_model.py [--minutes 10] [--live build/real_live [--live-alone]] [--out OUT.json]
 
 Needs no model: `benchmarks/real_store.py` made the recording that ships. What `benchmarks/real_live.py` answered on
 questions kept aside is told if its folder is there; else what the file holds of it stays. What the search found is kept
@@ -121,11 +121,15 @@ def main(
     minutes: Annotated[float, typer.Option(help="Of the search.")] = 10.0,
     live: Annotated[Path, typer.Option(help="Folder that real_live.py wrote.")] = ROOT / "build" / "real_live",
     out: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULT,
+    live_alone: Annotated[
+        bool, typer.Option("--live-alone", help="Leave replay and search as the file has them.")
+    ] = False,
 ) -> None:
     """Replay, search, tell, write."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"format": "tts-real-model/1"}
-    result["replay"], result["search"] = replayed(), searched(minutes)
+    if not live_alone:
+        result["replay"], result["search"] = replayed(), searched(minutes)
     if (live / "machine.json").exists():
         result["live"] = answered(live)
         result["live_against_sc"] = beside(result["live"])

@@ -45,6 +45,8 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
 LIVE = ("cmc", "thrift", "pace", "pace_short", "default")
 """What is timed beside self-consistency, with a profile and without; `default`: the end that the engine chooses."""
 ASKED, BRANCHES, SEED = 96, 64, 1
+FEW = 8
+"""Prompts of a call up to which all of them are; beyond, rows are never idle."""
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
 
@@ -95,15 +97,18 @@ def compared(
 def live(
     model: Any, tokenizer: Any, profile: Profile, asked: Sequence[Question], rows: int, prompts_of: Sequence[int],
     alone: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Calls by turns: self-consistency of all branches, and each controller without the profile and with it.
 
-    With it, rows that would be idle work ahead where they are free.
+    With it, rows that would be idle work ahead where they are free. By number of prompts, then by name; what had the
+    profile ends in `_profile`.
     """
-    ways = [("self_consistency", False), *((name, knows) for name in LIVE for knows in (False, True))]
-    found = []
+    found: dict[str, dict[str, Any]] = {}
     for count in prompts_of:
         chosen = asked[: alone if count == 1 else count]
+        found[str(count)] = {"questions": len(chosen)}
+        names = LIVE if count <= FEW else ("default",)
+        ways = [("self_consistency", False), *((name, knows) for name in names for knows in (False, True))]
         of = {way: {"seconds": 0.0, "right": 0, "tokens": 0, "discarded": 0} for way in ways}
         for first in range(0, len(chosen), count):
             some = chosen[first : first + count]
@@ -121,9 +126,7 @@ def live(
         usual = of[ways[0]]
         for (name, knows), sums in of.items():
             saved = {f"{what}_saved": 1 - sums[what] / usual[what] for what in ("seconds", "tokens")}
-            found.append({
-                "controller": name, "profile": knows, "prompts": count, "questions": len(chosen), **sums, **saved
-            })  # fmt: skip
+            found[str(count)][f"{name}_profile" if knows else name] = {**sums, **saved}
             print(f"{name:18} {'profile' if knows else '':8} {count:3} prompts: {sums['seconds']:.2f} s, {saved}")
     return found
 

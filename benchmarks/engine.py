@@ -118,7 +118,11 @@ def theirs(model: Any, prompts: torch.Tensor, branches: int, cap: int) -> list[i
     found = type(model).generate(
         model, prompts, attention_mask=mask, num_return_sequences=branches, do_sample=True, max_new_tokens=cap
     )[:, prompts.shape[1] :]
-    end = model.generation_config.eos_token_id
+    return lengths(found, model.generation_config.eos_token_id)
+
+
+def lengths(found: torch.Tensor, end: int | list[int]) -> list[int]:
+    """Tokens of each branch (rows of `found`) up to its end, the end included."""
     ended = (found == (end[0] if isinstance(end, list) else end)).int()
     first = torch.where(ended.any(1), ended.argmax(1) + 1, found.shape[1])
     return [int(length) for length in first]

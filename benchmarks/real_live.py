@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
+from engine import lengths
 from real_questions import FILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -131,8 +132,7 @@ def by_generate(model: Any, tokenizer: Any, asked: Sequence[Question], branches:
     start = time.perf_counter()
     out = model.generate(**inputs, do_sample=True, num_return_sequences=branches, **SAMPLING)
     new = out[:, inputs["input_ids"].shape[1] :]
-    ends = (new == tokenizer.eos_token_id).int().cumsum(1)
-    length = ((ends == 0).sum(1) + (ends > 0).any(1)).tolist()
+    length = lengths(new, tokenizer.eos_token_id)
     reader = AnswerFormat(think_end="")
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     said = [reader.find(text, ended=count < MOST) for text, count in zip(texts, length, strict=True)]

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
+from engine import lengths
 from real_questions import FILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -55,9 +56,7 @@ def theirs(model: Any, inputs: Any, most: int, turn: int) -> int:
     """As many branches by transformers; their tokens up to each one's end."""
     torch.manual_seed(turn)
     new = model.generate(**inputs, num_return_sequences=BRANCHES, max_new_tokens=most, **SAMPLING)
-    new = new[:, inputs["input_ids"].shape[1] :]
-    ended = (new == model.generation_config.eos_token_id).int().cumsum(1)
-    return int(((ended == 0).sum(1) + (ended > 0).any(1)).sum())
+    return sum(lengths(new[:, inputs["input_ids"].shape[1] :], model.generation_config.eos_token_id))
 
 
 def compared(model: Any, tokenizer: Any, count: int, most: int, turns: int) -> dict[str, Any]:

@@ -235,8 +235,8 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
 
 @pytest.mark.long
 def test_demo_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = invoke("demo", "--out", tmp_path, "--recorded", 2, "--live", 2, "--branches", 12, "--minutes", 0.001)
-    assert "8 of 8 episodes" in output
+    output = invoke("demo", "--out", tmp_path, "--recorded", 3, "--live", 4, "--branches", 12, "--minutes", 0.001)
+    assert "15 of 15 episodes" in output
     result: dict[str, Any] = json.loads((tmp_path / "demo.json").read_text())
     assert set(result["live"]) == {
         "self_consistency",
@@ -249,7 +249,7 @@ def test_demo_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     }
     fields = {"accuracy", "accuracy_ci", "generated_tokens", "probe_tokens", "wasted_tokens", "seconds"}
     assert all(fields <= set(row) for row in result["live"].values())
-    assert result["live_equals_replay"] == {"episodes": 8, "equal": 8}
+    assert result["live_equals_replay"] == {"episodes": 15, "equal": 15}
     assert result["search"]["tried"] >= 20
     assert load_controller(tmp_path / "search" / "best").beta == 0.5
     baseline, ours = result["live"]["self_consistency"], result["live"]["cmc"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -154,6 +154,12 @@ class Profile:
             about=about,
         )
 
+    def checked_by(self, measured: Sequence[float], said: Sequence[float]) -> Profile:
+        """The same with its error on passes that were measured beside those it was made of, in seconds both."""
+        wrong = np.abs(np.array(said) / np.array(measured) - 1)
+        error = {"median": float(np.median(wrong)), "worst": float(wrong.max())} if len(wrong) else {}
+        return replace(self, error=error)
+
     @classmethod
     def of(cls, profile: Profile | str | Path | None) -> Profile | None:
         """A profile, or that of a file."""
@@ -189,3 +195,12 @@ def _line(x: NDArray[np.float64], xs: tuple[int, ...], ys: NDArray[np.float64]) 
         slope = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
         found = np.where(x > xs[-1], np.maximum(0.0, ys[-1] + (x - xs[-1]) * slope), found)
     return found
+
+
+def doubling(most: int, least: int = 1) -> list[int]:
+    """Numbers of rows that are measured: 1, 2, 4, … and the most, none below the least.
+
+    >>> doubling(12), doubling(8, least=4)
+    ([1, 2, 4, 8, 12], [4, 8])
+    """
+    return sorted({max(least, min(2**power, most)) for power in range(most.bit_length() + 1)})

@@ -96,6 +96,19 @@ Latency = Annotated[
     float | None, typer.Option(help="0: few tokens, 1: a short chain; of a controller with schedules for both.")
 ]
 Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob by hand: name=value.")]
+IntervalTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")]
+ProbeSuffix = Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")]
+ThinkEnd = Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")]
+AnswerPattern = Annotated[
+    str | None,
+    typer.Option(
+        help="Answers look: auto, boxed, hashes, tag, sentence, choice, number, text, json:KEY, or a pattern (auto)"
+    ),
+]
+MaxProbeTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature.")]
+TopP = Annotated[float | None, typer.Option(help="Nucleus sampling.")]
+TopK = Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")]
 VotesBy = Annotated[
     Literal["equal", "math"], typer.Option(help="Which answers are one: equal texts, or the same mathematics.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts_generate.cli.base import JsonFile, app, console, guarded, plain, write_json
+from tts_generate.cli.base import JsonFile, ProbeSuffix, ThinkEnd, app, console, guarded, plain, write_json
 from tts_generate.cli.models import device_of, load_model
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def inspect(
     no_chat: Annotated[bool, typer.Option("--no-chat", help="Ask the text as it is, without chat template.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the branch at most.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the branch's randomness.")] = 0,
-    probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
-    think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
+    probe_suffix: ProbeSuffix = None,
+    think_end: ThinkEnd = None,
     answer_pattern: Annotated[str | None, typer.Option(help="How answers are read, as of record.")] = None,
     dtype: Annotated[str, typer.Option(help="Number type of the weights.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",

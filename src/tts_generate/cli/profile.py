@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, given, guarded, plain, refuse
+from tts_generate.cli.base import Temperature, TopK, TopP, app, console, given, guarded, plain, refuse
 from tts_generate.cli.models import check_sampling, device_of, load_model, servers_of
 from tts_generate.errors import InputError
 
@@ -24,9 +24,9 @@ def profile(
         int | None, typer.Option(min=1, help="Rows of a pass at most (64; with --server, requests at once).")
     ] = None,
     passes: Annotated[int | None, typer.Option(min=1, help="Passes of each kind; the median counts (5).")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
     dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 … (cpu).")] = None,
     server: Annotated[

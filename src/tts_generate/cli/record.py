@@ -7,7 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import app, console, given, guarded, importers, read, refuse
+from tts_generate.cli.base import (
+    AnswerPattern,
+    IntervalTokens,
+    MaxProbeTokens,
+    ProbeSuffix,
+    Temperature,
+    ThinkEnd,
+    TopK,
+    TopP,
+    app,
+    console,
+    given,
+    guarded,
+    importers,
+    read,
+    refuse,
+)
 from tts_generate.cli.models import check_sampling, device_of, load_model, servers_of
 from tts_generate.errors import InputError
 
@@ -55,22 +71,17 @@ def record(
     seed: Annotated[
         int | None, typer.Option(help="Seed of the branches' randomness (0; with --server, none is sent).")
     ] = None,
-    interval_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")] = None,
+    interval_tokens: IntervalTokens = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a branch at most.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
     min_p: Annotated[float | None, typer.Option(help="Min-p sampling.")] = None,
     stop_string: Annotated[list[str] | None, typer.Option(help="Text that ends a branch; repeatable.")] = None,
-    probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
-    think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
-    answer_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="Answers look: auto, boxed, hashes, tag, sentence, choice, number, text, json:KEY, or a pattern (auto)"
-        ),
-    ] = None,
-    max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,
+    probe_suffix: ProbeSuffix = None,
+    think_end: ThinkEnd = None,
+    answer_pattern: AnswerPattern = None,
+    max_probe_tokens: MaxProbeTokens = None,
     force_answer: Annotated[
         bool | None, typer.Option(help="Ask a branch that is cut without an answer once, at its end (yes).")
     ] = None,

@@ -103,7 +103,7 @@ def sweep(
     if profile is None and (alone := given(prompts=prompts, max_rows=max_rows)):
         raise InputError(f"--{next(iter(alone)).replace('_', '-')} needs --profile; without it, it would be ignored.")
     device, counts = (
-        None if profile is None else Profile.load(profile),
+        Profile.of(profile),
         numbers_of("--prompts", prompts or "1,8,96", int),
     )
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)

@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from tts_generate.cli.base import (
+    AnswerPattern,
     Beta,
     Confined,
     Controller,
+    IntervalTokens,
     Knobs,
     Latency,
+    MaxProbeTokens,
+    ProbeSuffix,
+    ThinkEnd,
     Trust,
     VotesBy,
     app,
@@ -59,7 +64,7 @@ def serve(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for an upstream that is still starting.")] = 0.0,
     timeout: Annotated[float, typer.Option(help="Seconds without a token after which an upstream has stalled.")] = 600,
     extra_body: Annotated[str | None, typer.Option(help="Fields for every request upstream, as a JSON object.")] = None,
-    interval_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step.")] = None,
+    interval_tokens: IntervalTokens = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a branch, where a client does not say (what upstream holds).")
     ] = None,
@@ -68,15 +73,10 @@ def serve(
     top_p: Annotated[float | None, typer.Option(help="Where a client does not say.")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="Where a client does not say; 0 for none.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Where a client does not say.")] = None,
-    probe_suffix: Annotated[str | None, typer.Option(help="Text that makes the model state its answer.")] = None,
-    think_end: Annotated[str | None, typer.Option(help="Text that ends the model's thinking.")] = None,
-    answer_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="Answers look: auto, boxed, hashes, tag, sentence, choice, number, text, json:KEY, or a pattern (auto)"
-        ),
-    ] = None,
-    max_probe_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a probed answer at most.")] = None,
+    probe_suffix: ProbeSuffix = None,
+    think_end: ThinkEnd = None,
+    answer_pattern: AnswerPattern = None,
+    max_probe_tokens: MaxProbeTokens = None,
     votes: VotesBy = "equal",
 ) -> None:
     """Answer OpenAI clients with what a controller makes of a model behind other servers (vLLM, SGLang, …)."""

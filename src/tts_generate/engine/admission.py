@@ -42,7 +42,7 @@ class Admission:
     def __init__(self, batch: Batch, settings: Settings, longest_prompt: int, longest: int) -> None:
         self.batch, self.max_rows, self.max_cache_bytes = batch, settings.max_rows, settings.max_cache_bytes
         self.rows, self.capacity = batch.rows, batch.rows.shapes.capacity
-        self.settings, self.static = settings, settings.static
+        self.ahead_rows, self.profile, self.static = settings.ahead_rows, settings.profile, settings.static
         self.most = self.capacity(longest)
         at_once = longest <= _AT_ONCE or self.static
         self.first = self.most if at_once else self.capacity(min(longest, longest_prompt + _FIRST_COLUMNS))
@@ -106,21 +106,19 @@ class Admission:
 
     def _ahead_rows(self, asked: int) -> int:
         """Rows up to which idle ones work ahead, beside `asked` that are at work on what was asked for."""
-        wanted, profile = self.settings.ahead_rows, self.settings.profile
-        if wanted != "auto":
-            return min(wanted, self.max_rows)
-        if profile is None or not 0 < asked < self.max_rows:
+        if self.ahead_rows != "auto":
+            return min(self.ahead_rows, self.max_rows)
+        if self.profile is None or not 0 < asked < self.max_rows:
             return 0
-        return profile.free_rows(asked, self.rows.read_columns, self.max_rows)
+        return self.profile.free_rows(asked, self.rows.read_columns, self.max_rows)
 
     def _ahead(self) -> list[Job]:
         """The jobs at work that nobody has asked for yet."""
-        works = self.settings.ahead_rows != 0 and (self.settings.ahead_rows != "auto" or self.settings.profile)
-        return [job for job in self.rows.jobs() if job.ahead] if works else []
+        return [job for job in self.rows.jobs() if job.ahead] if self.ahead_rows else []
 
     def look_ahead(self, jobs: Iterable[Job], prefilled: Prefilled) -> None:
         """Give rows that would be idle to jobs that nobody has asked for yet, in this order."""
-        if self.queue or not self.rows.live:
+        if not self.ahead_rows or self.queue or not self.rows.live:
             return
         most = self._ahead_rows(self.rows.live - len(self._ahead()))
         if self.rows.live >= most:

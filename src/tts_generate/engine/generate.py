@@ -107,6 +107,7 @@ class AutoTTS:
         **options: Unpack[AutoTTSOptions],
     ) -> None:
         self.controller = chosen(controller, options)
+        options["profile"] = Profile.of(options.get("profile"))
         given.check_tokenizer(tokenizer)
         given.check_streamer(streamer)
         self.tokenizer, self.seed, self.options = tokenizer, seed, options
@@ -194,7 +195,6 @@ class AutoTTS:
         config, decoding = call.config, part(self.options, DecodingOptions)
         if decoding.get("sync_every") is None:
             decoding["sync_every"] = 1 if input_device(call.model).type == "cpu" else 8
-        profile = Profile.of(decoding.pop("profile", None))
         step = self.options.get("interval_tokens")
         most = request.max_new_tokens(config, call.width, call.prompts)
         return Settings(
@@ -204,7 +204,6 @@ class AutoTTS:
             eos_token_ids=request.eos_ids(config),
             pad_token_id=request.pad_id(config),
             static=config.cache_implementation == "static",
-            profile=profile,
             **decoding,
         )
 

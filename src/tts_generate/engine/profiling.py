@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shared import LEAST
 from tts_generate.live.reader import Reader
-from tts_generate.profile import Profile
+from tts_generate.profile import Profile, doubling
 from tts_generate.runner import Unit
 from tts_generate.state import TO_END
 from tts_generate.trajectories.schema import public_model
@@ -58,7 +57,7 @@ def measure(
     passes = whole("passes", passes)
     bench = _Bench(model, _processors(model, generate), passes)
     least = bench.decoder.shapes.min_tokens
-    grid = sorted({max(least, min(2**power, max_rows)) for power in range(max_rows.bit_length() + 1)})
+    grid = doubling(max_rows, least)
     fixed, column = [], []
     for rows in grid:
         short, few = bench.passes(rows, _SHORT)
@@ -148,13 +147,13 @@ class _Bench:
 
     def checked(self, profile: Profile, rows: Sequence[int]) -> Profile:
         """The profile with its relative error where it was not measured."""
-        wrong = []
+        measured, said = [], []
         for count in rows:
             for prompt in (_SHORT, self.longest(count) // 2):
                 seconds, read = self.passes(count, prompt)
-                wrong.append(abs(float(profile.passes(count, read)) / seconds - 1))
-        told = {"median": float(np.median(wrong)), "worst": max(wrong)} if wrong else {}
-        return dataclasses.replace(profile, error=told)
+                measured.append(seconds)
+                said.append(float(profile.passes(count, read)))
+        return profile.checked_by(measured, said)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

@@ -50,7 +50,7 @@ class Settings(EpisodeSettings):
     """Whether a branch decodes on while its probe is under way."""
     ahead_rows: int | Literal["auto"] = "auto"
     """Rows up to which those that would be idle decode what no controller has asked for yet; "auto": those that are
-    free by the profile, none without one."""
+    free by the profile; without one it becomes 0."""
     profile: Profile | None = None
     """Of the device."""
     sync_every: int = 1
@@ -64,3 +64,5 @@ class Settings(EpisodeSettings):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
         if self.ahead_rows != "auto" and (not fits(self.ahead_rows, int) or self.ahead_rows < 0):
             raise InputError(f"ahead_rows must be a whole number, 0 for none, or 'auto', got {self.ahead_rows!r}.")
+        if self.ahead_rows == "auto" and self.profile is None:
+            object.__setattr__(self, "ahead_rows", 0)

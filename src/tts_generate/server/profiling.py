@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tts_generate.live.reader import Reader
 from tts_generate.live.task import Task, prompt_of
 from tts_generate.live.thinking import asked_of
 from tts_generate.loading import load_controller
-from tts_generate.profile import Profile
+from tts_generate.profile import Profile, doubling
 from tts_generate.server.connection import Connection
 from tts_generate.server.model import ServerModel
 from tts_generate.server.options import Call
@@ -66,7 +66,7 @@ def measure(
     return wait_for(run)
 
 
-@dataclasses.dataclass
+@dataclass
 class _Outside:
     """Servers that are timed."""
 
@@ -79,18 +79,18 @@ class _Outside:
     def __post_init__(self) -> None:
         tokenizer = self.servers.tokenizer
         told = len(_WORDS) if tokenizer is None else len(tokenizer(" ".join(_WORDS))["input_ids"])
+        self._columns = _SHORT + self.tokens / 2  # that a pass reads of a branch behind the short prompt, on average
         self._tokens_a_word = told / len(_WORDS)  # a guess of one, where no tokenizer is at hand
 
     async def profile(self, max_rows: int) -> Profile:
         """All that a profile needs."""
         await self._call(1, _SHORT, 1)  # finds out how they are spoken to, and warms up
         grid: dict[int, tuple[float, float]] = {}
-        for power in range(max_rows.bit_length() + 1):
-            rows = min(2**power, max_rows)
+        for rows in doubling(max_rows):
             short, lasted = await self._pass(rows, _SHORT)
             long, _ = await self._pass(rows, _LONG)
             slope = max(0.0, (long - short) / ((_LONG - _SHORT) * lasted))
-            grid[round(lasted)] = (max(0.0, short - slope * lasted * (_SHORT + self.tokens / 2)), slope)
+            grid[round(lasted)] = (max(0.0, short - slope * lasted * self._columns), slope)
         rows_measured = sorted(grid)
         tokenizer = self.servers.tokenizer
         asked = asked_of(tokenizer, **part(self.sampling, AnswerOptions))
@@ -109,13 +109,12 @@ class _Outside:
 
     async def _checked(self, profile: Profile, rows: list[int]) -> Profile:
         """The profile with its relative error where it was not measured."""
-        wrong = []
+        measured, said = [], []
         for count in rows:
             seconds, lasted = await self._pass(count, _SHORT)
-            said = float(profile.passes(lasted, lasted * (_SHORT + self.tokens / 2)))
-            wrong.append(abs(said / seconds - 1))
-        told = {"median": float(np.median(wrong)), "worst": max(wrong)} if wrong else {}
-        return dataclasses.replace(profile, error=told)
+            measured.append(seconds)
+            said.append(float(profile.passes(lasted, lasted * self._columns)))
+        return profile.checked_by(measured, said)
 
     async def _pass(self, rows: int, prompt: int) -> tuple[float, float]:
         """(Seconds of a pass of so many branches, how many of them lasted on average), medians."""

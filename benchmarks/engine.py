@@ -186,7 +186,9 @@ def cmc_saving(
             counted: list[int] = []
             hook = model.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
             start = time.perf_counter()
-            output = model.generate(**inputs, strategy="autotts", seed=0, return_dict_in_generate=True, **how, **rows)
+            output = model.generate(
+                **inputs, strategy="autotts", seed=0, return_dict_in_generate=True, **how, **rows
+            ).whole()
             seconds[name].append(time.perf_counter() - start)
             hook.remove()
             tokens[name] = output.total_cost.generated_tokens + output.total_cost.probe_tokens
@@ -341,7 +343,7 @@ def growth(counts: tuple[int, ...], branches: int = 64) -> list[dict[str, float]
         start = time.perf_counter()
         output = model.generate(
             ids, attention_mask=(ids != 0).long(), custom_generate=recipe, return_dict_in_generate=True
-        )
+        ).whole()
         seconds = time.perf_counter() - start
         hook.remove()
         cache, room = made[0].batch.decoder.cache, made[0].admission.room
@@ -380,7 +382,7 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
             seed=0,
             max_rows=100,
             return_dict_in_generate=True,
-        )
+        ).whole()
         rows = [branch for found in live.branches for branch in found]
         numbered = [Question(str(n), q.question, q.gold_answer) for n, q in enumerate(asked)]
         interval = recording.interval_tokens
@@ -449,7 +451,7 @@ def long_prompt(model: Any, tokens: int) -> dict[str, float]:
             start = time.perf_counter()
             output = model.generate(
                 prompt, custom_generate=recipe, do_sample=True, max_new_tokens=64, return_dict_in_generate=True
-            )
+            ).whole()
             seconds[name].append((time.perf_counter() - start) / output.total_cost.generated_tokens)
             shared.LEAST = least
             cache, room = made[0].batch.decoder.cache, made[0].admission.room

@@ -86,7 +86,7 @@ def output_of(asked: Asked) -> Any:
     batch = asked.tokenizer(asked.texts, return_tensors="pt", padding=True, padding_side="left")
     recipe = AutoTTS(tokenizer=asked.tokenizer, **asked.how)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    return asked.model.generate(**inputs, custom_generate=recipe, return_dict_in_generate=True)
+    return asked.model.generate(**inputs, custom_generate=recipe, return_dict_in_generate=True).whole()
 
 
 def own(asked: Asked) -> list[Row]:

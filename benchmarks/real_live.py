@@ -105,7 +105,7 @@ def answer(
     output = model.generate(
         **inputs, strategy="autotts", controller=controller, seed=SEED, interval_tokens=STEP,
         return_dict_in_generate=True, **SAMPLING, **more,
-    )  # fmt: skip
+    ).whole()  # fmt: skip
     seconds = time.perf_counter() - start
     decoded = [branch for branches in output.branches for branch in branches]
     numbered = [Question(str(number), "") for number in range(len(asked))]

@@ -48,7 +48,7 @@ def ours(model: Any, inputs: Any, most: int, turn: int) -> int:
     output = model.generate(
         **inputs, strategy="autotts", controller=controller, seed=turn, max_new_tokens=most, interval_tokens=most,
         max_rows=BRANCHES * len(inputs["input_ids"]), force_answer=False, return_dict_in_generate=True, **SAMPLING,
-    )  # fmt: skip
+    ).whole()  # fmt: skip
     return int(output.total_cost.generated_tokens)
 
 

@@ -86,7 +86,7 @@ def asked_live(model: Any, tokenizer: Any, questions: list[Question], controller
         controller=controller,
         seed=SEED,
         return_dict_in_generate=True,
-    )
+    ).whole()
     right = [answer == question.gold_answer for answer, question in zip(output.answers, questions, strict=True)]
     return np.array([right, [cost.generated_tokens + cost.probe_tokens for cost in output.cost]], np.float64)
 

@@ -118,7 +118,7 @@ def live(
                 output = model.generate(
                     **inputs, strategy="autotts", controller=held(name, BRANCHES), max_rows=rows, seed=SEED,
                     profile=profile if knows else None, return_dict_in_generate=True,
-                )  # fmt: skip
+                ).whole()  # fmt: skip
                 sums["seconds"] += time.perf_counter() - start
                 sums["right"] += sum(a == q.gold_answer for a, q in zip(output.answers, some, strict=True))
                 sums["tokens"] += output.total_cost.generated_tokens + output.total_cost.probe_tokens

@@ -234,6 +234,21 @@ def test_an_interrupted_recording_goes_on_and_ends_with_the_same_rows(
 
 
 @pytest.mark.long
+def test_a_demo_that_is_told_to_end_counts_no_question_that_was_cut(tmp_path: Path) -> None:
+    sizes = ["--recorded", "3", "--live", "8", "--branches", "12", "--minutes", "0.001"]
+    child = Forked(app, ["demo", "--out", str(tmp_path), *sizes])
+    deadline = time.monotonic() + 240
+    while "5. live" not in child.written() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)  # a method is answering, or has just answered
+    child.send_signal(signal.SIGTERM)
+    _, complaint = child.communicate(60)
+    assert child.returncode == 143, complaint
+    assert "run the same command again" in complaint
+    assert not (tmp_path / "demo.json").exists()
+
+
+@pytest.mark.long
 def test_demo_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = invoke("demo", "--out", tmp_path, "--recorded", 3, "--live", 4, "--branches", 12, "--minutes", 0.001)
     assert "15 of 15 episodes" in output

@@ -52,6 +52,10 @@ class Forked:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
+    def written(self) -> str:
+        """What it wrote to its standard output so far."""
+        return (self._folder / "out").read_text("utf-8")
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it wrote, after its end; once."""
         self._process.join(timeout)

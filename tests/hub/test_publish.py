@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,12 +27,16 @@ from typer.testing import CliRunner
 
 from tts_generate import load_controller
 from tts_generate.cli import app
+from tts_generate.controller import Decision
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
 from tts_generate.loading import builtin_folder
+from tts_generate.processors import BranchProcessor
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
 from tts_generate.replay import Recording, replay
+from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of
+from tts_generate.tiny import questions
 from tts_generate.trajectories import TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
@@ -106,8 +111,6 @@ class TestRepo:
     def test_live_rows_are_shown_beside_replay(
         self, hub: HubServer, store: Path, tiny: tuple[Any, Any], folder: Path
     ) -> None:
-        from tts_generate.tiny import questions
-
         rows = measure_live(
             *tiny, questions("test")[:2], [load_controller("self_consistency", max_samples=2)], dataset="kept aside",
             max_new_tokens=40,
@@ -117,6 +120,21 @@ class TestRepo:
         assert "### Live" in page
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
+
+    def test_ctrl_c_leaves_no_row_of_questions_that_were_cut(self, tiny: tuple[Any, Any]) -> None:
+        class Interrupts(BranchProcessor):
+            def __call__(self, state: State, do: Decision) -> None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                measure_live(
+                    *tiny, questions("test")[:2], [load_controller("self_consistency", max_samples=2)],
+                    dataset="kept aside", max_new_tokens=40, branch_processors=[Interrupts()],
+                )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_stores_of_the_hub_are_cited_by_their_commit(self, hub: HubServer, folder: Path, store: Path) -> None:
         sent = TrajectoryStore.open(store).push_to_hub("user/sums", tag="v1")

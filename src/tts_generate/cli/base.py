@@ -119,8 +119,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        came: list[int] = []
         try:
-            with _heeding_sigterm():
+            with _heeding_sigterm() as came:
                 command(*args, **kwargs)
         except TTSError as error:
             _complain(error)
@@ -129,14 +130,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             where = f"{error.filename!s:.200}: " if error.filename else ""
             _complain(f"{where}{error.strerror or error}")
             raise typer.Exit(1) from None
-        except _Terminated:
-            _end_at_once_from_now_on()
-            complaints.print("terminated; run the same command again to go on")
-            raise typer.Exit(143) from None
         except KeyboardInterrupt:
             _end_at_once_from_now_on()
-            complaints.print("interrupted; run the same command again to go on")
-            raise typer.Exit(130) from None
+            how, code = ("terminated", 143) if came else ("interrupted", 130)
+            complaints.print(f"{how}; run the same command again to go on")
+            raise typer.Exit(code) from None
 
     return run
 
@@ -151,23 +149,24 @@ def _end_at_once_from_now_on() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came: a scheduler wants this process to end."""
-
-
 @contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """End by SIGTERM as by Ctrl-C, so that what is finished is written down; in the main thread, as signals want it."""
+def _heeding_sigterm() -> Iterator[list[int]]:
+    """End by SIGTERM as by Ctrl-C, so that what is finished is written down; in the main thread, as signals want it.
+
+    Yields the signals that came: a library that heeds Ctrl-C may have made a KeyboardInterrupt of its own of them.
+    """
+    came: list[int] = []
 
     def end(number: int, frame: object) -> None:
-        raise _Terminated
+        came.append(number)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -166,7 +166,7 @@ def _answer(
         progress=True,
         return_dict_in_generate=True,
         **how,
-    )
+    ).whole()
     seconds = time.perf_counter() - start
     right = [a == question.gold_answer for a, question in zip(output.answers, questions, strict=True)]
     return LiveRun(output, np.array(right), seconds)

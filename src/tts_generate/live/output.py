@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from tts_generate.live.episode import FinishReason, LiveEpisode
 from tts_generate.live.winner import truncated, votes
@@ -47,6 +47,19 @@ class LiveOutput:
     def total_cost(self) -> Cost:
         """Tokens of the whole call."""
         return sum(self.cost, Cost())
+
+    def whole(self) -> Self:
+        """This output, no question of which Ctrl-C cut short: for whoever counts answers as a controller's.
+
+        Raises:
+            KeyboardInterrupt: it did, or SIGTERM did in a command; what was decided so far is no measurement.
+
+        >>> LiveOutput(finish_reason=["answer", "deadline"]).whole().finish_reason
+        ['answer', 'deadline']
+        """
+        if "interrupted" in self.finish_reason:
+            raise KeyboardInterrupt
+        return self
 
 
 def collected(done: Sequence[LiveEpisode[Any]], seed: int | None) -> dict[str, Any]:

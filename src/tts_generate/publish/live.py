@@ -39,6 +39,7 @@ def measure_live(
 
     Raises:
         InputError: a question without a right answer.
+        KeyboardInterrupt: Ctrl-C; there are no rows then.
     """
     from tts_generate.engine import enable
     from tts_generate.engine.cards import model_card
@@ -52,7 +53,7 @@ def measure_live(
     for controller in controllers:
         output = model.generate(
             **inputs, strategy="autotts", controller=controller, seed=seed, return_dict_in_generate=True, **generate
-        )
+        ).whole()
         right = np.array([a == q.gold_answer for a, q in zip(output.answers, questions, strict=True)])
         low, high = accuracy_interval(right)
         cost = output.total_cost

@@ -50,6 +50,10 @@ class Profile:
     """Seconds in which they are read."""
     shared_column: float = 0.0
     """Seconds for each token and column of a prompt that stands once for all its branches."""
+    span: float = 0.0
+    """Seconds for each run of rows, after the first, that a pass reads by a call of its own: of probes, mostly."""
+    copied_column: float = 0.0
+    """Seconds for each column of a row that is copied: rows that move, grow, or begin with a prompt."""
     column_bytes: int = 0
     """Of the key-value cache, a column of a row; 0: memory is no matter."""
     block: int = 1 << 30
@@ -80,13 +84,16 @@ class Profile:
     def _lines(self) -> NDArray[np.float64]:
         return np.array([self.fixed, self.column], np.float64)
 
-    def passes(self, tokens: ArrayLike, columns: ArrayLike, shared: ArrayLike = 0) -> NDArray[np.float64]:
+    def passes(
+        self, tokens: ArrayLike, columns: ArrayLike, shared: ArrayLike = 0, spans: ArrayLike = 1
+    ) -> NDArray[np.float64]:
         """Seconds of passes that feed `tokens` tokens, which read `columns` columns, added up over the tokens' rows.
 
-        Those of prompts that stand once are counted in `shared`, added up over the tokens.
+        Those of prompts that stand once are counted in `shared`, added up over the tokens; `spans` are the runs of rows
+        that are read by calls of their own.
         """
         fixed, column = (_line(np.asarray(tokens, np.float64), self.tokens, line) for line in self._lines)
-        beside = self.shared_column * np.asarray(shared, np.float64)
+        beside = self.shared_column * np.asarray(shared, np.float64) + self.span * (np.asarray(spans, np.float64) - 1)
         found: NDArray[np.float64] = fixed + np.asarray(columns, np.float64) * column + beside
         return found
 

@@ -140,7 +140,7 @@ def test_nan_in_a_branch_that_nobody_asks_for_is_nobodys(qwen: Live) -> None:
     opened, length = len(plain.branches[0]), len(qwen.tokenizer(QUESTIONS[0])["input_ids"])
     seen: list[int] = []
     loop_of: list[Loop] = []
-    look = Loop._turn
+    look = Loop.turn
 
     def turn(self: Loop) -> None:
         loop_of[:] = [self]
@@ -158,7 +158,7 @@ def test_nan_in_a_branch_that_nobody_asks_for_is_nobodys(qwen: Live) -> None:
     hook = qwen.model.register_forward_hook(poison, with_kwargs=True)
     try:
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            patch.setattr(Loop, "_turn", turn)
+            patch.setattr(Loop, "turn", turn)
             warnings.simplefilter("error")
             ahead = qwen.run(QUESTIONS[0], **asked, ahead_rows=16)
     finally:

@@ -161,8 +161,17 @@ def attend_shared(
         folded, visible = _folded(span, query, mask, key.shape[1])
         own = partial_of_rows(folded, _read(span, key), _read(span, value), visible, scaling)
         parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
-    whole = Partial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    found, top, total = zip(*parts, strict=True)
+    whole = Partial(*(_joined(*of, len(query)) for of in ((found, 0.0), (top, 0.0), (total, 1.0))))
     return over_prompts(whole, query, readers, layer, scaling).to(query.dtype)
+
+
+def _joined(parts: Sequence[Tensor], nothing: float, count: int) -> Tensor:
+    """One part after the other, and `nothing` for each of the `count` tokens behind them, which only fill the pass."""
+    missing = count - sum(map(len, parts))
+    if missing:
+        parts = [*parts, parts[0].new_full((missing, *parts[0].shape[1:]), nothing)]
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class _Pass(threading.local):
@@ -204,7 +213,7 @@ def attend(
             found = attend_shared(spans, _PASS.shared, layer, packed, key, value, attention_mask, kwargs.get("scaling"))
         return found[None], None
     parts = [attend_span(span, packed, key, value, attention_mask, kwargs.get("scaling")) for span in spans]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
+    return _joined(parts, 0.0, len(packed))[None], None
 
 
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.Lock] = WeakKeyDictionary()

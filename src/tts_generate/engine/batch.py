@@ -142,7 +142,7 @@ class Batch:
         found = feed(slots, tokens, rows.length[slots], rows.probes(), rows.gap, *how)
         if rows.offset.any():
             found.plan.offset = rows.offset[found.plan.slots]
-            found.plan.shared = self._shared(found.plan.slots)
+            found.plan.shared = self._shared(found.plan.slots[: found.plan.wanted])
         return found
 
     def _shared(self, slots: np.ndarray) -> list[Shared]:

@@ -38,17 +38,30 @@ Recorded = Mapping[str, Mapping[int, Trajectory]]
 
 
 class RecordedCache(SlotCache):
-    """Rows and columns without anything in them."""
+    """Rows and columns without anything in them; counts the columns that would be copied."""
 
     def __init__(self) -> None:
         super().__init__([])
+        self.copied = 0
 
     def admit(self, prefix: Prefix, slots: Sequence[int]) -> None:
-        """Nothing is held."""
+        """A prompt is written into each slot."""
+        self.copied += len(slots) * sum(part.columns[0].shape[1] for part in prefix[:1])
 
     def save(self, slot: int, length: int) -> Prefix:
-        """Nothing is held."""
+        """A row leaves, and comes back."""
+        self.copied += 2 * length
         return []
+
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Rows are copied."""
+        self.copied += len(sources) * length
+
+    def resize(self, rows: int, capacity: int, length: int) -> None:
+        """Rows that stay are copied into larger ones."""
+        if (rows, capacity) != (self.rows, self.capacity):
+            self.copied += min(rows, self.rows) * length
+        super().resize(rows, capacity, length)
 
 
 @dataclass
@@ -56,7 +69,8 @@ class RecordedModel:
     """Stands where the engine's `Decoder` does: says what passes look like, and counts the seconds that they take."""
 
     profile: Profile
-    seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds of passes and prompts."""
     passes: int = 0
     tokens: int = 0
     """Fed, those included that only fill a pass."""
@@ -64,6 +78,11 @@ class RecordedModel:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     static: None = None
     in_row: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """That it has taken so far."""
+        return self.waited + self.cache.copied * self.profile.copied_column
 
     @property
     def shapes(self) -> Shapes:
@@ -76,17 +95,17 @@ class RecordedModel:
 
     def prefill(self, prompt_ids: Sequence[int]) -> tuple[Prefix, Tensor]:
         """Read a prompt: what it takes of the cache, and logits of nothing."""
-        self.seconds += self.profile.prefill(len(prompt_ids))
+        self.waited += self.profile.prefill(len(prompt_ids))
         taken = torch.empty((1, len(prompt_ids), max(1, self.profile.column_bytes)), dtype=torch.uint8, device="meta")
         return [LayerPrefix((taken,))], torch.zeros(1)
 
     def took(self, plan: Feed, passes: int) -> None:
-        """Count passes in a row, each one column further than the one before."""
+        """Count passes in a row, each one column further than the one before, in few calls; else of the same width."""
         tokens, offset = len(plan.plan.slots), plan.plan.offset
         rows, columns = plan.plan.reading
-        read = columns + rows * np.arange(passes)
-        shared = int(np.sum(offset)) if isinstance(offset, np.ndarray) else 0
-        self.seconds += float(self.profile.passes(tokens, read, shared).sum())
+        read = columns + rows * np.arange(passes) * self.shapes.few_calls
+        shared = int(np.sum(offset[: plan.plan.wanted])) if isinstance(offset, np.ndarray) else 0
+        self.waited += float(self.profile.passes(tokens, read, shared, len(plan.plan.spans)).sum())
         self.passes += passes
         self.tokens += passes * tokens
 
@@ -115,7 +134,7 @@ class RecordedPasses(Passes):
         self._write(slots, nothing, self._tokens(slots, nothing), np.zeros(len(slots)))
 
     def until_due(self, plan: Feed, probe_tokens: int) -> int:
-        """Passes until a branch comes to its end or its stop, or a probe has said all."""
+        """Passes until a branch comes to its end or its stop, a probe has said all, or other widths are read."""
         if any(not probe.said for _, probe in plan.probes):
             return 1
         due = [_total(probe) - len(probe.forced) - len(probe.said) for _, probe in plan.probes]
@@ -125,6 +144,8 @@ class RecordedPasses(Passes):
             lengths = np.array([self._length(slot) for slot in slots.tolist()])
             due += [int((self.rows.stop[slots] - fed).min()), int((lengths - 1 - fed).min())]
             due.append(int(self.settings.max_new_tokens - 1 - fed.max()))
+        if not plan.plan.shapes.few_calls:
+            due += [span.width - int(plan.plan.columns[span.tokens].max()) for span in plan.plan.spans]
         return max(1, min(due))
 
     def run(self, plan: Feed, passes: int) -> tuple[np.ndarray, ...]:

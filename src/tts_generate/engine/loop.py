@@ -77,7 +77,7 @@ class Loop:
     def _guarded(self) -> None:
         """One turn; out of memory, it is taken again with fewer rows."""
         try:
-            self._turn()
+            self.turn()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -89,7 +89,8 @@ class Loop:
                 for running in list(self.running.values()):
                     self._fail(running, str(refusal))
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Begin questions, place jobs, run a pass, and let whose wave has arrived decide."""
         batch = self.batch
         for running in [r for r in self.running.values() if r.task.processors.expired()]:
             self._expire(running)

@@ -30,6 +30,7 @@ class Pass:
     state: np.ndarray
     """(N,) the place whose recurrent state each token goes on from, see `states.py`."""
     spans: list[Span]
+    """What is read; tokens behind theirs only fill the pass, and read nothing."""
     last: np.ndarray
     """(K,) the tokens whose logits are wanted."""
     shapes: Shapes
@@ -136,9 +137,7 @@ def feed(
         else:
             spans += _spans(rows, ends, each, start, shapes)
     if starts[-1] < shapes.min_tokens:
-        filler = _filler(table, shapes.min_tokens - starts[-1])
-        spans += [Span(starts[-1], 1, filler.shape[1], int(filler[0, 0]), bucketed(int(filler[2, -1]) + 1))]
-        table = np.concatenate([table, filler], 1)
+        table = np.concatenate([table, _filler(table, shapes.min_tokens - starts[-1])], 1)
     all_slots, all_tokens, all_columns, holes, states = table
     plan = Pass(all_slots, all_columns, holes, gap, states, spans, last, shapes)
     return Feed(plan, all_tokens, slots, ordered)

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,29 @@ import torch
 import transformers
 from transformers import LogitsProcessorList, PreTrainedModel
 
-from tts_generate.answers import AnswerFormat
 from tts_generate.arguments import checked, whole
 from tts_generate.engine.batch import Batch
-from tts_generate.engine.branch import CachedBranch
 from tts_generate.engine.cards import model_card
 from tts_generate.engine.decoder import Decoder
+from tts_generate.engine.device import on_device
+from tts_generate.engine.loop import Loop
 from tts_generate.engine.memory import Room
+from tts_generate.engine.plan import feed
 from tts_generate.engine.request import answer_format
-from tts_generate.engine.rows import Job
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shared import LEAST
+from tts_generate.live.branch import Probe
 from tts_generate.live.reader import Reader
+from tts_generate.live.task import Prompt, Task
+from tts_generate.loading import load_controller
 from tts_generate.profile import Profile, doubling
-from tts_generate.runner import Unit
-from tts_generate.state import TO_END
 from tts_generate.trajectories.schema import public_model
 
 _PROMPTS = (16, 64, 256)
 _SHORT, _LONG, _PASSES = 16, 384, 5
+_BURST = 3
+"""Passes of a kind in a row; then others come: a device's speed comes and goes while it is measured."""
 _CACHE_BYTES = 2**30
 _CHECKED = (3, 11, 23, 47, 93, 181)
 """Rows between those that are measured."""
@@ -48,20 +52,22 @@ def measure(
         model: a causal language model, on the device where it is to decode.
         tokenizer: its tokenizer.
         max_rows: rows of a pass at most.
-        passes: of each kind; the median counts.
+        passes: of each kind at least.
         **generate: arguments of `generate` that change what is drawn, such as `temperature` and `top_p`.
 
     Returns:
         The profile, with its error on numbers of rows in between.
     """
     passes = whole("passes", passes)
-    bench = _Bench(model, _processors(model, generate), passes)
+    bench = _Bench(model, tokenizer, _processors(model, generate), passes)
     least = bench.decoder.shapes.min_tokens
     grid = doubling(max_rows, least)
+    points = [(rows, prompt) for rows in grid for prompt in (_SHORT, bench.longest(rows))]
+    between = [rows for rows in _CHECKED if least < rows < grid[-1]]
+    others = [(rows, prompt) for rows in between for prompt in (_SHORT, bench.longest(rows) // 2)]
+    taken = bench.by_turns([*points, *others])
     fixed, column = [], []
-    for rows in grid:
-        short, few = bench.passes(rows, _SHORT)
-        long, many = bench.passes(rows, bench.longest(rows))
+    for (short, few), (long, many) in zip(taken[: len(points) : 2], taken[1 : len(points) : 2], strict=True):
         slope = max(0.0, (long - short) / max(1, many - few))
         column.append(slope)
         fixed.append(max(0.0, short - slope * few))
@@ -73,14 +79,18 @@ def measure(
         tuple(lengths),
         tuple(bench.prefill(length) for length in lengths),
         shared_column=bench.shared(grid[-1] // 2 or 1, fixed, grid),
+        span=bench.span(max(least, 2)),
+        copied_column=bench.copied_column(grid[-1]),
         column_bytes=bench.column_bytes,
         block=bench.decoder.shapes.block,
         min_tokens=least,
         shares_from=LEAST if bench.sharing.can_share else 0,
-        suffix_tokens=_suffix_tokens(model, tokenizer),
+        suffix_tokens=len(bench.reader.suffix_ids(bench.reader.format.probe_suffix)),
         about=_about(model, generate),
     )
-    return bench.checked(profile, [rows for rows in _CHECKED if least < rows < grid[-1]])
+    measured = taken[len(points) :]
+    said = [float(profile.passes(rows, read)) for (rows, _), (_, read) in zip(others, measured, strict=True)]
+    return profile.checked_by([seconds for seconds, _ in measured], said)
 
 
 @dataclass
@@ -88,6 +98,7 @@ class _Bench:
     """A model whose passes are timed."""
 
     model: PreTrainedModel
+    tokenizer: Any
     processors: LogitsProcessorList
     count: int
 
@@ -96,6 +107,8 @@ class _Bench:
         most = getattr(self.decoder.config, "max_position_embeddings", None)
         self.most = most or 1 << 20
         prefix, _ = self.decoder.prefill(self._prompt(_SHORT))
+        asked = answer_format(self.tokenizer, {"force_answer": False}, self.model.generation_config)
+        self.reader = Reader(self.tokenizer, asked)
         self.column_bytes = sum(Room(prefix, None).column_bytes.values())
 
     def _prompt(self, length: int) -> list[int]:
@@ -105,35 +118,64 @@ class _Bench:
     def longest(self, rows: int) -> int:
         """Tokens of the long prompt that so many rows have memory for."""
         fits = _CACHE_BYTES // max(1, rows * self.column_bytes)
-        return max(2 * _SHORT, min(_LONG, fits, self.most - 2 * self.count - 8))
+        return max(2 * _SHORT, min(_LONG, fits, self.most - 2 * _BURST - 16))
+
+    def by_turns(self, points: Sequence[tuple[int, int]]) -> list[list[float]]:
+        """(Seconds, columns read) for each number of rows and length of their prompt: means over rounds of bursts."""
+        rounds = [[self.passes(*point) for point in points] for _ in range(-(-self.count // _BURST))]
+        means: list[list[float]] = np.mean(rounds, axis=0).tolist()
+        return means
 
     def passes(self, rows: int, prompt: int, shared: bool = False) -> tuple[float, float]:
-        """(Seconds of a pass of so many rows behind a prompt, columns that it reads of the rows), medians."""
+        """(Seconds of a turn with one pass of so many rows behind a prompt, columns that they read), means."""
         decoder = Decoder(self.model) if shared else Decoder(self.model, sharing=False)
-        most = self.count + 4
+        most = _BURST + 4
         settings = Settings(
             seed=0, interval_tokens=most, max_new_tokens=most, max_branches=rows, eos_token_ids=(-1,), pad_token_id=0,
             max_rows=rows,
         )  # fmt: skip
-        batch = Batch(decoder, Sampler(self.processors), Reader(None, AnswerFormat(force_answer=False)), settings)
-        ids = self._prompt(prompt)
-        prefix, logits = decoder.prefill(ids)
-        kept = prefix if shared else None
-        branches = [CachedBranch(n, n, ids, (0, n), shared_prefix=kept) for n in range(rows)]
-        columns = branches[0].prompt_columns + most + decoder.shapes.min_tokens + 1
-        batch.rows.resize(rows, decoder.shapes.capacity(columns))
-        batch.admit(branches, range(rows), prefix, logits)
-        for branch in branches:
-            batch.start(Job(0, Unit(branch.number, 0, TO_END, False), branch, most))
+        batch = Batch(decoder, Sampler(self.processors), self.reader, settings)
+        task = Task("", Prompt(self._prompt(prompt)), load_controller("self_consistency", max_samples=rows))
+        loop = Loop(batch, [task], settings)
+        loop.turn()  # reads the prompt, and warms up
         seconds, read = [], []
-        for _ in range(self.count + 1):  # the first one warms up
+        for _ in range(_BURST):
             read.append(batch._plan().plan.reading[1])
-            seconds.append(_timed(batch.step, decoder.device))
-        return float(np.median(seconds[1:])), float(np.median(read[1:]))
+            seconds.append(_timed(loop.turn, decoder.device))
+        return float(np.mean(seconds)), float(np.mean(read))
+
+    def span(self, rows: int) -> float:
+        """Seconds that a pass takes longer for reading one row apart, as that of a probe."""
+        decoder, at = Decoder(self.model, sharing=False), np.arange(rows)
+        prefix, _ = decoder.prefill(self._prompt(_SHORT))
+        decoder.cache.resize(rows, decoder.shapes.capacity(2 * _SHORT + decoder.shapes.min_tokens), 0)
+        decoder.cache.admit(prefix, at.tolist())
+        taken: dict[int, list[float]] = {1: [], 0: []}
+        for _ in range(self.count + 1):
+            for probes, seconds in taken.items():
+                fed = at[: rows - probes]
+                probe = [(0, Probe(0, [1], "", _SHORT))][:probes]
+                plan = feed(fed, fed, fed * 0 + _SHORT, probe, 1, decoder.shapes, decoder.in_row)
+                tokens = on_device(plan.tokens * 0 + 1, decoder.device)
+                seconds.append(_timed(partial(decoder.run, tokens, plan.plan), decoder.device))
+                decoder.settle(True)
+        apart, together = (float(np.median(seconds[1:])) for seconds in taken.values())
+        return max(0.0, apart - together)
+
+    def copied_column(self, rows: int) -> float:
+        """Seconds in which a column of a row is copied."""
+        cache, half, length = self.decoder.cache, rows // 2, self.longest(rows)
+        prefix, _ = self.decoder.prefill(self._prompt(length))
+        cache.resize(2 * half, self.decoder.shapes.capacity(length), 0)
+        cache.admit(prefix, [0])
+        moves = list(range(half)), list(range(half, 2 * half))
+        seconds = [_timed(lambda: cache.move(*moves, length), self.decoder.device) for _ in range(self.count + 1)]
+        cache.drop()
+        return float(np.median(seconds[1:])) / max(1, half * length)
 
     def shared(self, rows: int, fixed: Sequence[float], grid: Sequence[int]) -> float:
         """Seconds for each token and column of a prompt that stands once."""
-        length = min(_LONG, self.most - 2 * self.count - 8)
+        length = min(_LONG, self.most - 2 * _BURST - 16)
         if not self.sharing.shares(length):
             return 0.0
         rows = max(rows, self.decoder.shapes.min_tokens)
@@ -144,16 +186,6 @@ class _Bench:
         """Seconds in which a prompt is read."""
         ids = self._prompt(length)
         return float(np.median([_timed(lambda: self.decoder.prefill(ids), self.decoder.device) for _ in range(3)]))
-
-    def checked(self, profile: Profile, rows: Sequence[int]) -> Profile:
-        """The profile with its relative error where it was not measured."""
-        measured, said = [], []
-        for count in rows:
-            for prompt in (_SHORT, self.longest(count) // 2):
-                seconds, read = self.passes(count, prompt)
-                measured.append(seconds)
-                said.append(float(profile.passes(count, read)))
-        return profile.checked_by(measured, said)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
@@ -175,12 +207,6 @@ def _processors(model: PreTrainedModel, generate: dict[str, Any]) -> LogitsProce
     ids = torch.ones((1, 2), dtype=torch.long, device=next(model.parameters()).device)
     type(model).generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=capture, **generate)
     return found[0]
-
-
-def _suffix_tokens(model: PreTrainedModel, tokenizer: Any) -> int:
-    """Tokens that a probe of this model forces, where nothing is said of how to ask it."""
-    asked = answer_format(tokenizer, {}, model.generation_config)
-    return len(Reader(tokenizer, asked).suffix_ids(asked.probe_suffix))
 
 
 def _about(model: PreTrainedModel, generate: dict[str, Any]) -> dict[str, Any]:

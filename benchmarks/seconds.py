@@ -1,12 +1,14 @@
 """Seconds as replay predicts them, beside those that a live run takes; and what a computed H100 would take.
 
-    python benchmarks/seconds.py [OUT.json] [--model FOLDER --store STORE] [--rows 64]
+    python benchmarks/seconds.py [OUT.json] [--model FOLDER] [--rows 64]
+    python benchmarks/seconds.py --only-model --model FOLDER
 
-Measures a profile of this CPU with the tiny model (and with another one, of whose questions STORE is a recording),
-answers recorded questions live with several controllers in calls of 1, 8 and 96 prompts, and predicts the same calls
-from the recording. Then calls by turns: what the controllers save of self-consistency's seconds, with the profile (rows
-that are free work ahead) and without. Where the published tables are at hand ($AUTOTTS_DATA or ../shared), a computed
-profile of an H100 with Qwen3-8B's shape tells what the controllers would take there with one prompt.
+Measures a profile of this CPU with the tiny model (and with a real one, which records eight questions first; with
+`--only-model` with that one alone, beside what OUT.json has), answers recorded questions live with several controllers
+in calls of 1, 8 and 96 prompts, and predicts the same calls from the recording. Then calls by turns: what the
+controllers save of self-consistency's seconds, with the profile (rows that are free work ahead) and without. Where the
+published tables are at hand ($AUTOTTS_DATA or ../shared), a computed profile of an H100 with Qwen3-8B's shape tells
+what the controllers would take there with one prompt.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from real_live import SAMPLING, STEP
+from real_live import questions as real_questions
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tts_generate import tiny
@@ -45,6 +49,9 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
 LIVE = ("cmc", "thrift", "pace", "pace_short", "default")
 """What is timed beside self-consistency, with a profile and without; `default`: the end that the engine chooses."""
 ASKED, BRANCHES, SEED = 96, 64, 1
+OF_A_REAL_ONE = 16
+"""Branches of a question that a real model records."""
+PROFILES = ROOT / "benchmarks" / "results" / "profiles"
 FEW = 8
 """Prompts of a call up to which all of them are; beyond, rows are never idle."""
 QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
@@ -67,13 +74,16 @@ def compared(
     sampling: dict[str, Any],
     prompts_of: Sequence[int],
     alone: int,
+    names: Sequence[str] = tuple(CONTROLLERS),
 ) -> list[dict[str, Any]]:
     """A row for each controller and number of prompts: seconds of a call, measured and predicted."""
     branches, found = store.manifest.branches, []
+    first = prompts(model, tokenizer, store.questions[:1])
+    model.generate(**first, strategy="autotts", controller="asc", **(sampling | {"max_new_tokens": 32}))  # warms up
     settings = {"interval_tokens": store.manifest.interval_tokens, "max_rows": rows, "seed": store.manifest.seed}
     for count in [count for count in prompts_of if count <= len(store.questions)]:
         asked = store.questions[: alone if count == 1 else count]
-        for name in CONTROLLERS:
+        for name in names:
             controller = held(name, branches)
             said = predict(
                 store, controller, profile, prompts=count, max_rows=rows, first_shuffle=None, questions=len(asked)
@@ -154,51 +164,62 @@ def on_h100() -> dict[str, Any] | None:
     return {"profile": asdict(profile), "seconds": found}
 
 
+def real(folder: Path, rows: int, dtype: str) -> dict[str, Any]:
+    """A real model's profile and rows: it records a few of the questions kept aside, and answers them live."""
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    enable(network, tokenizer=tokenizer)
+    how = {name: SAMPLING[name] for name in ("max_new_tokens", "temperature", "top_p")}
+    asked = real_questions("aside", FEW)
+    recorded = record(
+        network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
+    )
+    profile = measure(network, tokenizer, max_rows=rows, **how)
+    profile.save(PROFILES / f"cpu_{folder.name}.json")
+    names = ("self_consistency", "cmc", "pace", "pace_short")
+    found = compared(network, tokenizer, recorded, profile, rows, how, (1, FEW), 3, names)
+    return {"branches": OF_A_REAL_ONE, "dtype": dtype, "profile": asdict(profile), "rows": found}
+
+
 def main(
     out: Annotated[Path, typer.Argument()] = ROOT / "benchmarks" / "results" / "seconds.json",
-    model: Annotated[Path | None, typer.Option(help="Folder of another model.")] = None,
-    store: Annotated[Path | None, typer.Option(help="A recording of it.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "float32",
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a real model, with a chat template like Qwen's.")
+    ] = None,
+    only_model: Annotated[bool, typer.Option(help="Add the real model to what OUT.json has.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "bfloat16",
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,
     prompts_of: Annotated[str, typer.Option("--prompts", help="Prompts of a call, separated by commas.")] = "1,8,96",
     alone: Annotated[int, typer.Option(help="Questions that are answered one by one.")] = 8,
 ) -> None:
     """Measure, predict, compare, write."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    result = json.loads(out.read_text("utf-8")) if only_model else of_tiny(rows, prompts_of, alone)
+    if model is not None:
+        result["models"][model.name] = real(model, rows, dtype)
+    result["error"] = errors([row for table in result["models"].values() for row in table["rows"]])
+    out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def of_tiny(rows: int, prompts_of: str, alone: int) -> dict[str, Any]:
+    """What is measured with the tiny model, and computed."""
     counts = [int(each) for each in prompts_of.split(",")]
     network, tokenizer = tiny.load()
     enable(network, tokenizer=tokenizer)
     asked = tiny.questions("test")[:ASKED]
     recorded = record(network, tokenizer, asked, FOLDER / "tiny", branches=BRANCHES, seed=SEED)
-    profile = measure(network, tokenizer, max_rows=rows, passes=15)
-    tables = {
-        "tiny": {
-            "profile": asdict(profile),
-            "rows": compared(network, tokenizer, recorded, profile, rows, {}, counts, alone),
-        }
-    }
-    answered = live(network, tokenizer, profile, asked, rows, counts, alone)
-    if model is not None and store is not None:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        enable(network, tokenizer=tokenizer)
-        recorded = TrajectoryStore.open(store)
-        said = recorded.manifest.generation_config
-        sampling = {name: said[name] for name in ("temperature", "top_p", "top_k", "max_new_tokens")}
-        profile = measure(network, tokenizer, max_rows=rows, passes=3, do_sample=True, **sampling)
-        found = compared(network, tokenizer, recorded, profile, rows, sampling, counts, alone)
-        tables[str(recorded.manifest.model["class"])] = {"profile": asdict(profile), "rows": found}
-    result = {
+    profile = measure(network, tokenizer, max_rows=rows, passes=30)
+    profile.save(PROFILES / "cpu_tiny.json")
+    rows_of = compared(network, tokenizer, recorded, profile, rows, {}, counts, alone)
+    return {
         "format": "tts-seconds/1",
         "max_rows": rows,
-        "models": tables,
-        "live": answered,
-        "error": errors([row for table in tables.values() for row in table["rows"]]),
+        "models": {"tiny": {"profile": asdict(profile), "rows": rows_of}},
+        "live": live(network, tokenizer, profile, asked, rows, counts, alone),
         "h100": on_h100(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

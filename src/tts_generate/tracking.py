@@ -7,6 +7,7 @@ recorded, `Compared` of methods that are replayed, `Searched` of a search.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,7 +53,7 @@ class Savings:
                 return
             baseline = _SAMPLES * sum(ends) / len(ends)
             self._estimated = True
-        self._spent += cost.generated_tokens + cost.probe_tokens
+        self._spent += cost.tokens
         self._reference += baseline
 
     def merge(self, other: Savings) -> None:
@@ -74,7 +75,7 @@ class Savings:
     @property
     def tokens(self) -> int:
         """Generated and probe tokens."""
-        return self.cost.generated_tokens + self.cost.probe_tokens
+        return self.cost.tokens
 
     @property
     def share(self) -> float | None:
@@ -93,9 +94,7 @@ class Savings:
 
     def to_dict(self) -> dict[str, float]:
         """Plain JSON values."""
-        kinds = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
-        told: dict[str, float] = {"questions": self.questions, "tokens": self.tokens}
-        told |= {name: getattr(self.cost, name) for name in kinds}
+        told: dict[str, float] = {"questions": self.questions, "tokens": self.tokens, **asdict(self.cost)}
         return told if self.share is None else {**told, "saving": self.share}
 
 

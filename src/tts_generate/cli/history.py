@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,8 +102,7 @@ def _print_difference(archive: Any, names: str) -> None:
             raise UnknownNameError.of("candidate", name, known)
     one, other = (known[name] for name in pair)
     if pair[0] in archive.written:
-        lines = difflib.unified_diff(one.code.splitlines(), other.code.splitlines(), one.name, other.name, lineterm="")
-        console.print("\n".join(lines))
+        console.print("\n".join(one.difference(other)))
     else:
         console.print(_difference(one, other))
 

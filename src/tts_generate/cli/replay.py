@@ -214,13 +214,11 @@ def _worth(frontiers: dict[str, Any], baseline: str) -> list[str]:
 
 
 def _plot_sweep(found: Any, path: Path, shuffles: int) -> None:
+    from tts_generate.evaluate import as_dict
     from tts_generate.report.frontier import Point, plot_frontier
 
     rows = found.average if len(found.cells) > 1 else found.cells[0].rows
-    points = [
-        Point(row.label if row.beta is None else row.controller, row.tokens, row.accuracy, row.accuracy_ci)
-        for row in rows
-    ]
+    points = [Point.of(as_dict(row)) for row in rows]
     stores = "" if len(found.cells) == 1 else f", average of {len(found.cells)} stores"
     plot_frontier(points, path, title=f"Replay, {max(1, shuffles)} orders of the branches{stores}")
 

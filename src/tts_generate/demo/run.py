@@ -168,7 +168,7 @@ def _live_equals_replay(
     for output, again in pairs:
         for number, (trace, other) in enumerate(zip(output.trace or [], again.traces, strict=True)):
             cost = (output.cost or [])[number]
-            same_cost = cost.generated_tokens + cost.probe_tokens == again.cost[0, number]
+            same_cost = cost.tokens == again.cost[0, number]
             episodes += 1
             equal += trace.events == other.events and bool(same_cost)
     return {"episodes": episodes, "equal": equal}

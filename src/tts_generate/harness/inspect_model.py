@@ -159,7 +159,7 @@ class TTSAPI(ModelAPI):
             choices=[ChatCompletionChoice(message=message, stop_reason=_stop_reason(found))],
             usage=ModelUsage(
                 input_tokens=cost.prompt_tokens,
-                output_tokens=cost.generated_tokens + cost.probe_tokens,
+                output_tokens=cost.tokens,
                 total_tokens=cost.total_tokens,
             ),
             time=found.seconds,

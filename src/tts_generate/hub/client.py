@@ -65,18 +65,6 @@ def cached_commits(repo_id: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def sizes(repo_id: str, commit: str) -> dict[str, int]:
-    """The files at the top of a repo, with their bytes.
-
-    Raises:
-        HubError: it cannot be listed.
-    """
-    with told(repo_id, commit):
-        listed = HfApi().list_repo_tree(**named(repo_id), revision=commit)
-        found = {entry.path: entry.size for entry in listed if isinstance(entry, huggingface_hub.hf_api.RepoFile)}
-    return found
-
-
 def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Path:
     """A file of a commit, from the cache if it is there.
 
@@ -108,7 +96,7 @@ def snapshot(repo_id: str, commit: str, into: Path, patterns: Sequence[str]) -> 
     Raises:
         HubError: they cannot be had, or a file has a name that leads out of the folder or to another one.
     """
-    there = paths(repo_id, commit)
+    there = listing(repo_id, commit)
     check_paths(there, f"{repo_id} at commit {commit}")
     wanted = [glob.escape(path) for path in there if any(fnmatchcase(path, pattern) for pattern in patterns)]
     with told(repo_id, commit):
@@ -144,8 +132,8 @@ def differing(repo_id: str, revision: str, files: Mapping[str, Content]) -> list
     return [path for path, content in files.items() if path not in there or not there[path].holds(content)]
 
 
-def listing(repo_id: str, revision: str) -> dict[str, Listed]:
-    """Every file of a commit.
+def listing(repo_id: str, revision: str, *, recursive: bool = True) -> dict[str, Listed]:
+    """Every file of a commit, or those at its top.
 
     Raises:
         HubError: it cannot be listed.
@@ -153,7 +141,7 @@ def listing(repo_id: str, revision: str) -> dict[str, Listed]:
     with told(repo_id, revision):
         found = {
             entry.path: Listed(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
-            for entry in HfApi().list_repo_tree(**named(repo_id), revision=revision, recursive=True)
+            for entry in HfApi().list_repo_tree(**named(repo_id), revision=revision, recursive=recursive)
             if isinstance(entry, huggingface_hub.hf_api.RepoFile)
         }
     return found
@@ -168,17 +156,6 @@ def cache(repo_id: str, commit: str, names: Sequence[str]) -> Path:
     patterns = [glob.escape(name) for name in names]
     with told(repo_id, commit):
         found = Path(huggingface_hub.snapshot_download(**named(repo_id), revision=commit, allow_patterns=patterns))
-    return found
-
-
-def paths(repo_id: str, revision: str) -> list[str]:
-    """Every file of a commit.
-
-    Raises:
-        HubError: it cannot be listed.
-    """
-    with told(repo_id, revision):
-        found = list(HfApi().list_repo_files(**named(repo_id), revision=revision))
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub import client
 from tts_generate.hub.card import CARD
+from tts_generate.hub.listed import Listed
 from tts_generate.hub.lock import Locked, lock_path, read_lock, write_lock
 from tts_generate.hub.names import Repo, is_commit, repo_of
 from tts_generate.hub.pin import commit_of
@@ -46,18 +47,18 @@ def fetch(repo_id: str, commit: str) -> Source:
 
 
 def _fetch(repo_id: str, commit: str, *, again: bool) -> Source:
-    listed: dict[str, int] = {}
+    listed: dict[str, Listed] = {}
 
     def read(name: str, limit: int) -> bytes:
         path = None if again else client.cached(repo_id, commit, name)
         if path is None:
             if not listed and not client.offline():
-                listed.update(client.sizes(repo_id, commit))
+                listed.update(client.listing(repo_id, commit, recursive=False))
             where = f"{repo_id}/{name} at commit {commit}"
             if listed and name not in listed:
                 raise ControllerError(missing(where, name, list(listed)))
-            if listed.get(name, 0) > limit:
-                raise ControllerError(f"{where} has {listed[name]:,} bytes; at most {limit:,} are read.")
+            if listed and listed[name].size > limit:
+                raise ControllerError(f"{where} has {listed[name].size:,} bytes; at most {limit:,} are read.")
             path = client.download(repo_id, commit, name, again=again)
         with open(path, "rb") as file:
             return file.read(limit + 1)

@@ -111,10 +111,10 @@ def evaluation_files(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
             f"frontier-{_plain(store['name'])}": (store["rows"], f"{evaluation['name']} on {store['name']}")
             for store in evaluation["stores"]
         }
-    live = [_point(row, live=True) for row in evaluation["live"]]
+    live = [Point.of(row, live=True) for row in evaluation["live"]]
     with tempfile.TemporaryDirectory(prefix="tts-plots-") as folder:
         for name, (rows, title) in pictures.items():
-            points = [_point(row) for row in rows] + (live if name == "frontier" else [])
+            points = [Point.of(row) for row in rows] + (live if name == "frontier" else [])
             for ending in ("png", "svg") if name == "frontier" else ("svg",):
                 path = Path(folder) / f"{name}.{ending}"
                 plot_frontier(points, path, title=title)
@@ -203,12 +203,6 @@ def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> 
         for row in store["rows"]
         if row["controller"] == evaluation["name"]
     ]
-
-
-def _point(row: Mapping[str, Any], live: bool = False) -> Point:
-    low, high = row["accuracy_ci"]
-    series = row["label"] if row.get("beta") is None and not live else row["controller"]
-    return Point(series, row["tokens"], row["accuracy"], (low, high), live=live)
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, float]:

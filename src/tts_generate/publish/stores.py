@@ -15,8 +15,9 @@ from tts_generate.errors import ConflictError, ControllerError, InputError, Stor
 from tts_generate.hub import client, commit
 from tts_generate.hub.front import store_front_matter
 from tts_generate.hub.listed import Content, Listed
-from tts_generate.hub.names import is_repo_id
+from tts_generate.hub.names import check_repo_id
 from tts_generate.publish.leaks import check_leaks
+from tts_generate.publish.standing import LEFT
 from tts_generate.publish.store_summary import summarise
 from tts_generate.report.store_page import store_page
 from tts_generate.trajectories import Manifest, Trajectory, TrajectoryStore
@@ -26,7 +27,6 @@ from tts_generate.trajectories.remote import INDEX, STORE_FILE, Index, sha256_of
 from tts_generate.trajectories.schema import questions_to_jsonl
 from tts_generate.trajectories.store import read_journals
 
-_LEFT = {".gitattributes", "README.md", "LICENSE", "LICENSE.txt", ".gitignore"}
 _OWN_WORDS = re.compile(r"<!-- own words -->\n(.*?)\n<!-- end of own words -->", re.DOTALL)
 _PART = re.compile(r"part-.*\.parquet")
 
@@ -96,8 +96,7 @@ def publish_store(
     """
     if not isinstance(store, TrajectoryStore):
         store = TrajectoryStore.open(store)
-    if not is_repo_id(repo_id):
-        raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
+    check_repo_id(repo_id, "dataset")
     repo = f"datasets/{repo_id}"
     with tempfile.TemporaryDirectory(prefix="tts-push-") as folder:
         contents = _contents(store, Path(folder))
@@ -142,7 +141,7 @@ def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents
         ConflictError: naming it, and what to do.
     """
     if "manifest.json" not in there:
-        foreign = sorted(set(there) - _LEFT)
+        foreign = sorted(set(there) - LEFT - {"README.md"})
         if foreign:
             raise ConflictError(
                 f"{repo} holds something else than a trajectory store ({', '.join(foreign[:3])}); publish to another "

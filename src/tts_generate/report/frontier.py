@@ -25,6 +25,13 @@ class Point:
     label: str = ""
     live: bool = False
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any], axis: str = "tokens", **more: Any) -> Point:
+        """The point of a sweep's row or of a live one; a method without a budget is a series by itself."""
+        series = row["controller"] if row["beta"] is not None else row.get("label", row["controller"])
+        low, high = row["accuracy_ci"]
+        return cls(series, row[axis], row["accuracy"], (low, high), **more)
+
 
 @contextmanager
 def drawing() -> Iterator[None]:
@@ -68,18 +75,26 @@ def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path | Tex
     Raises:
         TTSError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.4 + 6 * len(panels), 5.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, every = panels_of(len(panels), 2.4 + 6 * len(panels), 5.2)
     names = list(dict.fromkeys(point.series for points in panels.values() for point in points))
-    for place, (title, points) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    for axes, (title, points) in zip(every, panels.items(), strict=True):
         _draw(axes, points, names)
         axes.set_title(caption(title), loc="left", fontsize=11)
     _clear(figure)
     save(figure, path)
+
+
+def panels_of(count: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches, and its panels side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(1, count, squeeze=False)[0]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, every
 
 
 def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
@@ -118,7 +133,6 @@ def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
     axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
     axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 

@@ -38,12 +38,7 @@ def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str
         for name, curve in (("found", measured["curve"]), (reference, measured["reference"]))
         for tokens, accuracy in zip(curve["tokens"], curve["accuracy"], strict=True)
     ]
-    points += [
-        Point(row["label"], row["tokens"], row["accuracy"], tuple(row["accuracy_ci"]))
-        for row in baselines
-        if row["beta"] is None
-    ]
-    return points
+    return points + [Point.of(row) for row in baselines if row["beta"] is None]
 
 
 def _part(title: str, measured: Mapping[str, Any], reference: str) -> dict[str, Any]:

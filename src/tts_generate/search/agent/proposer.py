@@ -126,9 +126,8 @@ class AgentProposer:
         """
         self._ledger.begin(number)
         desk = Desk(
-            self._judge, self._bench, self._history, number, lambda: self._ledger.so_far, lambda: self._ledger.spent,
-            origin=self._agent.model, seed=self._seed, beta=self._agent.beta, traces=self._agent.traces,
-            clock=self._clock, say=self._say,
+            self._agent, self._ledger, self._judge, self._bench, self._history, number,
+            seed=self._seed, clock=self._clock, say=self._say,
         )  # fmt: skip
         last: BetaMessage | None = None
         refused: Exception | None = None

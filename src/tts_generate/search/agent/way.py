@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -186,11 +185,7 @@ class AgentWay:
 def difference(archive: Archive, entry: Entry) -> str:
     """What changed from a candidate's parent, as a unified diff; "" if it has none in the archive."""
     parent = archive.written.get(entry.candidate.parent or "")
-    if parent is None:
-        return ""
-    old, new = parent.candidate, entry.candidate
-    differs = difflib.unified_diff(old.code.splitlines(), new.code.splitlines(), old.name, new.name, lineterm="")
-    return "\n".join(differs)
+    return "" if parent is None else "\n".join(parent.candidate.difference(entry.candidate))
 
 
 def _ancestor(entry: Entry, archive: Archive) -> dict[str, Any]:

@@ -53,11 +53,6 @@ def _bootstrap(samples: Sequence[NDArray[np.float64]], statistic: Any, **options
 def ratio_interval(parts: ArrayLike, of: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
     """A bootstrap interval of `sum(parts) / sum(of)`, pairs resampled whole (give one pair a question).
 
-    Args:
-        parts: (questions,) numerators.
-        of: (questions,) denominators, above 0.
-        confidence: of the interval.
-
     >>> ratio_interval([1, 2, 3], [2, 4, 6])
     (0.5, 0.5)
     """

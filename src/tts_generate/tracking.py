@@ -106,14 +106,9 @@ def bars_shown() -> bool:
 
 
 class Bar:
-    """A bar over a long job; `disable_progress_bar()` of transformers hides it, and so does `shown=False`.
+    """A bar over a long job, `initial` of whose `total` units were done before.
 
-    Args:
-        total: what is to do, in `unit`s.
-        description: what stands before the bar.
-        unit: what is counted.
-        shown: False hides the bar; so does transformers' switch.
-        initial: how much of it was done before.
+    `disable_progress_bar()` of transformers hides it, and so does `shown=False`.
     """
 
     def __init__(self, total: float | None, description: str, *, unit: str, shown: bool, initial: float = 0) -> None:
@@ -182,14 +177,7 @@ class Progress(Bar):
 
 
 class Recorded(Bar):
-    """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading all of them.
-
-    Args:
-        total: branches of the recording.
-        description: what stands before the bar.
-        shown: False hides the bar; so does transformers' switch.
-        initial: branches recorded before.
-    """
+    """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading them all."""
 
     def __init__(self, total: int, description: str = "recording", *, shown: bool = True, initial: int = 0) -> None:
         self.tokens = self.probe_tokens = 0
@@ -205,13 +193,7 @@ class Recorded(Bar):
 class Compared(Bar):
     """A bar over the methods replayed on one recording, with what the best of them saves so far.
 
-    The best one has the accuracy of the baseline for the fewest tokens.
-
-    Args:
-        total: methods.
-        description: the recording's name.
-        baseline: which method savings are told against; the first if None.
-        shown: False hides the bar; so does transformers' switch.
+    The best one has the accuracy of the baseline, which is the first method if None, for the fewest tokens.
     """
 
     def __init__(self, total: int, description: str, *, baseline: str | None = None, shown: bool = True) -> None:
@@ -237,12 +219,7 @@ class Compared(Bar):
 
 
 class Searched(Bar):
-    """A bar over the time of a search, with what was tried and what the best candidate saves so far.
-
-    Args:
-        minutes: of the search.
-        shown: False hides the bar; so does transformers' switch.
-    """
+    """A bar over the time of a search, with what was tried and what the best candidate saves so far."""
 
     def __init__(self, minutes: float, *, shown: bool = True) -> None:
         self.seconds = 60 * minutes

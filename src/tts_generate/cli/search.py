@@ -146,12 +146,7 @@ _TAKEN: dict[str, set[str]] = {
 
 
 def _agent(proposer: str, given: dict[str, Any]) -> Any:
-    """The agent that the options ask for; None where knobs are searched.
-
-    Raises:
-        InputError: no program, or an option of another proposer.
-        UnknownNameError: an ablation that there is not.
-    """
+    """The agent that the options ask for; None where knobs are searched."""
     replayed = "conversation" in given
     who = "a conversation on file" if replayed else proposer
     for name in (name for name in given if name not in _TAKEN[who]):
@@ -202,9 +197,7 @@ def _standing(progress: Any) -> Table:
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    table = plain(title)
-    for name in ("best frontier so far", "tokens", "accuracy %"):
-        table.add_column(name, justify="right")
+    table = plain(title, "best frontier so far", "tokens", "accuracy %", words=0)
     best = progress.best
     if best is not None:
         for number, (tokens, accuracy) in enumerate(zip(best.tokens, best.accuracy, strict=True)):

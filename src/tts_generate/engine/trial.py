@@ -49,11 +49,7 @@ def reach(model: PreTrainedModel) -> int:
 
 
 class Trial:
-    """A few tokens in two rows and a probe, and what the model says of them by itself.
-
-    Args:
-        model: in evaluation mode, without gradients.
-    """
+    """A few tokens in two rows and a probe, and what the model says of them by itself."""
 
     noise: float
     """How far a token's logits are off once more tokens come after it: by rounding, or because they are read."""

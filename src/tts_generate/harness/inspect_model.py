@@ -60,11 +60,7 @@ def _stop_reason(found: Answered) -> StopReason:
 
 
 def _loaded(name: str, options: dict[str, Any]) -> PreTrainedModel:
-    """The model of that name, in evaluation mode.
-
-    Raises:
-        InputError: an option that neither the provider nor the model's class knows.
-    """
+    """The model of that name, in evaluation mode."""
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options).eval()
     except TypeError as error:

@@ -68,12 +68,6 @@ def cached_commits(repo_id: str) -> list[str]:
 def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Path:
     """A file of a commit, from the cache if it is there.
 
-    Args:
-        repo_id: the repo.
-        commit: a whole commit hash.
-        name: the file.
-        again: fetch it even if it is cached.
-
     Raises:
         HubError: it cannot be had, or what came is of another commit.
     """

@@ -122,11 +122,7 @@ def _commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], pa
 
 
 def _landed(repo_id: str, files: Mapping[str, Content], parent: str) -> str | None:
-    """The head, if it is our commit after all; None if `parent` still is.
-
-    Raises:
-        ConflictError: it is somebody else's.
-    """
+    """The head, if it is our commit after all; None if `parent` still is."""
     with told(repo_id, "main"):
         head = str(HfApi().repo_info(**named(repo_id)).sha)
     if head == parent:

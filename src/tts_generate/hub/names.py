@@ -88,10 +88,6 @@ def repo_of(text: str, revision: str | None = None) -> Repo | None:
 def check_paths(paths: Iterable[str], where: str) -> None:
     r"""Refuse a repo with a file whose name leads out of it, or is another file's, on this system or on another.
 
-    Args:
-        paths: of all its files.
-        where: what holds them, for messages.
-
     Raises:
         HubError: naming the file and what is wrong with its name.
 

@@ -66,14 +66,6 @@ def repo_files(
 ) -> dict[str, bytes]:
     """Every file of the repo, by path.
 
-    Args:
-        source: the controller.
-        evaluation: what was measured; None for nothing.
-        repo_id: where it is to be published.
-        benchmarks: of the Hub, by the name of the store with their questions.
-        licence: an identifier such as `apache-2.0`.
-        own_words: Markdown that its author wrote, for the page.
-
     Raises:
         TTSError: jinja2 or matplotlib is not installed.
     """
@@ -139,11 +131,6 @@ def curves_csv(evaluation: Mapping[str, Any]) -> str:
 
 def read_evaluation(path: Path, where: object, source: Source | None = None) -> dict[str, Any]:
     """What `evaluation/summary.json` holds.
-
-    Args:
-        path: of the file.
-        where: its path or address, for messages.
-        source: the controller that it must be of; any, if left out.
 
     Raises:
         ControllerError: it is damaged, of another format, or of another controller.

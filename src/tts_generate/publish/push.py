@@ -121,11 +121,7 @@ def _push(
 
 
 def _check_files(source: Source) -> None:
-    """Refuse a folder with files that would have to be left out, or must not go up.
-
-    Raises:
-        ControllerError: naming the file.
-    """
+    """Refuse a folder with files that would have to be left out, or must not go up."""
     paths = [path for path in files_in(source.path) if not any(p.startswith((".", "__")) for p in path.split("/"))]
     check_kinds(paths, source.path)
     code = {entry_of(source.card)[0]} if "entry" in source.card else set()

@@ -135,11 +135,7 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
 
 
 def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents: _Contents, replace: bool) -> None:
-    """Refuse to take away what somebody published.
-
-    Raises:
-        ConflictError: naming it, and what to do.
-    """
+    """Refuse to take away what somebody published."""
     if "manifest.json" not in there:
         foreign = sorted(set(there) - LEFT - {"README.md"})
         if foreign:

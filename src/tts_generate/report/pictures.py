@@ -57,15 +57,7 @@ def draw_search(
     folder: Path,
     questions: Sequence[str] = (),
 ) -> Iterator[Path]:
-    """Write the pictures of a search: `frontier`, `held-out` if it was, and the lanes of `page`, as `draw_page` does.
-
-    Args:
-        result: what `result.json` of the search holds.
-        held_out: what its `held_out.json` holds, if held-out stores were opened.
-        page: what it found beside its reference, question by question; without any where that was not asked for.
-        folder: see `draw_page`, as for the next.
-        questions: the questions whose lanes to draw.
-    """
+    """Write the pictures of a search: `frontier`, `held-out` if there is one, and those of `page` (`draw_page`)."""
     yield from draw_page(page, folder, questions)
     reference = result["settings"]["reference"]
     found = {"frontier": ("Search set, fresh orders of the branches", result["fresh"], result["baselines"])}

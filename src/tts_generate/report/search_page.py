@@ -15,11 +15,6 @@ from tts_generate.report.templating import fill
 def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, best: Path) -> str:
     """The HTML of a search's result.
 
-    Args:
-        result: what `result.json` of a search folder holds.
-        held_out: what its `held_out.json` holds, if held-out stores were opened.
-        best: the folder of the controller found, as users will name it.
-
     Raises:
         TTSError: jinja2 is not installed.
     """

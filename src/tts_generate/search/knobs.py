@@ -24,13 +24,6 @@ from tts_generate.search.parameters import ParametersProposer
 class Knobs:
     """Searches the knobs of `kind`; see `way.Way`.
 
-    Args:
-        kind: the controller.
-        name: as users name it: shipped, or a folder.
-        knobs: which of its knobs; all that declare a range for None.
-        recordings: the search set.
-        seed: of the proposals.
-
     Raises:
         ControllerError: it declares no ranges.
         UnknownNameError: a knob that it does not declare a range for.

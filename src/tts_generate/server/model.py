@@ -14,20 +14,16 @@ import httpx2
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.live.rows import suited
+from tts_generate.live.rows import tasks_of
 from tts_generate.live.settings import MAX_BRANCHES
-from tts_generate.live.task import Prompt, Task, prompt_of
+from tts_generate.live.task import Prompt, prompt_of
 from tts_generate.live.unanswered import Unanswered
 from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connection import Connection
-from tts_generate.server.options import (
-    Call,
-    ServerOptions,
-    check_extra_body,
-)
+from tts_generate.server.options import Call, ServerOptions, check_extra_body
 from tts_generate.server.output import ServerOutput, collect
 from tts_generate.server.pool import Policy
 from tts_generate.server.record import record
@@ -142,13 +138,8 @@ class ServerModel:
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         decides = chosen(controller, options)
         processors = BranchProcessorList(branch_processors)
-        asked = self.prompts(prompts)
-        decides = suited(decides, self.policy.max_in_flight * len(self.urls), len(asked))
-        tasks = [
-            Task(str(number), prompt, decides, processors=processors.begin(str(number)))
-            for number, prompt in enumerate(asked)
-        ]
-
+        rows = self.policy.max_in_flight * len(self.urls)
+        tasks = tasks_of(self.prompts(prompts), decides, rows, processors)
         call = Call(
             seed=seed,
             interval_tokens=interval_tokens,

@@ -72,10 +72,6 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
 
     A commit whose files are all in the cache is read from there, and nobody is asked.
 
-    Args:
-        repo_id: a dataset, `user/name`.
-        revision: a branch, a tag or a commit; `main` if left out.
-
     Raises:
         InputError: `repo_id` is no name of a repo.
         HubError: it cannot be had.

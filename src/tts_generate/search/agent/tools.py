@@ -40,19 +40,7 @@ _LINES = 80
 
 
 class Desk:
-    """What the model works with in one round.
-
-    Args:
-        agent: who writes, and what it sees.
-        ledger: knows what the search has cost.
-        judge: evaluates.
-        bench: runs candidates.
-        history: keeps everything.
-        number: of the round, from 0.
-        seed: of the search.
-        clock: tells seconds on a device.
-        say: told of every call of a tool, in a line.
-    """
+    """What the model works with in one round."""
 
     def __init__(
         self,
@@ -315,11 +303,7 @@ class _Tool(BetaFunctionTool[Any]):
 
 
 def _text(code: str) -> str:
-    """Code that can be written to a file.
-
-    Raises:
-        CandidateError: it holds halves of characters.
-    """
+    """Code that can be written to a file."""
     try:
         code.encode()
     except UnicodeEncodeError as error:

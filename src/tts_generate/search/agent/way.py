@@ -38,16 +38,6 @@ _BYTES = 3.5
 class AgentWay:
     """A search by `agent`; nothing is asked of the API before `proposer` is.
 
-    Args:
-        agent: how it works, and what it may spend.
-        seed: of the search.
-        reference: the controller to beat.
-        reference_name: as users name it.
-        say: told what is in force, what is affordable, every call of a tool, and what ends the search.
-        box: where candidates run; one of its own if left out.
-        objective: what is asked of a frontier.
-        stores: folders by the name of their recording, for seconds on a device.
-
     Raises:
         InputError: no key, no price, or a budget below one round.
         SandboxUnavailable: this machine cannot lock candidates up.
@@ -155,11 +145,7 @@ class AgentWay:
             self._ledger.close()
 
     def _wire(self, folder: Path) -> Wire | None:
-        """Who answers instead of the API, if somebody does.
-
-        Raises:
-            InputError: there is no conversation, or no such program.
-        """
+        """Who answers instead of the API, if somebody does."""
         told = self._agent.conversation
         if told is not None:
             if not (told / JOURNAL).is_file():

@@ -103,11 +103,7 @@ def fitted(entry: Entry, schedule: Mapping[str, Knob | Ends]) -> str:
 
 
 def _within(ranges: Mapping[str, Range], entry: Entry) -> Mapping[str, Range]:
-    """The ranges that a candidate declares, of its knobs.
-
-    Raises:
-        CandidateError: there are none, or of something that is no knob, or no number.
-    """
+    """The ranges that a candidate declares, of its knobs."""
     if not ranges:
         raise CandidateError(
             "knobs",

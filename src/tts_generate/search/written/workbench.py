@@ -30,12 +30,7 @@ _Replays = list[list[ReplayResult]]
 
 
 class Workbench:
-    """Runs code in `box`; see `bench.Bench`. Gold answers stay outside.
-
-    Args:
-        box: where candidates run.
-        reference: what their episodes are told beside.
-    """
+    """Runs code in `box`; see `bench.Bench`. Gold answers stay outside."""
 
     confirms = 128
 
@@ -67,12 +62,6 @@ class Workbench:
 
     def examine(self, part: Part, candidate: Written, fidelity: Fidelity, *, families: bool = True) -> Examined:
         """Check a candidate that is new (`conformance.examine`), and its speed where closer looks are compiled.
-
-        Args:
-            part: the questions it will be replayed on.
-            candidate: the code.
-            fidelity: of the closest look at it.
-            families: whether it is to be a family over beta.
 
         Raises:
             CandidateError: what is wrong with it, for whoever wrote it.

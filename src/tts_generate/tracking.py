@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm.auto import tqdm
 
-from tts_generate.errors import InputError, TTSError, UnknownNameError
+from tts_generate.errors import TTSError, UnknownNameError
 from tts_generate.inert import inert
 from tts_generate.runner import Cost
 from tts_generate.statistics import saving
@@ -123,23 +122,14 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 
 class Progress(Bar):
     """A bar over the questions of a long job, with the tokens saved so far, and what it reports to.
 
-    Args:
-        total: questions to answer.
-        description: what stands before the bar.
-        shown: False hides the bar; so does transformers' switch.
-        report_to: "trackio" logs the totals to a run of it after every question; None does not.
-        project: its project there.
-        name: the run's name there; trackio makes one up if None.
-        config: what is written down with the run.
+    With `report_to="trackio"` the totals are logged to a run of it after every question, and `config` with the run.
 
     Raises:
         UnknownNameError: `report_to` is neither.
@@ -153,12 +143,10 @@ class Progress(Bar):
         *,
         shown: bool = True,
         report_to: str | None = None,
-        project: str = "tts-generate",
-        name: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.saved = Savings()
-        self._run = _trackio_run(report_to, project, name, config or {})
+        self._run = _trackio_run(report_to, config or {})
         super().__init__(total, description, unit="question", shown=shown)
 
     def add(self, cost: Cost, branches: Sequence[Trajectory], baseline: float | None = None) -> None:
@@ -168,10 +156,8 @@ class Progress(Bar):
         if self._run is not None:
             self._run.log(self.saved.to_dict())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         if self._run is not None:
             self._run.finish()
 
@@ -221,9 +207,9 @@ class Compared(Bar):
 class Searched(Bar):
     """A bar over the time of a search, with what was tried and what the best candidate saves so far."""
 
-    def __init__(self, minutes: float, *, shown: bool = True) -> None:
+    def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes
-        super().__init__(self.seconds, "searching", unit="s", shown=shown)
+        super().__init__(self.seconds, "searching", unit="s", shown=True)
         self.bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total_fmt} s{postfix}"
 
     def add(self, seconds: float, tried: int, saved: str) -> None:
@@ -232,15 +218,13 @@ class Searched(Bar):
         self.tell(f"{tried} candidates" + (f", {saved}" if saved else ""), more)
 
 
-def _trackio_run(report_to: str | None, project: str, name: str | None, config: Mapping[str, Any]) -> Any:
+def _trackio_run(report_to: str | None, config: Mapping[str, Any]) -> Any:
     if report_to is None:
         return None
     if report_to != "trackio":
         raise UnknownNameError.of("report_to", report_to, ("trackio",))
-    if not project:
-        raise InputError("project must not be empty: it names the folder of the runs in trackio.")
     try:
         import trackio
     except ImportError as error:
         raise TTSError("report_to='trackio' needs trackio: pip install 'tts-generate[trackio]'.") from error
-    return trackio.init(project=project, name=name, config=dict(config), embed=False)
+    return trackio.init(project="tts-generate", config=dict(config), embed=False)

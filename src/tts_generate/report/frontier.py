@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tts_generate.errors import TTSError
 from tts_generate.inert import inert
@@ -59,8 +59,8 @@ def caption(text: object) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: str) -> None:
-    """Write a PNG (or SVG, by the ending of `path`; SVG into an open text file).
+def plot_frontier(points: Sequence[Point], path: Path, *, title: str) -> None:
+    """Write a PNG, or SVG by the ending of `path`.
 
     Raises:
         TTSError: matplotlib is not installed.
@@ -69,7 +69,7 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
 
 
 @drawing()
-def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path | TextIO) -> None:
+def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
     """As `plot_frontier`, several side by side, by their titles; a series has one colour in all of them.
 
     Raises:
@@ -147,11 +147,6 @@ def _clear(figure: Any) -> None:
             shown += [box] * text.get_visible()
 
 
-def save(figure: Any, path: str | Path | TextIO) -> None:
-    """Write a figure as PNG or SVG by the ending of `path`, as SVG into a text file; the same figure, the same file."""
-    if not isinstance(path, (str, Path)):
-        figure.savefig(path, format="svg", metadata={"Date": None})
-    elif Path(path).suffix == ".svg":
-        figure.savefig(Path(path), metadata={"Date": None})
-    else:
-        figure.savefig(Path(path))
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file."""
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})

@@ -32,6 +32,7 @@ NUMBERS = (
     "accuracy", "tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "rounds"
 )  # fmt: skip
 """Of a row: percent, and means a question."""
+_COUNTED = ("generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "rounds")
 BETAS = tuple(k / 10 for k in range(11))
 """The budgets of a curve."""
 CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
@@ -190,6 +191,7 @@ def evaluate_method(
     )
     result = replay(recording, controller, shuffles=shuffles, compiled=compiled, threads=threads)
     low, high = mean_interval(by_question(result))
+    means: dict[str, Any] = {name: float(getattr(result, name).mean()) for name in _COUNTED}
     row = Row(
         label=method.label,
         controller=method.controller,
@@ -198,12 +200,8 @@ def evaluate_method(
         accuracy=100 * result.accuracy,
         accuracy_ci=(100 * low, 100 * high),
         tokens=result.tokens,
-        generated_tokens=float(result.generated_tokens.mean()),
-        probe_tokens=float(result.probe_tokens.mean()),
-        wasted_tokens=float(result.wasted_tokens.mean()),
-        sequential_tokens=float(result.sequential_tokens.mean()),
         branches=float(result.opened.mean()),
-        rounds=float(result.rounds.mean()),
+        **means,
     )
     return row, result
 

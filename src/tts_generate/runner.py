@@ -248,7 +248,6 @@ class Episode:
         count_outcome(self.state, branch, depth, generated, probed, answer, finished)
 
     def _note(self, verb: Literal["open", "continue", "answer"], **what: Any) -> None:
-        """Append an event to the trace, with where the episode stands after it."""
         state = self.state
         assert self.trace is not None
         self.trace.append(

@@ -76,7 +76,6 @@ def _print_failures(archive: Any, top: int) -> None:
 
 
 def _show(archive: Any, name: str) -> None:
-    """A candidate's ancestors with their ideas, and its code."""
     if name not in archive.written:
         raise UnknownNameError.of("candidate that a model wrote", name, archive.written)
     for entry in archive.lineage(name):

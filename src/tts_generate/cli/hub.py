@@ -173,7 +173,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _curve(store: dict[str, Any], name: str) -> Table:
-    """What was measured on one store."""
     title = f"{store['name']}: {store['questions']} questions, {store['model']['name_or_path']}, replay"
     table = plain(title, "method", "accuracy % (95 %)", "tokens", "probe", "wasted")
     for row in store["rows"]:

@@ -63,7 +63,6 @@ def replay(
 
 
 def _set(knobs: list[str] | None, latency: float | None) -> dict[str, Any]:
-    """What is set by hand."""
     return knobs_of(knobs or []) | ({} if latency is None else {"latency": latency})
 
 

@@ -144,7 +144,6 @@ def _refuse(kind: str, given: set[str]) -> None:
 
 
 def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
-    """A method written as `controller@beta`."""
     name, at, budget = text.rpartition("@")
     budgets = numbers_of("--watch", budget, float) if at else []
     if len(budgets) != 1:
@@ -181,7 +180,6 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
 
 
 def _drawn(page: Any) -> tuple[str, Draw]:
-    """A page as HTML, and what draws its pictures."""
     from tts_generate.report.page import render
     from tts_generate.report.pictures import draw_page
 

@@ -170,7 +170,6 @@ def _agent(proposer: str, given: dict[str, Any]) -> Any:
 
 
 def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
-    """The sandbox that was asked for; None for one with every lock."""
     if not without_lock and not sandbox_prefix:
         return None
     from tts_generate.sandbox import Sandbox
@@ -179,7 +178,6 @@ def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
 
 
 def _conclude(result: dict[str, Any], reference: str, objective: str, report: Path, best: Path) -> None:
-    """What was found, and where it is."""
     gain = result["fresh"]["gain"]
     paid = f", ${result['usd']:.2f}" if result["usd"] else ""
     console.print(

@@ -132,7 +132,6 @@ class Trial:
 
 
 def _computes_finely(model: PreTrainedModel) -> bool:
-    """Whether forward passes are in full precision."""
     rounded = torch.is_autocast_enabled(input_device(model).type) or getattr(model, "is_quantized", False)
     return model.dtype in (torch.float32, torch.float64) and not rounded
 

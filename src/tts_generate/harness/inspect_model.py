@@ -247,6 +247,5 @@ class TTSAPI(ModelAPI):
                             waiting.answer.set_exception(error)
 
     def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> PromptBatch:
-        """What the samples of one call ask."""
         length, seed, stops, sampling = settings
         return PromptBatch(*padded(prompts, self.asker.model.device), length, seed, stops, dict(sampling))

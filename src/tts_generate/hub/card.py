@@ -145,10 +145,6 @@ def _are_knobs(value: object) -> bool:
     return all(isinstance(knob, bool) or is_number(knob) or (_is_text(knob) and len(knob) <= 100) for knob in plain)
 
 
-def _are_requirements(value: object) -> bool:
-    return isinstance(value, dict) and len(value) <= 20 and all(map(_is_text, value.values()))
-
-
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": (f"{FORMAT!r}", _is_text),
     "api": (f"{API}, the controller interface of this version", lambda value: type(value) is int and value == API),
@@ -160,7 +156,10 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "knobs": (f"knobs by name, at most {_MAX_KNOBS}: a finite number, true, false, a name or an object", _are_knobs),
     "short": ("knobs by name as at latency 1, those of knobs that differ from latency 0", _are_knobs),
     "sha256": ("64 hexadecimal digits in lower case", _matches(SHA256)),
-    "requires": ("versions by package, such as {'tts_generate': '>=0.1'}", _are_requirements),
+    "requires": (
+        "versions by package, such as {'tts_generate': '>=0.1'}",
+        lambda value: isinstance(value, dict) and len(value) <= 20 and all(map(_is_text, value.values())),
+    ),
     "provenance": ("an object", lambda value: isinstance(value, dict)),
 }
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,12 +30,32 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from tts_generate.errors import HubError
-from tts_generate.hub.listed import Content, Listed
 from tts_generate.hub.names import check_paths
 from tts_generate.secret import keep_secret
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 """What fails below `huggingface_hub`: httpx2's error, or httpx's, by which of them it speaks to the Hub."""
+
+Content = bytes | Path
+"""What a file of a commit holds, or the local file that has it."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a commit, as the Hub lists it."""
+
+    size: int
+    git_id: str
+    sha256: str | None
+    """Of a file that Git LFS keeps."""
+
+    def holds(self, content: Content) -> bool:
+        """Whether it has these contents."""
+        with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+            if self.sha256 is not None:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+            data = file.read()
+            return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == self.git_id
 
 
 def resolve(repo_id: str, revision: str) -> str:

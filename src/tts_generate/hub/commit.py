@@ -11,8 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tts_generate.errors import ConflictError, HubError
-from tts_generate.hub.client import HTTPError, differing, explain, in_one_line, named, page, told
-from tts_generate.hub.listed import Content
+from tts_generate.hub.client import Content, HTTPError, differing, explain, in_one_line, named, page, told
 
 _TRIES = 5
 _PATIENCE = 300.0
@@ -160,6 +159,5 @@ def tag(repo_id: str, name: str, revision: str) -> None:
 
 
 def _retry_after(error: HfHubHTTPError) -> float:
-    """Seconds that the Hub asks to wait."""
     told = error.response.headers.get("Retry-After", "")
     return float(told) if told.isdigit() else 0.0

@@ -9,7 +9,6 @@ from pathlib import Path
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub import client
 from tts_generate.hub.card import CARD
-from tts_generate.hub.listed import Listed
 from tts_generate.hub.lock import Locked, lock_path, read_lock, write_lock
 from tts_generate.hub.names import Repo, is_commit, repo_of
 from tts_generate.hub.pin import commit_of
@@ -47,7 +46,7 @@ def fetch(repo_id: str, commit: str) -> Source:
 
 
 def _fetch(repo_id: str, commit: str, *, again: bool) -> Source:
-    listed: dict[str, Listed] = {}
+    listed: dict[str, client.Listed] = {}
 
     def read(name: str, limit: int) -> bytes:
         path = None if again else client.cached(repo_id, commit, name)

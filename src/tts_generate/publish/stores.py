@@ -13,8 +13,8 @@ from pathlib import Path
 from tts_generate.arguments import checked
 from tts_generate.errors import ConflictError, ControllerError, InputError, StoreError
 from tts_generate.hub import client, commit
+from tts_generate.hub.client import Content, Listed
 from tts_generate.hub.front import store_front_matter
-from tts_generate.hub.listed import Content, Listed
 from tts_generate.hub.names import check_repo_id
 from tts_generate.publish.leaks import check_leaks
 from tts_generate.publish.standing import LEFT
@@ -130,7 +130,11 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
         "questions.jsonl": questions_to_jsonl(store.questions).encode(),
         **{part.name: part for part in parts},
     }
-    files[INDEX] = Index({name: _sha256(content) for name, content in files.items()}).to_json().encode()
+    hashes = {
+        name: sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        for name, content in files.items()
+    }
+    files[INDEX] = Index(hashes).to_json().encode()
     return _Contents(files, manifest, rows)
 
 
@@ -212,7 +216,3 @@ def _push(
     if tag is not None and not tagged:
         commit.tag(repo, tag, made)
     return PublishedStore(repo.removeprefix("datasets/"), made, branches, changed, tag, client.page(repo, made))
-
-
-def _sha256(content: Content) -> str:
-    return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()

@@ -167,7 +167,6 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
 
 
 def _legend(figure: Any, ranked: Mapping[str, str]) -> None:
-    """Which colour is which answer, and what the marks are."""
     from matplotlib.lines import Line2D
 
     keys = [Line2D([], [], color=hue, lw=6, label=f"answer {caption(answer)}") for answer, hue in ranked.items()]

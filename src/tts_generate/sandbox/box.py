@@ -264,7 +264,6 @@ class Sandbox:
         return keeper, child
 
     def _discard(self, keeper: Keeper, child: Child) -> None:
-        """End a child that was never used."""
         keeper.end(child.pid, 0.0)
         child.close()
         if self._prefix:

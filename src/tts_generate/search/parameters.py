@@ -82,7 +82,6 @@ class ParametersProposer:
         self._elite = ranked[-ELITE:]
 
     def _nudged(self) -> tuple[dict[str, Any], str, str | None]:
-        """One of the best with a few parameters changed."""
         _, parent, parameters = self._random.choice(self._elite)
         changed = dict(parameters)
         for name in self._random.sample(sorted(changed), min(len(changed), self._random.choice((1, 1, 2, 3)))):

@@ -112,7 +112,6 @@ async def list_models(client: httpx2.AsyncClient, url: str) -> list[ServedModel]
 
 
 def _problem(error: Exception) -> ServerError:
-    """What went wrong on the way."""
     if isinstance(error, TimeoutError):
         return PassingError("ReadTimeout: no token for as long as timeout= says, or too few in all")
     said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"

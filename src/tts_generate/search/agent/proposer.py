@@ -165,7 +165,6 @@ class AgentProposer:
 
 
 def _begins(found: Sequence[Parent]) -> str:
-    """What a round begins with, in a line."""
     known = "; ".join(f"{parent.name} {parent.why.partition(' (')[0]}" for parent in found)
     return f"from {first_of(found).name}, one of {len(found)} parents: {known}"
 

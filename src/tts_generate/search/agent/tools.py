@@ -215,7 +215,6 @@ class Desk:
         return self._history.archive
 
     def _since(self) -> float:
-        """US dollars since it was asked last."""
         before, self._accounted = self._accounted, self._ledger.so_far
         return round(self._accounted - before, 6)
 
@@ -242,7 +241,6 @@ class Desk:
         return [evaluation for evaluation in found if evaluation is not None and evaluation.problem is None]
 
     def _measured(self, found: Evaluation) -> list[str]:
-        """An evaluation as lines."""
         fidelity, names = self._judge.rungs[found.rung], [place.niche for place in niches.places(self._judge, found)]
         low, high = found.interval or (0.0, 0.0)
         told = [

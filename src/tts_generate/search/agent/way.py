@@ -160,7 +160,6 @@ class AgentWay:
         return self._program
 
     def _usual_round(self) -> float:
-        """US dollars that a round is expected to cost."""
         system = prompts.system(self._reference_name, self._objective, beta=self._agent.beta, traces=self._agent.traces)
         prompt = round(len(system.encode()) / _BYTES) + _TOOLS + _OPENING
         return self._price.of_round(

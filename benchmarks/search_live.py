@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tts_generate import tiny
 from tts_generate.controller import Controller
-from tts_generate.demo.run import find
+from tts_generate.demo.methods import find
 from tts_generate.engine import enable, record
 from tts_generate.loading import load_controller
 from tts_generate.search.objective import Curve, gain_over

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from transformers.utils import logging
 
-from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.errors import UnknownNameError
 from tts_generate.runner import Cost
 from tts_generate.tracking import Compared, Progress, Recorded, Savings, Searched
 from tts_generate.trajectories import Trajectory
@@ -49,8 +49,6 @@ def test_the_bar_can_be_hidden(capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_trackio_is_known() -> None:
     with pytest.raises(UnknownNameError, match="Known: 'trackio'"):
         Progress(1, "answering", shown=False, report_to="wandb")
-    with pytest.raises(InputError, match="project"):
-        Progress(1, "answering", shown=False, report_to="trackio", project="")
 
 
 def test_trackio_gets_the_totals_after_every_question(tmp_path: Path) -> None:
@@ -59,7 +57,7 @@ def test_trackio_gets_the_totals_after_every_question(tmp_path: Path) -> None:
     script = """
 from tts_generate.runner import Cost
 from tts_generate.tracking import Progress
-with Progress(2, "answering", shown=False, report_to="trackio", project="tiny", name="cmc") as bar:
+with Progress(2, "answering", shown=False, report_to="trackio") as bar:
     for tokens in (300, 100):
         bar.add(Cost(10, tokens, 20, 0), [], baseline=1000)
 """
@@ -68,7 +66,7 @@ with Progress(2, "answering", shown=False, report_to="trackio", project="tiny", 
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    (database,) = tmp_path.rglob("tiny*.db")
+    (database,) = tmp_path.rglob("tts-generate*.db")
     with closing(sqlite3.connect(database)) as connection:
         rows = [json.loads(row[0]) for row in connection.execute("select metrics from metrics order by step")]
     assert [row["tokens"] for row in rows] == [320, 440]

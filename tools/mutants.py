@@ -100,7 +100,7 @@ MUTANTS = [
            "tests/hub/hostile/test_hostile_repos.py::TestFolders::test_code_by_a_link_out_of_the_folder"),
     Mutant("branches that look like commits", "hub/client.py", "if snapshot != commit:", "if False:",
            "tests/hub/hostile/test_hostile_repos.py::TestHub::test_a_branch_that_looks_like_a_commit"),
-    Mutant("size before it is fetched", "hub/fetch.py", "if listed.get(name, 0) > limit:", "if False:",
+    Mutant("size before it is fetched", "hub/fetch.py", "if listed and listed[name].size > limit:", "if False:",
            "tests/hub/hostile/test_hostile_repos.py::TestHub::test_a_large_file_is_not_fetched"),
     Mutant("pins where they are required", "hub/pin.py", 'return value in ("1", "true", "yes")', "return False",
            "tests/hub/test_trust.py::TestPins::test_where_pins_are_required"),

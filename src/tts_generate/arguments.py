@@ -143,7 +143,6 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def _is(value: object, hint: Any) -> bool:
-    """Whether a value is of a plain type."""
     if hint is None or hint is type(None):
         return value is None
     if hint is int:

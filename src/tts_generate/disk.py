@@ -10,12 +10,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def write_whole(path: Path, text: str, aside: Path | None = None) -> None:
-    """Write a file by way of another one, so that it is there whole or as it was, even if the power goes.
-
-    Args:
-        path: of the file.
-        text: what it is to hold.
-        aside: the other one, in the same folder; what stands there is of a writer that was killed.
+    """Write a file by way of another one, `aside`, so that it is there whole or as it was, even if the power goes.
 
     Raises:
         OSError: it cannot be written.

@@ -156,10 +156,6 @@ def grouped(votes: Mapping[str, int], same: Callable[[str, str], bool]) -> dict[
     that equals ambiguous ones only joins the first of them that leads a group, or leads one. First is who has most
     votes, ties go by the text. Every two answers are compared once.
 
-    Args:
-        votes: how often each answer was given.
-        same: a symmetric test.
-
     Returns:
         Group by answer, groups with most votes (of answers that are not ambiguous) first.
     """

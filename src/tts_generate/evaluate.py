@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,12 @@ from tts_generate.statistics import (
     tokens_at,
 )
 from tts_generate.tracking import Compared
-from tts_generate.votes import NO_ANSWER
 
-_NUMBERS = (
-    "accuracy",
-    "tokens",
-    "generated_tokens",
-    "probe_tokens",
-    "wasted_tokens",
-    "sequential_tokens",
-    "branches",
-    "rounds",
-)
-
+NUMBERS = (
+    "accuracy", "tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "rounds"
+)  # fmt: skip
+"""Of a row: percent, and means a question."""
+_COUNTED = ("generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "rounds")
 BETAS = tuple(k / 10 for k in range(11))
 """The budgets of a curve."""
 CMC_BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
@@ -56,6 +50,19 @@ class Method:
     trust_remote_code: Trust = False
     sandbox: bool = False
     """Run its code where it can reach nothing; see `load_controller`."""
+
+    @classmethod
+    def at(
+        cls, controller: str | Path, beta: float, branches: int | None = None, *, name: str | None = None, **how: Any
+    ) -> Method:
+        """A controller at a budget, opening no more than `branches`; `how` as in `load_controller`, trust and sandbox.
+
+        >>> Method.at("self_consistency", 1.0, 16).knobs
+        {'max_samples': 16}
+        """
+        usual = load_controller(controller, beta=beta, **how)
+        held = held_to(usual.knobs, branches) if branches else {}
+        return cls(f"{name or controller} β={beta:g}", str(controller), beta, held, **how)
 
 
 @dataclass(frozen=True)
@@ -150,14 +157,12 @@ def methods(
     >>> [method.label for method in methods(["self_consistency"], [0, 1], max_branches=16)]
     ['self_consistency β=0', 'self_consistency β=1, max_samples=16']
     """
-    found = []
-    for name in controllers:
-        for beta in betas:
-            controller = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
-            held = held_to(controller.knobs, max_branches) if max_branches else {}
-            label = ", ".join([f"{name} β={beta:g}", *(f"{knob}={value}" for knob, value in held.items())])
-            found.append(Method(label, name, beta, held, trust_remote_code=trust_remote_code))
-    return found
+    found = [
+        Method.at(name, beta, max_branches, trust_remote_code=trust_remote_code)
+        for name in controllers
+        for beta in betas
+    ]
+    return [replace(m, label=", ".join([m.label, *(f"{k}={v}" for k, v in m.knobs.items())])) for m in found]
 
 
 def baselines(branches: int) -> list[Method]:
@@ -186,6 +191,7 @@ def evaluate_method(
     )
     result = replay(recording, controller, shuffles=shuffles, compiled=compiled, threads=threads)
     low, high = mean_interval(by_question(result))
+    means: dict[str, Any] = {name: float(getattr(result, name).mean()) for name in _COUNTED}
     row = Row(
         label=method.label,
         controller=method.controller,
@@ -194,12 +200,8 @@ def evaluate_method(
         accuracy=100 * result.accuracy,
         accuracy_ci=(100 * low, 100 * high),
         tokens=result.tokens,
-        generated_tokens=float(result.generated_tokens.mean()),
-        probe_tokens=float(result.probe_tokens.mean()),
-        wasted_tokens=float(result.wasted_tokens.mean()),
-        sequential_tokens=float(result.sequential_tokens.mean()),
         branches=float(result.opened.mean()),
-        rounds=float(result.rounds.mean()),
+        **means,
     )
     return row, result
 
@@ -262,7 +264,7 @@ def sweep(
 def _average(rows: Sequence[Row], samples: Sequence[NDArray[np.float64]]) -> Row:
     """One method over its recordings, each counting the same."""
     low, high = mean_of_samples_interval(samples)
-    means: dict[str, Any] = {name: float(np.mean([getattr(row, name) for row in rows])) for name in _NUMBERS}
+    means: dict[str, Any] = {name: float(np.mean([getattr(row, name) for row in rows])) for name in NUMBERS}
     first = rows[0]
     return Row(first.label, first.controller, first.beta, first.knobs, accuracy_ci=(100 * low, 100 * high), **means)
 
@@ -281,7 +283,7 @@ def _compared(
                 "points_ci": [100 * points[1][0], 100 * points[1][1]],
                 "saving": saving(row.tokens, reference.tokens),
             }
-        told.append(Row(**{**row.__dict__, "against": found}))
+        told.append(replace(row, against=found))
     return tuple(told)
 
 
@@ -296,7 +298,7 @@ def at_k(recording: Recording, ks: Sequence[int], shuffles: int) -> dict[str, fl
     """
     told: dict[str, float] = {}
     fewest = fewest_branches([recording])
-    right = [(_right(recording, q), recorded.branches) for q, recorded in enumerate(recording.questions)]
+    right = [(int(branches.sum()), len(branches)) for branches in recording.right]
     for k in ks:
         if not 1 <= k <= fewest:
             raise InputError(f"k must be from 1 to the {fewest} branches recorded, got {k}.")
@@ -304,14 +306,6 @@ def at_k(recording: Recording, ks: Sequence[int], shuffles: int) -> dict[str, fl
         told[f"maj@{k}"] = 100 * replay(recording, "self_consistency", shuffles=shuffles, max_samples=k).accuracy
         told[f"avg@{k}"] = 100 * float(np.mean([count / of for count, of in right]))
     return told
-
-
-def _right(recording: Recording, question: int) -> int:
-    """How many branches of a question end with its right answer."""
-    recorded = recording.questions[question]
-    branches = recording.table.branches[recorded.offset : recorded.offset + recorded.branches]
-    finals = recording.table.steps["answer"][branches["first"] + branches["interior"]]
-    return int(((finals == recorded.gold) & (finals != NO_ANSWER)).sum())
 
 
 def as_dict(row: Row) -> dict[str, Any]:

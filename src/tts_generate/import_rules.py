@@ -14,7 +14,6 @@ import re
 import sys
 import threading
 import types
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 
@@ -42,11 +41,7 @@ _ATTRIBUTES = {
 }  # fmt: skip
 """Of anything, and of imports by name: files, other code's variables, attributes named by text, text that is code."""
 _DUNDERS = {"__init__", "__name__", "__doc__", "__slots__", "__version__", "__all__", "__debug__"}
-_WHY = {
-    "random": "a controller must decide the same every time",
-    "time": "a controller must decide the same every time",
-    "secrets": "a controller must decide the same every time",
-}
+_WHY = dict.fromkeys(("random", "time", "secrets"), "a controller must decide the same every time")
 _COOKIE = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _UTF8 = re.compile(r"(utf-?8|u8|utf-8-.*)")
 
@@ -120,9 +115,8 @@ def _modules(tree: ast.AST) -> Modules:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else (alias.name.partition(".")[0])
-                )
+                top = alias.name.partition(".")[0]
+                found[alias.asname or top] = alias.name if alias.asname else top
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if f"{node.module}.{alias.name}" in ALLOWED_MODULES:
@@ -132,7 +126,7 @@ def _modules(tree: ast.AST) -> Modules:
 
 def _check_all(tree: ast.AST, modules: Modules) -> None:
     """Check every node once: a module's name only together with the attributes that are taken from it."""
-    texts = _documentation(tree)
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # nothing can be done with them
     ends = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         _check(node)
@@ -141,8 +135,9 @@ def _check_all(tree: ast.AST, modules: Modules) -> None:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
             if re.search(r"__\w+__", node.value):
                 raise _broken(node.lineno, f"a candidate may not name {node.value!r:.80} in a text")
-        for annotation in _annotations(node):
-            _check_annotation(annotation, modules)
+        for name in ("annotation", "returns"):
+            if (annotation := getattr(node, name, None)) is not None:
+                _check_annotation(annotation, modules)
 
 
 def _check(node: ast.AST) -> None:
@@ -242,18 +237,6 @@ def _is_its_own(module: str, name: str) -> bool:
         return owner in ALLOWED_MODULES
     tops = {"builtins", *(allowed.partition(".")[0] for allowed in ALLOWED_MODULES)}
     return owner.partition(".")[0].lstrip("_") in tops
-
-
-def _documentation(tree: ast.AST) -> set[int]:
-    """Texts that stand by themselves, which nothing can be done with."""
-    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-
-
-def _annotations(node: ast.AST) -> Iterator[ast.expr]:
-    for name in ("annotation", "returns"):
-        found = getattr(node, name, None)
-        if found is not None:
-            yield found
 
 
 def _check_annotation(annotation: ast.expr, modules: Modules) -> None:

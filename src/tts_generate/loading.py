@@ -254,7 +254,6 @@ def _check_latency(source: Source | None, latency: float | None, label: str) -> 
 
 
 def _schedule_of(source: Source, latency: float | None) -> dict[str, Any]:
-    """The knobs that a card sets, at a latency."""
     few, short = (from_json(source.card.get(field, {}), source.label) for field in ("knobs", "short"))
     return between(few, short, latency or 0.0)
 
@@ -344,7 +343,6 @@ def _published(
 
 
 def _confined(source: Source, beta: float, latency: float | None, knobs: Mapping[str, Any]) -> Controller:
-    """A controller whose code runs in a locked process of its own."""
     from tts_generate.sandbox.confined import confine  # late: few need one, and it is not light
 
     assert source.code is not None

@@ -108,7 +108,6 @@ def gold_of(value: Any) -> str | None:
 
 
 def _rows(source: str, split: str | None) -> Any:
-    """The rows of one split, a `datasets.Dataset`."""
     from datasets import DatasetDict, load_dataset, load_from_disk
 
     path = Path(source)
@@ -157,7 +156,6 @@ def _column(what: str, named: str | None, usual: Sequence[str], names: Sequence[
 
 
 def _ids(rows: Any, column: str | None) -> list[str]:
-    """An id for each row."""
     if column is not None:
         ids = [_text(value, f"row {number}, column {column!r}") for number, value in enumerate(rows[column])]
         name, count = Counter(ids).most_common(1)[0]
@@ -173,7 +171,6 @@ def _ids(rows: Any, column: str | None) -> list[str]:
 
 
 def _text(value: Any, where: str) -> str:
-    """A cell that must hold text, or a number."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise InputError(f"{where} must hold text, got {value!r:.80}; name another column, or leave the row out.")
     return str(value)
@@ -208,7 +205,6 @@ def _choices(question: str, row: Mapping[str, Any], answered: str | None) -> tup
 
 
 def _prompt(template: str | None, row: Mapping[str, Any], question: str) -> str:
-    """The text that a model is asked."""
     if template is None:
         return question
     values = {**row, "question": question}

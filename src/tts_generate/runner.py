@@ -64,9 +64,14 @@ class Cost:
     wasted_tokens: int = 0
 
     @property
+    def tokens(self) -> int:
+        """Generated and probe tokens; prompts cost every method the same."""
+        return self.generated_tokens + self.probe_tokens
+
+    @property
     def total_tokens(self) -> int:
         """Every token decoded once: prompt + generated + probe."""
-        return self.prompt_tokens + self.generated_tokens + self.probe_tokens
+        return self.prompt_tokens + self.tokens
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -243,7 +248,6 @@ class Episode:
         count_outcome(self.state, branch, depth, generated, probed, answer, finished)
 
     def _note(self, verb: Literal["open", "continue", "answer"], **what: Any) -> None:
-        """Append an event to the trace, with where the episode stands after it."""
         state = self.state
         assert self.trace is not None
         self.trace.append(

@@ -17,8 +17,8 @@ Point = tuple[float, float]
 """(tokens, accuracy)."""
 
 
-def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
-    """A bootstrap interval of the mean of `values`, resampled whole (give one value a question).
+def mean_interval(values: ArrayLike) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the mean of `values`, resampled whole (give one value a question).
 
     Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
     shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
@@ -37,9 +37,9 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float
             return mean, mean
         from scipy import stats  # also in `_bootstrap`: its half a second is not for who only answers
 
-        exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(confidence, method="exact")
+        exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(method="exact")
         return float(exact.low), float(exact.high)
-    return _bootstrap((sample,), np.mean, confidence_level=confidence)
+    return _bootstrap((sample,), np.mean)
 
 
 def _bootstrap(samples: Sequence[NDArray[np.float64]], statistic: Any, **options: Any) -> tuple[float, float]:
@@ -50,13 +50,8 @@ def _bootstrap(samples: Sequence[NDArray[np.float64]], statistic: Any, **options
     return float(found.low), float(found.high)
 
 
-def ratio_interval(parts: ArrayLike, of: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
+def ratio_interval(parts: ArrayLike, of: ArrayLike) -> tuple[float, float]:
     """A bootstrap interval of `sum(parts) / sum(of)`, pairs resampled whole (give one pair a question).
-
-    Args:
-        parts: (questions,) numerators.
-        of: (questions,) denominators, above 0.
-        confidence: of the interval.
 
     >>> ratio_interval([1, 2, 3], [2, 4, 6])
     (0.5, 0.5)
@@ -69,7 +64,7 @@ def ratio_interval(parts: ArrayLike, of: ArrayLike, *, confidence: float = 0.95)
     if over.size == 1:
         return float(over[0] / under[0]), float(over[0] / under[0])
     shares = (over, under), lambda parts, of, axis=-1: parts.sum(axis) / of.sum(axis)
-    return _bootstrap(*shares, confidence_level=confidence, paired=True)
+    return _bootstrap(*shares, paired=True)
 
 
 def compare(ours: ArrayLike, baseline: ArrayLike) -> tuple[float, tuple[float, float]]:

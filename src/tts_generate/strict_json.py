@@ -28,12 +28,6 @@ Short = Annotated[str, "at most 4,000 characters", lambda value: len(value) <= 4
 def parse_json(text: bytes | str, where: object, *, largest: int = LARGEST, error: type[TTSError] = InputError) -> Any:
     r"""The value that a stranger's JSON stands for.
 
-    Args:
-        text: of the file.
-        where: its path or address, for messages.
-        largest: the bytes (or characters) that it may have.
-        error: what to raise.
-
     Raises:
         TTSError: of the class `error`, naming `where` and what is wrong.
 

@@ -63,15 +63,7 @@ class Event:
 
         With "forced" it has been asked for its answer there.
         """
-        row: dict[str, Any] = {
-            "round": self.round,
-            "verb": self.verb,
-            "leader": text(self.leader),
-            "leader_votes": self.leader_votes,
-            "runner_up_votes": self.runner_up_votes,
-            "live": self.live,
-            "tokens": self.tokens,
-        }
+        row: dict[str, Any] = {name: getattr(self, name) for name in _EVENT} | {"leader": text(self.leader)}
         if self.verb == "answer":
             return {**row, "answer": None if self.answer is None else text(self.answer)}
         return {
@@ -79,11 +71,8 @@ class Event:
             "pruned": list(self.pruned),
             "branches": [
                 {
-                    "branch": reading.branch,
-                    "depth": reading.depth,
-                    "tokens": reading.tokens,
+                    **{name: getattr(reading, name) for name in _READING},
                     "answer": text(reading.answer),
-                    "finished": reading.finished,
                     **({"cut": True} if reading.finished and reading.branch in cut else {}),
                     **({"forced": True} if reading.finished and cut.get(reading.branch) else {}),
                 }

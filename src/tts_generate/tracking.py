@@ -7,12 +7,12 @@ recorded, `Compared` of methods that are replayed, `Searched` of a search.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from dataclasses import asdict
 from typing import Any, Self
 
 from tqdm.auto import tqdm
 
-from tts_generate.errors import InputError, TTSError, UnknownNameError
+from tts_generate.errors import TTSError, UnknownNameError
 from tts_generate.inert import inert
 from tts_generate.runner import Cost
 from tts_generate.statistics import saving
@@ -52,7 +52,7 @@ class Savings:
                 return
             baseline = _SAMPLES * sum(ends) / len(ends)
             self._estimated = True
-        self._spent += cost.generated_tokens + cost.probe_tokens
+        self._spent += cost.tokens
         self._reference += baseline
 
     def merge(self, other: Savings) -> None:
@@ -74,7 +74,7 @@ class Savings:
     @property
     def tokens(self) -> int:
         """Generated and probe tokens."""
-        return self.cost.generated_tokens + self.cost.probe_tokens
+        return self.cost.tokens
 
     @property
     def share(self) -> float | None:
@@ -93,9 +93,7 @@ class Savings:
 
     def to_dict(self) -> dict[str, float]:
         """Plain JSON values."""
-        kinds = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
-        told: dict[str, float] = {"questions": self.questions, "tokens": self.tokens}
-        told |= {name: getattr(self.cost, name) for name in kinds}
+        told: dict[str, float] = {"questions": self.questions, "tokens": self.tokens, **asdict(self.cost)}
         return told if self.share is None else {**told, "saving": self.share}
 
 
@@ -107,14 +105,9 @@ def bars_shown() -> bool:
 
 
 class Bar:
-    """A bar over a long job; `disable_progress_bar()` of transformers hides it, and so does `shown=False`.
+    """A bar over a long job, `initial` of whose `total` units were done before.
 
-    Args:
-        total: what is to do, in `unit`s.
-        description: what stands before the bar.
-        unit: what is counted.
-        shown: False hides the bar; so does transformers' switch.
-        initial: how much of it was done before.
+    `disable_progress_bar()` of transformers hides it, and so does `shown=False`.
     """
 
     def __init__(self, total: float | None, description: str, *, unit: str, shown: bool, initial: float = 0) -> None:
@@ -129,23 +122,14 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 
 class Progress(Bar):
     """A bar over the questions of a long job, with the tokens saved so far, and what it reports to.
 
-    Args:
-        total: questions to answer.
-        description: what stands before the bar.
-        shown: False hides the bar; so does transformers' switch.
-        report_to: "trackio" logs the totals to a run of it after every question; None does not.
-        project: its project there.
-        name: the run's name there; trackio makes one up if None.
-        config: what is written down with the run.
+    With `report_to="trackio"` the totals are logged to a run of it after every question, and `config` with the run.
 
     Raises:
         UnknownNameError: `report_to` is neither.
@@ -159,12 +143,10 @@ class Progress(Bar):
         *,
         shown: bool = True,
         report_to: str | None = None,
-        project: str = "tts-generate",
-        name: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.saved = Savings()
-        self._run = _trackio_run(report_to, project, name, config or {})
+        self._run = _trackio_run(report_to, config or {})
         super().__init__(total, description, unit="question", shown=shown)
 
     def add(self, cost: Cost, branches: Sequence[Trajectory], baseline: float | None = None) -> None:
@@ -174,23 +156,14 @@ class Progress(Bar):
         if self._run is not None:
             self._run.log(self.saved.to_dict())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         if self._run is not None:
             self._run.finish()
 
 
 class Recorded(Bar):
-    """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading all of them.
-
-    Args:
-        total: branches of the recording.
-        description: what stands before the bar.
-        shown: False hides the bar; so does transformers' switch.
-        initial: branches recorded before.
-    """
+    """A bar over the branches of a recording, with the tokens so far; there is nothing to save in reading them all."""
 
     def __init__(self, total: int, description: str = "recording", *, shown: bool = True, initial: int = 0) -> None:
         self.tokens = self.probe_tokens = 0
@@ -206,13 +179,7 @@ class Recorded(Bar):
 class Compared(Bar):
     """A bar over the methods replayed on one recording, with what the best of them saves so far.
 
-    The best one has the accuracy of the baseline for the fewest tokens.
-
-    Args:
-        total: methods.
-        description: the recording's name.
-        baseline: which method savings are told against; the first if None.
-        shown: False hides the bar; so does transformers' switch.
+    The best one has the accuracy of the baseline, which is the first method if None, for the fewest tokens.
     """
 
     def __init__(self, total: int, description: str, *, baseline: str | None = None, shown: bool = True) -> None:
@@ -238,16 +205,11 @@ class Compared(Bar):
 
 
 class Searched(Bar):
-    """A bar over the time of a search, with what was tried and what the best candidate saves so far.
+    """A bar over the time of a search, with what was tried and what the best candidate saves so far."""
 
-    Args:
-        minutes: of the search.
-        shown: False hides the bar; so does transformers' switch.
-    """
-
-    def __init__(self, minutes: float, *, shown: bool = True) -> None:
+    def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes
-        super().__init__(self.seconds, "searching", unit="s", shown=shown)
+        super().__init__(self.seconds, "searching", unit="s", shown=True)
         self.bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total_fmt} s{postfix}"
 
     def add(self, seconds: float, tried: int, saved: str) -> None:
@@ -256,15 +218,13 @@ class Searched(Bar):
         self.tell(f"{tried} candidates" + (f", {saved}" if saved else ""), more)
 
 
-def _trackio_run(report_to: str | None, project: str, name: str | None, config: Mapping[str, Any]) -> Any:
+def _trackio_run(report_to: str | None, config: Mapping[str, Any]) -> Any:
     if report_to is None:
         return None
     if report_to != "trackio":
         raise UnknownNameError.of("report_to", report_to, ("trackio",))
-    if not project:
-        raise InputError("project must not be empty: it names the folder of the runs in trackio.")
     try:
         import trackio
     except ImportError as error:
         raise TTSError("report_to='trackio' needs trackio: pip install 'tts-generate[trackio]'.") from error
-    return trackio.init(project=project, name=name, config=dict(config), embed=False)
+    return trackio.init(project="tts-generate", config=dict(config), embed=False)

@@ -52,7 +52,7 @@ def transformers_serve(log: Path) -> Iterator[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
         try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
+            wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             end(process, 10)
@@ -67,15 +67,14 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.kill()
 
 
-def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise RuntimeError(f"transformers serve ended: {log.read_text()[-2000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as response:
-            if response.status == 200:
-                return
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60.0) -> None:
+    """Wait until a server answers at `url`; an error with the end of its log if it does not."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
         time.sleep(0.1)
-    raise RuntimeError(f"transformers serve did not come up: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"{process.args!r:.200} does not answer: {log.read_text()[-2000:]}")
 
 
 class Proxy:

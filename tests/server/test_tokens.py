@@ -284,7 +284,10 @@ def test_inside_a_running_event_loop(model: ServerModel) -> None:
 
 
 def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -> None:
-    with pytest.raises(InputError, match=r"beyond the server's context of 512; pass max_new_tokens=4\d\d or less"):
+    with pytest.raises(
+        InputError,
+        match=r"beyond the server's context of 512\. Shorten the prompt or pass max_new_tokens=4\d\d or less",
+    ):
         model.generate(QUESTIONS, **{**OPTIONS, "max_new_tokens": 500})
     assert len(token_server.requests) == 1
     options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 1}}
@@ -296,7 +299,7 @@ def test_the_context_is_kept_to(model: ServerModel, token_server: TokenServer) -
         model.generate(QUESTIONS[0], **{**options, "interval_tokens": 500})
     with pytest.raises(InputError, match=r"leave 0 tokens .* or shorter prompts"):
         model.generate(QUESTIONS[0] * 100, **options)
-    with pytest.raises(InputError, match=r"prompt '1' of \d{4} tokens .* context of 512; shorten the prompt, or leave"):
+    with pytest.raises(InputError, match=r"prompt '1' of \d{4} tokens .* context of 512\. Shorten the prompt\."):
         model.generate([QUESTIONS[0], QUESTIONS[0] * 100], **OPTIONS)
 
 

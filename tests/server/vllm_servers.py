@@ -7,13 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_servers import end
+from local_servers import end, wait_until_healthy
 
 KEY = "sk-of-the-server"
 
@@ -28,14 +27,8 @@ class Vllm:
 
     def wait(self, seconds: float = 900.0) -> Vllm:
         """Wait until it answers."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                break
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.root}/health", timeout=5):
-                return self
-            time.sleep(0.5)
-        raise RuntimeError(f"vLLM does not answer: {self.log.read_text()[-2000:]}")
+        wait_until_healthy(f"{self.root}/health", self.process, self.log, seconds)
+        return self
 
     @property
     def root(self) -> str:

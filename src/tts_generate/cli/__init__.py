@@ -10,16 +10,5 @@ from tts_generate.cli import history, hub, inspect, profile, record, replay, rep
 from tts_generate.cli.base import app
 
 __all__ = [
-    "app",
-    "history",
-    "hub",
-    "inspect",
-    "profile",
-    "record",
-    "replay",
-    "report",
-    "sandbox",
-    "search",
-    "serve",
-    "store",
-]
+    "app", "history", "hub", "inspect", "profile", "record", "replay", "report", "sandbox", "search", "serve", "store",
+]  # fmt: skip

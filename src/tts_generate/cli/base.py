@@ -109,6 +109,17 @@ MaxProbeTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of a pro
 Temperature = Annotated[float | None, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float | None, typer.Option(help="Nucleus sampling.")]
 TopK = Annotated[int | None, typer.Option(min=0, help="Top-k sampling; 0 for none.")]
+Dtype = Annotated[str | None, typer.Option(help="Number type of the weights (float32).")]
+Tokenizer = Annotated[str | None, typer.Option(help="With --server: folder or Hub id of the tokenizer.")]
+MaxInFlight = Annotated[int | None, typer.Option(min=1, help="With --server: requests at once, each (16).")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
+]
+ModelHereOrThere = Annotated[
+    str | None, typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repo private.")]
 VotesBy = Annotated[
     Literal["equal", "math"], typer.Option(help="Which answers are one: equal texts, or the same mathematics.")
 ]
@@ -212,17 +223,17 @@ def refuse(options: dict[str, Any], why: str) -> None:
         raise InputError(f"--{name.replace('_', '-')} is {why}; leave it out.")
 
 
-def plain(title: str) -> Table:
-    """An empty table as every command shows one."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def plain(title: str, *columns: str, words: int = 1) -> Table:
+    """An empty table as every command shows one: the first columns are `words`, the others numbers on the right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < words else "right", no_wrap=not 0 < number < words)
+    return table
 
 
 def table_of(rows: list[Any], title: str) -> Table:
     """Rows of a sweep as a table."""
-    table = plain(title)
-    table.add_column("method", no_wrap=True)
-    for name in ("accuracy % (95 %)", "tokens", "longest chain", "probe", "wasted", "branches"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain(title, "method", "accuracy % (95 %)", "tokens", "longest chain", "probe", "wasted", "branches")
     for row in rows:
         low, high = row.accuracy_ci
         numbers = (row.tokens, row.sequential_tokens, row.probe_tokens, row.wasted_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,9 +56,7 @@ def history(
 
 def _listed(best: list[Any], tried: int) -> Table:
     title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
-    table = plain(title)
-    for name in ("candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %"):
-        table.add_column(name, justify="left" if name in ("candidate", "from") else "right")
+    table = plain(title, "candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %", words=2)
     for e in best:
         spans = (f"{min(e.tokens):,.0f} - {max(e.tokens):,.0f}", f"{e.accuracy[0]:.1f} - {e.accuracy[-1]:.1f}")
         numbers = (str(e.rung), f"{e.mean:+.2f}", f"{min(e.gains):+.2f}")
@@ -79,7 +76,6 @@ def _print_failures(archive: Any, top: int) -> None:
 
 
 def _show(archive: Any, name: str) -> None:
-    """A candidate's ancestors with their ideas, and its code."""
     if name not in archive.written:
         raise UnknownNameError.of("candidate that a model wrote", name, archive.written)
     for entry in archive.lineage(name):
@@ -103,8 +99,7 @@ def _print_difference(archive: Any, names: str) -> None:
             raise UnknownNameError.of("candidate", name, known)
     one, other = (known[name] for name in pair)
     if pair[0] in archive.written:
-        lines = difflib.unified_diff(one.code.splitlines(), other.code.splitlines(), one.name, other.name, lineterm="")
-        console.print("\n".join(lines))
+        console.print("\n".join(one.difference(other)))
     else:
         console.print(_difference(one, other))
 
@@ -113,9 +108,7 @@ def _difference(one: Any, other: Any) -> Table:
     from tts_generate.schedule import to_json
 
     ours, theirs = to_json(one.schedule), to_json(other.schedule)
-    table = plain("knobs that differ")
-    for name in ("knob", one.name, other.name):
-        table.add_column(name)
+    table = plain("knobs that differ", "knob", one.name, other.name, words=3)
     for knob in ours:
         if ours[knob] != theirs.get(knob):
             table.add_row(knob, _told(ours[knob]), _told(theirs.get(knob)))

@@ -10,10 +10,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, plain
+from tts_generate.cli.base import Private, Threads, Trust, app, console, guarded, numbers_of, plain
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.strict_json import read_json
 
+Revision = Annotated[str | None, typer.Option(help="A commit, branch or tag.")]
+LockFile = Annotated[Path | None, typer.Option(help="The lock file; tts-controllers.lock if left out.")]
 Named = Annotated[str, typer.Argument(help="A repo of the Hub, user/name or user/name@revision.")]
 
 
@@ -34,13 +36,11 @@ def publish(
     live: Annotated[Path | None, typer.Option(help="JSON list of live rows, as `measure_live` returns them.")] = None,
     betas: Annotated[str, typer.Option(help="Budgets to measure, separated by commas; eleven if left out.")] = "",
     shuffles: Annotated[int, typer.Option(help="Orders in which branches are opened.")] = 100,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")
-    ] = None,
+    threads: Threads = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Even if it does not beat what is published there.")
     ] = False,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    private: Private = False,
     licence: Annotated[
         str | None, typer.Option("--license", help="Its licence; what its README says, else apache-2.0.")
     ] = None,
@@ -79,7 +79,7 @@ def tell(done: Any) -> None:
 def pull(
     controller: Named,
     out: Annotated[Path, typer.Option(help="Folder for its files; must not exist or be empty.")],
-    revision: Annotated[str | None, typer.Option(help="A commit, branch or tag.")] = None,
+    revision: Revision = None,
 ) -> None:
     """Copy a controller's repo into a folder. Its files are checked; none of its code runs."""
     from tts_generate.hub.fetch import pull as fetch
@@ -92,7 +92,7 @@ def pull(
 @guarded
 def show(
     controller: Annotated[str, typer.Argument(help="A controller's name, its folder, or its repo on the Hub.")],
-    revision: Annotated[str | None, typer.Option(help="A commit, branch or tag.")] = None,
+    revision: Revision = None,
 ) -> None:
     """Say what a controller is, whether it brings code, and what was measured. None of its code runs."""
     from tts_generate.loading import find_source, is_shipped
@@ -123,7 +123,7 @@ def show(
 @guarded
 def lock(
     controllers: Annotated[list[str] | None, typer.Argument(help="Repos, user/name or user/name@revision.")] = None,
-    file: Annotated[Path | None, typer.Option(help="The lock file; tts-controllers.lock if left out.")] = None,
+    file: LockFile = None,
 ) -> None:
     """Write down the commit and the hashes of repos; without names, resolve those of the lock file again."""
     from tts_generate.hub.fetch import lock as write
@@ -138,7 +138,7 @@ def verify(
     controllers: Annotated[
         list[str] | None, typer.Argument(help="Folders or repos; those of the lock file if left out.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="The lock file; tts-controllers.lock if left out.")] = None,
+    file: LockFile = None,
 ) -> None:
     """Check every file of a controller against its card and the lock file. None of its code runs."""
     from tts_generate.hub.lock import lock_path, read_lock
@@ -173,12 +173,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _curve(store: dict[str, Any], name: str) -> Table:
-    """What was measured on one store."""
     title = f"{store['name']}: {store['questions']} questions, {store['model']['name_or_path']}, replay"
-    table = plain(title)
-    table.add_column("method", no_wrap=True)
-    for column in ("accuracy % (95 %)", "tokens", "probe", "wasted"):
-        table.add_column(column, justify="right")
+    table = plain(title, "method", "accuracy % (95 %)", "tokens", "probe", "wasted")
     for row in store["rows"]:
         low, high = row["accuracy_ci"]
         numbers = (f"{row[column]:,.0f}" for column in ("tokens", "probe_tokens", "wasted_tokens"))

@@ -69,7 +69,6 @@ def inspect(
 
 
 def _rows(found: Inspection) -> list[tuple[str, str]]:
-    """Name and text of each line."""
     asked, context = found.asked, "" if found.context is None else f", context {found.context:,} tokens"
     end = repr(asked.think_end) if asked.think_end else "none apart"
     rows = [

@@ -21,35 +21,20 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise InputError(f"--dtype must be a torch type such as float32 or bfloat16, got {dtype!r}.")
-    if name == "tiny":
-        from tts_generate import tiny
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        loaded, tokenizer = tiny.load()
-    else:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            loaded = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
-        except (OSError, ValueError) as error:
-            raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return loaded.to(device=device, dtype=kind).eval(), tokenizer
+    tokenizer = _loaded(AutoTokenizer, "tokenizer", name)
+    loaded = _loaded(AutoModelForCausalLM, "model", name, dtype=kind)
+    return loaded.to(device).eval(), tokenizer
 
 
-def load_tokenizer(name: str) -> Any:
-    """A tokenizer alone.
-
-    Raises:
-        InputError: there is none.
-    """
-    from transformers import AutoTokenizer
-
+def _loaded(kind: Any, what: str, name: str, **how: Any) -> Any:
     from tts_generate import tiny
 
     try:
-        return AutoTokenizer.from_pretrained(tiny.path() if name == "tiny" else name)
+        return kind.from_pretrained(tiny.path() if name == "tiny" else name, **how)
     except Exception as error:  # of whatever kind: it reads what may be anything
-        raise InputError(f"tokenizer {name!r} cannot be loaded: {str(error).partition(chr(10))[0]}") from error
+        raise InputError(f"{what} {name!r} cannot be loaded: {str(error).partition(chr(10))[0]}") from error
 
 
 def servers_of(urls: list[str], tokenizer: str | None = None, extra_body: str | None = None, **how: Any) -> Any:
@@ -58,11 +43,13 @@ def servers_of(urls: list[str], tokenizer: str | None = None, extra_body: str | 
     Raises:
         InputError: no such tokenizer, or no JSON object.
     """
+    from transformers import AutoTokenizer
+
     from tts_generate.server import ServerModel
 
     return ServerModel(
         urls,
-        tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
+        tokenizer=None if tokenizer is None else _loaded(AutoTokenizer, "tokenizer", tokenizer),
         extra_body=None if extra_body is None else object_of("--extra-body", extra_body),
         **how,
     )

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_generate.cli.base import Temperature, TopK, TopP, app, console, given, guarded, plain, refuse
+from tts_generate.cli.base import (
+    ApiKey,
+    Dtype,
+    MaxInFlight,
+    ModelHereOrThere,
+    Temperature,
+    Tokenizer,
+    TopK,
+    TopP,
+    app,
+    console,
+    given,
+    guarded,
+    plain,
+    refuse,
+)  # fmt: skip
 from tts_generate.cli.models import check_sampling, device_of, load_model, servers_of
 from tts_generate.errors import InputError
 
@@ -16,10 +31,7 @@ from tts_generate.errors import InputError
 @guarded
 def profile(
     out: Annotated[Path, typer.Option(help="Where the profile goes, as JSON.")],
-    model: Annotated[
-        str | None,
-        typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there."),
-    ] = None,
+    model: ModelHereOrThere = None,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows of a pass at most (64; with --server, requests at once).")
     ] = None,
@@ -27,22 +39,18 @@ def profile(
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
-    dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
+    dtype: Dtype = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 … (cpu).")] = None,
     server: Annotated[
         list[str] | None,
         typer.Option(help="Address of a completions endpoint with the model; repeatable. It should be idle."),
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="With --server: folder or Hub id of the tokenizer.")] = None,
-    max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="With --server: requests at once, each (16).")
-    ] = None,
+    tokenizer: Tokenizer = None,
+    max_in_flight: MaxInFlight = None,
     extra_body: Annotated[
         str | None, typer.Option(help='With --server: fields for every request; vLLM: {"ignore_eos": true}.')
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
-    ] = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Measure what a pass of a model takes here or at servers, for `sweep --profile` to predict seconds with."""
     sampling = given(temperature=temperature, top_p=top_p, top_k=top_k)
@@ -74,9 +82,7 @@ def _here(model: str, here: dict[str, Any], rows: dict[str, Any], sampling: dict
 
 def _tell(found: Any, model: str) -> None:
     """Seconds of passes, and how wrong they are in between."""
-    table = plain(f"{model}: seconds of a pass")
-    for column in ("rows", "alone", "behind 256 columns each"):
-        table.add_column(column, justify="right")
+    table = plain(f"{model}: seconds of a pass", "rows", "alone", "behind 256 columns each", words=0)
     for rows in found.tokens:
         alone, behind = found.passes([rows, rows], [0, 256 * rows])
         table.add_row(str(rows), f"{alone:.4f}", f"{behind:.4f}")

@@ -9,11 +9,16 @@ import typer
 
 from tts_generate.cli.base import (
     AnswerPattern,
+    ApiKey,
+    Dtype,
     IntervalTokens,
+    MaxInFlight,
     MaxProbeTokens,
+    ModelHereOrThere,
     ProbeSuffix,
     Temperature,
     ThinkEnd,
+    Tokenizer,
     TopK,
     TopP,
     app,
@@ -23,7 +28,7 @@ from tts_generate.cli.base import (
     importers,
     read,
     refuse,
-)
+)  # fmt: skip
 from tts_generate.cli.models import check_sampling, device_of, load_model, servers_of
 from tts_generate.errors import InputError
 
@@ -46,10 +51,7 @@ def import_autotts(
 @guarded
 def record(
     out: Annotated[Path, typer.Option(help="Folder of the store; an unfinished one is gone on with.")],
-    model: Annotated[
-        str | None,
-        typer.Argument(help="A model's folder or Hub id ('tiny' ships here); with --server, its name there."),
-    ] = None,
+    model: ModelHereOrThere = None,
     questions: Annotated[Path | None, typer.Option(help="JSON lines: question_id, question, gold_answer.")] = None,
     dataset: Annotated[
         str | None,
@@ -92,7 +94,7 @@ def record(
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Branches decoded in one forward pass at most (256).")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Number type of the weights (float32).")] = None,
+    dtype: Dtype = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda (under accelerate launch: a GPU each), cuda:1 … (cpu).")
     ] = None,
@@ -100,19 +102,15 @@ def record(
         list[str] | None,
         typer.Option(help="Address of a completions endpoint with the model, e.g. http://host:8000/v1; repeatable."),
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="With --server: folder or Hub id of the tokenizer.")] = None,
-    max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="With --server: requests at once, each (16).")
-    ] = None,
+    tokenizer: Tokenizer = None,
+    max_in_flight: MaxInFlight = None,
     wait: Annotated[
         float | None, typer.Option(min=0, help="With --server: seconds to wait for one that is still starting (0).")
     ] = None,
     extra_body: Annotated[
         str | None, typer.Option(help="With --server: fields for every request, as a JSON object.")
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TTS_API_KEY", show_envvar=True, help="With --server: bearer token.")
-    ] = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Record trajectories of a question set, probed at every step, on a model here or on servers.
 

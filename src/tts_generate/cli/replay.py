@@ -16,6 +16,7 @@ from tts_generate.cli.base import (
     Latency,
     Shuffles,
     Store,
+    Threads,
     Trust,
     VotesBy,
     app,
@@ -28,7 +29,7 @@ from tts_generate.cli.base import (
     table_of,
     write_csv,
     write_json,
-)
+)  # fmt: skip
 from tts_generate.errors import InputError
 from tts_generate.loading import DEFAULT_CONTROLLER
 
@@ -62,7 +63,6 @@ def replay(
 
 
 def _set(knobs: list[str] | None, latency: float | None) -> dict[str, Any]:
-    """What is set by hand."""
     return knobs_of(knobs or []) | ({} if latency is None else {"latency": latency})
 
 
@@ -80,9 +80,7 @@ def sweep(
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the frontier as PNG or SVG.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of compiled replay; all cores if left out.")
-    ] = None,
+    threads: Threads = None,
     profile: Annotated[
         Path | None, typer.Option(help="A device's profile, of tts-generate profile: tell seconds on it, too.")
     ] = None,
@@ -102,10 +100,7 @@ def sweep(
 
     if profile is None and (alone := given(prompts=prompts, max_rows=max_rows)):
         raise InputError(f"--{next(iter(alone)).replace('_', '-')} needs --profile; without it, it would be ignored.")
-    device, counts = (
-        Profile.of(profile),
-        numbers_of("--prompts", prompts or "1,8,96", int),
-    )
+    device, counts = Profile.of(profile), numbers_of("--prompts", prompts or "1,8,96", int)
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
     branches = fewest_branches(recordings)
@@ -150,9 +145,11 @@ def _seconds(
 
     told: dict[str, Any] = {}
     for path, cell in zip(stores, found.cells, strict=True):
-        store, table = TrajectoryStore.open(path), plain(f"{path}: predicted seconds, {max_rows} rows at most")
-        for column in ("method", *(f"{count} prompts: answer (95 %)" for count in counts), "question"):
-            table.add_column(column, justify="left" if column == "method" else "right")
+        columns = ("method", *(f"{count} prompts: answer (95 %)" for count in counts), "question")
+        store, table = (
+            TrajectoryStore.open(path),
+            plain(f"{path}: predicted seconds, {max_rows} rows at most", *columns),
+        )
         for row in cell.rows:
             controller = load_controller(row.controller, beta=row.beta, trust_remote_code=trust, **row.knobs)
             each = [predict(store, controller, device, prompts=n, max_rows=max_rows).to_dict() for n in counts]
@@ -214,13 +211,11 @@ def _worth(frontiers: dict[str, Any], baseline: str) -> list[str]:
 
 
 def _plot_sweep(found: Any, path: Path, shuffles: int) -> None:
+    from tts_generate.evaluate import as_dict
     from tts_generate.report.frontier import Point, plot_frontier
 
     rows = found.average if len(found.cells) > 1 else found.cells[0].rows
-    points = [
-        Point(row.label if row.beta is None else row.controller, row.tokens, row.accuracy, row.accuracy_ci)
-        for row in rows
-    ]
+    points = [Point.of(as_dict(row)) for row in rows]
     stores = "" if len(found.cells) == 1 else f", average of {len(found.cells)} stores"
     plot_frontier(points, path, title=f"Replay, {max(1, shuffles)} orders of the branches{stores}")
 

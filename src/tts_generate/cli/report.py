@@ -144,27 +144,17 @@ def _refuse(kind: str, given: set[str]) -> None:
 
 
 def _watched(text: str, branches: int | None, trust_remote_code: bool) -> Any:
-    """A method written as `controller@beta`."""
     name, at, budget = text.rpartition("@")
     budgets = numbers_of("--watch", budget, float) if at else []
     if len(budgets) != 1:
         raise InputError(f"--watch takes controller@beta, got {text!r}.")
-    return _method(name, budgets[0], branches, trust_remote_code)
-
-
-def _method(name: str, beta: float, branches: int | None, trust_remote_code: bool) -> Any:
-    """A controller at a budget, its knobs that count branches held to those there are."""
-    from tts_generate.controller import held_to
     from tts_generate.evaluate import Method
-    from tts_generate.loading import load_controller
 
-    usual = load_controller(name, beta=beta, trust_remote_code=trust_remote_code)
-    held = {} if branches is None else held_to(usual.knobs, branches)
-    return Method(f"{name} β={beta:g}", name, beta, held, trust_remote_code)
+    return Method.at(name, budgets[0], branches, trust_remote_code=trust_remote_code)
 
 
 def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> Any:
-    from tts_generate.evaluate import baselines
+    from tts_generate.evaluate import Method, baselines
     from tts_generate.recorded.recording import fewest_branches
     from tts_generate.replay import Recording
     from tts_generate.report.gather import models_of, of_recordings
@@ -172,7 +162,7 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
     recordings = [Recording.from_store(store, votes=given.votes or "equal") for store in stores]
     branches = fewest_branches(recordings)
     methods = [
-        _method(name.strip(), beta, branches, trust_remote_code)
+        Method.at(name.strip(), beta, branches, trust_remote_code=trust_remote_code)
         for name in (given.controllers or _CONTROLLERS).split(",")
         for beta in numbers_of("--betas", given.betas or _BETAS, float)
     ]
@@ -190,7 +180,6 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
 
 
 def _drawn(page: Any) -> tuple[str, Draw]:
-    """A page as HTML, and what draws its pictures."""
     from tts_generate.report.page import render
     from tts_generate.report.pictures import draw_page
 

@@ -28,9 +28,7 @@ def check(json_file: JsonFile = None) -> None:
     with Sandbox() as tried:
         line = tried.line
     outcomes = list(try_all())
-    table = plain(line)
-    for name in ("a candidate tries to", "stopped", "by any one of"):
-        table.add_column(name, no_wrap=name != "by any one of")
+    table = plain(line, "a candidate tries to", "stopped", "by any one of", words=3)
     for outcome in outcomes:
         table.add_row(outcome.attack, "yes" if outcome.stopped else Text("NO", "red"), ", ".join(outcome.by))
     console.print(table)

@@ -146,12 +146,7 @@ _TAKEN: dict[str, set[str]] = {
 
 
 def _agent(proposer: str, given: dict[str, Any]) -> Any:
-    """The agent that the options ask for; None where knobs are searched.
-
-    Raises:
-        InputError: no program, or an option of another proposer.
-        UnknownNameError: an ablation that there is not.
-    """
+    """The agent that the options ask for; None where knobs are searched."""
     replayed = "conversation" in given
     who = "a conversation on file" if replayed else proposer
     for name in (name for name in given if name not in _TAKEN[who]):
@@ -175,7 +170,6 @@ def _agent(proposer: str, given: dict[str, Any]) -> Any:
 
 
 def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
-    """The sandbox that was asked for; None for one with every lock."""
     if not without_lock and not sandbox_prefix:
         return None
     from tts_generate.sandbox import Sandbox
@@ -184,7 +178,6 @@ def _box(without_lock: list[str] | None, sandbox_prefix: str | None) -> Any:
 
 
 def _conclude(result: dict[str, Any], reference: str, objective: str, report: Path, best: Path) -> None:
-    """What was found, and where it is."""
     gain = result["fresh"]["gain"]
     paid = f", ${result['usd']:.2f}" if result["usd"] else ""
     console.print(
@@ -202,9 +195,7 @@ def _standing(progress: Any) -> Table:
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    table = plain(title)
-    for name in ("best frontier so far", "tokens", "accuracy %"):
-        table.add_column(name, justify="right")
+    table = plain(title, "best frontier so far", "tokens", "accuracy %", words=0)
     best = progress.best
     if best is not None:
         for number, (tokens, accuracy) in enumerate(zip(best.tokens, best.accuracy, strict=True)):

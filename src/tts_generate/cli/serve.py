@@ -26,7 +26,7 @@ from tts_generate.cli.base import (
     given,
     guarded,
     knobs_of,
-)
+)  # fmt: skip
 from tts_generate.cli.models import check_sampling, servers_of
 from tts_generate.loading import DEFAULT_CONTROLLER
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts_generate.cli.base import Store, app, console, guarded, read
+from tts_generate.cli.base import Private, Store, app, console, guarded, read
 from tts_generate.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def push(
     store: Store,
     repo_id: Repo,
     tag: Annotated[str | None, typer.Option(help="Tag for the commit.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    private: Private = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Though the store there has branches or settings that this one has not.")
     ] = False,

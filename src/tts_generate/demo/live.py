@@ -29,7 +29,7 @@ class LiveRun:
     @property
     def tokens(self) -> int:
         """Generated and probe tokens; prompts cost every method the same."""
-        return self.cost.generated_tokens + self.cost.probe_tokens
+        return self.cost.tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; accuracy as a share, tokens summed over the questions."""

@@ -18,43 +18,17 @@ from rich.console import Console
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.demo.live import LiveRun
-from tts_generate.demo.methods import points, replayed
+from tts_generate.demo.methods import SEED, find, live_points, points, replayed
 from tts_generate.demo.real import run_real
 from tts_generate.demo.tables import LABELS, live_table, replay_table, search_line, verdict
 from tts_generate.engine import enable, record
-from tts_generate.evaluate import BETAS, accuracy_interval, as_dict
+from tts_generate.evaluate import as_dict
 from tts_generate.loading import held_within, load_controller
 from tts_generate.publish.live import prompts
 from tts_generate.replay import Recording, replay
-from tts_generate.report.frontier import Point, plot_frontiers
-from tts_generate.search import Fidelity, Search, Setup
+from tts_generate.report.frontier import plot_frontiers
 from tts_generate.statistics import saving
-from tts_generate.tracking import Searched
 from tts_generate.trajectories import Question
-
-_SEED = 1
-_KNOBS = ("n_init", "widen", "max_branches", "read_bar", "wave_bar", "depth_power", "share_power", "length_power")
-"""Of `worth`, as many as a minute can tell something about."""
-_SELECT, _FRESH = Fidelity(BETAS, 20, 500_000), Fidelity(BETAS, 40, 0)
-
-
-def find(store: Path, out: Path, minutes: float) -> dict[str, Any]:
-    """Search on a recording and nothing else; the result. The controller found is in `out`/best.
-
-    The result's `beta` is the largest at which it spends no more than CMC at 0.5 on the search set, probes counted.
-    """
-    shutil.rmtree(out, ignore_errors=True)
-    search = Search(Setup((store,), knobs=_KNOBS, seed=_SEED, select=_SELECT, fresh=_FRESH))
-    with Searched(minutes) as bar:
-        result = search.run(
-            out,
-            minutes=minutes,
-            command="tts-generate demo",
-            watch=lambda standing: bar.add(standing.seconds, standing.tried, standing.saved),
-        )
-    curve, limit = result["fresh"]["curve"], result["fresh"]["reference"]["tokens"][BETAS.index(0.5)]
-    within = [beta for beta, tokens in zip(curve["betas"], curve["tokens"], strict=True) if tokens <= limit]
-    return {**result, "beta": max(within, default=0.0)}
 
 
 def run(
@@ -69,7 +43,7 @@ def run(
 
     console.rule("1. record", align="left")
     asked = tiny.questions("record")[:recorded]
-    store = record(model, tokenizer, asked, out / "store", branches=branches, seed=_SEED)
+    store = record(model, tokenizer, asked, out / "store", branches=branches, seed=SEED)
     recording = Recording.from_store(store)
 
     console.rule("2. replay: every controller on the same recorded branches, no model", align="left")
@@ -82,7 +56,7 @@ def run(
     console.print(search_line(result))
 
     console.rule("4. the same on an ordinary language model, whose recording ships here", align="left")
-    told, real_rows = run_real(out, minutes / 2, console, find)
+    told = run_real(out, minutes / 2, console)
 
     console.rule("5. live: kept-aside questions, answered by model.generate(strategy='autotts')", align="left")
     kept_aside = tiny.questions("test")[:live]
@@ -106,14 +80,14 @@ def run(
         "replay": [as_dict(row) for row in rows],
         "real": told,
         "questions": {"recorded": len(asked), "live": len(kept_aside), "branches": branches},
-        "seed": _SEED,
+        "seed": SEED,
         "seconds": time.monotonic() - started,
         "versions": _versions(),
     }
     (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     panels = {
-        f"{told['model'].rpartition('/')[2]}, recorded: accuracy for tokens": points(real_rows),
-        "Tiny reasoner, recorded and live": [*points(rows), *_live_points(runs, len(kept_aside))],
+        f"{told['model'].rpartition('/')[2]}, recorded: accuracy for tokens": points(told["replay"]),
+        "Tiny reasoner, recorded and live": points(report["replay"]) + live_points(report["live"], len(kept_aside)),
     }
     plot_frontiers(panels, out / "frontier.png")
     console.print(f"Wrote {out / 'demo.json'} and {out / 'frontier.png'} after {report['seconds']:.0f} s.")
@@ -162,7 +136,7 @@ def _answer(
     output = model.generate(
         **prompts(model, tokenizer, questions),
         strategy="autotts",
-        seed=_SEED,
+        seed=SEED,
         progress=True,
         return_dict_in_generate=True,
         **how,
@@ -194,17 +168,7 @@ def _live_equals_replay(
     for output, again in pairs:
         for number, (trace, other) in enumerate(zip(output.trace or [], again.traces, strict=True)):
             cost = (output.cost or [])[number]
-            same_cost = cost.generated_tokens + cost.probe_tokens == again.cost[0, number]
+            same_cost = cost.tokens == again.cost[0, number]
             episodes += 1
             equal += trace.events == other.events and bool(same_cost)
     return {"episodes": episodes, "equal": equal}
-
-
-def _live_points(runs: dict[str, LiveRun], questions: int) -> list[Point]:
-    found = []
-    for name, run in runs.items():
-        low, high = accuracy_interval(run.correct)
-        series = name.rstrip("_0123456789")
-        accuracy = 100 * float(run.correct.mean())
-        found.append(Point(series, run.tokens / questions, accuracy, (100 * low, 100 * high), live=True))
-    return found

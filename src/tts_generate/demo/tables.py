@@ -74,7 +74,6 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _accuracy(accuracy: float, interval: tuple[float, float]) -> str:
-    """Percent, with its interval."""
     return f"{accuracy:.1f} ({interval[0]:.1f}-{interval[1]:.1f})"
 
 

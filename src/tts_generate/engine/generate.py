@@ -32,7 +32,7 @@ from tts_generate.engine.settings import MAX_ROWS, AutoTTSOptions, DecodingOptio
 from tts_generate.engine.wrapped import check_inputs, check_wrapping, inside
 from tts_generate.errors import InputError, UnknownNameError, UnsupportedError
 from tts_generate.live.reader import Reader
-from tts_generate.live.rows import suited
+from tts_generate.live.rows import tasks_of
 from tts_generate.live.settings import interval_for, stop_texts
 from tts_generate.live.task import Prompt, Task
 from tts_generate.live.unanswered import Unanswered
@@ -146,11 +146,7 @@ class AutoTTS:
         if self.streamer is not None and len(call.prompts) > 1:
             raise InputError(f"streamer takes one question a call, got {len(call.prompts)}; use stream=True instead.")
         processors, criteria = request.deadline(self.processors, call.criteria)
-        controller = suited(self.controller, self.max_rows, len(call.prompts))
-        tasks = [
-            Task(str(number), prompt, controller, processors=processors.begin(str(number)))
-            for number, prompt in enumerate(call.prompts)
-        ]
+        tasks = tasks_of(call.prompts, self.controller, self.max_rows, processors)
         settings = self.settings(call)
         loop = self.loop(call, settings, tasks, criteria)
         if self.stream:

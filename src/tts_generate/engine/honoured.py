@@ -86,10 +86,6 @@ def _forced_eos(processor: Any, place: Place) -> Any:
     return own(processor, max_length=place.length + place.max_new_tokens) if made else processor
 
 
-def _encoder_ngrams(processor: Any, place: Place) -> Any:
-    return type(processor)(processor.ngram_size, place.prompt)
-
-
 SCORES, IDS = Rule(scores_only=True), Rule()
 _HALVES = Rule(refused="it takes the second half of a batch for prompts")
 _SPEECH = Rule(refused="it is made for the codes of a speech model")
@@ -119,7 +115,9 @@ PROCESSORS: Mapping[type, Rule] = {
     processors.EncoderRepetitionPenaltyLogitsProcessor: Rule(
         make=lambda processor, place: own(processor, encoder_input_ids=place.prompt)
     ),
-    processors.EncoderNoRepeatNGramLogitsProcessor: Rule(make=_encoder_ngrams),
+    processors.EncoderNoRepeatNGramLogitsProcessor: Rule(
+        make=lambda processor, place: type(processor)(processor.ngram_size, place.prompt)
+    ),
     processors.SynthIDTextWatermarkLogitsProcessor: Rule(fork=lambda processor: own(processor, state=None)),
     processors.PrefixConstrainedLogitsProcessor: Rule(
         refused="prefix_allowed_tokens_fn counts rows of a batch that keeps changing"

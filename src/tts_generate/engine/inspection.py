@@ -155,7 +155,6 @@ def inspect_model(
 
 
 def _probed(branch: Branch, reader: Reader) -> Probed:
-    """The first probe of a branch."""
     probe = branch.probes[0]
     begun = reader.begin_probe(branch, probe.position)
     forced = begun.forced if isinstance(begun, Probe) else []

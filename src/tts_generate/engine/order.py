@@ -14,11 +14,7 @@ MOVE = 3
 
 
 class Order:
-    """The order of rows from pass to pass.
-
-    Args:
-        block: rows that read the same number of columns.
-    """
+    """The order of rows from pass to pass."""
 
     def __init__(self, block: int) -> None:
         self.block = block

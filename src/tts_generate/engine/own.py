@@ -80,7 +80,7 @@ class Own:
     """
 
     def __init__(self, things: Sequence[Any], place: Callable[[Tensor], Place] | None = None, first: int = 0) -> None:
-        self.place, self.first = place or _unpadded, first
+        self.place, self.first = place or (lambda prompt: Place(prompt, prompt.shape[1], 0, None, 0)), first
         ruled = [_ruled(thing) for thing in things]
         self.things, self.rules = [thing for thing, _ in ruled], [rule for _, rule in ruled]
         self._prompts: dict[int, list[Any]] = {}
@@ -125,22 +125,17 @@ class Own:
         return self._prompts[question]
 
 
-def _unpadded(prompt: Tensor) -> Place:
-    return Place(prompt, prompt.shape[1], 0, None, 0)
-
-
 def _ruled(thing: Any) -> tuple[Any, Rule]:
     """A processor or criterion as it is called, and how it is honoured."""
     rule = rule_of(thing)
     if rule is not None:
         return thing, rule
-    kept = hasattr(thing, "for_branch")
-    foreign = Foreign(thing, watched=not kept)
-    return foreign, Rule(fork=_forked if kept and thing.for_branch() is not thing else None)
-
-
-def _forked(foreign: Foreign) -> Foreign:
-    return Foreign(foreign.thing.for_branch(), watched=False)
+    if not hasattr(thing, "for_branch"):
+        return Foreign(thing), Rule()
+    forks = thing.for_branch() is not thing
+    return Foreign(thing, watched=False), Rule(
+        fork=(lambda foreign: Foreign(foreign.thing.for_branch(), watched=False)) if forks else None
+    )
 
 
 def shaped(processors: Sequence[Any], ids: Tensor, logits: Tensor) -> Tensor:

@@ -18,15 +18,7 @@ from tts_generate.live.branch import Branch
 
 
 class Passes:
-    """Runs what was planned: feeds, draws each branch's next token, and says which rows have come to something.
-
-    Args:
-        rows: where tokens are written down.
-        decoder: the model.
-        sampler: draws.
-        settings: when a branch ends, and how many passes may run before the host looks.
-        criteria: stopping criteria that look at a branch's tokens.
-    """
+    """Runs what was planned: feeds, draws each branch's next token, and says which rows have come to something."""
 
     def __init__(
         self, rows: Rows, decoder: Decoder, sampler: Sampler, settings: Settings, criteria: StoppingCriteriaList

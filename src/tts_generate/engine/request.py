@@ -17,6 +17,7 @@ from tts_generate.engine.honoured import FIELDS, Place
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.errors import InputError, UnsupportedError
+from tts_generate.live.settings import advice_on_room
 from tts_generate.live.task import Prompt
 from tts_generate.live.thinking import asked_of
 from tts_generate.processors import BranchProcessorList, Deadline
@@ -133,7 +134,8 @@ def check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], settings: S
     if context is not None and length + settings.max_new_tokens + probe_tokens > context:
         raise InputError(
             f"prompt {longest} has {length} tokens; with max_new_tokens={settings.max_new_tokens} and {probe_tokens} "
-            f"for a probe that is beyond the model's context of {context}. {_room(context - length - probe_tokens)}."
+            f"for a probe that is beyond the model's context of {context}. "
+            f"{advice_on_room(context - length - probe_tokens)}."
         )
     rope = getattr(config, "rope_parameters", None) or {}
     original = rope.get("original_max_position_embeddings") or context
@@ -141,13 +143,8 @@ def check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], settings: S
     if moving and original is not None and length + settings.max_new_tokens + probe_tokens > original:
         raise UnsupportedError(
             f"this model's {rope['rope_type']} rope rescales all rows of a batch once the longest is beyond {original} "
-            f"tokens, so a branch would depend on its neighbours. {_room(original - length - probe_tokens)}."
+            f"tokens, so a branch would depend on its neighbours. {advice_on_room(original - length - probe_tokens)}."
         )
-
-
-def _room(tokens: int) -> str:
-    """What to do where so many tokens are left for an answer."""
-    return f"Shorten the prompt or pass max_new_tokens={tokens} or less" if tokens > 0 else "Shorten the prompt"
 
 
 def eos_ids(config: GenerationConfig) -> tuple[int, ...]:

@@ -112,7 +112,6 @@ class Rows:
         self.ids, self.logprobs = drawn["id"], drawn["logprob"]
 
     def _widen(self, tokens: int) -> None:
-        """Have room for this many drawn tokens of each row."""
         room = self._drawn.shape[1]
         if tokens > room:
             self._allocate(self.slots, max(tokens, 2 * room))

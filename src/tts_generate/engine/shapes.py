@@ -146,11 +146,9 @@ def _attended(queries: int, dim: int) -> list[dict[int, bytes]]:
     for columns in (5, 130, 190, 200, 250, 300, 380, 450, 700):
         mask = torch.zeros_like(query[:, :, :1, :1]).where(places < columns, lowest)
         found.append({
-            width: _bits(
-                nn.functional.scaled_dot_product_attention(
-                    query, keys[:, :, :width], values[:, :, :width], attn_mask=mask[..., :width]
-                )
-            )
+            width: nn.functional.scaled_dot_product_attention(
+                query, keys[:, :, :width], values[:, :, :width], attn_mask=mask[..., :width]
+            ).contiguous().numpy().tobytes()
             for width in range(bucketed(columns), 2 * PART + 1, BUCKET)
         })  # fmt: skip
     return found
@@ -179,7 +177,3 @@ def _least_tokens(linear: Sequence[tuple[int, int]], threads: int) -> int | None
 def _random(*shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-
-
-def _bits(numbers: Tensor) -> bytes:
-    return numbers.contiguous().numpy().tobytes()

@@ -101,7 +101,6 @@ class StateLayer(LinearAttentionLayer):
         self._write(np.full(len(slots), BEFORE), slots, states)
 
     def _indices(self, *numbers: np.ndarray) -> tuple[Tensor, ...]:
-        """Indices where the banks are."""
         home = self.home or torch.device("cpu")  # no banks, nothing to index
         return tuple(on_device(each, home) for each in numbers)
 

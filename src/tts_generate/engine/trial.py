@@ -49,11 +49,7 @@ def reach(model: PreTrainedModel) -> int:
 
 
 class Trial:
-    """A few tokens in two rows and a probe, and what the model says of them by itself.
-
-    Args:
-        model: in evaluation mode, without gradients.
-    """
+    """A few tokens in two rows and a probe, and what the model says of them by itself."""
 
     noise: float
     """How far a token's logits are off once more tokens come after it: by rounding, or because they are read."""
@@ -136,7 +132,6 @@ class Trial:
 
 
 def _computes_finely(model: PreTrainedModel) -> bool:
-    """Whether forward passes are in full precision."""
     rounded = torch.is_autocast_enabled(input_device(model).type) or getattr(model, "is_quantized", False)
     return model.dtype in (torch.float32, torch.float64) and not rounded
 

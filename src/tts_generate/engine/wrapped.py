@@ -91,7 +91,6 @@ def _beside_ids(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _empty(value: Any) -> bool:
-    """Whether a model input says nothing."""
     if value is None or isinstance(value, Cache):
         return value is None or int(value.get_seq_length()) == 0
     if isinstance(value, Mapping):

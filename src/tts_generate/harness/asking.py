@@ -74,7 +74,7 @@ class Answered:
         return {
             "answer": self.answer,
             **asdict(self.cost),
-            "tokens": self.cost.generated_tokens + self.cost.probe_tokens,
+            "tokens": self.cost.tokens,
             "branches": len(self.branches),
             "finish_reason": self.finish_reason,
             "truncated": self.truncated,

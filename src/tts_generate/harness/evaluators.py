@@ -115,9 +115,11 @@ class ControllerSuite(EvaluationSuite):
         results: list[dict[str, Any]] = []
         for task in self.suite:
             arguments = {"subset": task.subset, "split": task.split, **(task.args_for_task or {})}
-            data = task.data if task.data_preprocessor is None else _load(task).map(task.data_preprocessor)
+            data, evaluator = task.data, TTSEvaluator()
+            if task.data_preprocessor is not None:
+                data = evaluator.load_data(data, subset=task.subset, split=task.split).map(task.data_preprocessor)
             baseline = results[0]["by_question"] if results else None
-            told = TTSEvaluator().compute(model_or_pipeline, data, baseline=baseline, **arguments)
+            told = evaluator.compute(model_or_pipeline, data, baseline=baseline, **arguments)
             name = _label(arguments.get("controller", DEFAULT_CONTROLLER), arguments.get("beta"))
             results.append({"task_name": name, **told})
         return results
@@ -148,12 +150,7 @@ def _label(controller: str | Path | Controller, beta: float | None) -> str:
     return name if beta is None else f"{name} β={beta:g}"
 
 
-def _load(task: SubTask) -> Any:
-    return TTSEvaluator().load_data(data=task.data, subset=task.subset, split=task.split)
-
-
 def _parts(model_or_pipeline: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """The model and its tokenizer."""
     model = getattr(model_or_pipeline, "model", None) if hasattr(model_or_pipeline, "task") else model_or_pipeline
     bound = getattr(model, "generate", None)
     found = tokenizer or getattr(model_or_pipeline, "tokenizer", None)

@@ -22,15 +22,8 @@ from tts_generate.errors import InputError
 from tts_generate.statistics import saving
 
 _KINDS = (
-    "tokens",
-    "prompt_tokens",
-    "generated_tokens",
-    "probe_tokens",
-    "wasted_tokens",
-    "branches",
-    "truncated",
-    "seconds",
-)
+    "tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "truncated", "seconds"
+)  # fmt: skip
 
 
 @modelapi(name="tts")

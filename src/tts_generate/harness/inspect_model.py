@@ -60,11 +60,7 @@ def _stop_reason(found: Answered) -> StopReason:
 
 
 def _loaded(name: str, options: dict[str, Any]) -> PreTrainedModel:
-    """The model of that name, in evaluation mode.
-
-    Raises:
-        InputError: an option that neither the provider nor the model's class knows.
-    """
+    """The model of that name, in evaluation mode."""
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options).eval()
     except TypeError as error:
@@ -159,7 +155,7 @@ class TTSAPI(ModelAPI):
             choices=[ChatCompletionChoice(message=message, stop_reason=_stop_reason(found))],
             usage=ModelUsage(
                 input_tokens=cost.prompt_tokens,
-                output_tokens=cost.generated_tokens + cost.probe_tokens,
+                output_tokens=cost.tokens,
                 total_tokens=cost.total_tokens,
             ),
             time=found.seconds,
@@ -251,6 +247,5 @@ class TTSAPI(ModelAPI):
                             waiting.answer.set_exception(error)
 
     def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> PromptBatch:
-        """What the samples of one call ask."""
         length, seed, stops, sampling = settings
         return PromptBatch(*padded(prompts, self.asker.model.device), length, seed, stops, dict(sampling))

@@ -38,10 +38,6 @@ Card = Mapping[str, Any]
 def parse_card(text: bytes, where: object) -> Card:
     """The card in `text`, every field of it what it must be.
 
-    Args:
-        text: the bytes of a `controller.json`.
-        where: its path or address, for messages.
-
     Raises:
         ControllerError: naming `where`, the field, what it holds and what it should.
         UnknownNameError: a field that this format does not have, or a knob in a form that is none.
@@ -54,10 +50,7 @@ def parse_card(text: bytes, where: object) -> Card:
     card = _json(text, where)
     found = card.get("format") if isinstance(card, dict) else type(card).__name__
     if not isinstance(card, dict) or found != FORMAT:
-        _refuse(
-            where,
-            f"format is {found!r:.80}; this version of tts-generate ({__version__}) reads {FORMAT!r}",
-        )
+        _refuse(where, f"format is {found!r:.80}; this version of tts-generate ({__version__}) reads {FORMAT!r}")
     for field in sorted(set(card) - set(_FIELDS)):
         raise UnknownNameError.of(f"field of {where}", field[:80], _FIELDS)
     if "builtin" in card and "entry" in card:
@@ -80,11 +73,6 @@ def parse_card(text: bytes, where: object) -> Card:
 
 def check_code(card: Card, code: bytes, where: object) -> None:
     """Refuse code that is not what its card says, or breaks the import rules; it is read and not run.
-
-    Args:
-        card: a card with `entry`.
-        code: the bytes of the file that the entry names.
-        where: that file's path or address, for messages.
 
     Raises:
         ControllerError: naming `where` and the reason.
@@ -157,10 +145,6 @@ def _are_knobs(value: object) -> bool:
     return all(isinstance(knob, bool) or is_number(knob) or (_is_text(knob) and len(knob) <= 100) for knob in plain)
 
 
-def _are_requirements(value: object) -> bool:
-    return isinstance(value, dict) and len(value) <= 20 and all(map(_is_text, value.values()))
-
-
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": (f"{FORMAT!r}", _is_text),
     "api": (f"{API}, the controller interface of this version", lambda value: type(value) is int and value == API),
@@ -172,7 +156,10 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "knobs": (f"knobs by name, at most {_MAX_KNOBS}: a finite number, true, false, a name or an object", _are_knobs),
     "short": ("knobs by name as at latency 1, those of knobs that differ from latency 0", _are_knobs),
     "sha256": ("64 hexadecimal digits in lower case", _matches(SHA256)),
-    "requires": ("versions by package, such as {'tts_generate': '>=0.1'}", _are_requirements),
+    "requires": (
+        "versions by package, such as {'tts_generate': '>=0.1'}",
+        lambda value: isinstance(value, dict) and len(value) <= 20 and all(map(_is_text, value.values())),
+    ),
     "provenance": ("an object", lambda value: isinstance(value, dict)),
 }
 

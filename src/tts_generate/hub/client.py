@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,12 +30,32 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from tts_generate.errors import HubError
-from tts_generate.hub.listed import Content, Listed
 from tts_generate.hub.names import check_paths
 from tts_generate.secret import keep_secret
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 """What fails below `huggingface_hub`: httpx2's error, or httpx's, by which of them it speaks to the Hub."""
+
+Content = bytes | Path
+"""What a file of a commit holds, or the local file that has it."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a commit, as the Hub lists it."""
+
+    size: int
+    git_id: str
+    sha256: str | None
+    """Of a file that Git LFS keeps."""
+
+    def holds(self, content: Content) -> bool:
+        """Whether it has these contents."""
+        with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+            if self.sha256 is not None:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+            data = file.read()
+            return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == self.git_id
 
 
 def resolve(repo_id: str, revision: str) -> str:
@@ -65,26 +88,8 @@ def cached_commits(repo_id: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def sizes(repo_id: str, commit: str) -> dict[str, int]:
-    """The files at the top of a repo, with their bytes.
-
-    Raises:
-        HubError: it cannot be listed.
-    """
-    with told(repo_id, commit):
-        listed = HfApi().list_repo_tree(**named(repo_id), revision=commit)
-        found = {entry.path: entry.size for entry in listed if isinstance(entry, huggingface_hub.hf_api.RepoFile)}
-    return found
-
-
 def download(repo_id: str, commit: str, name: str, *, again: bool = False) -> Path:
     """A file of a commit, from the cache if it is there.
-
-    Args:
-        repo_id: the repo.
-        commit: a whole commit hash.
-        name: the file.
-        again: fetch it even if it is cached.
 
     Raises:
         HubError: it cannot be had, or what came is of another commit.
@@ -108,7 +113,7 @@ def snapshot(repo_id: str, commit: str, into: Path, patterns: Sequence[str]) -> 
     Raises:
         HubError: they cannot be had, or a file has a name that leads out of the folder or to another one.
     """
-    there = paths(repo_id, commit)
+    there = listing(repo_id, commit)
     check_paths(there, f"{repo_id} at commit {commit}")
     wanted = [glob.escape(path) for path in there if any(fnmatchcase(path, pattern) for pattern in patterns)]
     with told(repo_id, commit):
@@ -144,8 +149,8 @@ def differing(repo_id: str, revision: str, files: Mapping[str, Content]) -> list
     return [path for path, content in files.items() if path not in there or not there[path].holds(content)]
 
 
-def listing(repo_id: str, revision: str) -> dict[str, Listed]:
-    """Every file of a commit.
+def listing(repo_id: str, revision: str, *, recursive: bool = True) -> dict[str, Listed]:
+    """Every file of a commit, or those at its top.
 
     Raises:
         HubError: it cannot be listed.
@@ -153,7 +158,7 @@ def listing(repo_id: str, revision: str) -> dict[str, Listed]:
     with told(repo_id, revision):
         found = {
             entry.path: Listed(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
-            for entry in HfApi().list_repo_tree(**named(repo_id), revision=revision, recursive=True)
+            for entry in HfApi().list_repo_tree(**named(repo_id), revision=revision, recursive=recursive)
             if isinstance(entry, huggingface_hub.hf_api.RepoFile)
         }
     return found
@@ -168,17 +173,6 @@ def cache(repo_id: str, commit: str, names: Sequence[str]) -> Path:
     patterns = [glob.escape(name) for name in names]
     with told(repo_id, commit):
         found = Path(huggingface_hub.snapshot_download(**named(repo_id), revision=commit, allow_patterns=patterns))
-    return found
-
-
-def paths(repo_id: str, revision: str) -> list[str]:
-    """Every file of a commit.
-
-    Raises:
-        HubError: it cannot be listed.
-    """
-    with told(repo_id, revision):
-        found = list(HfApi().list_repo_files(**named(repo_id), revision=revision))
     return found
 
 

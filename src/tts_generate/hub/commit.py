@@ -11,8 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tts_generate.errors import ConflictError, HubError
-from tts_generate.hub.client import HTTPError, differing, explain, in_one_line, named, page, told
-from tts_generate.hub.listed import Content
+from tts_generate.hub.client import Content, HTTPError, differing, explain, in_one_line, named, page, told
 
 _TRIES = 5
 _PATIENCE = 300.0
@@ -122,11 +121,7 @@ def _commit(repo_id: str, files: Mapping[str, Content], stale: Sequence[str], pa
 
 
 def _landed(repo_id: str, files: Mapping[str, Content], parent: str) -> str | None:
-    """The head, if it is our commit after all; None if `parent` still is.
-
-    Raises:
-        ConflictError: it is somebody else's.
-    """
+    """The head, if it is our commit after all; None if `parent` still is."""
     with told(repo_id, "main"):
         head = str(HfApi().repo_info(**named(repo_id)).sha)
     if head == parent:
@@ -164,6 +159,5 @@ def tag(repo_id: str, name: str, revision: str) -> None:
 
 
 def _retry_after(error: HfHubHTTPError) -> float:
-    """Seconds that the Hub asks to wait."""
     told = error.response.headers.get("Retry-After", "")
     return float(told) if told.isdigit() else 0.0

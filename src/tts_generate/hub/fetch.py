@@ -46,18 +46,18 @@ def fetch(repo_id: str, commit: str) -> Source:
 
 
 def _fetch(repo_id: str, commit: str, *, again: bool) -> Source:
-    listed: dict[str, int] = {}
+    listed: dict[str, client.Listed] = {}
 
     def read(name: str, limit: int) -> bytes:
         path = None if again else client.cached(repo_id, commit, name)
         if path is None:
             if not listed and not client.offline():
-                listed.update(client.sizes(repo_id, commit))
+                listed.update(client.listing(repo_id, commit, recursive=False))
             where = f"{repo_id}/{name} at commit {commit}"
             if listed and name not in listed:
                 raise ControllerError(missing(where, name, list(listed)))
-            if listed.get(name, 0) > limit:
-                raise ControllerError(f"{where} has {listed[name]:,} bytes; at most {limit:,} are read.")
+            if listed and listed[name].size > limit:
+                raise ControllerError(f"{where} has {listed[name].size:,} bytes; at most {limit:,} are read.")
             path = client.download(repo_id, commit, name, again=again)
         with open(path, "rb") as file:
             return file.read(limit + 1)

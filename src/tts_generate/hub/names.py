@@ -27,11 +27,6 @@ class Repo:
     revision: str | None = None
     """A branch, a tag or a commit; None: whatever `main` is."""
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the revision is a commit, written out."""
-        return self.revision is not None and is_commit(self.revision)
-
 
 def is_commit(revision: str) -> bool:
     """Whether a revision is a whole commit hash, which never moves.
@@ -49,6 +44,16 @@ def is_repo_id(text: str) -> bool:
     (True, False, False, False, False)
     """
     return _REPO.fullmatch(text) is not None and ".." not in text and "--" not in text and not text.endswith((".", "-"))
+
+
+def check_repo_id(text: str, kind: str = "repo") -> None:
+    """Refuse what is no id of a repo; `kind` says what it should be of.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not is_repo_id(text):
+        raise InputError(f"{text!r} is no {kind} of the Hub; expected is 'user/name'.")
 
 
 def repo_of(text: str, revision: str | None = None) -> Repo | None:
@@ -82,10 +87,6 @@ def repo_of(text: str, revision: str | None = None) -> Repo | None:
 
 def check_paths(paths: Iterable[str], where: str) -> None:
     r"""Refuse a repo with a file whose name leads out of it, or is another file's, on this system or on another.
-
-    Args:
-        paths: of all its files.
-        where: what holds them, for messages.
 
     Raises:
         HubError: naming the file and what is wrong with its name.

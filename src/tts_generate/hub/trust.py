@@ -14,12 +14,6 @@ Trust = bool | Sequence[str]
 def check_trust(trust: Trust, repo_id: str | None, what: str, where: str) -> None:
     """Nothing, if the code may run.
 
-    Args:
-        trust: what the caller said.
-        repo_id: whose code it is; None for a folder or file.
-        what: the controller, for the message.
-        where: where the code can be read.
-
     Raises:
         UntrustedCodeError: it may not.
         InputError: `trust` is neither true, false nor a list of repos.

@@ -25,15 +25,7 @@ B = TypeVar("B", bound=Branch)
 
 
 class LiveEpisode(ABC, Generic[B]):
-    """The episode of one question in flight, and afterwards what came of it.
-
-    Args:
-        index: the question's place in the call.
-        task: what was asked.
-        settings: numbers of the call.
-        reader: reads answers.
-        logprobs: whether the log-probabilities of tokens are known.
-    """
+    """The episode of one question in flight, and afterwards what came of it."""
 
     def __init__(
         self, index: int, task: Task, settings: EpisodeSettings, reader: Reader, *, logprobs: bool = True

@@ -14,12 +14,7 @@ _TAIL = 32
 
 
 class Reader:
-    """Reads what branches and probes have said, and begins probes.
-
-    Args:
-        tokenizer: what turns their ids into text.
-        answer_format: how they are asked for their answers.
-    """
+    """Reads what branches and probes have said, and begins probes."""
 
     def __init__(self, tokenizer: object, answer_format: AnswerFormat) -> None:
         self.tokenizer = tokenizer
@@ -70,12 +65,7 @@ class Reader:
         return self.format.find(branch.thought + self.said(branch.ids), ended=not branch.cut, cut=branch.cut)
 
     def begin_probe(self, branch: Branch, position: int | None = None) -> Probe | ProbeRecord:
-        """A probe to run; or its result at once, where the branch has already stated its answer after thinking.
-
-        Args:
-            branch: whom to ask.
-            position: after how many of its tokens; all that it has if left out.
-        """
+        """A probe after `position` tokens, or all; its result at once, where the branch has stated its answer."""
         ids = branch.ids[:position]
         text = branch.thought + self.text(ids)
         end = text.rfind(self.format.think_end) if self.format.think_end else -1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tts_generate.controller import Controller
+from tts_generate.live.task import Prompt, Task
 from tts_generate.loading import has_latency, load_controller, source_of
+from tts_generate.processors import BranchProcessorList
 
 SCARCE, FREE = 8, 32
 """Rows of a question up to which tokens count alone, and from which on its branches do not wait for one another."""
@@ -25,3 +28,14 @@ def suited(controller: Controller, rows: int, questions: int) -> Controller:
     if controller.latency is not None or controller.beta is None or not has_latency(source_of(type(controller))):
         return controller
     return load_controller(controller, latency=latency_for(rows / questions))
+
+
+def tasks_of(
+    prompts: Sequence[Prompt], controller: Controller, rows: int, processors: BranchProcessorList
+) -> list[Task]:
+    """One task a prompt of a call, called by its number, each with the controller as `rows` in all suit it."""
+    chosen = suited(controller, rows, len(prompts))
+    return [
+        Task(str(number), prompt, chosen, processors=processors.begin(str(number)))
+        for number, prompt in enumerate(prompts)
+    ]

@@ -56,6 +56,15 @@ def interval_for(max_new_tokens: int) -> int:
     return min(INTERVAL_TOKENS, -(-max_new_tokens // _STEPS))
 
 
+def advice_on_room(tokens: int) -> str:
+    """What to do where a context leaves so many tokens for an answer.
+
+    >>> advice_on_room(12), advice_on_room(-3)
+    ('Shorten the prompt or pass max_new_tokens=12 or less', 'Shorten the prompt')
+    """
+    return f"Shorten the prompt or pass max_new_tokens={tokens} or less" if tokens > 0 else "Shorten the prompt"
+
+
 def stop_texts(strings: Any) -> list[str]:
     """Stop strings as a list.
 

@@ -44,12 +44,6 @@ class Task:
 def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: str, **template: Any) -> Prompt:
     """A text, or a chat in the tokenizer's template, as it is asked.
 
-    Args:
-        tokenizer: the model's; None where there is none here.
-        asked: a text, or turns with role and content.
-        name: what an error calls it.
-        **template: arguments of the chat template, such as `enable_thinking`.
-
     Raises:
         InputError: a chat for which there is no template, or nothing at all.
         UnsupportedError: a template that does not know an argument.
@@ -66,10 +60,6 @@ def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: st
 
 def check_enable_thinking(render: Callable[[bool], str], said: Any) -> None:
     """Refuse an `enable_thinking` that a chat template would ignore.
-
-    Args:
-        render: a prompt with it on or off.
-        said: what was asked for.
 
     Raises:
         InputError: it is neither true nor false.

@@ -46,12 +46,7 @@ class Thinking:
 
 
 def thinking_of(tokenizer: Any, probe_suffix: str = "") -> Thinking:
-    """What ends the thinking of the model that a tokenizer belongs to.
-
-    Args:
-        tokenizer: the model's; None where there is none here.
-        probe_suffix: as given; "" if it is not.
-    """
+    """What ends the thinking of the model that a tokenizer belongs to."""
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, Mapping):
         template = template.get("default") or " ".join(map(str, template.values()))

@@ -15,12 +15,7 @@ _SHOWN = 120
 
 
 class Unanswered:
-    """Counts the questions of a call, and those of them that have no answer although something was decoded for them.
-
-    Args:
-        reader: looks for answers.
-        questions: those that have ended already.
-    """
+    """Counts the questions of a call, and those of them that have no answer although something was decoded for them."""
 
     def __init__(self, reader: Reader, questions: Iterable[LiveEpisode[Any]] = ()) -> None:
         self.reader = reader

@@ -66,14 +66,6 @@ def repo_files(
 ) -> dict[str, bytes]:
     """Every file of the repo, by path.
 
-    Args:
-        source: the controller.
-        evaluation: what was measured; None for nothing.
-        repo_id: where it is to be published.
-        benchmarks: of the Hub, by the name of the store with their questions.
-        licence: an identifier such as `apache-2.0`.
-        own_words: Markdown that its author wrote, for the page.
-
     Raises:
         TTSError: jinja2 or matplotlib is not installed.
     """
@@ -111,10 +103,10 @@ def evaluation_files(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
             f"frontier-{_plain(store['name'])}": (store["rows"], f"{evaluation['name']} on {store['name']}")
             for store in evaluation["stores"]
         }
-    live = [_point(row, live=True) for row in evaluation["live"]]
+    live = [Point.of(row, live=True) for row in evaluation["live"]]
     with tempfile.TemporaryDirectory(prefix="tts-plots-") as folder:
         for name, (rows, title) in pictures.items():
-            points = [_point(row) for row in rows] + (live if name == "frontier" else [])
+            points = [Point.of(row) for row in rows] + (live if name == "frontier" else [])
             for ending in ("png", "svg") if name == "frontier" else ("svg",):
                 path = Path(folder) / f"{name}.{ending}"
                 plot_frontier(points, path, title=title)
@@ -139,11 +131,6 @@ def curves_csv(evaluation: Mapping[str, Any]) -> str:
 
 def read_evaluation(path: Path, where: object, source: Source | None = None) -> dict[str, Any]:
     """What `evaluation/summary.json` holds.
-
-    Args:
-        path: of the file.
-        where: its path or address, for messages.
-        source: the controller that it must be of; any, if left out.
 
     Raises:
         ControllerError: it is damaged, of another format, or of another controller.
@@ -203,12 +190,6 @@ def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> 
         for row in store["rows"]
         if row["controller"] == evaluation["name"]
     ]
-
-
-def _point(row: Mapping[str, Any], live: bool = False) -> Point:
-    low, high = row["accuracy_ci"]
-    series = row["label"] if row.get("beta") is None and not live else row["controller"]
-    return Point(series, row["tokens"], row["accuracy"], (low, high), live=live)
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, float]:

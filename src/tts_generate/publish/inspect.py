@@ -55,7 +55,7 @@ def verify(controller: str, entries: Mapping[str, Locked] | None = None) -> Sour
     entry = (entries or {}).get(source.repo_id)
     if entry is not None and entry.commit == source.commit:
         check_locked(source, entry)
-    check_kinds(client.paths(source.repo_id, source.commit), source.repo_id)
+    check_kinds(client.listing(source.repo_id, source.commit), source.repo_id)
     with tempfile.TemporaryDirectory(prefix="tts-verify-") as folder:
         client.snapshot(source.repo_id, source.commit, Path(folder), KEPT)
         _check_folder(Path(folder), source)

@@ -11,13 +11,11 @@ from typing import Any, TypedDict
 import numpy as np
 
 from tts_generate.arguments import checked
-from tts_generate.controller import held_to
 from tts_generate.errors import InputError
 from tts_generate.evaluate import BETAS, CMC_BETAS, Cell, Method, as_dict, baselines, by_question, sweep
 from tts_generate.hub.card import Card
 from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
-from tts_generate.loading import load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
 from tts_generate.search.run import fingerprint
@@ -80,8 +78,9 @@ def measure(
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))
     budgets = [beta for beta in betas if low <= beta <= high]
-    ours = [_method(source.path, name, beta, fewest, trust_remote_code, confined) for beta in budgets]
-    theirs = [_method("cmc", "CMC", beta, fewest, False, False) for beta in CMC_BETAS]
+    how: dict[str, Any] = {"name": name, "trust_remote_code": trust_remote_code, "sandbox": confined}
+    ours = [Method.at(source.path, beta, fewest, **how) for beta in budgets]
+    theirs = [Method.at("cmc", beta, fewest, name="CMC") for beta in CMC_BETAS]
     found_all = sweep(recordings, [*theirs, *ours], shuffles, against=baselines(fewest), threads=threads, progress=True)
     told = [
         {
@@ -117,13 +116,6 @@ def identity(card: Card) -> str:
     """A hash of what a controller does: its code and its knobs, whatever it is called."""
     parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _method(controller: Path | str, name: str, beta: float, branches: int, trust: Trust, confined: bool) -> Method:
-    """A controller at one budget, asking for no more branches than the stores hold."""
-    chosen = load_controller(controller, beta=beta, trust_remote_code=trust, sandbox=confined)
-    held = held_to(chosen.knobs, branches)
-    return Method(f"{name} β={beta:g}", str(controller), beta, held, trust, confined)
 
 
 def _row(row: dict[str, Any], path: Path, name: str) -> dict[str, Any]:

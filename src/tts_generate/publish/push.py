@@ -13,7 +13,7 @@ from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub import client, commit
 from tts_generate.hub.card import entry_of
 from tts_generate.hub.front import Benchmark
-from tts_generate.hub.names import check_paths, is_repo_id
+from tts_generate.hub.names import check_paths, check_repo_id
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.publish.contest import Verdict
 from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
@@ -76,8 +76,7 @@ def publish(
         ConflictError: somebody committed meanwhile; or what is there is as good, and `replace` was not said.
         HubError: the Hub cannot be reached, or refuses; `main` is as it was.
     """
-    if not is_repo_id(repo_id):
-        raise InputError(f"{repo_id!r} is no repo of the Hub; expected is 'user/name'.")
+    check_repo_id(repo_id)
     source = read_folder(Path(folder))
     _check_files(source)
     commit.check_login(repo_id)
@@ -100,11 +99,11 @@ def publish(
     check_leaks(files)
     check_paths(files, repo_id)
     parent = commit.head_of(repo_id)
-    there = client.paths(repo_id, parent) if parent is not None else []
+    there = list(client.listing(repo_id, parent)) if parent is not None else []
     verdict = check_standing(repo_id, parent, there, source.card, evaluation, replace)
     if parent is None:
         parent = commit.create(repo_id, private=private)
-        there = client.paths(repo_id, parent)
+        there = list(client.listing(repo_id, parent))
     return _push(repo_id, parent, there, files, message or f"Publish {source.card['name']} with tts-generate", verdict)
 
 
@@ -122,11 +121,7 @@ def _push(
 
 
 def _check_files(source: Source) -> None:
-    """Refuse a folder with files that would have to be left out, or must not go up.
-
-    Raises:
-        ControllerError: naming the file.
-    """
+    """Refuse a folder with files that would have to be left out, or must not go up."""
     paths = [path for path in files_in(source.path) if not any(p.startswith((".", "__")) for p in path.split("/"))]
     check_kinds(paths, source.path)
     code = {entry_of(source.card)[0]} if "entry" in source.card else set()

@@ -18,11 +18,6 @@ from tts_generate.votes import majority
 def summarise(manifest: Manifest, questions: Sequence[Question], rows: Sequence[Trajectory]) -> dict[str, Any]:
     """The counts of a store.
 
-    Args:
-        manifest: its settings.
-        questions: its questions.
-        rows: its branches, one or more.
-
     Returns:
         `questions`, `answered` (those with a branch), `branches`, `branches_per_question` (least, most), `complete`,
         `ended` (branches by finish reason), `with_answer`, `tokens` (total, mean, and quantiles of a branch), `probes`,

@@ -13,10 +13,11 @@ from pathlib import Path
 from tts_generate.arguments import checked
 from tts_generate.errors import ConflictError, ControllerError, InputError, StoreError
 from tts_generate.hub import client, commit
+from tts_generate.hub.client import Content, Listed
 from tts_generate.hub.front import store_front_matter
-from tts_generate.hub.listed import Content, Listed
-from tts_generate.hub.names import is_repo_id
+from tts_generate.hub.names import check_repo_id
 from tts_generate.publish.leaks import check_leaks
+from tts_generate.publish.standing import LEFT
 from tts_generate.publish.store_summary import summarise
 from tts_generate.report.store_page import store_page
 from tts_generate.trajectories import Manifest, Trajectory, TrajectoryStore
@@ -26,7 +27,6 @@ from tts_generate.trajectories.remote import INDEX, STORE_FILE, Index, sha256_of
 from tts_generate.trajectories.schema import questions_to_jsonl
 from tts_generate.trajectories.store import read_journals
 
-_LEFT = {".gitattributes", "README.md", "LICENSE", "LICENSE.txt", ".gitignore"}
 _OWN_WORDS = re.compile(r"<!-- own words -->\n(.*?)\n<!-- end of own words -->", re.DOTALL)
 _PART = re.compile(r"part-.*\.parquet")
 
@@ -96,8 +96,7 @@ def publish_store(
     """
     if not isinstance(store, TrajectoryStore):
         store = TrajectoryStore.open(store)
-    if not is_repo_id(repo_id):
-        raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
+    check_repo_id(repo_id, "dataset")
     repo = f"datasets/{repo_id}"
     with tempfile.TemporaryDirectory(prefix="tts-push-") as folder:
         contents = _contents(store, Path(folder))
@@ -131,18 +130,18 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
         "questions.jsonl": questions_to_jsonl(store.questions).encode(),
         **{part.name: part for part in parts},
     }
-    files[INDEX] = Index({name: _sha256(content) for name, content in files.items()}).to_json().encode()
+    hashes = {
+        name: sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        for name, content in files.items()
+    }
+    files[INDEX] = Index(hashes).to_json().encode()
     return _Contents(files, manifest, rows)
 
 
 def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents: _Contents, replace: bool) -> None:
-    """Refuse to take away what somebody published.
-
-    Raises:
-        ConflictError: naming it, and what to do.
-    """
+    """Refuse to take away what somebody published."""
     if "manifest.json" not in there:
-        foreign = sorted(set(there) - _LEFT)
+        foreign = sorted(set(there) - LEFT - {"README.md"})
         if foreign:
             raise ConflictError(
                 f"{repo} holds something else than a trajectory store ({', '.join(foreign[:3])}); publish to another "
@@ -217,7 +216,3 @@ def _push(
     if tag is not None and not tagged:
         commit.tag(repo, tag, made)
     return PublishedStore(repo.removeprefix("datasets/"), made, branches, changed, tag, client.page(repo, made))
-
-
-def _sha256(content: Content) -> str:
-    return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()

@@ -98,7 +98,8 @@ def _compiled(controller: Controller, recording: Recording) -> tuple[Callable[..
 
     def run(work: Work, out: NDArray[np.int64], first: int, last: int) -> int:
         mine = controller.for_episode(recording.max_branches)  # no two threads share what it remembers
-        values = tuple(_value(getattr(mine, name)) for name in spec)
+        held = (getattr(mine, name) for name in spec)
+        values = tuple(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value for value in held)
         episode = _record(states, State(*shape)), _record(decisions, None)
         return int(_runs[key](values, *episode, recording.table, work, out, first, last))
 
@@ -176,10 +177,6 @@ def _record(dtype: np.dtype[Any], values: object | None) -> Any:
     return record[0]
 
 
-def _value(value: Any) -> Any:
-    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-
-
 def _methods(kind: type[Controller]) -> dict[str, Any]:
     """The hooks of a controller and the methods it adds for itself."""
     methods: dict[str, Any] = {name: getattr(Controller, name) for name in _HOOKS}
@@ -226,11 +223,7 @@ def _entry(name: str, spec: Mapping[str, Any], methods: Mapping[str, Any]) -> An
 
 
 def _fields(instance: object) -> dict[str, Any]:
-    """The numba type of every attribute.
-
-    Raises:
-        _Unsupported: an attribute that is not a number, a name or an array.
-    """
+    """The numba type of every attribute."""
     import numba
 
     spec: dict[str, Any] = {}

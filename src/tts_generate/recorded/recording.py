@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tts_generate.answers import AnswerBook
 from tts_generate.arguments import checked
@@ -38,6 +39,7 @@ from tts_generate.trace import Event, Trace
 from tts_generate.trajectories import Question, Trajectory, TrajectoryStore
 from tts_generate.trajectories.fields import misfit
 from tts_generate.trajectories.files import check_memory
+from tts_generate.votes import NO_ANSWER
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +214,19 @@ class Recording:
         """Steps of the longest branch."""
         return int(self.table.branches["interior"].max()) + 1
 
+    @cached_property
+    def right(self) -> list[NDArray[np.bool_]]:
+        """Of each question, which of its branches end with its answer."""
+        branches = self.table.branches
+        finals = self.table.steps["answer"][branches["first"] + branches["interior"]]
+        ends = [(finals[q.offset : q.offset + q.branches], q.gold) for q in self.questions]
+        return [(own == gold) & (own != NO_ANSWER) for own, gold in ends]
+
+    @cached_property
+    def has_logprobs(self) -> bool:
+        """Whether every step of every branch has its mean log-probability."""
+        return len(self.table.logprobs) > 0 and not np.isnan(self.table.logprobs).any()
+
     @checked
     def numbers(self, question: str | None) -> list[int]:
         """Number of the question with an id, or given by its number; of all questions for None.
@@ -234,9 +249,8 @@ class Recording:
         Raises:
             StoreError: naming the column.
         """
-        logprobs = self.table.logprobs
-        if controller.reads_logprobs and (len(logprobs) == 0 or np.isnan(logprobs).any()):
-            missing = "none" if len(logprobs) == 0 else "gaps"
+        if controller.reads_logprobs and not self.has_logprobs:
+            missing = "gaps" if len(self.table.logprobs) else "none"
             raise StoreError(
                 f"{type(controller).__name__} reads log-probabilities, and {self.name} has {missing} (column "
                 "step_logprobs). Record the branches with tts-generate record, or choose a controller that votes by "

@@ -14,13 +14,6 @@ def controller_page(
 ) -> str:
     """The Markdown of a controller's README, without its head.
 
-    Args:
-        card: its `controller.json`.
-        evaluation: its `evaluation/summary.json`; None where nothing was measured.
-        repo_id: where it is published.
-        knobs: the table of its knobs.
-        own_words: what its author says, Markdown.
-
     Raises:
         TTSError: jinja2 is not installed.
     """

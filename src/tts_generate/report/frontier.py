@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tts_generate.errors import TTSError
 from tts_generate.inert import inert
@@ -24,6 +24,13 @@ class Point:
     interval: tuple[float, float]
     label: str = ""
     live: bool = False
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], axis: str = "tokens", **more: Any) -> Point:
+        """The point of a sweep's row or of a live one; a method without a budget is a series by itself."""
+        series = row["controller"] if row["beta"] is not None else row.get("label", row["controller"])
+        low, high = row["accuracy_ci"]
+        return cls(series, row[axis], row["accuracy"], (low, high), **more)
 
 
 @contextmanager
@@ -52,8 +59,8 @@ def caption(text: object) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: str) -> None:
-    """Write a PNG (or SVG, by the ending of `path`; SVG into an open text file).
+def plot_frontier(points: Sequence[Point], path: Path, *, title: str) -> None:
+    """Write a PNG, or SVG by the ending of `path`.
 
     Raises:
         TTSError: matplotlib is not installed.
@@ -62,24 +69,32 @@ def plot_frontier(points: Sequence[Point], path: str | Path | TextIO, *, title: 
 
 
 @drawing()
-def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path | TextIO) -> None:
+def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
     """As `plot_frontier`, several side by side, by their titles; a series has one colour in all of them.
 
     Raises:
         TTSError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.4 + 6 * len(panels), 5.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, every = panels_of(len(panels), 2.4 + 6 * len(panels), 5.2)
     names = list(dict.fromkeys(point.series for points in panels.values() for point in points))
-    for place, (title, points) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    for axes, (title, points) in zip(every, panels.items(), strict=True):
         _draw(axes, points, names)
         axes.set_title(caption(title), loc="left", fontsize=11)
     _clear(figure)
     save(figure, path)
+
+
+def panels_of(count: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches, and its panels side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(1, count, squeeze=False)[0]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, every
 
 
 def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
@@ -118,7 +133,6 @@ def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
     axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
     axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
@@ -133,11 +147,6 @@ def _clear(figure: Any) -> None:
             shown += [box] * text.get_visible()
 
 
-def save(figure: Any, path: str | Path | TextIO) -> None:
-    """Write a figure as PNG or SVG by the ending of `path`, as SVG into a text file; the same figure, the same file."""
-    if not isinstance(path, (str, Path)):
-        figure.savefig(path, format="svg", metadata={"Date": None})
-    elif Path(path).suffix == ".svg":
-        figure.savefig(Path(path), metadata={"Date": None})
-    else:
-        figure.savefig(Path(path))
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file."""
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})

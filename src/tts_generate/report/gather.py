@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError
-from tts_generate.evaluate import Method, as_dict, by_question, evaluate_method, sweep
+from tts_generate.evaluate import NUMBERS, Method, as_dict, by_question, evaluate_method, sweep
 from tts_generate.loading import Trust, load_controller
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Page, SweepRows, Told
@@ -17,10 +17,9 @@ from tts_generate.strict_json import Amount, check_format, check_shape, read_jso
 from tts_generate.trajectories import TrajectoryStore
 
 SWEEP = "tts-sweep/2"
-_NUMBERS = ("tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "sequential_tokens", "branches", "rounds")
 _ROW: dict[Any, Any] = {
     "label": str, "controller": str, "beta": float | None, "knobs": {str: bool | float | str},
-    "accuracy": float, "accuracy_ci": (float, float), **dict.fromkeys(_NUMBERS, Amount),
+    **dict.fromkeys(NUMBERS, Amount), "accuracy": float, "accuracy_ci": (float, float),
     "against": {str: {"points": float, "points_ci": (float, float), "saving": float}},
 }  # fmt: skip
 _SHAPE = {

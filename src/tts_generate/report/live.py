@@ -65,7 +65,6 @@ def _traced(question: Question, traces: list[Trace | None], equal: Callable[[str
 
 
 def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> dict[str, Any]:
-    """A live run as a row of a sweep, as far as its traces tell."""
     ledgers = [spent(trace) for trace in traces]
     means = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
     row: dict[str, Any] = {"label": label, "controller": label, "beta": None, "against": {}, **_NOT_TRACED, **means}

@@ -33,13 +33,7 @@ class SweepRows:
     def points(self, axis: str = "tokens") -> list[Point]:
         """The rows whose accuracy is known, one series a controller, over their tokens or their longest chain."""
         return [
-            Point(
-                row["label"] if row["beta"] is None else row["controller"],
-                row[axis],
-                row["accuracy"],
-                (row["accuracy_ci"][0], row["accuracy_ci"][1]),
-                row["label"],
-            )
+            Point.of(row, axis, label=row["label"])
             for row in self.rows
             if row["accuracy"] is not None and (row[axis] or 0) > 0
         ]

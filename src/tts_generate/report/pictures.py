@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.report.frontier import caption, drawing, plot_frontier, save
+from tts_generate.report.frontier import caption, drawing, panels_of, plot_frontier, save
 from tts_generate.report.page import Asked, Page
 from tts_generate.report.search_page import frontier_points
 from tts_generate.trace import Trace
@@ -57,15 +57,7 @@ def draw_search(
     folder: Path,
     questions: Sequence[str] = (),
 ) -> Iterator[Path]:
-    """Write the pictures of a search: `frontier`, `held-out` if it was, and the lanes of `page`, as `draw_page` does.
-
-    Args:
-        result: what `result.json` of the search holds.
-        held_out: what its `held_out.json` holds, if held-out stores were opened.
-        page: what it found beside its reference, question by question; without any where that was not asked for.
-        folder: see `draw_page`, as for the next.
-        questions: the questions whose lanes to draw.
-    """
+    """Write the pictures of a search: `frontier`, `held-out` if there is one, and those of `page` (`draw_page`)."""
     yield from draw_page(page, folder, questions)
     reference = result["settings"]["reference"]
     found = {"frontier": ("Search set, fresh orders of the branches", result["fresh"], result["baselines"])}
@@ -113,7 +105,7 @@ def _both(path: Path, draw: Callable[[Path], None]) -> Iterator[Path]:
 @drawing()
 def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Tokens a question by kind, one bar a row of a sweep; PNG or SVG by the ending of `path`."""
-    figure, (axes,) = _figure(1, height=1.2 + 0.3 * len(rows))
+    figure, (axes,) = panels_of(1, 8.4, 1.2 + 0.3 * len(rows))
     places = range(len(rows))  # not by their labels, of which two may be equal
     left = [0.0] * len(rows)
     counted = [row["generated_tokens"] - row["wasted_tokens"] for row in rows]
@@ -139,7 +131,7 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.ticker import MaxNLocator
 
-    figure, every = _figure(len(traces), height=6.0)
+    figure, every = panels_of(len(traces), max(8.4, 3.4 * len(traces)), 6.0)
     ranked = _colours(traces.values())
     deepest = max([1, *(reading["depth"] for trace in traces.values() for _, reading in _readings(trace))])
     for axes, (label, trace) in zip(every, traces.items(), strict=True):
@@ -175,7 +167,6 @@ def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
 
 
 def _legend(figure: Any, ranked: Mapping[str, str]) -> None:
-    """Which colour is which answer, and what the marks are."""
     from matplotlib.lines import Line2D
 
     keys = [Line2D([], [], color=hue, lw=6, label=f"answer {caption(answer)}") for answer, hue in ranked.items()]
@@ -198,15 +189,3 @@ def _colours(traces: Iterable[Trace]) -> dict[str, str]:
     ends = (reading["answer"] for trace in traces for _, reading in _readings(trace) if reading["finished"])
     votes = Counter(answer for answer in ends if answer is not None)
     return dict(zip((answer for answer, _ in votes.most_common()), _ANSWERS, strict=False))
-
-
-def _figure(columns: int, *, height: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(8.4, 3.4 * columns), height), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    every = figure.subplots(1, columns, squeeze=False)[0]
-    for axes in every:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, every

@@ -15,11 +15,6 @@ from tts_generate.report.templating import fill
 def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, best: Path) -> str:
     """The HTML of a search's result.
 
-    Args:
-        result: what `result.json` of a search folder holds.
-        held_out: what its `held_out.json` holds, if held-out stores were opened.
-        best: the folder of the controller found, as users will name it.
-
     Raises:
         TTSError: jinja2 is not installed.
     """
@@ -38,12 +33,7 @@ def frontier_points(measured: Mapping[str, Any], baselines: Sequence[Mapping[str
         for name, curve in (("found", measured["curve"]), (reference, measured["reference"]))
         for tokens, accuracy in zip(curve["tokens"], curve["accuracy"], strict=True)
     ]
-    points += [
-        Point(row["label"], row["tokens"], row["accuracy"], tuple(row["accuracy_ci"]))
-        for row in baselines
-        if row["beta"] is None
-    ]
-    return points
+    return points + [Point.of(row) for row in baselines if row["beta"] is None]
 
 
 def _part(title: str, measured: Mapping[str, Any], reference: str) -> dict[str, Any]:

@@ -14,12 +14,6 @@ from tts_generate.report.templating import fill, markup
 def store_page(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, repo_id: str, own_words: str) -> str:
     """The Markdown of a store's README, without its head.
 
-    Args:
-        summary: what `tts_generate.publish.store_summary.summarise` counted.
-        manifest: its settings, as published.
-        repo_id: where it is published.
-        own_words: what its author says, Markdown.
-
     Raises:
         TTSError: jinja2 is not installed.
     """

@@ -49,11 +49,10 @@ def markup(text: str) -> Any:
     Raises:
         TTSError: jinja2 is not installed.
     """
-    try:
-        import markupsafe
-    except ImportError as error:
-        raise TTSError("reports and pages need jinja2: pip install 'tts-generate[report]'.") from error
-    return markupsafe.Markup(text)
+    _environment(True)  # says what is missing
+    from markupsafe import Markup
+
+    return Markup(text)
 
 
 def text_of(name: str) -> Any:

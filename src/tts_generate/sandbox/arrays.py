@@ -104,7 +104,6 @@ class Relabelled:
 
 
 def _slices(recorded: RecordedQuestion) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """Copies of a question's rows of the table."""
     rows = recorded.table.branches[recorded.offset : recorded.offset + recorded.branches].copy()
     start, end = rows["first"][0], rows["first"][-1] + rows["interior"][-1] + 1
     return rows, recorded.table.steps[start:end].copy(), recorded.table.logprobs[start:end]

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -83,7 +82,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -265,7 +264,6 @@ class Sandbox:
         return keeper, child
 
     def _discard(self, keeper: Keeper, child: Child) -> None:
-        """End a child that was never used."""
         keeper.end(child.pid, 0.0)
         child.close()
         if self._prefix:

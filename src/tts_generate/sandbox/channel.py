@@ -223,11 +223,7 @@ class Channel:
         self.fail(reason, f"the candidate {text}.")
 
     def _report(self, do: str, error: object) -> NoReturn:
-        """Raise what a worker says went wrong in the candidate's code.
-
-        Raises:
-            CandidateError: always.
-        """
+        """Raise what a worker says went wrong in the candidate's code."""
         if type(error) is not dict or set(error) != {"type", "text", "line"}:
             self.refuse("an error that no worker sends")
         kind, text, line = error["type"], error["text"], error["line"]

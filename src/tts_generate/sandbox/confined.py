@@ -31,13 +31,6 @@ class _Home:
 def confine(source: bytes, entry: str, schedule: Schedule, beta: float, knobs: Mapping[str, Any]) -> Controller:
     """The controller `entry` of `source`, its hooks in a locked process that ends with the last use of the controller.
 
-    Args:
-        source: its code, which runs nowhere else.
-        entry: the name of its class.
-        schedule: knobs over beta that its folder sets.
-        beta: the budget in [0, 1].
-        knobs: those set by hand.
-
     Raises:
         SandboxUnavailable: this machine cannot lock a process.
         CandidateError: the code does not load.

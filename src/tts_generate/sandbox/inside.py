@@ -186,11 +186,7 @@ def _see(state: State, seen: _Message) -> None:
 
 
 def _decided(do: Decision, opened: int) -> _Message:
-    """A decision as plain numbers.
-
-    Raises:
-        TypeError: it holds anything else.
-    """
+    """A decision as plain numbers."""
     check_decision(do, opened)
     return {
         "open": int(index(do.open)),
@@ -265,12 +261,7 @@ def load_compiler() -> None:
 
 
 def warm_up(branches: int, depth: int) -> None:
-    """Compile once what every candidate shares, and what most of them use.
-
-    Args:
-        branches: of the recordings to come, at most; sizes are rounded up, so that few are different.
-        depth: of their longest branch.
-    """
+    """Compile once what every candidate shares, and what most of them use."""
     from tts_generate.recorded.run import run_recorded
     from tts_generate.sandbox.arrays import plainest
 

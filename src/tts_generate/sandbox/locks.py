@@ -31,11 +31,7 @@ def _libc() -> Any:
 
 
 def _landlock() -> int:
-    """Refuse every file, TCP port, and abstract socket or signal out of this process; the ABI, 0 where there is none.
-
-    Raises:
-        OSError: it is offered and cannot be set.
-    """
+    """Refuse every file, TCP port, abstract socket and signal out of this process; the ABI, 0 where there is none."""
     abi = landlock_abi()
     if abi < 1:
         return 0

@@ -82,12 +82,7 @@ def each(calls: Sequence[int], verdict: int) -> list[Line]:
 
 
 def allow_list(arch: Arch, exec_pages: bool) -> list[Line]:
-    """The filter of a candidate: allowed calls, some that kill, EPERM for all others.
-
-    Args:
-        arch: of this machine.
-        exec_pages: whether memory may be made executable, as compiling needs it.
-    """
+    """The filter of a candidate: allowed calls, some that kill, EPERM for all others."""
     lines = [*head(arch), *each(arch.allowed, ALLOW)]
     if exec_pages:
         lines += each((*arch.pages, *arch.compiling), ALLOW)

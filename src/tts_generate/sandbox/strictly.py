@@ -45,14 +45,6 @@ def replay_strictly(
 ) -> list[list[NDArray[np.int64]]]:
     """The columns of every episode, by controller, then by recording.
 
-    Args:
-        candidate: the code, open in strict mode.
-        recordings: each on its own.
-        controllers: the candidate at each of some budgets.
-        shuffles: as in `replay`.
-        first_shuffle: as in `replay`.
-        threads: processes at once; as many as cores if left out.
-
     Raises:
         CandidateError: it fails, or decides otherwise when it is alone.
     """

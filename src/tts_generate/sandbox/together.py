@@ -95,11 +95,7 @@ class Together:
             columns["logprobs"][np.repeat(at[0], counts), np.repeat(at[1], counts), depths] = logprobs
 
     def _hook(self, e: int, hook: str, state: State) -> tuple[int, int, bool, int]:
-        """One decision, its arrays left where `turn` finds them.
-
-        Raises:
-            TypeError: it holds anything but numbers.
-        """
+        """One decision, its arrays left where `turn` finds them."""
         mine, do = self.controllers[e], self.dos[e]
         if hook == "answer":
             return 0, 0, False, index(mine.answer(state))

@@ -8,15 +8,6 @@ from tts_generate.search.objective import Fidelity
 from tts_generate.search.run import Search, Setup, write_report
 
 __all__ = [
-    "Fidelity",
-    "KnobCandidate",
-    "Proposer",
-    "Scored",
-    "Search",
-    "SearchProgress",
-    "Setup",
-    "best_of",
-    "read_history",
-    "write_controller",
-    "write_report",
+    "Fidelity", "KnobCandidate", "Proposer", "Scored", "Search", "SearchProgress", "Setup", "best_of", "read_history",
+    "write_controller", "write_report",
 ]  # fmt: skip

@@ -57,17 +57,7 @@ def write_controller(
 def write_written(
     folder: Path, code: str, entry: str, *, name: str, description: str, idea: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write code as a controller folder, without running it; loading it runs that code, for those who trust it.
-
-    Args:
-        folder: of the new controller; what it held is written over file by file.
-        code: of its `controller.py`.
-        entry: the name of its class.
-        name: of the controller.
-        description: one sentence.
-        idea: what its writer says of it; untrusted text.
-        provenance: where it comes from, plain JSON values.
-    """
+    """Write code as a controller folder, without running it; loading it runs that code, for those who trust it."""
     sha256 = hashlib.sha256(code.encode()).hexdigest()
     card = new_card(name, description, {"entry": f"{CODE}:{entry}"}, sha256, provenance=provenance)
     quoted = "\n".join(f"> {line}" for line in idea.splitlines()) or "> (it says nothing)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,11 @@ class Written:
         True
         """
         return hashlib.sha256(self.code.encode()).hexdigest()[:10]
+
+    def difference(self, other: Written, context: int = 3) -> list[str]:
+        """What turns its code into another's, as the lines of a unified diff."""
+        mine, theirs = self.code.splitlines(), other.code.splitlines()
+        return list(difflib.unified_diff(mine, theirs, self.name, other.name, lineterm="", n=context))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -16,7 +16,6 @@ import numpy as np
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError
 from tts_generate.evaluate import BETAS, CMC_BETAS, Method, as_dict, baselines, sweep
-from tts_generate.loading import load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.schedule import Range, Schedule
 from tts_generate.search.archive import Evaluation
@@ -214,10 +213,9 @@ def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> lis
     Of recordings with fewer than 64 branches a question, as many as there are; CMC is held to them too.
     """
     count = min(64, fewest_branches(part.recordings))
-    cmc = narrowed(type(load_controller("cmc")), count)
     chosen = [
         Method(f"Parallel-Probe@{count}", "parallel_probe", None, {"num_chains": count}),
-        *(Method(f"cmc β={beta:g}", "cmc", beta, cmc.from_beta(beta).knobs) for beta in CMC_BETAS),
+        *(Method.at("cmc", beta, count) for beta in CMC_BETAS),
     ]
     against = baselines(count)
     rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average

@@ -30,10 +30,6 @@ SETTINGS, JOURNAL, RESULT, HELD_OUT = "search.json", "history.journal", "result.
 class History:
     """The folder of a search, open for going on with it.
 
-    Args:
-        folder: made where it does not exist.
-        settings: what is searched, and how; plain JSON values.
-
     Raises:
         InputError: the folder holds another search, or something else.
         StoreError: it cannot be written.

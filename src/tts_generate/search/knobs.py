@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tts_generate.controller import Controller
 from tts_generate.errors import UnknownNameError
 from tts_generate.recorded.recording import fewest_branches
@@ -26,13 +24,6 @@ from tts_generate.search.parameters import ParametersProposer
 class Knobs:
     """Searches the knobs of `kind`; see `way.Way`.
 
-    Args:
-        kind: the controller.
-        name: as users name it: shipped, or a folder.
-        knobs: which of its knobs; all that declare a range for None.
-        recordings: the search set.
-        seed: of the proposals.
-
     Raises:
         ControllerError: it declares no ranges.
         UnknownNameError: a knob that it does not declare a range for.
@@ -49,7 +40,7 @@ class Knobs:
     ) -> None:
         branches = fewest_branches(recordings)
         self.kind, self.name, self._seed = narrowed(kind, branches), name, seed
-        ranges = narrowed_ranges(ranges_of(self.kind), branches, _with_logprobs(recordings))
+        ranges = narrowed_ranges(ranges_of(self.kind), branches, all(r.has_logprobs for r in recordings))
         for knob in knobs or ():
             if knob not in ranges:
                 raise UnknownNameError.of(f"knob of {name} to search", knob, ranges)
@@ -102,8 +93,3 @@ def starts(kind: type[Controller], ranges: dict[str, Range]) -> list[Schedule]:
     own: dict[str, Any] = {name: Ends(low[name], high[name], room.scale) for name, room in ranges.items()}  # type: ignore[arg-type]
     listed: Sequence[Schedule] = getattr(kind, "starts", ())
     return [own, *({**own, **{name: knob for name, knob in start.items() if name in ranges}} for start in listed)]
-
-
-def _with_logprobs(recordings: Sequence[Recording]) -> bool:
-    """Whether every step of every branch has its mean log-probability."""
-    return all(len(r.table.logprobs) > 0 and not np.isnan(r.table.logprobs).any() for r in recordings)

@@ -7,10 +7,11 @@ luck with the next. Source: ASHA (Li et al., arXiv 1810.05934).
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -158,7 +159,7 @@ def search(
     """
     progress = _progress(judge, history, 0, 0.0, seconds)
     seen: list[list[float]] = [[] for _ in judge.rungs]
-    for number in _numbers(max_rounds):
+    for number in itertools.count() if max_rounds is None else range(max_rounds):
         started = time.perf_counter()
         candidates = proposer.propose(CANDIDATES)
         if candidates is None:
@@ -170,13 +171,6 @@ def search(
         if number + 1 >= history.rounds and history.seconds >= seconds:
             break
     return progress
-
-
-def _numbers(max_rounds: int | None) -> Iterator[int]:
-    number = 0
-    while max_rounds is None or number < max_rounds:
-        yield number
-        number += 1
 
 
 def _round(judge: Judge, candidates: Sequence[Proposal], history: History, seen: Sequence[list[float]]) -> list[Scored]:

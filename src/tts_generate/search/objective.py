@@ -44,6 +44,11 @@ class Fidelity:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def orders(self) -> dict[str, Any]:
+        """The orders of the branches, as `replay` takes them."""
+        return {"shuffles": self.shuffles, "first_shuffle": self.first_shuffle}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -132,9 +137,11 @@ def replays_of(
     part: Part, kind: type[Controller], fidelity: Fidelity, *, threads: int | None = 1
 ) -> list[list[ReplayResult]]:
     """The replays of a curve: by recording, then by budget."""
-    how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
     return [
-        [replay(recording, kind.from_beta(beta), **how, compiled=True, threads=threads) for beta in fidelity.betas]
+        [
+            replay(recording, kind.from_beta(beta), **fidelity.orders, compiled=True, threads=threads)
+            for beta in fidelity.betas
+        ]
         for recording in part.recordings
     ]
 
@@ -157,9 +164,9 @@ def reference_curve(
     curve = curve_of(part, kind, everywhere, cost=cost_of(objective), threads=threads)
     if objective not in HELD:
         return curve
-    how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle, "threads": threads}
+    how = {**fidelity.orders, "threads": threads, "compiled": True}
     whole = [
-        replay(recording, "self_consistency", max_samples=min(64, fewest_branches([recording])), compiled=True, **how)
+        replay(recording, "self_consistency", max_samples=min(64, fewest_branches([recording])), **how)
         for recording in part.recordings
     ]
     bound = tuple(HELD[objective] * float(result.sequential_tokens.mean()) for result in whole)

@@ -32,11 +32,6 @@ class ParametersProposer:
     three of their parameters changed a little, which refines, and one that is the middle of the best, in which the luck
     of each is averaged out (as in CMA-ES, Hansen 2016). All are told to the sampler.
 
-    Args:
-        ranges: by knob, where it may be set.
-        starts: schedules to try first, of knobs in `ranges`.
-        seed: of the sampler and the changes.
-
     Raises:
         TTSError: optuna is not installed.
     """
@@ -87,7 +82,6 @@ class ParametersProposer:
         self._elite = ranked[-ELITE:]
 
     def _nudged(self) -> tuple[dict[str, Any], str, str | None]:
-        """One of the best with a few parameters changed."""
         _, parent, parameters = self._random.choice(self._elite)
         changed = dict(parameters)
         for name in self._random.sample(sorted(changed), min(len(changed), self._random.choice((1, 1, 2, 3)))):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tts_generate.errors import InputError
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import RecordedQuestion, Recording
-from tts_generate.votes import NO_ANSWER
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def check(recordings: Sequence[Recording]) -> None:
                 f"{name} has a question with {branches} branch; there is nothing to decide with fewer than 2. Record "
                 "more branches a question (tts-generate record --branches 64)."
             )
-    right = np.concatenate([_right(recording) for recording in recordings])
+    right = np.concatenate([branches for recording in recordings for branches in recording.right])
     unknown = [q.question.question_id for r in recordings for q in r.questions if q.question.gold_answer is None]
     if unknown:
         raise InputError(
@@ -131,12 +130,3 @@ def _part(whole: Part, keys: set[str]) -> Part:
         if (questions := tuple(recorded for recorded in recording.questions if _key(recorded) in keys))
     ]
     return Part.of([recording for recording, _ in kept], [weight for _, weight in kept])
-
-
-def _right(recording: Recording) -> NDArray[np.bool_]:
-    """Whether each branch ends with its question's answer."""
-    branches = recording.table.branches
-    finals = recording.table.steps["answer"][branches["first"] + branches["interior"]]
-    gold = np.concatenate([np.full(recorded.branches, recorded.gold) for recorded in recording.questions])
-    found: NDArray[np.bool_] = (finals == gold) & (finals != NO_ANSWER)
-    return found

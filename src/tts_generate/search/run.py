@@ -312,5 +312,4 @@ def fingerprint(recording: Recording) -> str:
 
 
 def _one_budget(fidelity: Fidelity) -> Fidelity:
-    """The same look at candidates that have one budget."""
     return dataclasses.replace(fidelity, betas=(0.5,))

@@ -13,7 +13,6 @@ What is exact, and what is not:
   --continuous-batching` takes those of its first request) cannot sample branches and decode probes greedily.
 """
 
-from tts_generate.server.model import ServerModel
-from tts_generate.server.output import ServerOutput
+from tts_generate.server.model import ServerModel, ServerOutput
 
 __all__ = ["ServerModel", "ServerOutput"]

@@ -155,11 +155,7 @@ async def find(client: httpx2.AsyncClient, url: str, policy: Policy, speaker: Sp
 
 
 async def _way(pool: Pool, url: str, speaker: Speaker, name: str | None) -> tuple[Dialect, int | None]:
-    """The first way in which a server is known to honour what it is asked.
-
-    Raises:
-        RefusedError: there is none; in the server's words.
-    """
+    """The first way in which a server is known to honour what it is asked."""
     ids = () if speaker.tokenizer is None else tuple(speaker.tokenizer(_TEXT, add_special_tokens=False)["input_ids"])
     refusals: list[str] = []
     status = _WRONG_WORDS[0]

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,28 +15,47 @@ import httpx2
 from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.live.rows import suited
+from tts_generate.live.output import LiveOutput, collected
+from tts_generate.live.rows import tasks_of
 from tts_generate.live.settings import MAX_BRANCHES
-from tts_generate.live.task import Prompt, Task, prompt_of
+from tts_generate.live.task import Prompt, prompt_of
 from tts_generate.live.unanswered import Unanswered
+from tts_generate.live.winner import shown_ids
 from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.processors import BranchProcessor, BranchProcessorList
 from tts_generate.secret import held
 from tts_generate.server.address import addresses
 from tts_generate.server.connection import Connection
-from tts_generate.server.options import (
-    Call,
-    ServerOptions,
-    check_extra_body,
-)
-from tts_generate.server.output import ServerOutput, collect
-from tts_generate.server.pool import Policy
+from tts_generate.server.options import Call, ServerOptions, check_extra_body
+from tts_generate.server.pool import Policy, ServerUsage
+from tts_generate.server.question import Served
 from tts_generate.server.record import record
+from tts_generate.server.requests import ServerLoop
 from tts_generate.server.wait import wait_for
 from tts_generate.tracking import Progress
 from tts_generate.trajectories import Question, TrajectoryStore
 
 Chat = Sequence[Mapping[str, Any]]
+
+
+@dataclass(kw_only=True)
+class ServerOutput(LiveOutput):
+    """Output of `ServerModel.generate`; lists have one entry a question, in the order asked."""
+
+    texts: list[str]
+    """Text of the winning branch, without the prompt; "" where no branch was opened."""
+    usage: ServerUsage
+    """What the call took at the servers: requests, retries, tokens sent."""
+
+
+def collect(done: Sequence[Served], loop: ServerLoop) -> ServerOutput:
+    """Put questions, in the order they were asked, into one output."""
+    text = loop.reader.text
+    return ServerOutput(
+        **collected(done, loop.settings.seed),
+        texts=["" if each.winner < 0 else text(shown_ids(each.branches[each.winner])) for each in done],
+        usage=loop.pool.usage,
+    )
 
 
 class ServerModel:
@@ -142,13 +162,8 @@ class ServerModel:
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         decides = chosen(controller, options)
         processors = BranchProcessorList(branch_processors)
-        asked = self.prompts(prompts)
-        decides = suited(decides, self.policy.max_in_flight * len(self.urls), len(asked))
-        tasks = [
-            Task(str(number), prompt, decides, processors=processors.begin(str(number)))
-            for number, prompt in enumerate(asked)
-        ]
-
+        rows = self.policy.max_in_flight * len(self.urls)
+        tasks = tasks_of(self.prompts(prompts), decides, rows, processors)
         call = Call(
             seed=seed,
             interval_tokens=interval_tokens,
@@ -211,7 +226,6 @@ class ServerModel:
         )
 
     def _authorized(self, request: httpx2.Request) -> httpx2.Request:
-        """A request with the key of the server that it goes to."""
         header = self._keys.get(str(request.url).rpartition("/")[0])
         if header is not None:
             request.headers["Authorization"] = header

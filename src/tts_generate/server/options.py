@@ -10,7 +10,7 @@ from typing import Any
 from tts_generate.answers import AnswerOptions
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
-from tts_generate.live.settings import EpisodeSettings, interval_for
+from tts_generate.live.settings import EpisodeSettings, advice_on_room, interval_for
 from tts_generate.live.task import Task
 from tts_generate.loading import ControllerOptions
 from tts_generate.server.connect import Session
@@ -114,9 +114,9 @@ def fitting(call: Call, session: Session, tasks: Sequence[Task], probe_tokens: i
             )
         return call.settings(room)
     if room is not None and most > room:
-        fits = f"pass max_new_tokens={room} or less" if room > 0 else "shorten the prompt, or leave it out"
         raise InputError(
-            f"{taken}, with max_new_tokens={most}, are beyond the server's context of {session.context}; {fits}."
+            f"{taken}, with max_new_tokens={most}, are beyond the server's context of {session.context}. "
+            f"{advice_on_room(room)}."
         )
     return call.settings(most)
 

@@ -112,7 +112,6 @@ async def list_models(client: httpx2.AsyncClient, url: str) -> list[ServedModel]
 
 
 def _problem(error: Exception) -> ServerError:
-    """What went wrong on the way."""
     if isinstance(error, TimeoutError):
         return PassingError("ReadTimeout: no token for as long as timeout= says, or too few in all")
     said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
@@ -120,11 +119,7 @@ def _problem(error: Exception) -> ServerError:
 
 
 async def _events(response: httpx2.Response, most: int) -> AsyncIterator[bytes]:
-    """The data of a stream's events; a server that does not stream sends one.
-
-    Raises:
-        ServerError: the status says that there are none.
-    """
+    """The data of a stream's events; a server that does not stream sends one."""
     if response.status_code != httpx2.codes.OK:
         payload = b""
         async for piece in response.aiter_bytes():
@@ -163,11 +158,7 @@ async def _lines(response: httpx2.Response, most: int) -> AsyncIterator[bytes]:
 
 
 async def _bounded(response: httpx2.Response, most: int) -> AsyncIterator[bytes]:
-    """A response's bytes as they come, unpacked.
-
-    Raises:
-        GarbledError: there are more than `most`.
-    """
+    """A response's bytes as they come, unpacked."""
     size = 0
     async for piece in response.aiter_bytes():
         size += len(piece)

@@ -40,8 +40,8 @@ def load() -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase]:
     return model.eval(), AutoTokenizer.from_pretrained(path())
 
 
-def export(folder: str | Path, width: int = 32) -> Path:
-    """Write the model and its tokenizer for servers whose kernels want heads that are `width` columns wide (vLLM).
+def export(folder: str | Path) -> Path:
+    """Write the model and its tokenizer for servers whose kernels want heads that are 32 columns wide (vLLM).
 
     The heads are filled up with zeros. The model says the same, to rounding: what turns positions into angles, and
     what is divided by the width of a head, is set right for the new one.
@@ -49,7 +49,7 @@ def export(folder: str | Path, width: int = 32) -> Path:
     import torch
 
     model, tokenizer = load()
-    config, old = model.config, model.config.head_dim
+    config, old, width = model.config, model.config.head_dim, 32
     half, new_half = old // 2, width // 2
     state = model.state_dict()
     for name, tensor in state.items():

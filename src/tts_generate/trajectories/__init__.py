@@ -7,14 +7,6 @@ from tts_generate.trajectories.schema import Manifest, Question, Trajectory
 from tts_generate.trajectories.store import StoreWriter, TrajectoryStore
 
 __all__ = [
-    "CheckedStore",
-    "Manifest",
-    "Question",
-    "StoreWriter",
-    "Trajectory",
-    "TrajectoryStore",
-    "check",
-    "import_autotts",
-    "pull",
-    "repair",
-]
+    "CheckedStore", "Manifest", "Question", "StoreWriter", "Trajectory", "TrajectoryStore", "check", "import_autotts",
+    "pull", "repair",
+]  # fmt: skip

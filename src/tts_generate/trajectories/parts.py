@@ -15,6 +15,8 @@ from tts_generate.trajectories.files import check_memory, new_file, open_file
 from tts_generate.trajectories.schema import SCHEMA, Trajectory, from_table, to_table
 
 _TEXTS = ("question_id", "finish_reason", "final_answer", "probe_answers")
+_LEAVES = [f"{name}.list.element" if pa.types.is_list(SCHEMA.field(name).type) else name for name in _TEXTS]
+"""The columns of text as parquet names them."""
 _VALUE = 40
 """Bytes that a number takes in memory, its place in a tuple included."""
 
@@ -57,7 +59,7 @@ def read_part(part: Path, taken: int = 0) -> tuple[list[Trajectory], int]:
         if not schema.equals(SCHEMA, check_metadata=False):
             raise StoreFormatError(f"shard {part} has other columns than a trajectory: {', '.join(schema.names)}.")
         check_memory(part, taken + needed)
-        table = pq.read_table(part, page_checksum_verification=True, read_dictionary=_leaves())
+        table = pq.read_table(part, page_checksum_verification=True, read_dictionary=_LEAVES)
         needed += sum(map(_written_out, (table[name] for name in _TEXTS)))
         check_memory(part, taken + needed)
         table = table.cast(SCHEMA)
@@ -70,11 +72,6 @@ def read_part(part: Path, taken: int = 0) -> tuple[list[Trajectory], int]:
         return from_table(table), needed
     except (StoreFormatError, UnicodeDecodeError) as error:
         raise StoreFormatError(f"shard {part} holds rows that are no trajectories: {error}") from error
-
-
-def _leaves() -> list[str]:
-    """The columns of text as parquet names them."""
-    return [f"{name}.list.element" if pa.types.is_list(SCHEMA.field(name).type) else name for name in _TEXTS]
 
 
 def _values(metadata: pq.FileMetaData) -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import InputError, StoreError, StoreFormatError
-from tts_generate.hub.names import is_commit, is_repo_id
+from tts_generate.errors import StoreError, StoreFormatError
+from tts_generate.hub.names import check_repo_id, is_commit
 from tts_generate.strict_json import check_format
 
 INDEX = "files.json"
@@ -72,10 +72,6 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
 
     A commit whose files are all in the cache is read from there, and nobody is asked.
 
-    Args:
-        repo_id: a dataset, `user/name`.
-        revision: a branch, a tag or a commit; `main` if left out.
-
     Raises:
         InputError: `repo_id` is no name of a repo.
         HubError: it cannot be had.
@@ -84,8 +80,7 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """
     from tts_generate.hub import client  # late: most stores are folders, and it is not light
 
-    if not is_repo_id(repo_id):
-        raise InputError(f"{repo_id!r} is no dataset of the Hub; expected is 'user/name'.")
+    check_repo_id(repo_id, "dataset")
     repo = f"datasets/{repo_id}"
     commit = revision if revision and is_commit(revision) else client.resolve(repo, revision or "main")
     index = read_index(repo, commit)

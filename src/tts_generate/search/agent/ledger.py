@@ -299,11 +299,7 @@ def read_paid(folder: Path) -> tuple[int, float]:
 
 
 def _paid(row: Any) -> dict[str, Any]:
-    """A row of the journal, as `_keep` writes them.
-
-    Raises:
-        StoreFormatError: nobody who keeps this journal wrote it.
-    """
+    """A row of the journal, as `_keep` writes them."""
     whole = isinstance(row, dict) and all(type(row.get(name)) is int for name in ("round", "call"))
     usd: Any = row.get("most" if row.get("kind") == "asked" else "usd") if whole else None
     told = isinstance(usd, (int, float)) and not isinstance(usd, bool) and math.isfinite(usd)
@@ -339,11 +335,7 @@ def _heed_no_longer(headers: httpx2.Headers) -> None:
 
 
 def _check_message(reply: Any) -> None:
-    """Whether a reply is an assistant's message whose blocks are what they say.
-
-    Raises:
-        TypeError, KeyError: it is not.
-    """
+    """Whether a reply is an assistant's message whose blocks are what they say."""
     if not isinstance(reply, dict) or reply["role"] != "assistant" or not isinstance(reply["content"], list):
         raise TypeError("no content of an assistant")
     if not isinstance(reply.get("stop_reason"), (str, type(None))):
@@ -359,11 +351,7 @@ def _text(response: APIResponse[Any], most: int | None = 300) -> str:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Plain JSON values that a file can hold: no objects among a request's messages, no halves of a character.
-
-    Raises:
-        ValueError: it is nested too deeply.
-    """
+    """Plain JSON values that a file can hold: no objects among a request's messages, no halves of a character."""
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, str):

@@ -95,11 +95,6 @@ def prompt_tokens(usage: Mapping[str, Any]) -> int:
 def implausible(usage: Any, prompt: int, output: int) -> str:
     """What a reply's usage says that cannot be; "" if all of it can.
 
-    Args:
-        usage: as it came.
-        prompt: tokens that the request's prompt has at most.
-        output: tokens that it asked for at most.
-
     >>> implausible({"input_tokens": 3, "output_tokens": -50_000_000}, 10, 10)
     'output_tokens is -50000000'
     >>> implausible({"input_tokens": 3, "output_tokens": 9, "cache_read_input_tokens": None}, 10, 10)

@@ -28,9 +28,6 @@ _BYTES = 1 << 24
 class Program:
     """`program(request)` is its answer to a request, as a message of the Messages API.
 
-    Args:
-        command: what to run, as in a shell, without one.
-
     Raises:
         InputError: it cannot be started.
     """

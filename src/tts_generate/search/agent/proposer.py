@@ -30,20 +30,7 @@ class AgentProposer:
     """Proposes what a language model writes.
 
     A round that the history holds is not asked for again, and one that was cut off is gone through again with the
-    replies that were paid for.
-
-    Args:
-        agent: how it works.
-        client: speaks to the API by way of `ledger`.
-        ledger: keeps the budget.
-        judge: evaluates.
-        bench: runs candidates.
-        history: of the search.
-        reference: name of the controller to beat.
-        seed: of the search.
-        estimate: US dollars that a round is expected to cost while none has been run.
-        clock: tells seconds on a device.
-        say: told of every call of a tool, and what ends the search.
+    replies that were paid for. A round is expected to cost `estimate` US dollars while none has been run.
     """
 
     def __init__(
@@ -105,11 +92,7 @@ class AgentProposer:
         return False
 
     def _fruitless(self, number: int) -> bool:
-        """Whether the last rounds all came to nothing.
-
-        Raises:
-            InputError: so did all rounds.
-        """
+        """Whether the last rounds all came to nothing."""
         archive = self._history.archive
         if number < FRUITLESS or any(entry.round >= number - FRUITLESS for entry in archive.written.values()):
             return False
@@ -126,9 +109,8 @@ class AgentProposer:
         """
         self._ledger.begin(number)
         desk = Desk(
-            self._judge, self._bench, self._history, number, lambda: self._ledger.so_far, lambda: self._ledger.spent,
-            origin=self._agent.model, seed=self._seed, beta=self._agent.beta, traces=self._agent.traces,
-            clock=self._clock, say=self._say,
+            self._agent, self._ledger, self._judge, self._bench, self._history, number,
+            seed=self._seed, clock=self._clock, say=self._say,
         )  # fmt: skip
         last: BetaMessage | None = None
         refused: Exception | None = None
@@ -183,7 +165,6 @@ class AgentProposer:
 
 
 def _begins(found: Sequence[Parent]) -> str:
-    """What a round begins with, in a line."""
     known = "; ".join(f"{parent.name} {parent.why.partition(' (')[0]}" for parent in found)
     return f"from {first_of(found).name}, one of {len(found)} parents: {known}"
 

@@ -17,6 +17,8 @@ from anthropic.lib.tools import BetaFunctionTool, ToolError
 from tts_generate.errors import CandidateError, InputError, UnknownNameError
 from tts_generate.loading import builtin_controllers, builtin_folder
 from tts_generate.sandbox.channel import clean
+from tts_generate.search.agent import Agent
+from tts_generate.search.agent.ledger import Ledger
 from tts_generate.search.agent.prompts import budgets, joined, line, shortened, table
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Written
@@ -38,43 +40,24 @@ _LINES = 80
 
 
 class Desk:
-    """What the model works with in one round.
-
-    Args:
-        judge: evaluates.
-        bench: runs candidates.
-        history: keeps everything.
-        number: of the round, from 0.
-        usd: what the search had cost when its last reply was first handed out, US dollars.
-        spent: what it has cost by now.
-        origin: who writes.
-        seed: of the search.
-        beta: whether candidates are families.
-        traces: whether it sees executions.
-        clock: tells seconds on a device.
-        say: told of every call of a tool, in a line.
-    """
+    """What the model works with in one round."""
 
     def __init__(
         self,
+        agent: Agent,
+        ledger: Ledger,
         judge: Judge,
         bench: Workbench,
         history: History,
         number: int,
-        usd: Callable[[], float],
-        spent: Callable[[], float],
         *,
-        origin: str,
         seed: int,
-        beta: bool,
-        traces: bool,
         clock: Clock | None,
         say: Callable[[str], None],
     ) -> None:
         self._judge, self._bench, self._history, self._number = judge, bench, history, number
-        self._usd, self._accounted, self._spent = usd, usd(), spent
-        self._origin, self._seed, self._beta, self._traces = origin, seed, beta, traces
-        self._clock, self._say = clock, say
+        self._agent, self._ledger, self._accounted = agent, ledger, ledger.so_far
+        self._seed, self._clock, self._say = seed, clock, say
         self.candidates: list[Written] = []
         """Those of this round that passed, in the order in which they were written."""
         self.fault: Exception | None = None
@@ -90,14 +73,14 @@ class Desk:
             self.compare,
             self.scan_knobs,
         ]
-        if self._traces:
+        if self._agent.traces:
             found.append(self.read_trace)
         return [_Tool(self, tool) for tool in found]
 
     def tell(self, tool: str, answer: str) -> None:
         """Say what a tool answered, in a line."""
         first = answer.strip().partition("\n")[0]
-        self._say(f"round {self._number + 1}, ${self._spent():.2f}, {tool}: {first[:140]}")
+        self._say(f"round {self._number + 1}, ${self._ledger.spent:.2f}, {tool}: {first[:140]}")
 
     def failed(self, problem: str, code: str | None = None) -> None:
         """Keep that a proposal, or the round, came to nothing; once, however often the round is gone through."""
@@ -145,7 +128,7 @@ class Desk:
         if parent and parent not in self._archive.written and parent not in builtin_controllers():
             raise UnknownNameError.of("parent", parent, [*self._archive.written, *builtin_controllers()])
         return self._taken(
-            Written(_text(code), f"{self._origin}, round {self._number + 1}", parent or None, _kept(idea))
+            Written(_text(code), f"{self._agent.model}, round {self._number + 1}", parent or None, _kept(idea))
         )
 
     def scan_knobs(self, candidate: str) -> str:
@@ -160,7 +143,7 @@ class Desk:
         ]
         if known:
             return self._taken(known[0].candidate)
-        found = scan(self._judge, self._bench, entry, self._seed, families=self._beta)
+        found = scan(self._judge, self._bench, entry, self._seed, families=self._agent.beta)
         if found.score <= found.before:
             return f"None of {found.tried} schedules does better than its own (score {found.before:+.2f} at rung 2)."
         idea = (
@@ -232,8 +215,7 @@ class Desk:
         return self._history.archive
 
     def _since(self) -> float:
-        """US dollars since it was asked last."""
-        before, self._accounted = self._accounted, self._usd()
+        before, self._accounted = self._accounted, self._ledger.so_far
         return round(self._accounted - before, 6)
 
     def _entry(self, name: str) -> Entry:
@@ -245,7 +227,7 @@ class Desk:
         """A candidate that is new: checked, and kept."""
         try:
             part, closest = self._judge.part, self._judge.rungs[-1]
-            found = self._bench.examine(part, candidate, closest, families=self._beta)
+            found = self._bench.examine(part, candidate, closest, families=self._agent.beta)
         except CandidateError as error:
             printed = f"\nIt printed: {error.output}" if error.output else ""
             self.failed(f"{error.reason}: {error}{printed}", candidate.code)
@@ -259,7 +241,6 @@ class Desk:
         return [evaluation for evaluation in found if evaluation is not None and evaluation.problem is None]
 
     def _measured(self, found: Evaluation) -> list[str]:
-        """An evaluation as lines."""
         fidelity, names = self._judge.rungs[found.rung], [place.niche for place in niches.places(self._judge, found)]
         low, high = found.interval or (0.0, 0.0)
         told = [
@@ -281,7 +262,7 @@ class Desk:
 
     def _telling(self, found: Evaluation) -> list[str]:
         """Its telling episodes as lines, unless executions are not to be seen."""
-        if not self._traces or not found.telling:
+        if not self._agent.traces or not found.telling:
             return []
         told = ["Telling episodes (read_trace shows one):"]
         for number, one in enumerate(found.telling, 1):
@@ -320,11 +301,7 @@ class _Tool(BetaFunctionTool[Any]):
 
 
 def _text(code: str) -> str:
-    """Code that can be written to a file.
-
-    Raises:
-        CandidateError: it holds halves of characters.
-    """
+    """Code that can be written to a file."""
     try:
         code.encode()
     except UnicodeEncodeError as error:
@@ -335,7 +312,7 @@ def _text(code: str) -> str:
 def _changes(one: Entry, other: Entry) -> list[str]:
     """Which lines of code differ, if that says anything."""
     mine, theirs = (entry.candidate.code.splitlines() for entry in (one, other))
-    differs = list(difflib.unified_diff(mine, theirs, one.candidate.name, other.candidate.name, lineterm="", n=1))
+    differs = one.candidate.difference(other.candidate, context=1)
     if difflib.SequenceMatcher(None, mine, theirs).ratio() < 0.5:
         return [f"Their code is unrelated ({len(mine)} and {len(theirs)} lines); read_controller shows either."]
     more = len(differs) - _LINES

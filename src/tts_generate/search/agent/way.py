@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,16 +37,6 @@ _BYTES = 3.5
 
 class AgentWay:
     """A search by `agent`; nothing is asked of the API before `proposer` is.
-
-    Args:
-        agent: how it works, and what it may spend.
-        seed: of the search.
-        reference: the controller to beat.
-        reference_name: as users name it.
-        say: told what is in force, what is affordable, every call of a tool, and what ends the search.
-        box: where candidates run; one of its own if left out.
-        objective: what is asked of a frontier.
-        stores: folders by the name of their recording, for seconds on a device.
 
     Raises:
         InputError: no key, no price, or a budget below one round.
@@ -156,11 +145,7 @@ class AgentWay:
             self._ledger.close()
 
     def _wire(self, folder: Path) -> Wire | None:
-        """Who answers instead of the API, if somebody does.
-
-        Raises:
-            InputError: there is no conversation, or no such program.
-        """
+        """Who answers instead of the API, if somebody does."""
         told = self._agent.conversation
         if told is not None:
             if not (told / JOURNAL).is_file():
@@ -175,7 +160,6 @@ class AgentWay:
         return self._program
 
     def _usual_round(self) -> float:
-        """US dollars that a round is expected to cost."""
         system = prompts.system(self._reference_name, self._objective, beta=self._agent.beta, traces=self._agent.traces)
         prompt = round(len(system.encode()) / _BYTES) + _TOOLS + _OPENING
         return self._price.of_round(
@@ -186,11 +170,7 @@ class AgentWay:
 def difference(archive: Archive, entry: Entry) -> str:
     """What changed from a candidate's parent, as a unified diff; "" if it has none in the archive."""
     parent = archive.written.get(entry.candidate.parent or "")
-    if parent is None:
-        return ""
-    old, new = parent.candidate, entry.candidate
-    differs = difflib.unified_diff(old.code.splitlines(), new.code.splitlines(), old.name, new.name, lineterm="")
-    return "\n".join(differs)
+    return "" if parent is None else "\n".join(parent.candidate.difference(entry.candidate))
 
 
 def _ancestor(entry: Entry, archive: Archive) -> dict[str, Any]:

@@ -57,11 +57,6 @@ def examine(box: Sandbox, code: str, *, families: bool = True) -> Examined:
     family; episodes on random recordings, of 64 branches and of 2: each alone in strict mode, where what was not
     revealed cannot be read, and beside others, where they must come out the same.
 
-    Args:
-        box: where it runs.
-        code: of the candidate.
-        families: whether it is to be a family over beta.
-
     Raises:
         CandidateError: what is wrong, for whoever wrote it.
     """

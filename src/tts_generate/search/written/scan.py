@@ -46,7 +46,7 @@ def scan(judge: Judge, bench: Workbench, entry: Entry, seed: int, *, families: b
     """
     part, candidate = judge.part, entry.candidate
     end = time.monotonic() + SECONDS
-    logprobs = all(len(recording.table.logprobs) > 0 for recording in part.recordings)
+    logprobs = all(recording.has_logprobs for recording in part.recordings)
     with bench.process(candidate) as opened:
         ranges = narrowed_ranges(_within(opened.ranges(), entry), fewest_branches(part.recordings), logprobs)
         if not families:
@@ -103,11 +103,7 @@ def fitted(entry: Entry, schedule: Mapping[str, Knob | Ends]) -> str:
 
 
 def _within(ranges: Mapping[str, Range], entry: Entry) -> Mapping[str, Range]:
-    """The ranges that a candidate declares, of its knobs.
-
-    Raises:
-        CandidateError: there are none, or of something that is no knob, or no number.
-    """
+    """The ranges that a candidate declares, of its knobs."""
     if not ranges:
         raise CandidateError(
             "knobs",

@@ -70,7 +70,6 @@ class Clock:
 
 
 def _asked(part: Part) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The first questions of each recording."""
     few = max(1, _QUESTIONS // len(part.recordings))
     return tuple(
         (each.name, tuple(one.question.question_id for one in each.questions[:few])) for each in part.recordings

@@ -24,12 +24,6 @@ _LONG = 3.0
 def check_speed(opened: Candidate, part: Part, fidelity: Fidelity, seconds: float) -> None:
     """Compile a candidate's hooks, compare them with what they decide interpreted, and time them.
 
-    Args:
-        opened: in bulk mode; what it has compiled serves its replays afterwards.
-        part: the questions.
-        fidelity: the closest look at it.
-        seconds: that this look may take.
-
     Raises:
         CandidateError: numba's reason and the line; what compiled hooks decide otherwise; or how slow they are.
     """

@@ -26,13 +26,7 @@ _UNLIKE = 0.005
 
 def right_shares(part: Part) -> _Questions:
     """The share of each question's branches that end with its answer."""
-    found = []
-    for recording in part.recordings:
-        branches = recording.table.branches
-        finals = recording.table.steps["answer"][branches["first"] + branches["interior"]]
-        rows = [finals[q.offset : q.offset + q.branches] == q.gold for q in recording.questions]
-        found.append(np.array([float(row.mean()) for row in rows]))
-    return found
+    return [np.array([branches.mean() for branches in recording.right]) for recording in part.recordings]
 
 
 def branches_of(part: Part) -> str:
@@ -40,16 +34,13 @@ def branches_of(part: Part) -> str:
     right, wrong, probes, logprobs = [], [], [], True
     for recording in part.recordings:
         table = recording.table
-        branches, steps = table.branches, table.steps
-        last = branches["first"] + branches["interior"]
-        for q in recording.questions:
-            rows = slice(q.offset, q.offset + q.branches)
-            is_right = steps["answer"][last[rows]] == q.gold
-            right.append(branches["tokens"][rows][is_right])
-            wrong.append(branches["tokens"][rows][~is_right])
-        inner = np.delete(steps, last)
+        for q, is_right in zip(recording.questions, recording.right, strict=True):
+            tokens = table.branches["tokens"][q.offset : q.offset + q.branches]
+            right.append(tokens[is_right])
+            wrong.append(tokens[~is_right])
+        inner = np.delete(table.steps, table.branches["first"] + table.branches["interior"])
         probes.append(inner["probe_tokens"][inner["answer"] != UNREAD])
-        logprobs &= len(table.logprobs) > 0 and not np.isnan(table.logprobs).any()
+        logprobs &= recording.has_logprobs
     lengths = np.percentile(np.concatenate([*right, *wrong]), (10, 50, 90))
     told = "Branches have {:,.0f} / {:,.0f} / {:,.0f} tokens (a tenth, half, nine tenths are shorter)".format(*lengths)
     medians = [(np.concatenate(some), what) for some, what in ((right, "right"), (wrong, "wrong"))]

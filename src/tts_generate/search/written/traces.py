@@ -55,7 +55,7 @@ def _quiet_together(events: Sequence[Event]) -> Iterator[_Group]:
     """Each event by itself, but those in which branches are read on and none of them ends."""
     quiet: _Group = []
     for event in events:
-        if _is_quiet(event):
+        if event.verb == "continue" and not event.pruned and not any(r.finished for r in event.readings):
             quiet.append(event)
             continue
         if quiet:
@@ -64,10 +64,6 @@ def _quiet_together(events: Sequence[Event]) -> Iterator[_Group]:
         yield [event]
     if quiet:
         yield quiet
-
-
-def _is_quiet(event: Event) -> bool:
-    return event.verb == "continue" and not event.pruned and not any(r.finished for r in event.readings)
 
 
 class _Teller:

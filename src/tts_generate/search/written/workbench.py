@@ -30,12 +30,7 @@ _Replays = list[list[ReplayResult]]
 
 
 class Workbench:
-    """Runs code in `box`; see `bench.Bench`. Gold answers stay outside.
-
-    Args:
-        box: where candidates run.
-        reference: what their episodes are told beside.
-    """
+    """Runs code in `box`; see `bench.Bench`. Gold answers stay outside."""
 
     confirms = 128
 
@@ -55,8 +50,7 @@ class Workbench:
         results, warned = self._replay(part, candidate, fidelity)
         if confirm is not None:
             flat = [row for rows in results for row in rows]
-            orders: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
-            orders |= {"episodes": self.confirms, "seed": confirm, "threads": threads}
+            orders = {**fidelity.orders, "episodes": self.confirms, "seed": confirm, "threads": threads}
             self.box.confirm(candidate.code, flat, **orders).require()
         telling = telling_episodes(results, self.reference_replays(part, fidelity)) if how.get("tell") else []
         return Look(curve_from(results, fidelity, cost), telling, warned)
@@ -68,12 +62,6 @@ class Workbench:
 
     def examine(self, part: Part, candidate: Written, fidelity: Fidelity, *, families: bool = True) -> Examined:
         """Check a candidate that is new (`conformance.examine`), and its speed where closer looks are compiled.
-
-        Args:
-            part: the questions it will be replayed on.
-            candidate: the code.
-            fidelity: of the closest look at it.
-            families: whether it is to be a family over beta.
 
         Raises:
             CandidateError: what is wrong with it, for whoever wrote it.
@@ -153,19 +141,17 @@ class Workbench:
 
     def _strictly(self, part: Part, candidate: Written, fidelity: Fidelity, threads: int | None) -> _Replays:
         """Every replay of a curve, counted here; each order of the branches in a process of its own."""
-        how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
         with self.box.candidate(candidate.code, mode="strict", quiet=True) as opened, _as_a_candidates():
-            return opened.replays(part.recordings, fidelity.betas, **how, threads=threads)
+            return opened.replays(part.recordings, fidelity.betas, **fidelity.orders, threads=threads)
 
     def _results(self, opened: Candidate, part: Part, fidelity: Fidelity, schedule: Schedule) -> _Replays:
         """The replays; looks that are few in episodes are interpreted, unless it has compiled already."""
         compiled = _worth_compiling(part, fidelity) or opened.compiled
-        how: dict[str, Any] = {"shuffles": fidelity.shuffles, "first_shuffle": fidelity.first_shuffle}
         opened.renew()
 
         def one(recording: Recording, beta: float) -> ReplayResult:
             knobs: dict[str, Any] = at(schedule, beta)
-            return opened.replay(recording, beta=beta, compiled=compiled, **how, **knobs)
+            return opened.replay(recording, beta=beta, compiled=compiled, **fidelity.orders, **knobs)
 
         with _as_a_candidates():
             return [[one(recording, beta) for beta in fidelity.betas] for recording in part.recordings]

@@ -29,6 +29,7 @@ CHECK, SANDBOX = "tests/trajectories/test_check.py", "tests/search/test_sandbox.
 HOSTILE, PUBLISH = "tests/hub/hostile/test_hostile_repos.py", "tests/hub/test_publish.py"
 REMOTE, AGENT = "tests/hub/test_stores_on_the_hub.py", "tests/search/test_agent.py"
 FAULTS, JUDGE = "tests/server/test_faults.py", "tests/search/test_judge.py"
+PROXY, REPLIES = "tests/serve/test_refusals.py", "tests/server/test_replies.py"
 COPIED = ("src", "tests", "controllers", "benchmarks", "tools", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -77,6 +78,9 @@ MUTANTS = [
            f"{LIES}::test_questions_that_were_changed"),
     Mutant("memory counted before a shard is read", "trajectories/parts.py",
            "        check_memory(part, taken + needed)\n        table = pq", "        table = pq",
+           f"{LIES}::test_what_its_metadata_says_is_too_much_is_not_read"),
+    Mutant("memory counted before texts are written out", "trajectories/parts.py",
+           "        check_memory(part, taken + needed)\n        table = table", "        table = table",
            f"{LIES}::test_a_shard_that_unpacks_to_more_than_fits"),
     Mutant("nothing written through a link", "trajectories/files.py", " | (0 if linked else _NO_LINK)", "",
            f"{LIES}::test_what_is_no_file"),
@@ -241,6 +245,49 @@ MUTANTS = [
            "tests/engine/test_scheduling.py::test_rows_and_memory_stay_flat_while_questions_grow"),
     Mutant("limit of the cache", "engine/admission.py", "Room(prefix, self.max_cache_bytes)", "Room(prefix, None)",
            "tests/engine/test_scheduling.py::test_a_budget_below_one_branch_is_refused_with_numbers"),
+    Mutant("episodes alone must be the same", "sandbox/strictly.py", " if one is not None)).require()",
+           " if one is not None))", f"{JUDGE}::test_what_an_episode_must_not_depend_on"),
+    Mutant("each order in a process of its own", "sandbox/strictly.py", "with candidate.fresh() as process:",
+           'with __import__("contextlib").nullcontext(candidate) as process:',
+           f"{JUDGE}::test_a_memory_of_other_orders_is_worth_nothing"),
+    Mutant("the same candidate in each process", "sandbox/candidate.py",
+           "if (other.name, other.described) != (self.name, self.described):", "if False:",
+           f"{JUDGE}::test_another_candidate_in_each_process"),
+    Mutant("the same knobs in each process", "sandbox/strict.py", "    if here != there:", "    if False:",
+           f"{JUDGE}::test_another_candidate_in_each_process"),
+    Mutant("looks of the sieve confirmed", "search/written/workbench.py", "flat, **orders).require()",
+           "flat, **orders)", f"{AGENT}::test_a_cheat_is_disqualified_and_the_history_says_so"),
+    Mutant("examined in strict mode too", "search/written/conformance.py",
+           "itertools.chain(*differences))).require()", "itertools.chain(*differences)))",
+           f"{JUDGE}::test_a_memory_is_found_before_anything_is_measured"),
+    Mutant("no redirect with a key", "server/model.py", "auth=self._authorized, timeout",
+           "auth=self._authorized, follow_redirects=True, timeout",
+           f"{REPLIES}::test_no_key_goes_where_a_redirect_points"),
+    Mutant("a key for each address", "server/model.py", 'self._keys.get(str(request.url).rpartition("/")[0])',
+           "next(iter(self._keys.values()))", f"{REPLIES}::test_each_server_gets_its_own_key"),
+    Mutant("no redirect with the key of the API", "search/agent/client.py", "follow_redirects=False",
+           "follow_redirects=True",
+           "tests/secrets/test_canaries.py::test_no_key_of_the_api_goes_where_a_redirect_points"),
+    Mutant("a client's key", "serve/app.py", 'if kind.lower() != "bearer" or not same:', "if False:",
+           f"{PROXY}::test_keys_are_asked_for_and_said_nowhere"),
+    Mutant("the whole of a client's key", "serve/app.py", "self.bounds.key.encode())",
+           "self.bounds.key[:len(sent.strip())].encode())", f"{PROXY}::test_keys_are_asked_for_and_said_nowhere"),
+    Mutant("who is behind the proxy", "serve/refusal.py", "        message = message.replace(url",
+           "        str(message).replace(url", "src/tts_generate/serve/refusal.py"),
+    Mutant("what a page can have a browser send", "serve/app.py", 'if "json" not in (kind', "if None is (kind",
+           f"{PROXY}::test_what_is_too_much_or_not_here"),
+    Mutant("limit of a body", "serve/app.py", "if len(body) > most or (length",
+           "if (length", f"{PROXY}::test_bodies_without_an_end"),
+    Mutant("limit of a body before it is read", "serve/app.py",
+           " or (length.isdecimal() and int(length) > most)", "", f"{PROXY}::test_what_is_too_much_or_not_here"),
+    Mutant("seconds of a body", "serve/app.py", "asyncio.timeout(seconds)", "asyncio.timeout(None)",
+           f"{PROXY}::test_bodies_without_an_end"),
+    Mutant("prompts of a request", "serve/request.py", "    if len(many) > _PROMPTS:", "    if False:",
+           f"{PROXY}::test_what_is_too_much_or_not_here"),
+    Mutant("requests at once", "serve/app.py", "if self.responder.in_flight > self.bounds.max_requests:", "if False:",
+           f"{PROXY}::test_what_is_too_much_or_not_here"),
+    Mutant("branches that a client may ask for", "serve/responder.py", "        if branches > most:",
+           "        if False:", f"{PROXY}::test_wrong_values"),
 ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest
 from tts_generate.search.objective import Fidelity
 from tts_generate.search.questions import Part
+from tts_generate.search.written.conformance import examine
 from tts_generate.search.written.workbench import Workbench
 from tts_generate.testing import random_trajectories
 from tts_generate.trajectories import Question, Trajectory
@@ -146,6 +147,12 @@ def test_a_memory_of_other_orders_is_worth_nothing(
     """Each learns answers over the orders of a question, wherever it keeps them: 24 branches become a few."""
     found = box.evaluate(MEMORIES[where], recording, mode="strict", shuffles=6)
     assert same(found, forgetful)
+
+
+@pytest.mark.parametrize("where", MEMORIES)
+def test_a_memory_is_found_before_anything_is_measured(box: Sandbox, where: str) -> None:
+    with pytest.raises(CandidateError, match="decides otherwise when it is alone"):
+        examine(box, MEMORIES[where])
 
 
 @pytest.mark.parametrize("what", DEPENDS)

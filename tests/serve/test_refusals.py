@@ -33,6 +33,13 @@ def post(url: str, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
         connection.close()
 
 
+def begun(opened: Opened, rest: bytes) -> bytes:
+    """The status of what answers a request of which no more comes than its beginning."""
+    with socket.create_connection(("127.0.0.1", int(opened.url.rpartition(":")[2])), timeout=20) as raw:
+        raw.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" + rest)
+        return raw.recv(100)
+
+
 def chat(opened: Opened, **fields: Any) -> tuple[int, Any]:
     return post(opened.url, "/v1/chat/completions", json.dumps({**CHAT, **fields}).encode())
 
@@ -147,14 +154,13 @@ def test_bodies_that_are_none(opened: Opened, body: bytes, words: str) -> None:
 def test_what_is_too_much_or_not_here(upstream: TokenServer) -> None:
     with Opened(settings_of(upstream), Bounds(max_body=1000, max_requests=1)) as opened:
         assert "1,000 bytes" in checked(chat(opened, user="x" * 2000), 413)["message"]
-        with socket.create_connection(("127.0.0.1", int(opened.url.rpartition(":")[2]))) as raw:
-            raw.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
-            raw.sendall(b"content-length: 99999999\r\n\r\n{")
-            assert b" 413 " in raw.recv(100)
+        assert b" 413 " in begun(opened, b"content-length: 99999999\r\n\r\n{")
         assert (
             "application/json"
             in checked(post(opened.url, "/v1/completions", b"{}", content_type="text/plain"), 415)["message"]
         )
+        many = json.dumps({"prompt": ["1"] * 129}).encode()
+        assert "at most 128" in checked(post(opened.url, "/v1/completions", many))["message"]
         assert "There are POST" in checked(post(opened.url, "/v1/nothing", b"{}"), 404)["message"]
         checked(post(opened.url, "/v1/models", b"{}"), 405)
         opened.responder.in_flight += 1
@@ -162,6 +168,13 @@ def test_what_is_too_much_or_not_here(upstream: TokenServer) -> None:
         with client, pytest.raises(RateLimitError, match="1 requests are in flight"):
             client.completions.create(model="tiny", prompt="1")
         opened.responder.in_flight -= 1
+
+
+def test_bodies_without_an_end(upstream: TokenServer) -> None:
+    with Opened(settings_of(upstream), Bounds(max_body=1000, body_seconds=0.2)) as opened:
+        long = b"transfer-encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n"
+        assert b" 413 " in begun(opened, long)
+        assert b" 408 " in begun(opened, b"content-length: 9\r\n\r\n{")
 
 
 def test_keys_are_asked_for_and_said_nowhere(upstream: TokenServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import json
@@ -339,6 +340,16 @@ def test_no_key_goes_where_a_redirect_points() -> None:
         model(liar.url, api_key="key-of-this-server").generate("well", **OPTIONS)
     assert other.requests == []
     assert [headers["Authorization"] for _, headers, _ in liar.requests] == ["Bearer key-of-this-server"] * 2
+
+
+def test_each_server_gets_its_own_key() -> None:
+    with Liar() as one, Liar() as other:
+        urls = [f"http://me:of-{number}-alone@{liar.address}" for number, liar in enumerate((one, other))]
+        ServerModel(urls, max_in_flight=1).generate(["a", "b", "c", "d"], **OPTIONS)
+    for number, liar in enumerate((one, other)):
+        pair = base64.b64encode(f"me:of-{number}-alone".encode()).decode()
+        assert {headers["Authorization"] for _, headers, _ in liar.requests} == {f"Basic {pair}"}
+        assert any(body for _, _, body in liar.requests)
 
 
 def test_how_long_to_wait() -> None:

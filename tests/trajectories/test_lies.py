@@ -238,6 +238,23 @@ def test_a_shard_that_unpacks_to_more_than_fits(store: Path, bomb: str, monkeypa
     assert contents(store) == before
 
 
+@pytest.mark.parametrize("bomb", ["a number, over and over", "rows"])
+def test_what_its_metadata_says_is_too_much_is_not_read(
+    store: Path, bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (part,) = store.glob("part-*")
+    pq.write_table(BOMBS[bomb]().combine_chunks(), part, compression="zstd")
+    data = bytearray(part.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[4:footer] = bytes(footer - 4)  # whoever reads them finds no pages
+    part.write_bytes(data)
+    with pytest.raises(StoreError, match="cannot be read"):
+        TrajectoryStore.open(store).trajectories()
+    monkeypatch.setenv("TTS_STORE_MEMORY_GB", "0.02")
+    with pytest.raises(StoreError, match=r"part-.* GB of memory, and at most 0\.02"):
+        TrajectoryStore.open(store).trajectories()
+
+
 def test_many_shards_count_together(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = shutil.copytree(whole, tmp_path / "s")
     (part,) = store.glob("part-*")

@@ -26,8 +26,6 @@ from tts_generate.strict_json import parse_json
 
 _HEARTBEAT = 10.0
 """Seconds of silence after which a stream says that it is there."""
-_BODY_SECONDS = 60.0
-"""Seconds in which a body must have come."""
 _GONE = 499
 """The status of what nobody reads any more."""
 _ROUTES = "There are POST /v1/chat/completions, POST /v1/completions, GET /v1/models and GET /health."
@@ -146,16 +144,16 @@ class ProxyApp:
         """The JSON of a request; that a page of somebody else's can make a browser send is none."""
         if "json" not in (kind := request.headers.get("content-type", "")):
             raise Refusal(f"the content-type must be application/json, got {kind!r:.80}.", 415)
-        body, most = b"", self.bounds.max_body
+        body, most, seconds = b"", self.bounds.max_body, self.bounds.body_seconds
         length = request.headers.get("content-length", "")
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(seconds):
                 async for piece in request.stream():
                     body += piece
                     if len(body) > most or (length.isdecimal() and int(length) > most):
                         raise Refusal(f"the body has more than the {most:,} bytes that are read; send less.", 413)
         except TimeoutError:
-            raise Refusal(f"the body did not come within {_BODY_SECONDS:.0f} seconds; send it again.", 408) from None
+            raise Refusal(f"the body did not come within {seconds:g} seconds; send it again.", 408) from None
         found = parse_json(body, "the body", largest=most)
         if b"\\u" in body:
             _check_pairs(found)

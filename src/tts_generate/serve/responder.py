@@ -51,6 +51,8 @@ class Bounds:
     """What clients must send as a bearer token; None lets everybody in."""
     max_body: int = 4 << 20
     """Bytes of a request."""
+    body_seconds: float = 60.0
+    """Seconds in which a body must have come."""
     max_requests: int = 256
     """Requests in flight."""
 

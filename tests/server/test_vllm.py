@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from local_servers import ASKED, OPTIONS, QUESTIONS, free_port
 from server_checks import assert_replays
 from test_faults import patient
-from vllm_servers import KEY, Vllm, vllm_serve
+from vllm_servers import KEY, Vllm, started, vllm_serve
 
 from tts_generate import ServerModel, tiny
 from tts_generate.controller import Controller
@@ -28,8 +30,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no python that has vLLM (make vllm)"),
 ]
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "vllm.md"
-SERVED = "--stream-interval 8", "--enable-prompt-tokens-details", "--max-num-batched-tokens 32768"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "vllm.md"
 CONTROLLERS = [
     load_controller("self_consistency", max_samples=6),
     load_controller("short_m_at_k", num_chains=6, votes=2),
@@ -41,14 +43,31 @@ TOGETHER = {"SelfConsistency": 6, "DeepConf": 2, "ESC": 8}
 """Branches that are begun by one request, and read to their end: vLLM counts its prompt once for each."""
 
 
+def blocks(kind: str) -> list[str]:
+    """The blocks of the page, in order."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.export(tmp_path_factory.mktemp("vllm") / "tiny")
+    """The model, where the page's first blocks have been run; the environment was made before."""
+    desk = tmp_path_factory.mktemp("vllm")
+    (desk / "tools").symlink_to(ROOT / "tools")
+    (desk / "build").mkdir()
+    (desk / "build" / "vllm").symlink_to(Path(os.environ["VLLM_PYTHON"]).parents[1])
+    subprocess.run(["bash", "-c", blocks("bash")[0]], cwd=desk, check=True)
+    with contextlib.chdir(desk):
+        exec(blocks("python")[0], {})
+    return desk / "tiny-vllm"
 
 
 @pytest.fixture(scope="module")
 def vllm(folder: Path) -> Iterator[Vllm]:
-    with vllm_serve(folder, free_port(), folder.parent / "log", *" ".join(SERVED).split()) as server:
+    """The server that the page starts."""
+    port, text = free_port(), blocks("bash")[1]
+    assert "--port 8000" in text
+    command = ["bash", "-c", text.replace("8000", str(port)).replace("1 build", "1 exec build")]
+    with started(command, port, folder.parent / "log", folder.parent) as server:
         yield server.wait()
 
 
@@ -124,14 +143,10 @@ def test_chats_and_texts(vllm: Vllm, model: ServerModel, tokenizer: Any) -> None
     assert_replays(spoken, CONTROLLERS[1])
 
 
-def test_the_page(vllm: Vllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = PAGE.read_text("utf-8")
-    assert all(option in text for option in SERVED)
-    monkeypatch.chdir(tmp_path)
+def test_the_page(vllm: Vllm) -> None:
+    """Its other blocks are what the server here was started by."""
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block.replace("http://127.0.0.1:8000/v1", vllm.url), names)
-    assert (tmp_path / "tiny-vllm" / "config.json").is_file()
+    exec(blocks("python")[1].replace("http://127.0.0.1:8000/v1", vllm.url), names)
     assert names["output"].finish_reason == ["answer"] * 4
     assert names["output"].usage.dialect == "tokens"
 

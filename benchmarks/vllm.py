@@ -113,7 +113,7 @@ def replayed(output: ServerOutput, controller: Controller, interval: int) -> int
     rows = [branch for branches in output.branches for branch in branches]
     again = replay(Recording.of(numbered, rows, interval, source="live"), controller, shuffles=0, traces=True)
     return sum(
-        (answer or "") == other and trace.events == same.events and cost.generated_tokens + cost.probe_tokens == spent
+        (answer or "", trace.events, cost.generated_tokens + cost.probe_tokens) == (other, same.events, int(spent))
         for answer, other, trace, same, cost, spent in zip(
             output.answers, again.answers[0].tolist(), output.trace, again.traces, output.cost, again.cost[0],
             strict=True,

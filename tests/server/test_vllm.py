@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,21 @@ def test_what_is_wrong_is_said(vllm: Vllm, tokenizer: Any) -> None:
         model.generate(QUESTIONS[0], **{**OPTIONS, "max_new_tokens": 512})
     with pytest.raises(InputError, match=r"prompt '0'.*context of 512"):
         model.generate(" ".join([QUESTIONS[0]] * 60), **OPTIONS)
+
+
+def test_several_engines_behind_one_address(folder: Path, tokenizer: Any) -> None:
+    """vLLM's own data parallelism, with a cache for each engine; together they count what we do."""
+    asked = [question.question for question in tiny.questions("test")[:8]]
+    with vllm_serve(folder, free_port(), folder.parent / "several", "--data-parallel-size", "2") as server:
+        server.wait()
+        model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=64)
+        output = model.generate(asked, controller=CONTROLLERS[0], **OPTIONS)
+        text = urllib.request.urlopen(f"{server.root}/metrics", timeout=30).read().decode()
+    assert_replays(output, CONTROLLERS[0])
+    each = [float(n) for n in re.findall(r"^vllm:generation_tokens_total{.*engine=.*} (\S+)$", text, re.MULTILINE)]
+    assert len(each) == 2
+    assert min(each) > 0.2 * sum(each)
+    assert sum(each) == output.usage.completion_tokens + 1, "and the one by which it was found out"
 
 
 def test_a_second_server_is_taken_up_when_it_has_started_and_its_death_costs_nothing(

@@ -5,18 +5,25 @@
 The server is started here, on this machine's CPU, with the shipped tiny model in the shape that vLLM takes
 (`tiny.export`). Client and server share the machine's cores. Also measured: how many tokens are sent for each that is
 decoded, where branches run on and where each step is a request of its own (which a seed asks for).
+
+With `--model` a real model is asked instead (a folder of Qwen2.5-Coder-0.5B-Instruct, in bfloat16). With `--profile`
+the server is timed by `tts-generate profile --server`, and what a recording made there predicts is set beside what
+calls take. Either puts its section into the file, and leaves the others as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +35,14 @@ sys.path.insert(0, str(ROOT / "tests" / "server"))
 from local_servers import OPTIONS, free_port  # noqa: E402
 from vllm_servers import KEY, Vllm, vllm_serve  # noqa: E402
 
-from tts_generate import ServerModel, tiny  # noqa: E402
+from tts_generate import ServerModel, ServerOutput, tiny  # noqa: E402
 from tts_generate.answers import AnswerFormat  # noqa: E402
-from tts_generate.loading import DEFAULT_CONTROLLER, load_controller  # noqa: E402
+from tts_generate.controller import Controller  # noqa: E402
+from tts_generate.engine.predict import predict  # noqa: E402
+from tts_generate.live.rows import suited  # noqa: E402
+from tts_generate.loading import DEFAULT_CONTROLLER, held_within, load_controller  # noqa: E402
+from tts_generate.profile import Profile  # noqa: E402
+from tts_generate.replay import Recording, replay  # noqa: E402
 from tts_generate.trajectories import Question  # noqa: E402
 
 BRANCHES, INTERVAL = 64, 32
@@ -42,40 +54,50 @@ METHODS: dict[str, Any] = {
     "self_consistency": load_controller("self_consistency", max_samples=BRANCHES),
 }
 STEPS = (16, 32, 64)
+TINY = {**OPTIONS, "interval_tokens": INTERVAL}
+RECORDED = 32
+"""Branches of a question in the recording that predicts seconds."""
+REAL_QUESTIONS = 6
+"""Of a real model at most."""
 MOST = 512
 """Requests in flight, as many as the server takes at once."""
 
 
-def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question]) -> tuple[list[str | None], int]:
-    """One request of n for each question, all at once, and a vote: the answers, and the tokens decoded."""
+def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question], options: dict[str, Any]) -> list[str | None]:
+    """One request of n for each question, all at once, and a vote: the answers."""
     read = AnswerFormat()
+    sampling = {name: options[name] for name in ("temperature", "top_p") if name in options}
 
-    async def one(client: httpx2.AsyncClient, question: Question) -> tuple[str | None, int]:
+    async def one(client: httpx2.AsyncClient, question: Question) -> str | None:
         body = {"model": "tiny", "prompt": tokenizer(question.question)["input_ids"], "n": BRANCHES}
-        body |= {"max_tokens": OPTIONS["max_new_tokens"], "temperature": OPTIONS["temperature"]}
+        body |= {"max_tokens": options["max_new_tokens"], **sampling}
         told = (await client.post(f"{server.url}/completions", json=body)).json()
         found = [read.find(choice["text"], ended=choice["finish_reason"] == "stop") for choice in told["choices"]]
         votes = Counter(answer for answer in found if answer is not None).most_common(1)
-        return votes[0][0] if votes else None, told["usage"]["completion_tokens"]
+        return votes[0][0] if votes else None
 
-    async def every() -> list[tuple[str | None, int]]:
+    async def every() -> list[str | None]:
         headers = {"authorization": f"Bearer {KEY}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=600) as client:
+        async with httpx2.AsyncClient(headers=headers, timeout=1800) as client:
             return await asyncio.gather(*[one(client, question) for question in asked])
 
-    answers = asyncio.run(every())
-    return [answer for answer, _ in answers], sum(tokens for _, tokens in answers)
+    return asyncio.run(every())
 
 
 def controlled(
-    server: Vllm, tokenizer: Any, asked: Sequence[Question], method: Any, interval: int = INTERVAL, seed: Any = None
-) -> tuple[list[str | None], dict[str, Any]]:
-    """One call of ours: the answers, and what it took."""
-    model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=min(MOST, BRANCHES * len(asked)))
-    options = {**OPTIONS, "interval_tokens": interval, "seed": seed}
-    output = model.generate([question.question for question in asked], controller=method, **options)
+    server: Vllm, tokenizer: Any, asked: Sequence[Question], method: Any, options: dict[str, Any]
+) -> tuple[ServerOutput, Controller]:
+    """One call of ours, and the controller as it suits the room that there is."""
+    room = min(MOST, BRANCHES * len(asked))
+    model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=room)
+    controller = suited(load_controller(method), room, len(asked))
+    return model.generate([question.question for question in asked], controller=controller, **options), controller
+
+
+def took(output: ServerOutput) -> dict[str, Any]:
+    """What a call took by our own account."""
     usage, cost = output.usage, output.total_cost
-    return output.answers, {
+    return {
         "decoded_tokens": usage.completion_tokens,
         "discarded_tokens": usage.discarded_tokens,
         "probe_tokens": cost.probe_tokens,
@@ -85,57 +107,155 @@ def controlled(
     }
 
 
-def measured(server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight: int, method: Any) -> dict[str, Any]:
+def replayed(output: ServerOutput, controller: Controller, interval: int) -> int:
+    """Questions whose answer, trace and tokens are those of a replay of what was decoded for them."""
+    numbered = [Question(str(number), "") for number in range(len(output.answers))]
+    rows = [branch for branches in output.branches for branch in branches]
+    again = replay(Recording.of(numbered, rows, interval, source="live"), controller, shuffles=0, traces=True)
+    return sum(
+        (answer or "", trace.events, cost.generated_tokens + cost.probe_tokens) == (other, same.events, int(spent))
+        for answer, other, trace, same, cost, spent in zip(
+            output.answers, again.answers[0].tolist(), output.trace, again.traces, output.cost, again.cost[0],
+            strict=True,
+        )
+    )  # fmt: skip
+
+
+def measured(
+    server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight: int, method: Any, options: dict[str, Any] = TINY
+) -> dict[str, Any]:
     """All questions by one method, so many at a time; the server's own counts beside ours."""
     before, start = server.counted(), time.perf_counter()
     answers: list[str | None] = []
+    calls = []
     for first in range(0, len(asked), in_flight):
         some = asked[first : first + in_flight]
-        answers += (
-            voted(server, tokenizer, some)[0] if method is None else controlled(server, tokenizer, some, method)[0]
-        )
+        if method is None:
+            answers += voted(server, tokenizer, some, options)
+        else:
+            calls.append(controlled(server, tokenizer, some, method, options))
+            answers += calls[-1][0].answers
     seconds, after = time.perf_counter() - start, server.counted()
+    ours = {
+        "told_decoded": sum(output.usage.completion_tokens for output, _ in calls) + len(calls),  # a look for each
+        "replayed": sum(replayed(*call, options["interval_tokens"]) for call in calls),
+    }
     return {
         "seconds": seconds,
         "right": sum(answer == question.gold_answer for answer, question in zip(answers, asked, strict=True)),
         **{f"server_{name}": after[name] - before[name] for name in after},
+        **(ours if calls else {}),
     }
+
+
+def compared(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With what each saves of the vote."""
+    vote = rows["vote"]
+    for name, row in rows.items():
+        if name != "vote":
+            row["tokens_saved"] = 1 - row["server_decoded"] / vote["server_decoded"]
+            row["seconds_over_vote"] = row["seconds"] / vote["seconds"]
+    return rows
+
+
+@contextlib.contextmanager
+def served(folder: Path | None, *options: str) -> Iterator[Vllm]:
+    """A server with a model, or with the tiny one."""
+    with tempfile.TemporaryDirectory() as made:
+        model = tiny.export(Path(made) / "tiny") if folder is None else folder
+        options = ("--stream-interval", "8", "--max-num-batched-tokens", "32768", *options)
+        with vllm_serve(model, free_port(), Path(made) / "log", *options) as server:
+            yield server.wait()
+
+
+def votes(questions: int, alone: int) -> dict[str, Any]:
+    """The tiny model: seconds and tokens of every method, and tokens sent for each decoded."""
+    tokenizer, asked = tiny.load()[1], tiny.questions("test")[:questions]
+    result: dict[str, Any] = {"questions": questions, "alone": alone, "branches": BRANCHES}
+    result |= {"interval_tokens": INTERVAL, "in_flight": {}, "sent": {}}
+    with served(None, "--max-num-seqs", str(MOST)) as server:
+        voted(server, tokenizer, asked[:1], TINY)  # the first requests of a process are slow
+        for in_flight in (questions, 8, 1):
+            these = asked[:alone] if in_flight == 1 else asked
+            ways = {"vote": None, **METHODS}
+            rows = {name: measured(server, tokenizer, these, in_flight, method) for name, method in ways.items()}
+            result["in_flight"][str(in_flight)] = compared(rows)
+            print(in_flight, json.dumps(rows), flush=True)
+        for name, method in (("default", DEFAULT_CONTROLLER), ("cmc", "cmc")):
+            for interval in STEPS:
+                for kind, seed in (("runs_on", None), ("stepwise", 1)):
+                    options = {**TINY, "interval_tokens": interval, "seed": seed}
+                    output, _ = controlled(server, tokenizer, asked[:2], method, options)
+                    result["sent"].setdefault(name, {}).setdefault(f"steps_of_{interval}", {})[kind] = took(output)
+    return result
+
+
+def real(folder: Path, questions: int) -> dict[str, Any]:
+    """A real model: the same methods, whether each episode replays, and its tokens by vLLM's count and by ours."""
+    from real_live import SAMPLING, STEP
+    from real_live import questions as questions_of
+    from transformers import AutoTokenizer
+
+    tokenizer, options = AutoTokenizer.from_pretrained(folder), {**SAMPLING, "interval_tokens": STEP}
+    asked = questions_of("aside", questions)
+    result: dict[str, Any] = {"model": folder.name, "questions": questions, "branches": BRANCHES, "dtype": "bfloat16"}
+    rows: dict[str, dict[str, Any]] = {}
+    with served(folder, "--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", str(MOST)) as server:
+        voted(server, tokenizer, asked[:1], {**options, "max_new_tokens": 2})
+        for name in ("vote", "default", "cmc", "asc"):
+            rows[name] = measured(server, tokenizer, asked, questions, METHODS.get(name), options)
+            print(name, json.dumps(rows[name]), flush=True)
+    episodes = questions * (len(rows) - 1)
+    return {
+        **result, "episodes": episodes, "replayed": sum(row.get("replayed", 0) for row in rows.values()),
+        "methods": compared(rows), "load_after": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def profiled(questions: int) -> dict[str, Any]:
+    """The tiny model's server timed from outside, and seconds of calls: predicted from a recording, and measured."""
+    tokenizer, asked = tiny.load()[1], tiny.questions("test")[:questions]
+    result: dict[str, Any] = {"questions": questions, "branches": RECORDED, "rows": BRANCHES, "calls": []}
+    with served(None, "--max-num-seqs", str(MOST)) as server, tempfile.TemporaryDirectory() as made:
+        command = ["profile", "--server", server.url, "--tokenizer", "tiny", "--max-in-flight", str(BRANCHES)]
+        command += ["--extra-body", '{"ignore_eos": true}', "--api-key", KEY, "--out", f"{made}/profile.json"]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tts_generate.cli", *command], check=True)
+        profile = Profile.load(f"{made}/profile.json")
+        result |= {"profile_seconds": time.perf_counter() - start, "error": profile.error}
+        model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=BRANCHES)
+        store = model.record(asked, Path(made) / "store", branches=RECORDED, progress=False, **TINY)
+        for name, prompts in itertools.product(("self_consistency", "pace"), (1, questions)):
+            controller = held_within(suited(load_controller(name), BRANCHES, prompts), RECORDED)
+            said = predict(store, controller, profile, prompts=prompts, max_rows=BRANCHES, first_shuffle=None)
+            start = time.perf_counter()
+            for first in range(0, questions, prompts):
+                some = [question.question for question in asked[first : first + prompts]]
+                model.generate(some, controller=controller, **TINY)
+            seconds, predicted = time.perf_counter() - start, float(said.calls.sum())
+            row = {"controller": name, "prompts": prompts, "measured": seconds, "predicted": predicted}
+            result["calls"].append({**row, "error": predicted / seconds - 1})
+            print(json.dumps(result["calls"][-1]), flush=True)
+    return result
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="JSON file to write.")],
     questions: Annotated[int, typer.Option(help="Questions asked, all at once and eight at once.")] = 64,
     alone: Annotated[int, typer.Option(help="The first so many of them, one at a time.")] = 8,
+    model: Annotated[Path | None, typer.Option(help="Ask this model, and the others not.")] = None,
+    profile: Annotated[bool, typer.Option(help="Time the server, and nothing else.")] = False,
 ) -> None:
-    """Measure everything and write one JSON file."""
-    tokenizer, asked, load = tiny.load()[1], tiny.questions("test")[:questions], os.getloadavg()[0]
-    result: dict[str, Any] = {"format": "tts-benchmark/1", "cores": os.cpu_count(), "load_before": load}
-    result |= {"questions": questions, "alone": alone, "branches": BRANCHES, "interval_tokens": INTERVAL}
-    result["in_flight"] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        model = tiny.export(Path(folder) / "tiny")
-        options = ("--stream-interval", "8", "--max-num-batched-tokens", "32768", "--max-num-seqs", str(MOST))
-        with vllm_serve(model, free_port(), Path(folder) / "log", *options) as server:
-            server.wait()
-            voted(server, tokenizer, asked[:1])  # the first requests of a process are slow
-            for in_flight in (questions, 8, 1):
-                these = asked[:alone] if in_flight == 1 else asked
-                rows = {"vote": measured(server, tokenizer, these, in_flight, None)}
-                for name, method in METHODS.items():
-                    rows[name] = measured(server, tokenizer, these, in_flight, method)
-                    rows[name]["tokens_saved"] = 1 - rows[name]["server_decoded"] / rows["vote"]["server_decoded"]
-                    rows[name]["seconds_over_vote"] = rows[name]["seconds"] / rows["vote"]["seconds"]
-                result["in_flight"][str(in_flight)] = rows
-                print(in_flight, json.dumps(rows), flush=True)
-            steps: dict[str, Any] = {}
-            for name, method in (("default", DEFAULT_CONTROLLER), ("cmc", "cmc")):
-                for interval in STEPS:
-                    for kind, seed in (("runs_on", None), ("stepwise", 1)):
-                        took = controlled(server, tokenizer, asked[:2], method, interval, seed)[1]
-                        steps.setdefault(name, {}).setdefault(f"steps_of_{interval}", {})[kind] = took
-            result["sent"] = steps
+    """Measure, and write one JSON file, or a section of it."""
+    result = json.loads(out.read_text("utf-8")) if model or profile else {"format": "tts-benchmark/1"}
+    load = os.getloadavg()[0]
+    if model:
+        result["real"] = {"load_before": load, **real(model, min(questions, REAL_QUESTIONS))}
+    elif profile:
+        result["profile"] = {"load_before": load, **profiled(alone)}
+    else:
+        result |= {"cores": os.cpu_count(), "load_before": load, **votes(questions, alone)}
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    print(json.dumps(steps, indent=1))
 
 
 if __name__ == "__main__":

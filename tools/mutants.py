@@ -288,6 +288,17 @@ MUTANTS = [
            f"{PROXY}::test_what_is_too_much_or_not_here"),
     Mutant("branches that a client may ask for", "serve/responder.py", "        if branches > most:",
            "        if False:", f"{PROXY}::test_wrong_values"),
+    Mutant("streams of pruned branches are called off", "server/requests.py",
+           "            await self._call_off_flows(question, unwanted=True)\n", "",
+           "tests/server/test_flows.py::test_what_runs_on_for_a_branch_that_is_pruned_is_called_off"),
+    Mutant("tokens that nobody took are counted", "server/requests.py",
+           "        self.pool.usage.discarded_tokens += untaken\n", "",
+           "tests/server/test_flows.py::test_what_runs_on_for_a_branch_that_is_pruned_is_called_off"),
+    Mutant("an upstream that changed", "serve/responder.py", "        return reply.loop.session != before.session",
+           "        return False", "tests/serve/test_upstreams.py"),
+    Mutant("a request at fault is asked once", "serve/responder.py",
+           "        return reply.loop.session != before.session", "        return True",
+           "tests/serve/test_upstreams.py::test_a_request_that_is_at_fault_itself_is_asked_once"),
 ]  # fmt: skip
 
 

@@ -77,6 +77,7 @@ class TokenServer:
 
     `requests` are the bodies it was sent, `decoded` the tokens it decoded, `dropped` the clients that went away.
     `max_logprobs` is vLLM's option; `seeds=False` is vLLM on a CPU, which a seed ends: it answers nobody from then on.
+    The model goes by `name`; with `tells_ids=False` it is an older server, which returns no token ids.
     """
 
     def __init__(
@@ -87,9 +88,11 @@ class TokenServer:
         pause: float = 0.0,
         max_logprobs: int = 20,
         seeds: bool = True,
+        name: str = MODEL,
+        tells_ids: bool = True,
     ) -> None:
         self.model, self.tokenizer = tiny.load()
-        self.batch, self.context, self.pause = batch, context, pause
+        self.batch, self.context, self.pause, self.name, self.tells_ids = batch, context, pause, name, tells_ids
         self.max_logprobs, self.seeds, self.over, self.ended = max_logprobs, seeds, False, False
         self.waiting: queue.Queue[Request | None] = queue.Queue()
         self.requests: list[dict[str, Any]] = []
@@ -189,12 +192,6 @@ class TokenServer:
         return token if reason is None else None
 
 
-def _told(choice: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """A choice with what was asked for."""
-    asked = {"token_ids": body.get("return_token_ids"), "logprobs": body.get("logprobs") is not None}
-    return {name: value for name, value in choice.items() if asked.get(name, True)}
-
-
 def _usage(requests: list[Request]) -> dict[str, int]:
     """What several requests took that have one prompt."""
     return {"prompt_tokens": len(requests[0].ids), "completion_tokens": sum(len(each.said) for each in requests)}
@@ -249,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The models there are."""
-        entry = {"id": MODEL, "object": "model", "max_model_len": self.server_of.context}
+        entry = {"id": self.server_of.name, "object": "model", "max_model_len": self.server_of.context}
         self._reply(200, {"object": "list", "data": [entry]} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
@@ -263,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         prompt = body["prompt"]
         ids = prompt if isinstance(prompt, list) else served.tokenizer(prompt)["input_ids"]
-        if body.get("model") != MODEL:
+        if body.get("model") != served.name:
             return self._reply(404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}})
         if len(ids) + body["max_tokens"] > served.context:
             message = f"maximum context length is {served.context}, you asked for {len(ids)} + {body['max_tokens']}"
@@ -301,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for index, request in enumerate(requests):
             while (event := self._next(request)) is not None:
-                self._chunk(f"data: {json.dumps({'choices': [{**_told(event, body), 'index': index}]})}\n\n")
+                self._chunk(f"data: {json.dumps({'choices': [{**self._told(event, body), 'index': index}]})}\n\n")
         counts = {"choices": [], "usage": _usage(requests)} if body.get("stream_options") else {"choices": []}
         self._chunk(f"data: {json.dumps(counts)}\n\ndata: [DONE]\n\n")
         self._chunk("")
@@ -320,7 +317,13 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ConnectionResetError
         told = {"token_logprobs": [value for part in parts for value in part["logprobs"]["token_logprobs"]]}
         said = {"text": "".join(part["text"] for part in parts), "token_ids": request.said, "logprobs": told}
-        return _told({**parts[-1], **said}, body)
+        return self._told({**parts[-1], **said}, body)
+
+    def _told(self, choice: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        """A choice with what was asked for."""
+        ids = self.server_of.tells_ids and body.get("return_token_ids")
+        asked = {"token_ids": ids, "logprobs": body.get("logprobs") is not None}
+        return {name: value for name, value in choice.items() if asked.get(name, True)}
 
     def _chunk(self, text: str) -> None:
         data = text.encode()

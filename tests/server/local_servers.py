@@ -81,7 +81,7 @@ class Proxy:
     """A proxy before a real server that does harm to chosen requests; `with` it.
 
     `plan(n)` names what happens to the n-th completion asked for, from 0 (by the first ones the client finds out how to
-    speak): "" lets it through; "429", "500", "503" answer so; "reset", "cut" and "stall" break the response off
+    speak): "" lets it through; "400", "429", "500", "503" answer so; "reset", "cut" and "stall" break the response off
     after its first bytes; "garbage" is no JSON; "dead" drops this and every later connection.
     """
 
@@ -141,7 +141,7 @@ class _Harm(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         what = self.proxy.harm()
-        if what in ("429", "500", "503"):
+        if what in ("400", "429", "500", "503"):
             self._reply(int(what), b'{"error": {"message": "harm"}}', {"retry-after": "0.4"} if what == "429" else {})
         elif what == "garbage":
             self._reply(200, b'data: {"choices": [}\n\n', {"content-type": "text/event-stream"})

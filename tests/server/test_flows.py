@@ -11,13 +11,15 @@ from test_faults import patient
 from test_tokens import CONTROLLERS, sampled
 from token_server import TokenServer
 
-from tts_generate import BranchProcessor, ServerModel, ServerOutput
+from tts_generate import BranchProcessor, ServerModel, ServerOutput, tiny
 from tts_generate.controller import Controller
 from tts_generate.loading import load_controller
 from tts_generate.state import Decision, State
 
 STEPWISE = load_controller("short_m_at_k", num_chains=6, votes=2)
 """Goes on with all of its branches a step at a time, and asks for no probes."""
+LONG = max((each.question for each in tiny.questions("test")[:64]), key=len)
+"""A question with long branches."""
 
 
 def assert_accounted(output: ServerOutput, server: TokenServer) -> None:
@@ -86,20 +88,21 @@ def test_stop_strings_end_a_branch_wherever_its_steps_end(tokenizer: Any, interv
 
 
 class Late(BranchProcessor):
-    """Prunes all branches but the first after a step, whatever the controller wants."""
+    """Prunes all branches but three after a step, whatever the controller wants."""
 
     def __call__(self, state: State, do: Decision) -> None:
         if state.round == 1:
-            do.prune[1 : state.opened] = True
+            do.prune[3 : state.opened] = True
 
 
 def test_what_runs_on_for_a_branch_that_is_pruned_is_called_off(tokenizer: Any) -> None:
     with TokenServer(batch=16, pause=0.01) as server:
         model = ServerModel(server.url, tokenizer=tokenizer)
-        output = model.generate(QUESTIONS[0], controller=STEPWISE, branch_processors=[Late()], **OPTIONS)
-        assert all(branch.tokens <= 32 for branch in output.branches[0][1:])
+        waits = load_controller("short_m_at_k", num_chains=6, votes=5)  # the pruned ones count
+        output = model.generate(LONG, controller=waits, branch_processors=[Late()], **OPTIONS)
+        assert all(branch.tokens <= 32 for branch in output.branches[0][3:])
         assert_accounted(output, server)
-        assert server.decoded < output.total_cost.generated_tokens + 6 * (64 + 16)
+        assert server.decoded < output.total_cost.generated_tokens + 3 * 48, "each would run 64 ahead"
 
 
 @pytest.mark.parametrize("most", [320, 600])

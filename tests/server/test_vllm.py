@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from local_servers import ASKED, OPTIONS, QUESTIONS, free_port
 from server_checks import assert_replays
 from test_faults import patient
-from vllm_servers import KEY, Vllm, vllm_serve
+from vllm_servers import KEY, Vllm, started, vllm_serve
 
 from tts_generate import ServerModel, tiny
 from tts_generate.controller import Controller
@@ -28,8 +31,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no python that has vLLM (make vllm)"),
 ]
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "vllm.md"
-SERVED = "--stream-interval 8", "--enable-prompt-tokens-details", "--max-num-batched-tokens 32768"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "vllm.md"
 CONTROLLERS = [
     load_controller("self_consistency", max_samples=6),
     load_controller("short_m_at_k", num_chains=6, votes=2),
@@ -37,16 +40,35 @@ CONTROLLERS = [
     load_controller("parallel_probe", num_chains=4, warm_up=1, patience=2, stability=3),
     load_controller("pace", beta=0.0, latency=0.0),
 ]
+TOGETHER = {"SelfConsistency": 6, "DeepConf": 2, "ESC": 8}
+"""Branches that are begun by one request, and read to their end: vLLM counts its prompt once for each."""
+
+
+def blocks(kind: str) -> list[str]:
+    """The blocks of the page, in order."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.export(tmp_path_factory.mktemp("vllm") / "tiny")
+    """The model, where the page's first blocks have been run; the environment was made before."""
+    desk = tmp_path_factory.mktemp("vllm")
+    (desk / "tools").symlink_to(ROOT / "tools")
+    (desk / "build").mkdir()
+    (desk / "build" / "vllm").symlink_to(Path(os.environ["VLLM_PYTHON"]).parents[1])
+    subprocess.run(["bash", "-c", blocks("bash")[0]], cwd=desk, check=True)
+    with contextlib.chdir(desk):
+        exec(blocks("python")[0], {})
+    return desk / "tiny-vllm"
 
 
 @pytest.fixture(scope="module")
 def vllm(folder: Path) -> Iterator[Vllm]:
-    with vllm_serve(folder, free_port(), folder.parent / "log", *" ".join(SERVED).split()) as server:
+    """The server that the page starts."""
+    port, text = free_port(), blocks("bash")[1]
+    assert "--port 8000" in text
+    command = ["bash", "-c", text.replace("8000", str(port)).replace("1 build", "1 exec build")]
+    with started(command, port, folder.parent / "log", folder.parent) as server:
         yield server.wait()
 
 
@@ -68,8 +90,8 @@ def test_what_vllm_decoded_replays_and_it_counts_as_we_do(
     assert usage.dialect == "tokens"
     assert all(bool(branch.step_logprobs) == controller.reads_logprobs for branch in branches)
     looked = {"prompt": 1, "decoded": 1}  # at the beginning of the call
-    together = len(branches) // len(QUESTIONS) if usage.requests == len(QUESTIONS) else 1  # a prompt for each of n
-    assert counted["prompt"] == usage.sent_tokens * together + looked["prompt"]
+    again = TOGETHER.get(type(controller).__name__, 1) - 1 if seed is None else 0
+    assert counted["prompt"] == usage.sent_tokens + again * output.total_cost.prompt_tokens + looked["prompt"]
     ahead = counted["decoded"] - usage.completion_tokens - looked["decoded"]
     called_off = usage.discarded_tokens > 0 or any(not branch.finish_reason for branch in branches)
     assert 0 <= ahead <= (16 * len(branches) if called_off else 0)  # decoded before it noticed
@@ -122,14 +144,10 @@ def test_chats_and_texts(vllm: Vllm, model: ServerModel, tokenizer: Any) -> None
     assert_replays(spoken, CONTROLLERS[1])
 
 
-def test_the_page(vllm: Vllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = PAGE.read_text("utf-8")
-    assert all(option in text for option in SERVED)
-    monkeypatch.chdir(tmp_path)
+def test_the_page(vllm: Vllm) -> None:
+    """Its other blocks are what the server here was started by."""
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block.replace("http://127.0.0.1:8000/v1", vllm.url), names)
-    assert (tmp_path / "tiny-vllm" / "config.json").is_file()
+    exec(blocks("python")[1].replace("http://127.0.0.1:8000/v1", vllm.url), names)
     assert names["output"].finish_reason == ["answer"] * 4
     assert names["output"].usage.dialect == "tokens"
 
@@ -146,6 +164,21 @@ def test_what_is_wrong_is_said(vllm: Vllm, tokenizer: Any) -> None:
         model.generate(QUESTIONS[0], **{**OPTIONS, "max_new_tokens": 512})
     with pytest.raises(InputError, match=r"prompt '0'.*context of 512"):
         model.generate(" ".join([QUESTIONS[0]] * 60), **OPTIONS)
+
+
+def test_several_engines_behind_one_address(folder: Path, tokenizer: Any) -> None:
+    """vLLM's own data parallelism, with a cache for each engine; together they count what we do."""
+    asked = [question.question for question in tiny.questions("test")[:8]]
+    with vllm_serve(folder, free_port(), folder.parent / "several", "--data-parallel-size", "2") as server:
+        server.wait()
+        model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=64)
+        output = model.generate(asked, controller=CONTROLLERS[0], **OPTIONS)
+        text = urllib.request.urlopen(f"{server.root}/metrics", timeout=30).read().decode()
+    assert_replays(output, CONTROLLERS[0])
+    each = [float(n) for n in re.findall(r"^vllm:generation_tokens_total{.*engine=.*} (\S+)$", text, re.MULTILINE)]
+    assert len(each) == 2
+    assert min(each) > 0.2 * sum(each)
+    assert sum(each) == output.usage.completion_tokens + 1, "and the one by which it was found out"
 
 
 def test_a_second_server_is_taken_up_when_it_has_started_and_its_death_costs_nothing(

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from local_servers import end, wait_until_healthy
 
@@ -53,13 +54,17 @@ def vllm_serve(model: Path, port: int, log: Path, *options: str) -> Iterator[Vll
         *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY),
         *("--dtype", "float32", "--max-model-len", "512", "--block-size", "32", *options),
     ]
+    with started(command, port, log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def started(command: list[str], port: int, log: Path, folder: Path | None = None) -> Iterator[Vllm]:
+    """The server that a command starts, in a folder."""
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **settings}
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True) as process,
-    ):
+    how: dict[str, Any] = {"env": {**os.environ, **settings}, "cwd": folder, "start_new_session": True}
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, **how) as process:
         try:
             yield Vllm(f"http://127.0.0.1:{port}/v1", process, log)
         finally:

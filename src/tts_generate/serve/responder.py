@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts_generate.arguments import whole
@@ -65,6 +65,7 @@ class Reply:
     asked: ClientRequest
     tasks: Sequence[Task]
     loop: ServerLoop
+    on_wave: Callable[[Served], None]
     began: float
     created: int
     """Seconds since 1970."""
@@ -105,23 +106,50 @@ class Responder:
         controller = self._controller(asked)
         many = len(asked.prompts)
         tasks = [Task(name if many == 1 else f"{name}-{n}", each, controller) for n, each in enumerate(asked.prompts)]
-        return Reply(name, asked, tasks, await self._loop(asked, tasks, on_wave), began, int(time.time()))
+        loop = await self._loop(asked, tasks, on_wave)
+        return Reply(name, asked, tasks, loop, on_wave, began, int(time.time()))
 
     async def answer(self, reply: Reply) -> Reply:
-        """Have a request answered; called off, it ends with what it has.
+        """Have a request answered, by servers that have become others too; called off, it ends with what it has.
 
         Raises:
             ServerError: nothing was decoded for it.
+            InputError: what the servers cannot do, now that they are others; or an error of what the client set.
         """
+        error = await self._asked(reply)
+        if isinstance(error, ServerError) and await self._changed(reply):
+            error = await self._asked(reply)
+        for question in reply.questions:
+            if question.error is not None:
+                question.complain(question.error)
+        if isinstance(error, ControllerError) and reply.asked.own:
+            raise InputError(f"tts_generate: {error}") from error
+        if error is not None:
+            raise error
+        return reply
+
+    async def _asked(self, reply: Reply) -> Exception | None:
+        """Ask the servers; the first error, if nothing was decoded."""
         reply.questions = await reply.loop.run(reply.tasks, lambda question: None)
         errors = [each.error for each in reply.questions if each.error is not None]
         if any(isinstance(error, ServerError) for error in errors):
-            self.connection.forget()  # they may have become others
-        if errors and not any(branch.ids for each in reply.questions for branch in each.branches):
-            if isinstance(errors[0], ControllerError) and reply.asked.own:
-                raise InputError(f"tts_generate: {errors[0]}") from errors[0]
-            raise errors[0]
-        return reply
+            self.connection.forget(reply.loop.session)
+        decoded = any(branch.ids for each in reply.questions for branch in each.branches)
+        return None if decoded else next(iter(errors), None)
+
+    async def _changed(self, reply: Reply) -> bool:
+        """Whether the servers, found out anew, are not what they were when `reply` was taken; it is then for them.
+
+        Raises:
+            ServerError: none answers.
+            InputError: they cannot do what is asked.
+        """
+        before = reply.loop
+        reply.loop = await self._loop(reply.asked, reply.tasks, reply.on_wave)
+        vain, usage = before.pool.usage, reply.loop.pool.usage
+        spent = replace(vain, dialect=usage.dialect, discarded_tokens=vain.completion_tokens)
+        reply.loop.pool.usage = spent
+        return reply.loop.session != before.session
 
     def _controller(self, asked: ClientRequest) -> Controller:
         """The operator's controller, as the client sets it and as the servers' rows suit it."""
@@ -153,4 +181,4 @@ class Responder:
             stop_strings=list(asked.stop),
             options={**settings.options, **asked.sampling},  # type: ignore[typeddict-item]
         )
-        return await self.connection.loop(tasks, call, on_wave=on_wave)
+        return await self.connection.loop(tasks, call, on_wave=on_wave, on_error=lambda question, error: None)

@@ -57,7 +57,7 @@ class Connection:
         Args:
             tasks: questions to answer.
             call: how.
-            **hooks: `on_branch` and `on_wave` of `ServerLoop`.
+            **hooks: `on_branch`, `on_wave` and `on_error` of `ServerLoop`.
         """
         usual, most = call.interval_tokens or INTERVAL_TOKENS, call.max_new_tokens
         call.settings(usual if most is None else whole("max_new_tokens", most))
@@ -71,7 +71,7 @@ class Connection:
         settings = fitting(call, session, tasks, reader.max_tokens)
         check_controllers(wire, tasks)
         first, self._asked = self._asked, self._asked + len(tasks)
-        how: dict[str, Any] = {**hooks, "first": first}
+        how: dict[str, Any] = {**hooks, "first": first, "session": session}
         return ServerLoop(pool.of_a_call(), wire, reader, settings, stop, **how)
 
     async def _find(self, speaker: Speaker, asked: AnswerFormat) -> _Known:
@@ -92,8 +92,10 @@ class Connection:
         """Servers that answered when they were last asked."""
         return sum(endpoint.given_up is None and not endpoint.failures for endpoint in self._endpoints.values())
 
-    def forget(self) -> list[asyncio.Future[None]]:
-        """Find out anew with the next call; what runs goes on."""
+    def forget(self, session: Session | None = None) -> list[asyncio.Future[None]]:
+        """Find out anew with the next call, unless that was done since `session`; what runs goes on."""
+        if session is not None and all(known.session is not session for known in self._known.values()):
+            return []
         looks = [known.looks for known in self._known.values()]
         self._known.clear()
         for each in looks:

@@ -20,6 +20,7 @@ from tts_generate.live.reader import Reader
 from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Task
 from tts_generate.runner import Unit
+from tts_generate.server.connect import Session
 from tts_generate.server.dialects import Piece, Wire
 from tts_generate.server.flow import Flow
 from tts_generate.server.pool import Pool
@@ -43,7 +44,8 @@ class ServerLoop:
     """Decodes questions until each has its answer, or has to do without.
 
     Every branch is ended by the texts in `stop`, and told to `on_branch` as it comes to its end, a question to
-    `on_wave` whenever its controller has decided. In the pool, its questions stand in the line from place `first` on.
+    `on_wave` whenever its controller has decided, and to `on_error` where it cannot go on. In the pool, its questions
+    stand in the line from place `first` on. What was found out of the servers is `session`.
     """
 
     def __init__(
@@ -56,9 +58,12 @@ class ServerLoop:
         on_branch: Callable[[Served, Branch], None] = lambda question, branch: None,
         on_wave: Callable[[Served], None] = lambda question: None,
         first: int = 0,
+        session: Session | None = None,
+        on_error: Callable[[Served, Exception], None] = Served.complain,
     ) -> None:
         self.pool, self.wire, self.reader, self.settings = pool, wire, reader, settings
         self.stop, self.on_branch, self.on_wave, self.first = stop, on_branch, on_wave, first
+        self.session, self.on_error = session, on_error
         # A brace may end a probe, which goes on if it closed an inner pair only. Ids show it; text often lacks what
         # stopped it, and `transformers serve` fails on stop strings with some tokenizers.
         self.probe_stop = ("}",) if wire.exact and reader.format.answer_pattern in ("auto", "boxed") else ()
@@ -101,7 +106,7 @@ class ServerLoop:
         except Exception as error:
             question.error = error
             question.end("error")
-            question.complain(error)
+            self.on_error(question, error)
         finally:
             await self._call_off_flows(question)
 

@@ -44,6 +44,10 @@ class Partial:
     total: Tensor
     """(N, heads, 1) float32, the sum of exp(score - top)."""
 
+    def of_row(self, row: int) -> Partial:
+        """What is found for one of the rows."""
+        return Partial(self.found[row], self.top[row], self.total[row])
+
     def add(self, where: Tensor, other: Partial) -> None:
         """Take in the columns that the tokens `where` read beside their own."""
         mine = self.top[where]
@@ -80,12 +84,13 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return flat.view(*left.shape[:-1], right.shape[-1])
 
 
-def partial_of_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Partial:
-    """What `partial` gives, for rows of the cache: on CPU by sdpa's own kernel, whose bits `Shapes` knows."""
+def partial_of_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Partial:
+    """What `partial` gives, for (rows, …): on CPU by sdpa's own kernel, whose bits `Shapes` knows."""
     if query.device.type != "cpu" or key.shape[-1] != value.shape[-1]:  # the kernel takes heads of one size
         return partial(query, key, value, mask, scaling)
+    visible = None if mask is None else mask.to(query.dtype)
     found, top = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask.to(query.dtype), scale=scaling
+        query, key.to(query.dtype), value.to(query.dtype), attn_mask=visible, scale=scaling
     )
     return Partial(found.float(), top[..., None], torch.ones_like(top)[..., None])
 
@@ -133,7 +138,10 @@ class PromptReaders:
         groups = asked.shape[2]
         queries = count * groups
         filled = torch.nn.functional.pad(asked.reshape(heads, queries, -1), (0, 0, 0, max(0, _LEAST_QUERIES - queries)))
-        found = partial(filled, keys, values, None, scaling)
+        if filled.dtype == torch.float32:  # a product's bits do not depend on how many queries there are
+            found = partial(filled, keys, values, None, scaling)
+        else:  # not widened to float32 in each pass
+            found = partial_of_rows(filled[None], keys[None], values[None], None, scaling).of_row(0)
         parts = (
             part[:, :queries].reshape(heads, count, groups, -1).transpose(0, 1).reshape(count, heads * groups, -1)
             for part in (found.found, found.top, found.total)

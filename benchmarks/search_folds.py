@@ -100,7 +100,7 @@ def searched(family: str, part: Part, number: int, rounds: int, contest: Contest
     folder = ROOT / "build" / f"fold_{family}{number}"
     shutil.rmtree(folder, ignore_errors=True)
     history = History(folder, {"fold": number})
-    judge = Judge(part, contest.bench, contest.reference, threads=1, objective=contest.objective)
+    judge = Judge(part, contest)
     done = search(judge, ParametersProposer(ranges, first, number), history, seconds=1e9, max_rounds=rounds)
     chosen = choose(best_of(history.evaluations, FINALISTS), part, part, contest, FRESH)[0].candidate
     history.close()

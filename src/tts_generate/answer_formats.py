@@ -213,8 +213,9 @@ def _stated(read: Reader) -> Reader:
     return lambda text: read(phrase) if (phrase := sentence(text)) is not None else None
 
 
-def _before_the_last_word(read: Reader) -> Reader:
-    return lambda text: read(settled(text))
+def _worded(read: Reader, ended: Reader, opening: str, looks: str, end: str = "\n") -> NamedFormat:
+    """A format in which the last word of a text that was cut may be on the way; `end` closes an answer."""
+    return NamedFormat(read, lambda text: read(settled(text)), ended, opening, looks, _ended(opening, end))
 
 
 _BOX, _LINE, _TAGGED, _PHRASE = "\\boxed{42}", "#### 42", "<answer>42</answer>", '"the answer is 42"'
@@ -223,35 +224,12 @@ NAMED: dict[str, NamedFormat] = {
         auto, auto_cut, auto_ended, "\\boxed{", f"{_BOX}, {_LINE}, {_TAGGED} or {_PHRASE}", _box_closed
     ),
     "boxed": NamedFormat(boxed, boxed, boxed, "\\boxed{", _BOX, _box_closed),
-    "hashes": NamedFormat(hashes, _before_the_last_word(hashes), hashes, "#### ", _LINE, _ended("#### ", "\n")),
+    "hashes": _worded(hashes, hashes, "#### ", _LINE),
     "tag": NamedFormat(tag, tag, tag, "<answer>", _TAGGED, _ended("<answer>", "</answer>")),
-    "sentence": NamedFormat(
-        sentence, _before_the_last_word(sentence), sentence, "The answer is ", _PHRASE, _ended("The answer is ", "\n")
-    ),
-    "choice": NamedFormat(
-        _stated(choice),
-        _before_the_last_word(_stated(choice)),
-        choice,
-        "The answer is (",
-        "a letter from A to J",
-        _ended("The answer is (", ")"),
-    ),
-    "number": NamedFormat(
-        _stated(number),
-        _before_the_last_word(_stated(number)),
-        number,
-        "The answer is ",
-        "a number",
-        _ended("The answer is ", "\n"),
-    ),
-    "text": NamedFormat(
-        sentence,
-        _before_the_last_word(sentence),
-        whole,
-        "The answer is ",
-        "a text that ends",
-        _ended("The answer is ", "\n"),
-    ),
+    "sentence": _worded(sentence, sentence, "The answer is ", _PHRASE),
+    "choice": _worded(_stated(choice), choice, "The answer is (", "a letter from A to J", ")"),
+    "number": _worded(_stated(number), number, "The answer is ", "a number"),
+    "text": _worded(sentence, whole, "The answer is ", "a text that ends"),
 }
 """Formats by the names that `answer_pattern` takes; `json:KEY` is one for each key."""
 

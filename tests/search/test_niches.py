@@ -22,6 +22,7 @@ from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.archive import Archive, Entry, Evaluation, kept
 from tts_generate.search.bench import Families
 from tts_generate.search.candidate import Written
+from tts_generate.search.choice import Contest
 from tts_generate.search.loop import Judge
 from tts_generate.search.objective import curve_of
 from tts_generate.search.questions import Part
@@ -36,7 +37,7 @@ WIDE = GOOD.replace("OneByOne", "AtOnce").replace(
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     part = Part.of([Recording.from_store(make_store(tmp_path_factory.mktemp("stores") / "model", 12, 64))])
-    return Judge(part, Families(CMC), CMC, rungs=(Fidelity((0.0, 0.5, 1.0), 4, 1_000),), threads=1)
+    return Judge(part, Contest(Families(CMC), CMC, threads=1), (Fidelity((0.0, 0.5, 1.0), 4, 1_000),))
 
 
 def other_than(found: Evaluation, code: str, points: float, *, backwards: bool) -> Evaluation:
@@ -59,7 +60,7 @@ def test_a_candidate_stands_where_its_budgets_are(judge: Judge) -> None:
     tokens = [place.tokens for place in at_once]
     assert tokens == sorted(tokens)
     itself = curve_of(judge.part, CMC, Fidelity((0.0, 0.5, 1.0), 4, 1_000))
-    gain = judge.gain(judge.reference_curve(0), itself, judge.part.weights)
+    gain = judge.gain(itself, 0)
     same = Evaluation.of(Written("itself", ""), 0, itself, gain, curve=kept(itself))
     assert max(abs(place.gain) for place in niches.places(judge, same)) < 0.05
 

@@ -15,6 +15,7 @@ from tts_generate.search.agent import prompts
 from tts_generate.search.archive import Archive, Entry, Evaluation, kept
 from tts_generate.search.bench import Families
 from tts_generate.search.candidate import Written
+from tts_generate.search.choice import Contest
 from tts_generate.search.loop import Judge
 from tts_generate.search.objective import curve_of
 from tts_generate.search.questions import Part
@@ -37,13 +38,13 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("stores")
     stores = [make_store(folder / f"model{n}", 12, 64, seed=n) for n in range(2)]
     part = Part.of([Recording.from_store(store) for store in stores])
-    return Judge(part, Families(CMC), CMC, rungs=(Fidelity((0.0, 0.5, 1.0), 4, 1_000),), threads=1)
+    return Judge(part, Contest(Families(CMC), CMC, threads=1), (Fidelity((0.0, 0.5, 1.0), 4, 1_000),))
 
 
 def looked(judge: Judge, kind: type, code: str) -> Evaluation:
     """An evaluation of a controller, as of code that does the same."""
     curve = curve_of(judge.part, kind, judge.rungs[0])
-    gain = judge.gain(judge.reference_curve(0), curve, judge.part.weights)
+    gain = judge.gain(curve, 0)
     return Evaluation.of(Written(code, ""), 0, curve, gain, curve=kept(curve))
 
 

@@ -61,13 +61,13 @@ class Contest:
         Raises:
             CandidateError: code that fails, or decides otherwise when an episode is alone.
         """
-        theirs = self._reference(part, fidelity)
+        theirs = self.reference_curve(part, fidelity)
         how: dict[str, Any] = {"cost": cost_of(self.objective), "threads": self.threads}
         ours = self.bench.look(part, candidate, fidelity, strict=True, **how).curve
         return Measured(part, theirs, ours, self.gain(theirs, ours, part.weights), self.gain)
 
-    def _reference(self, part: Part, fidelity: Fidelity) -> Curve:
-        """The reference on `part`, replayed once; the part is kept with it, so that its id stays its own."""
+    def reference_curve(self, part: Part, fidelity: Fidelity) -> Curve:
+        """What the reference does on `part`, replayed once; the part is kept with it, so that its id stays its own."""
         key = (id(part), fidelity)
         if key not in self._references:
             reference = narrowed(self.reference, fewest_branches(part.recordings))

@@ -13,31 +13,21 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from tts_generate.arguments import checked
-from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError
 from tts_generate.evaluate import BETAS
 from tts_generate.loading import load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import replay
 from tts_generate.search.archive import Evaluation, kept
-from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import Proposal, Proposer, Scored
+from tts_generate.search.choice import Contest
 from tts_generate.search.history import History
-from tts_generate.search.objective import (
-    Curve,
-    Fidelity,
-    Gains,
-    Objective,
-    cost_of,
-    curve_from,
-    gain_over,
-    reference_curve,
-)
+from tts_generate.search.objective import Curve, Fidelity, Gain, cost_of, curve_from
 from tts_generate.search.questions import Part
 from tts_generate.statistics import saving, tokens_at
 
@@ -57,27 +47,23 @@ class Judge:
     """Evaluates candidates on the questions that may be learnt from, against the reference at the same fidelity."""
 
     part: Part
-    bench: Bench
-    reference: type[Controller]
+    contest: Contest
     rungs: Sequence[Fidelity] = RUNGS
-    objective: Objective = "tokens"
-    threads: int | None = None
-    gain: Gains = gain_over
-    _curves: dict[int, Curve] = field(default_factory=dict)
     _all: tuple[float, float] | None = None
     """Tokens and accuracy of self-consistency with all branches."""
 
     def evaluate(self, candidate: Proposal, rung: int) -> Evaluation:
         """One look at one candidate; at the highest rung what is not ours to trust is confirmed, or disqualified."""
-        fidelity, confirms = self.rungs[rung], self.bench.confirms
+        fidelity, bench = self.rungs[rung], self.contest.bench
+        confirms = bench.confirms
         seed = secrets.randbits(32) if confirms and rung == len(self.rungs) - 1 else None
-        cost, tells = cost_of(self.objective), confirms > 0
+        cost, tells = cost_of(self.contest.objective), confirms > 0
         try:
-            look = self.bench.look(self.part, candidate, fidelity, cost=cost, confirm=seed, tell=tells)
+            look = bench.look(self.part, candidate, fidelity, cost=cost, confirm=seed, tell=tells)
         except CandidateError as error:
             what = "disqualified: " if error.reason == "different" else ""
             return Evaluation.failed(candidate, rung, f"{what}{error}")
-        gain = self.gain(self.reference_curve(rung), look.curve, self.part.weights)
+        gain = self.gain(look.curve, rung)
         if not confirms:
             return Evaluation.of(candidate, rung, look.curve, gain)
         sure = None if seed is None else {"episodes": confirms, "seed": seed}
@@ -91,17 +77,18 @@ class Judge:
         new = {c.name: c for c in candidates if history.find(c, rung) is None}
         if new:
             self.reference_curve(rung)
-        with ThreadPoolExecutor(self.threads or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(self.contest.threads or os.cpu_count() or 1) as pool:
             for evaluation in pool.map(lambda candidate: self.evaluate(candidate, rung), new.values()):
                 history.add(evaluation)
         return [found for c in candidates if (found := history.find(c, rung)) is not None]
 
     def reference_curve(self, rung: int) -> Curve:
         """What the reference does at a rung, at eleven budgets."""
-        if rung not in self._curves:
-            how = self.rungs[rung], self.objective, self.threads
-            self._curves[rung] = reference_curve(self.part, self.reference, *how)
-        return self._curves[rung]
+        return self.contest.reference_curve(self.part, self.rungs[rung])
+
+    def gain(self, curve: Curve, rung: int) -> Gain:
+        """What a curve gains over the reference at a rung."""
+        return self.contest.gain(self.reference_curve(rung), curve, self.part.weights)
 
     def saved(self, best: Evaluation) -> str:
         """What a candidate saves of self-consistency with all branches, where it has its accuracy; "" if never.
@@ -112,7 +99,7 @@ class Judge:
         if self._all is None:
             everyone = load_controller("self_consistency", max_samples=count)
             results = [[replay(recording, everyone, shuffles=0)] for recording in self.part.recordings]
-            tokens, accuracy = curve_from(results, Fidelity((1.0,), 0, 0), cost_of(self.objective)).points(
+            tokens, accuracy = curve_from(results, Fidelity((1.0,), 0, 0), cost_of(self.contest.objective)).points(
                 self.part.weights
             )
             self._all = float(tokens[0]), float(accuracy[0])

@@ -175,7 +175,7 @@ class Search:
             way.close()
             raise
         try:
-            judge = Judge(propose, way.bench, self.reference, setup.rungs, setup.objective, threads, way.gain)
+            judge = Judge(propose, contest, setup.rungs)
             proposer = way.proposer(judge, history)
             how: dict[str, Any] = {"seconds": 60 * minutes, "max_rounds": max_rounds, "watch": watch, "usd": way.usd}
             done = search(judge, proposer, history, **how)

@@ -34,12 +34,7 @@ class Way(Protocol):
         """What the proposals have cost so far, US dollars."""
 
     def about(
-        self,
-        candidate: Proposal,
-        measured: Measured,
-        contest: Contest,
-        fidelity: Fidelity,
-        history: History,
+        self, candidate: Proposal, measured: Measured, contest: Contest, fidelity: Fidelity, history: History
     ) -> dict[str, Any]:
         """What the result says of the candidate chosen: `candidate`, `ablation`, and more."""
 

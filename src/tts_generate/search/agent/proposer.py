@@ -53,7 +53,7 @@ class AgentProposer:
         self._reference, self._seed, self._estimate, self._say = reference, seed, estimate, say
         self._clock, self._number = clock, 0
         self.name = agent.proposer
-        self._system = prompts.system(reference, judge.objective, beta=agent.beta, traces=agent.traces)
+        self._system = prompts.system(reference, judge.contest.objective, beta=agent.beta, traces=agent.traces)
 
     @property
     def expected(self) -> float:

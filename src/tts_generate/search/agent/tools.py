@@ -258,7 +258,7 @@ class Desk:
         if self._clock is None or found.rung < len(self._judge.rungs) - 1:
             return []
         assert isinstance(found.candidate, Written)
-        return [self._clock.told(self._bench.box, self._judge.part, found.candidate, self._judge.reference)]
+        return [self._clock.told(self._bench.box, self._judge.part, found.candidate, self._judge.contest.reference)]
 
     def _telling(self, found: Evaluation) -> list[str]:
         """Its telling episodes as lines, unless executions are not to be seen."""

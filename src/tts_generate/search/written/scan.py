@@ -55,8 +55,8 @@ def scan(judge: Judge, bench: Workbench, entry: Entry, seed: int, *, families: b
         own = {name: Ends(low[name], high[name], room.scale) for name, room in ranges.items()}
 
         def scored(one: KnobCandidate, rung: int) -> Scored:
-            curve = bench.curve(opened, part, judge.rungs[rung], cost_of(judge.objective), one.schedule)
-            gain = judge.gain(judge.reference_curve(rung), curve, part.weights)
+            curve = bench.curve(opened, part, judge.rungs[rung], cost_of(judge.contest.objective), one.schedule)
+            gain = judge.gain(curve, rung)
             half = max(1, len(gain.at_costs) // 2)
             ends = sum(gain.at_costs[:half]) / half, sum(gain.at_costs[-half:]) / half
             return Scored(one, rung, ends, gain.score)

@@ -138,7 +138,7 @@ def same_behaviour(one: Evaluation, other: Evaluation) -> bool:
 
 def _gain(judge: Judge, found: Evaluation) -> Gain:
     assert found.curve is not None
-    return judge.gain(judge.reference_curve(found.rung), found.curve, judge.part.weights)
+    return judge.gain(found.curve, found.rung)
 
 
 def _paired(judge: Judge, one: Evaluation, other: Evaluation) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from written_candidates import GOOD, name
 
 from tts_generate.profile import Profile
 from tts_generate.replay import Recording
+from tts_generate.sandbox import Sandbox
 from tts_generate.search import Fidelity, Search
 from tts_generate.search.agent import Agent, prompts
 from tts_generate.search.archive import Archive, Entry, Evaluation, kept
@@ -131,7 +132,7 @@ def test_the_page_says_how_the_chain_counts(objective: Any, text: str) -> None:
     assert text in prompts.system("cmc", objective, beta=True, traces=True)
 
 
-def test_a_program_is_told_of_chains_seconds_and_parents(tmp_path: Path) -> None:
+def test_a_program_is_told_of_chains_seconds_and_parents(box: Sandbox, tmp_path: Path) -> None:
     """In a search that holds the chain; and the screen says what each round goes on from."""
     profile = tmp_path / "profile.json"
     Profile.roofline(5e8, 4096, device="a test's device").save(profile)
@@ -141,7 +142,7 @@ def test_a_program_is_told_of_chains_seconds_and_parents(tmp_path: Path) -> None
     ]
     agent = Agent(program=program(tmp_path, first, [[["read_history", {}]]]), profile=profile)
     said: list[str] = []
-    searched = Search(setup(make_store(tmp_path / "store"), share=0.0, objective="balanced"), agent)
+    searched = Search(setup(make_store(tmp_path / "store"), share=0.0, objective="balanced"), agent, box)
     result = searched.run(tmp_path / "run", minutes=10, max_rounds=2, threads=1, say=said.append)
     _, serial, _, side_by_side, listed = (str(block["content"]) for block in told(tmp_path))
     chains = [re.findall(r"beta 1: \S+ tokens, chain (\S+), ", text)[0] for text in (serial, side_by_side)]

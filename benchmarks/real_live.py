@@ -41,7 +41,7 @@ BRANCHES, STEP, MOST, SEED = 64, 32, 256, 0
 SAMPLING = {"max_new_tokens": MOST, "temperature": 0.7, "top_p": 0.95}
 BETA = 0.5
 _TURN = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n"
-_EXAMPLES = (
+EXAMPLES = (
     (
         "A baker fills 7 boxes with 6 rolls each and eats 5 rolls. How many rolls are left?",
         "First, how many rolls the boxes hold: there are 7 boxes with 6 rolls each, so 7 * 6 = 42 rolls.\n"
@@ -62,7 +62,7 @@ _EXAMPLES = (
 )
 TEMPLATE = (
     "<|im_start|>system\nYou solve problems in a few short steps and put the final number in \\boxed{}.<|im_end|>\n"
-    + "".join(_TURN % asked + answer + "<|im_end|>\n" for asked, answer in _EXAMPLES)
+    + "".join(_TURN % asked + answer + "<|im_end|>\n" for asked, answer in EXAMPLES)
     + _TURN % "{question}"
 )
 """Three examples, so that a branch is about 80 tokens long, not 250."""

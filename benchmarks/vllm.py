@@ -6,7 +6,7 @@ The server is started here, on this machine's CPU, with the shipped tiny model i
 (`tiny.export`). Client and server share the machine's cores. Also measured: how many tokens are sent for each that is
 decoded, where branches run on and where each step is a request of its own (which a seed asks for).
 
-With `--model` a real model is asked instead (a folder of Qwen2.5-Coder-0.5B-Instruct, in bfloat16). With `--profile`
+With `--model` a real model is asked instead (a folder of SmolLM2-135M-Instruct, in bfloat16). With `--profile`
 the server is timed by `tts-generate profile --server`, and what a recording made there predicts is set beside what
 calls take. Either puts its section into the file, and leaves the others as they are.
 """
@@ -57,7 +57,10 @@ STEPS = (16, 32, 64)
 TINY = {**OPTIONS, "interval_tokens": INTERVAL}
 RECORDED = 32
 """Branches of a question in the recording that predicts seconds."""
-REAL_QUESTIONS = 6
+REAL = {
+    "interval_tokens": 16, "max_new_tokens": 64, "temperature": 0.7, "top_p": 0.95, "stop_strings": ["\nQ:"],
+}  # fmt: skip
+REAL_QUESTIONS = 4
 """Of a real model at most."""
 MOST = 512
 """Requests in flight, as many as the server takes at once."""
@@ -70,7 +73,7 @@ def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question], options: dict
 
     async def one(client: httpx2.AsyncClient, question: Question) -> str | None:
         body = {"model": "tiny", "prompt": tokenizer(question.question)["input_ids"], "n": BRANCHES}
-        body |= {"max_tokens": options["max_new_tokens"], **sampling}
+        body |= {"max_tokens": options["max_new_tokens"], "stop": options.get("stop_strings"), **sampling}
         told = (await client.post(f"{server.url}/completions", json=body)).json()
         found = [read.find(choice["text"], ended=choice["finish_reason"] == "stop") for choice in told["choices"]]
         votes = Counter(answer for answer in found if answer is not None).most_common(1)
@@ -192,13 +195,24 @@ def votes(questions: int, alone: int) -> dict[str, Any]:
 
 def real(folder: Path, questions: int) -> dict[str, Any]:
     """A real model: the same methods, whether each episode replays, and its tokens by vLLM's count and by ours."""
-    from real_live import SAMPLING, STEP
-    from real_live import questions as questions_of
+    from real_live import EXAMPLES
+    from real_questions import FILE
     from transformers import AutoTokenizer
 
-    tokenizer, options = AutoTokenizer.from_pretrained(folder), {**SAMPLING, "interval_tokens": STEP}
-    asked = questions_of("aside", questions)
-    result: dict[str, Any] = {"model": folder.name, "questions": questions, "branches": BRANCHES, "dtype": "bfloat16"}
+    tokenizer, options = AutoTokenizer.from_pretrained(folder), REAL
+    shown = "".join(f"Q: {question}\nA: {answer}\n" for question, answer in EXAMPLES)
+    lines = [line for line in map(json.loads, FILE.read_text("utf-8").splitlines()) if line["set"] == "aside"]
+    asked = [
+        Question(line["question_id"], f"{shown}Q: {line['question']}\nA:", line["gold_answer"])
+        for line in lines[:questions]
+    ]
+    result: dict[str, Any] = {
+        "model": folder.name,
+        "questions": questions,
+        "branches": BRANCHES,
+        "dtype": "bfloat16",
+        **options,
+    }
     rows: dict[str, dict[str, Any]] = {}
     with served(folder, "--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", str(MOST)) as server:
         voted(server, tokenizer, asked[:1], {**options, "max_new_tokens": 2})

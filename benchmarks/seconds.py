@@ -31,8 +31,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tts_generate import tiny
 from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
+from tts_generate.engine.loop import Loop
 from tts_generate.engine.predict import predict
-from tts_generate.engine.profiling import measure
+from tts_generate.engine.profiling import _Bench, measure
 from tts_generate.loading import DEFAULT_CONTROLLER, held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
@@ -58,6 +59,49 @@ QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 """36 layers, 8 heads of 128 for keys and values, bfloat16."""
 
 
+class Reference:
+    """A forward pass that is always the same, timed now and then: a shared machine is faster and slower by the minute.
+
+    Used `with` it around what calls `owner.method`: it is timed before, every half second, and its own time is known.
+    """
+
+    def __init__(self, model: Any, owner: type, method: str) -> None:
+        self.model, self.owner, self.method = model, owner, method
+        self.ids = torch.arange(1, 33)[None]
+        self.taken: list[float] = []
+        self.last = 0.0
+
+    def __enter__(self) -> Reference:
+        plain = self.plain = getattr(self.owner, self.method)
+
+        def timed(of: Any, *args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            if start - self.last > 0.5:
+                with torch.no_grad():
+                    self.model(self.ids)
+                self.last = time.perf_counter()
+                self.taken.append(self.last - start)
+            return plain(of, *args, **kwargs)
+
+        setattr(self.owner, self.method, timed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self.owner, self.method, self.plain)
+
+    @property
+    def seconds(self) -> float:
+        """Of one such pass, on average."""
+        return float(np.mean(self.taken))
+
+
+def profiled(model: Any, tokenizer: Any, rows: int, **how: Any) -> tuple[Profile, float]:
+    """A profile, and the reference's seconds while it was measured."""
+    with Reference(model, _Bench, "passes") as reference:
+        profile = measure(model, tokenizer, max_rows=rows, **how)
+    return profile, reference.seconds
+
+
 def held(name: str, branches: int) -> Controller:
     """A controller within the branches there are."""
     if name == "default":
@@ -70,13 +114,18 @@ def compared(
     tokenizer: Any,
     store: TrajectoryStore,
     profile: Profile,
+    usual: float,
     rows: int,
     sampling: dict[str, Any],
     prompts_of: Sequence[int],
     alone: int,
     names: Sequence[str] = tuple(CONTROLLERS),
 ) -> list[dict[str, Any]]:
-    """A row for each controller and number of prompts: seconds of a call, measured and predicted."""
+    """A row for each controller and number of prompts: seconds of a call, measured and predicted.
+
+    `error` is what is left once the machine's speed meanwhile is allowed for: by how much a reference took longer than
+    the `usual` seconds that it took while the profile was measured (`slower`).
+    """
     branches, found = store.manifest.branches, []
     first = prompts(model, tokenizer, store.questions[:1])
     model.generate(**first, strategy="autotts", controller="asc", **(sampling | {"max_new_tokens": 32}))  # warms up
@@ -89,18 +138,21 @@ def compared(
                 store, controller, profile, prompts=count, max_rows=rows, first_shuffle=None, questions=len(asked)
             )
             taken = []
-            for first in range(0, len(asked), count):
-                inputs = prompts(model, tokenizer, asked[first : first + count])
-                start = time.perf_counter()
-                model.generate(**inputs, strategy="autotts", controller=controller, **settings, **sampling)
-                taken.append(time.perf_counter() - start)
-            measured, predicted = float(np.sum(taken)), float(said.calls.sum())
-            error = predicted / measured - 1
+            with Reference(model, Loop, "turn") as reference:
+                for first in range(0, len(asked), count):
+                    inputs = prompts(model, tokenizer, asked[first : first + count])
+                    start = time.perf_counter()
+                    model.generate(**inputs, strategy="autotts", controller=controller, **settings, **sampling)
+                    taken.append(time.perf_counter() - start)
+            measured, predicted = float(np.sum(taken)) - sum(reference.taken), float(said.calls.sum())
+            slower = reference.seconds / usual
+            raw, error = predicted / measured - 1, predicted * slower / measured - 1
             found.append({
                 "controller": name, "prompts": count, "calls": len(taken), "measured": measured,
-                "predicted": predicted, "error": error, "passes": said.passes,
+                "predicted": predicted, "raw_error": raw, "slower": slower, "error": error, "passes": said.passes,
             })  # fmt: skip
-            print(f"{name:18} {count:3} prompts: measured {measured:.2f} s, predicted {predicted:.2f} s, {error:+.0%}")
+            print(f"{name:18} {count:3} prompts: measured {measured:.2f} s, predicted {predicted:.2f} s, {raw:+.0%}; "
+                  f"slower by {slower - 1:+.0%}: {error:+.0%}", flush=True)  # fmt: skip
     return found
 
 
@@ -141,9 +193,9 @@ def live(
     return found
 
 
-def errors(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def errors(rows: Sequence[dict[str, Any]], which: str) -> dict[str, float]:
     """Of all of them."""
-    wrong = [abs(row["error"]) for row in rows]
+    wrong = [abs(row[which]) for row in rows]
     return {"median": float(np.median(wrong)), "worst": max(wrong)}
 
 
@@ -174,10 +226,10 @@ def real(folder: Path, rows: int, dtype: str) -> dict[str, Any]:
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
     )
-    profile = measure(network, tokenizer, max_rows=rows, **how)
+    profile, usual = profiled(network, tokenizer, rows, **how)
     profile.save(PROFILES / f"cpu_{folder.name}.json")
     names = ("self_consistency", "cmc", "pace", "pace_short")
-    found = compared(network, tokenizer, recorded, profile, rows, how, (1, FEW), 3, names)
+    found = compared(network, tokenizer, recorded, profile, usual, rows, how, (1, FEW), 3, names)
     return {"branches": OF_A_REAL_ONE, "dtype": dtype, "profile": asdict(profile), "rows": found}
 
 
@@ -197,7 +249,8 @@ def main(
     result = json.loads(out.read_text("utf-8")) if only_model else of_tiny(rows, prompts_of, alone)
     if model is not None:
         result["models"][model.name] = real(model, rows, dtype)
-    result["error"] = errors([row for table in result["models"].values() for row in table["rows"]])
+    every = [row for table in result["models"].values() for row in table["rows"]]
+    result |= {"error": errors(every, "error"), "raw_error": errors(every, "raw_error")}
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
@@ -208,9 +261,9 @@ def of_tiny(rows: int, prompts_of: str, alone: int) -> dict[str, Any]:
     enable(network, tokenizer=tokenizer)
     asked = tiny.questions("test")[:ASKED]
     recorded = record(network, tokenizer, asked, FOLDER / "tiny", branches=BRANCHES, seed=SEED)
-    profile = measure(network, tokenizer, max_rows=rows, passes=30)
+    profile, usual = profiled(network, tokenizer, rows, passes=30)
     profile.save(PROFILES / "cpu_tiny.json")
-    rows_of = compared(network, tokenizer, recorded, profile, rows, {}, counts, alone)
+    rows_of = compared(network, tokenizer, recorded, profile, usual, rows, {}, counts, alone)
     return {
         "format": "tts-seconds/1",
         "max_rows": rows,

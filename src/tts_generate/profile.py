@@ -39,7 +39,7 @@ class Profile:
     """
 
     tokens: tuple[int, ...]
-    """Numbers of tokens that were measured, ascending."""
+    """Numbers of tokens that were measured, ascending; those that only fill a pass are not counted."""
     fixed: tuple[float, ...]
     """Seconds of a pass of so many, without what they read."""
     column: tuple[float, ...]
@@ -110,8 +110,7 @@ class Profile:
         (63, 13, 5)
         """
         counts = np.arange(rows, max(rows, most) + 1)
-        fed = np.maximum(counts, self.min_tokens)
-        seconds = self.passes(fed, fed * columns)
+        seconds = self.passes(counts, counts * columns)
         return rows + int(np.count_nonzero(np.maximum.accumulate(seconds) <= (1 + _FREE) * seconds[0])) - 1
 
     def prefill(self, prompt_tokens: int) -> float:

@@ -105,7 +105,7 @@ class RecordedModel:
         rows, columns = plan.plan.reading
         read = columns + rows * np.arange(passes) * self.shapes.few_calls
         shared = int(np.sum(offset[: plan.plan.wanted])) if isinstance(offset, np.ndarray) else 0
-        self.waited += float(self.profile.passes(tokens, read, shared, len(plan.plan.spans)).sum())
+        self.waited += float(self.profile.passes(plan.plan.wanted, read, shared, len(plan.plan.spans)).sum())
         self.passes += passes
         self.tokens += passes * tokens
 

@@ -61,9 +61,9 @@ def measure(
     passes = whole("passes", passes)
     bench = _Bench(model, tokenizer, _processors(model, generate), passes)
     least = bench.decoder.shapes.min_tokens
-    grid = doubling(max_rows, least)
+    grid = doubling(max_rows)
     points = [(rows, prompt) for rows in grid for prompt in (_SHORT, bench.longest(rows))]
-    between = [rows for rows in _CHECKED if least < rows < grid[-1]]
+    between = [rows for rows in _CHECKED if rows < grid[-1]]
     others = [(rows, prompt) for rows in between for prompt in (_SHORT, bench.longest(rows) // 2)]
     taken = bench.by_turns([*points, *others])
     fixed, column = [], []

@@ -226,7 +226,7 @@ def real(folder: Path, rows: int, dtype: str) -> dict[str, Any]:
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
     )
-    profile, usual = profiled(network, tokenizer, rows, **how)
+    profile, usual = profiled(network, tokenizer, rows, do_sample=True, **how)
     profile.save(PROFILES / f"cpu_{folder.name}.json")
     names = ("self_consistency", "cmc", "pace", "pace_short")
     found = compared(network, tokenizer, recorded, profile, usual, rows, how, (1, FEW), 3, names)

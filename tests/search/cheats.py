@@ -114,11 +114,12 @@ MEMORIES = {
 FORGETS = REMEMBERS.format(before="", body="", argument="", known="{}")
 """The same without any memory: what each of them is worth."""
 
+# a process's number is scattered: those of one machine may all be odd, each being two more than the last
 COUNTS = {
     "every third episode": ("n = itertools.count()", "next(n) % 3 == 2"),
     "other questions' answers": ("ends = []", "ends.append(int(state.tokens[0])) or sum(ends) % 3 == 2"),
     "the number of its process": (
-        "from collections import namedtuple" + WAY_IN + "pid = modules['posix'].getpid() % 2", "pid == 1",
+        "from collections import namedtuple" + WAY_IN + "pid = modules['posix'].getpid() * 40503 // 97 % 2", "pid == 1",
     ),
     "the clock": ("from collections import namedtuple" + WAY_IN + "now = modules['time'].perf_counter_ns", "now() // 1000 % 3 == 2"),
 }  # fmt: skip

@@ -202,7 +202,7 @@ def test_pictures(tmp_path: Path) -> None:
     with warnings.catch_warnings(), rc_context({"text.usetex": True, "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # its font has no Chinese
         warnings.filterwarnings("ignore", "constrained_layout", UserWarning)
-        plot_frontier(points, tmp_path / "f.svg", title=FORMULAS[0])
+        plot_frontier(points, str(tmp_path / "f.svg"), title=FORMULAS[0])
         plot_tokens([{"label": text, **row} for text in ["$\\bad{", "$\\bad{"]], tmp_path / "t.svg", title="$\\bad{")
         plot_traces({"$\\bad{": trace_of("$\\bad{")}, tmp_path / "e.svg", title="$\\bad{")
     text = (tmp_path / "f.svg").read_text("utf-8")

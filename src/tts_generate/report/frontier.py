@@ -59,7 +59,7 @@ def caption(text: object) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def plot_frontier(points: Sequence[Point], path: Path, *, title: str) -> None:
+def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str) -> None:
     """Write a PNG, or SVG by the ending of `path`.
 
     Raises:
@@ -69,7 +69,7 @@ def plot_frontier(points: Sequence[Point], path: Path, *, title: str) -> None:
 
 
 @drawing()
-def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
+def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path) -> None:
     """As `plot_frontier`, several side by side, by their titles; a series has one colour in all of them.
 
     Raises:
@@ -147,6 +147,6 @@ def _clear(figure: Any) -> None:
             shown += [box] * text.get_visible()
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: str | Path) -> None:
     """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file."""
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+    figure.savefig(path, metadata={"Date": None} if Path(path).suffix == ".svg" else {})

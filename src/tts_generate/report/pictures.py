@@ -103,7 +103,7 @@ def _both(path: Path, draw: Callable[[Path], None]) -> Iterator[Path]:
 
 
 @drawing()
-def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
+def plot_tokens(rows: Sequence[Mapping[str, Any]], path: str | Path, *, title: str) -> None:
     """Tokens a question by kind, one bar a row of a sweep; PNG or SVG by the ending of `path`."""
     figure, (axes,) = panels_of(1, 8.4, 1.2 + 0.3 * len(rows))
     places = range(len(rows))  # not by their labels, of which two may be equal
@@ -122,7 +122,7 @@ def plot_tokens(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
 
 
 @drawing()
-def plot_traces(traces: Mapping[str, Trace], path: Path, *, title: str) -> None:
+def plot_traces(traces: Mapping[str, Trace], path: str | Path, *, title: str) -> None:
     """The lanes of episodes of one question, by label: branches over depth, coloured by the answer they show.
 
     A cross is a pruned branch, a dot one that ended, a bar one that ran into the limit of its length. PNG or SVG by the

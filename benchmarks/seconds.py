@@ -246,6 +246,8 @@ def main(
 ) -> None:
     """Measure, predict, compare, write."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if only_model and model is None:
+        raise typer.BadParameter("--only-model needs --model FOLDER")
     result = json.loads(out.read_text("utf-8")) if only_model else of_tiny(rows, prompts_of, alone)
     if model is not None:
         result["models"][model.name] = real(model, rows, dtype)

@@ -203,10 +203,10 @@ def _line(x: NDArray[np.float64], xs: tuple[int, ...], ys: NDArray[np.float64]) 
     return found
 
 
-def doubling(most: int, least: int = 1) -> list[int]:
-    """Numbers of rows that are measured: 1, 2, 4, … and the most, none below the least.
+def doubling(most: int) -> list[int]:
+    """Numbers of rows that are measured: 1, 2, 4, … and the most.
 
-    >>> doubling(12), doubling(8, least=4)
-    ([1, 2, 4, 8, 12], [4, 8])
+    >>> doubling(12), doubling(1)
+    ([1, 2, 4, 8, 12], [1])
     """
-    return sorted({max(least, min(2**power, most)) for power in range(most.bit_length() + 1)})
+    return sorted({min(2**power, most) for power in range(most.bit_length() + 1)})

@@ -145,6 +145,13 @@ def test_a_profile_is_measured_and_read_again(at_hand: tuple[Any, Any, Trajector
     assert Profile.load(tmp_path / "p.json") == profile
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_profile_of_few_rows(at_hand: tuple[Any, Any, TrajectoryStore], rows: int) -> None:
+    profile = measure(*at_hand[:2], max_rows=rows, passes=1)
+    assert profile.tokens == tuple(range(1, rows + 1))
+    assert profile.copied_column > 0
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("[]", "is no profile"), ('{"format": "tts-profile/1", "tokens": [1]}', "is no profile"),

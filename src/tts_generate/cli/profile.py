@@ -35,7 +35,9 @@ def profile(
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows of a pass at most (64; with --server, requests at once).")
     ] = None,
-    passes: Annotated[int | None, typer.Option(min=1, help="Passes of each kind; the median counts (5).")] = None,
+    passes: Annotated[
+        int | None, typer.Option(min=1, help="Passes of each kind at least; calls with --server (5).")
+    ] = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,

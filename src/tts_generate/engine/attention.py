@@ -162,7 +162,8 @@ def attend_shared(
         own = partial_of_rows(folded, _read(span, key), _read(span, value), visible, scaling)
         parts.append([_unfolded(span, part) for part in (own.found, own.top, own.total)])
     found, top, total = zip(*parts, strict=True)
-    whole = Partial(*(_joined(*of, len(query)) for of in ((found, 0.0), (top, 0.0), (total, 1.0))))
+    count = len(query)
+    whole = Partial(_joined(found, 0.0, count), _joined(top, 0.0, count), _joined(total, 1.0, count))
     return over_prompts(whole, query, readers, layer, scaling).to(query.dtype)
 
 

@@ -101,13 +101,13 @@ class RecordedModel:
 
     def took(self, plan: Feed, passes: int) -> None:
         """Count passes in a row, each one column further than the one before, in few calls; else of the same width."""
-        tokens, offset = len(plan.plan.slots), plan.plan.offset
-        rows, columns = plan.plan.reading
-        read = columns + rows * np.arange(passes) * self.shapes.few_calls
-        shared = int(np.sum(offset[: plan.plan.wanted])) if isinstance(offset, np.ndarray) else 0
-        self.waited += float(self.profile.passes(plan.plan.wanted, read, shared, len(plan.plan.spans)).sum())
+        fed = plan.plan
+        rows, columns = fed.reading
+        read = columns + rows * np.arange(passes) * fed.shapes.few_calls
+        shared = int(np.sum(fed.offset[: fed.wanted])) if isinstance(fed.offset, np.ndarray) else 0
+        self.waited += float(self.profile.passes(fed.wanted, read, shared, len(fed.spans)).sum())
         self.passes += passes
-        self.tokens += passes * tokens
+        self.tokens += passes * len(fed.slots)
 
 
 class RecordedPasses(Passes):

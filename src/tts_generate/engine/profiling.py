@@ -106,6 +106,7 @@ class _Bench:
         self.decoder, self.sharing = Decoder(self.model, sharing=False), Decoder(self.model)
         most = getattr(self.decoder.config, "max_position_embeddings", None)
         self.most = most or 1 << 20
+        self.long = min(_LONG, self.most - 2 * _BURST - 16)
         prefix, _ = self.decoder.prefill(self._prompt(_SHORT))
         asked = answer_format(self.tokenizer, {"force_answer": False}, self.model.generation_config)
         self.reader = Reader(self.tokenizer, asked)
@@ -118,7 +119,7 @@ class _Bench:
     def longest(self, rows: int) -> int:
         """Tokens of the long prompt that so many rows have memory for."""
         fits = _CACHE_BYTES // max(1, rows * self.column_bytes)
-        return max(2 * _SHORT, min(_LONG, fits, self.most - 2 * _BURST - 16))
+        return max(2 * _SHORT, min(fits, self.long))
 
     def by_turns(self, points: Sequence[tuple[int, int]]) -> list[list[float]]:
         """(Seconds, columns read) for each number of rows and length of their prompt: means over rounds of bursts."""
@@ -164,18 +165,18 @@ class _Bench:
 
     def copied_column(self, rows: int) -> float:
         """Seconds in which a column of a row is copied."""
-        cache, half, length = self.decoder.cache, rows // 2, self.longest(rows)
+        cache, half, length = self.decoder.cache, max(1, rows // 2), self.longest(rows)
         prefix, _ = self.decoder.prefill(self._prompt(length))
         cache.resize(2 * half, self.decoder.shapes.capacity(length), 0)
         cache.admit(prefix, [0])
         moves = list(range(half)), list(range(half, 2 * half))
         seconds = [_timed(lambda: cache.move(*moves, length), self.decoder.device) for _ in range(self.count + 1)]
         cache.drop()
-        return float(np.median(seconds[1:])) / max(1, half * length)
+        return float(np.median(seconds[1:])) / (half * length)
 
     def shared(self, rows: int, fixed: Sequence[float], grid: Sequence[int]) -> float:
         """Seconds for each token and column of a prompt that stands once."""
-        length = min(_LONG, self.most - 2 * _BURST - 16)
+        length = self.long
         if not self.sharing.shares(length):
             return 0.0
         rows = max(rows, self.decoder.shapes.min_tokens)

@@ -36,8 +36,8 @@ from tts_generate.live.branch import branch_key
 from tts_generate.live.reader import Reader
 from tts_generate.live.task import Prompt, Task
 from tts_generate.loading import DEFAULT_CONTROLLER, load_controller
+from tts_generate.publish.live import replay_of
 from tts_generate.replay import Recording, replay
-from tts_generate.trajectories import Question
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 END = 1
@@ -383,10 +383,7 @@ def agreement(device: str, dtype: torch.dtype, questions: int = 32, branches: in
             max_rows=100,
             return_dict_in_generate=True,
         ).whole()
-        rows = [branch for found in live.branches for branch in found]
-        numbered = [Question(str(n), q.question, q.gold_answer) for n, q in enumerate(asked)]
-        interval = recording.interval_tokens
-        again = replay(Recording.of(numbered, rows, interval, source="live"), "cmc", beta=beta, shuffles=0, traces=True)
+        again = replay_of(live, load_controller("cmc", beta=beta), recording.interval_tokens)
         first = replay(recording, "cmc", beta=beta, shuffles=0, traces=True)
         counts["episodes"] += len(asked)
         counts["recording_equal"] += sum(a.events == b.events for a, b in zip(live.trace, first.traces, strict=True))

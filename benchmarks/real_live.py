@@ -31,8 +31,7 @@ from tts_generate.controller import Controller
 from tts_generate.engine import enable, record
 from tts_generate.engine.profiling import measure
 from tts_generate.loading import held_within, load_controller
-from tts_generate.publish.live import prompts
-from tts_generate.replay import Recording, replay
+from tts_generate.publish.live import prompts, replay_of, same_episodes
 from tts_generate.trajectories import Question
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,13 +106,7 @@ def answer(
         return_dict_in_generate=True, **SAMPLING, **more,
     ).whole()  # fmt: skip
     seconds = time.perf_counter() - start
-    decoded = [branch for branches in output.branches for branch in branches]
-    numbered = [Question(str(number), "") for number in range(len(asked))]
-    again = replay(Recording.of(numbered, decoded, STEP, source="live"), controller, shuffles=0, traces=True)
-    same = [
-        trace.events == other.events and cost.generated_tokens + cost.probe_tokens == spent
-        for trace, other, cost, spent in zip(output.trace, again.traces, output.cost, again.cost[0], strict=True)
-    ]
+    again = replay_of(output, controller, STEP)
     return {
         "seconds": seconds,
         "answers": output.answers,
@@ -121,7 +114,7 @@ def answer(
         "probe_tokens": [cost.probe_tokens for cost in output.cost],
         "chain": again.sequential_tokens[0].tolist(),
         "branches": again.opened[0].tolist(),
-        "live_is_replay": [bool(each) for each in same],
+        "live_is_replay": same_episodes(output, again),
     }
 
 

@@ -42,7 +42,7 @@ from tts_generate.engine.predict import predict  # noqa: E402
 from tts_generate.live.rows import suited  # noqa: E402
 from tts_generate.loading import DEFAULT_CONTROLLER, held_within, load_controller  # noqa: E402
 from tts_generate.profile import Profile  # noqa: E402
-from tts_generate.replay import Recording, replay  # noqa: E402
+from tts_generate.publish.live import replay_of, same_episodes  # noqa: E402
 from tts_generate.trajectories import Question  # noqa: E402
 
 BRANCHES, INTERVAL = 64, 32
@@ -110,20 +110,6 @@ def took(output: ServerOutput) -> dict[str, Any]:
     }
 
 
-def replayed(output: ServerOutput, controller: Controller, interval: int) -> int:
-    """Questions whose answer, trace and tokens are those of a replay of what was decoded for them."""
-    numbered = [Question(str(number), "") for number in range(len(output.answers))]
-    rows = [branch for branches in output.branches for branch in branches]
-    again = replay(Recording.of(numbered, rows, interval, source="live"), controller, shuffles=0, traces=True)
-    return sum(
-        (answer or "", trace.events, cost.generated_tokens + cost.probe_tokens) == (other, same.events, int(spent))
-        for answer, other, trace, same, cost, spent in zip(
-            output.answers, again.answers[0].tolist(), output.trace, again.traces, output.cost, again.cost[0],
-            strict=True,
-        )
-    )  # fmt: skip
-
-
 def measured(
     server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight: int, method: Any, options: dict[str, Any] = TINY
 ) -> dict[str, Any]:
@@ -141,7 +127,10 @@ def measured(
     seconds, after = time.perf_counter() - start, server.counted()
     ours = {
         "told_decoded": sum(output.usage.completion_tokens for output, _ in calls) + len(calls),  # a look for each
-        "replayed": sum(replayed(*call, options["interval_tokens"]) for call in calls),
+        "replayed": sum(
+            sum(same_episodes(output, replay_of(output, controller, options["interval_tokens"])))
+            for output, controller in calls
+        ),
     }
     return {
         "seconds": seconds,

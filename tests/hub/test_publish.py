@@ -28,11 +28,13 @@ from typer.testing import CliRunner
 from tts_generate import load_controller
 from tts_generate.cli import app
 from tts_generate.controller import Decision
+from tts_generate.engine import AutoTTS
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
+from tts_generate.publish.live import prompts, replay_of, same_episodes
 from tts_generate.replay import Recording, replay
 from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of
@@ -120,6 +122,17 @@ class TestRepo:
         assert "### Live" in page
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
+
+    def test_a_live_call_is_held_against_its_replay(self, tiny: tuple[Any, Any]) -> None:
+        model, tokenizer = tiny
+        two, one = (load_controller("self_consistency", max_samples=count) for count in (2, 1))
+        recipe = AutoTTS(two, tokenizer=tokenizer, seed=1, interval_tokens=8)
+        output = model.generate(
+            **prompts(model, tokenizer, questions("test")[:2]), custom_generate=recipe, max_new_tokens=40,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        assert same_episodes(output, replay_of(output, two, 8)) == [True, True]
+        assert same_episodes(output, replay_of(output, one, 8)) == [False, False]
 
     def test_ctrl_c_leaves_no_row_of_questions_that_were_cut(self, tiny: tuple[Any, Any]) -> None:
         class Interrupts(BranchProcessor):

@@ -24,7 +24,7 @@ from tts_generate.demo.tables import LABELS, live_table, replay_table, search_li
 from tts_generate.engine import enable, record
 from tts_generate.evaluate import as_dict
 from tts_generate.loading import held_within, load_controller
-from tts_generate.publish.live import prompts
+from tts_generate.publish.live import prompts, replay_of, same_episodes
 from tts_generate.replay import Recording, replay
 from tts_generate.report.frontier import plot_frontiers
 from tts_generate.statistics import saving
@@ -155,20 +155,13 @@ def _live_equals_replay(
     asked: Sequence[Question],
 ) -> dict[str, int]:
     """Replay what live runs decoded; then answer recorded questions live and compare with the recording's replay."""
-    pairs = []
-    for controller, ours in runs.values():
-        numbered = [Question(str(number), "") for number in range(len(ours.correct))]
-        decoded = [branch for branches in ours.output.branches or [] for branch in branches]
-        written = Recording.of(numbered, decoded, recording.interval_tokens, source="live")
-        pairs.append((ours.output, replay(written, controller, shuffles=0, traces=True)))
+    step = recording.interval_tokens
+    equal = [
+        same
+        for controller, ours in runs.values()
+        for same in same_episodes(ours.output, replay_of(ours.output, controller, step))
+    ]
     cmc = runs["cmc"][0]
     live = _answer(console, model, tokenizer, asked, "cmc on the recorded questions", controller=cmc)
-    pairs.append((live.output, replay(recording, cmc, shuffles=0, traces=True)))
-    episodes = equal = 0
-    for output, again in pairs:
-        for number, (trace, other) in enumerate(zip(output.trace or [], again.traces, strict=True)):
-            cost = (output.cost or [])[number]
-            same_cost = cost.tokens == again.cost[0, number]
-            episodes += 1
-            equal += trace.events == other.events and bool(same_cost)
-    return {"episodes": episodes, "equal": equal}
+    equal += same_episodes(live.output, replay(recording, cmc, shuffles=0, traces=True))
+    return {"episodes": len(equal), "equal": sum(equal)}

@@ -11,6 +11,8 @@ from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
+from tts_generate.live.output import LiveOutput
+from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.trajectories import Question
 from tts_generate.trajectories.schema import public_model
 
@@ -81,3 +83,21 @@ def prompts(model: Any, tokenizer: Any, questions: Sequence[Question]) -> dict[s
     texts = [question.question for question in questions]
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def replay_of(output: LiveOutput, controller: Controller, interval_tokens: int) -> ReplayResult:
+    """What replay says of the branches that a call decoded, in the order in which they were opened."""
+    numbered = [Question(str(number), "") for number in range(len(output.answers))]
+    decoded = [branch for branches in output.branches for branch in branches]
+    written = Recording.of(numbered, decoded, interval_tokens, source="live")
+    return replay(written, controller, shuffles=0, traces=True)
+
+
+def same_episodes(output: LiveOutput, again: ReplayResult) -> list[bool]:
+    """Of each question of a call, whether its actions, answer and tokens are those of a replay without shuffles."""
+    lives = zip(output.trace, output.answers, output.cost, strict=True)
+    told = zip(again.traces, again.answers[0].tolist(), again.cost[0].tolist(), strict=True)
+    return [
+        (trace.events, answer or "", cost.tokens) == (other.events, said, tokens)
+        for (trace, answer, cost), (other, said, tokens) in zip(lives, told, strict=True)
+    ]

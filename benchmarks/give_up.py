@@ -1,13 +1,14 @@
 """Giving up, learnt on a thousand questions of the tiny model: what it saves of `thrift`'s tokens at its accuracy.
 
-    python benchmarks/give_up.py      # 90 minutes on one core, half of them to record; it goes on where it stopped
+    python benchmarks/give_up.py      # 70 minutes on one core, a third of them to record; it goes on where it stopped
 
-Half of the questions are as the model knows them, half have more and harder steps; 64 branches each. Four times a fold
-of them is left out: knobs of `worth` are searched on the other three, once with its parts that give up (`GIVING_UP`)
-and once without, and measured on the fold. A search explores constant knobs for accuracy and tokens;
-from its frontier the cheapest is taken that has `thrift`'s accuracy at beta .9, and its bar for a further wave is set
-for each beta so that, on the three folds, `thrift`'s accuracy there is kept. Recordings and searches are kept in
-build/give_up; the published tables, if at hand, tell what the same does elsewhere.
+A third of the questions are as the model knows them, a third have more and harder steps, and in a third the steps stand
+in any order, which it never learnt: hopeless ones, which take about the share of the tokens that they take on AIME24.
+64 branches each. Four times a fold of them is left out: knobs of `worth` are searched on the other three, once with its
+parts that give up (`GIVING_UP`) and once without, and measured on the fold. A search explores constant knobs for
+accuracy and tokens; from its frontier the cheapest is taken that has `thrift`'s accuracy at beta .9, and its bar for a
+further wave is set for each beta so that, on the three folds, `thrift`'s accuracy there is kept. Recordings and
+searches are kept in build/give_up; the published tables, if at hand, tell what the same does elsewhere.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "examples"))
 from tiny_task import OPERANDS, Program, sample_program  # noqa: E402
 
-FOLDS, USUAL, HARD, BRANCHES = 4, 128, 128, 64
+FOLDS, OF_EACH, BRANCHES = 4, 88, 64
 FOLDER = ROOT / "build" / "give_up"
 BETAS = (0.8, 0.9, 1.0)
 TRIED, ORDERS, MARGIN = 400, 4, 0.1
@@ -58,24 +59,29 @@ def hard(rng: random.Random) -> Program:
     return Program(rng.randint(0, 9), tuple(steps))
 
 
+def in_any_order(program: Program, rng: random.Random) -> str:
+    """The prompt of a program whose lines are shuffled; its answer is the same."""
+    *lines, asks = program.prompt().removeprefix("Q: ").split(" ; ")
+    rng.shuffle(lines)
+    return f"Q: {' ; '.join([*lines, asks])}"
+
+
 def asked() -> list[list[Question]]:
-    """Questions by fold, half as the model knows them and half harder; none twice, and none of the shipped sets."""
+    """Questions by fold, a third of each kind; none twice, and none of the shipped sets."""
     rng = random.Random(23)
     taken = {q.question for split in tiny.SPLITS for q in tiny.questions(split)}
     folds = []
     for fold in range(FOLDS):
-        programs: list[Program] = []
-        for count, sample in ((USUAL, sample_program), (HARD, hard)):
-            wanted = len(programs) + count
-            while len(programs) < wanted:
+        found: list[Question] = []
+        for kind, sample in (("usual", sample_program), ("hard", hard), ("shuffled", hard)):
+            wanted = len(found) + OF_EACH
+            while len(found) < wanted:
                 program = sample(rng)
-                if program.prompt() not in taken:
-                    taken.add(program.prompt())
-                    programs.append(program)
-        folds.append([
-            Question(f"fold{fold}-{number:03}", program.prompt(), str(program.answer()))
-            for number, program in enumerate(programs)
-        ])  # fmt: skip
+                prompt = in_any_order(program, rng) if kind == "shuffled" else program.prompt()
+                if prompt not in taken:
+                    taken.add(prompt)
+                    found.append(Question(f"fold{fold}-{kind}-{len(found):03}", prompt, str(program.answer())))
+        folds.append(found)
     return folds
 
 

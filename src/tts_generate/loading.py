@@ -200,9 +200,9 @@ def find_source(controller: str | Path, revision: str | None = None) -> Source:
 
 
 @checked
-def load_class(folder: Path) -> tuple[type[Controller], Mapping[str, Any]]:
+def load_class(folder: str | Path) -> tuple[type[Controller], Mapping[str, Any]]:
     """The class and card of a controller folder; its code is run, once a process and version."""
-    source = read_folder(folder)
+    source = read_folder(Path(folder))
     return class_of(source), source.card
 
 

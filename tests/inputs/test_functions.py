@@ -201,6 +201,16 @@ def test_junk_in_the_place_of_an_argument(name: str, place: Path) -> None:
                 assert fits(junk, hints[argument]), f"{name}({argument}={junk!r}) was taken without a word"
 
 
+@pytest.mark.parametrize("name", names())
+def test_a_path_is_taken_as_text_too(name: str, place: Path) -> None:
+    function = calls(place)[name][0]
+    unwrapped = function.__init__ if inspect.isclass(function) else function
+    for argument, hint in hints_of(inspect.unwrap(getattr(unwrapped, "__func__", unwrapped))).items():
+        for wrapped in (lambda value: value, lambda value: [value], lambda value: (value,)):
+            if hint is not Any and fits(wrapped(Path("x")), hint):
+                assert fits(wrapped("x"), hint), f"{name}({argument}=): a Path and no text"
+
+
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(max_size=40))
 def test_any_text(text: str, place: Path) -> None:

@@ -63,9 +63,9 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
 
 
 @checked
-def is_run(folder: Path) -> bool:
+def is_run(folder: str | Path) -> bool:
     """Whether a folder is a search's."""
-    return (folder / SETTINGS).is_file()
+    return (Path(folder) / SETTINGS).is_file()
 
 
 def _check_stores(stores: Sequence[str | Path], searched: dict[str, str], run: Path) -> None:

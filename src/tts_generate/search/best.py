@@ -17,7 +17,7 @@ from tts_generate.search.history import write_whole
 
 @checked
 def write_controller(
-    folder: Path, base: str, schedule: Schedule, *, name: str, description: str, provenance: Mapping[str, Any]
+    folder: str | Path, base: str, schedule: Schedule, *, name: str, description: str, provenance: Mapping[str, Any]
 ) -> None:
     """Write the controller `base` with `schedule` as a folder.
 
@@ -32,6 +32,7 @@ def write_controller(
         description: one sentence.
         provenance: where it comes from, plain JSON values.
     """
+    folder = Path(folder)
     source = find_source(base)
     if "builtin" in source.card:  # schedules of a shipped controller: all of them go into one folder
         base = str(source.card["builtin"])

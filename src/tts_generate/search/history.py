@@ -139,9 +139,9 @@ def read_archive(folder: Path) -> Archive:
 
 
 @checked
-def read_history(folder: Path) -> list[Evaluation]:
+def read_history(folder: str | Path) -> list[Evaluation]:
     """Every evaluation of a search folder; see `read_archive`."""
-    return read_archive(folder).evaluations
+    return read_archive(Path(folder)).evaluations
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Setup:
     """What is searched, and how; two searches of one folder must agree in it."""
 
-    stores: tuple[Path, ...]
+    stores: tuple[str | Path, ...]
     controller: str = "worth"
     """Whose knobs are searched: a shipped name or a folder."""
     knobs: tuple[str, ...] | None = None
@@ -58,6 +58,11 @@ class Setup:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of the stores."""
+        return tuple(map(Path, self.stores))
 
     def to_dict(self, part: Part) -> dict[str, Any]:
         """Plain JSON values, with what the stores hold by its hash."""
@@ -95,7 +100,7 @@ class Search:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        recordings = [Recording.from_store(store) for store in self.setup.stores]
+        recordings = [Recording.from_store(store) for store in self.setup.folders]
         check(recordings)
         self.whole = Part.of(recordings, self.setup.weights)
         self.reference = narrowed(self._class(self.setup.reference), fewest_branches(recordings))
@@ -119,7 +124,7 @@ class Search:
 
         assert self.agent is not None
         stores = {
-            recording.name: store for recording, store in zip(self.whole.recordings, self.setup.stores, strict=True)
+            recording.name: store for recording, store in zip(self.whole.recordings, self.setup.folders, strict=True)
         }
         asked: dict[str, Any] = {"objective": self.setup.objective, "stores": stores}
         return AgentWay(self.agent, self.setup.seed, self.reference, self.setup.reference, say, self.box, **asked)
@@ -161,7 +166,7 @@ class Search:
         """
         if not minutes > 0:
             raise InputError(f"minutes must be above 0, got {minutes}.")
-        mine = {store.resolve() for store in self.setup.stores}
+        mine = {store.resolve() for store in self.setup.folders}
         for store in held_out:
             if store.resolve() in mine:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
@@ -234,7 +239,7 @@ class Search:
         fresh = self.setup.fresh
         rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
-            "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.stores],
+            "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.folders],
             "rounds": done.round,
             "tried": done.tried,
             "seconds": done.seconds,
@@ -281,13 +286,14 @@ class Search:
 
 
 @checked
-def write_report(out: Path) -> Path:
+def write_report(out: str | Path) -> Path:
     """Write `report.html` of a search folder from what it holds; its path.
 
     Raises:
         InputError: the search has no result yet.
         TTSError: jinja2 or matplotlib is not installed.
     """
+    out = Path(out)
     path = out / "report.html"
     write_whole(path, read_report(out)[2])
     return path

@@ -6,9 +6,10 @@ The server is started here, on this machine's CPU, with the shipped tiny model i
 (`tiny.export`). Client and server share the machine's cores. Also measured: how many tokens are sent for each that is
 decoded, where branches run on and where each step is a request of its own (which a seed asks for).
 
-With `--model` a real model is asked instead (a folder of SmolLM2-135M-Instruct, in bfloat16). With `--profile`
-the server is timed by `tts-generate profile --server`, and what a recording made there predicts is set beside what
-calls take. Either puts its section into the file, and leaves the others as they are.
+With `--model` a real model is asked instead, in bfloat16, in a chat like Qwen's; with `--plain` (for
+SmolLM2-135M-Instruct) it is shown plain text, and a stop string ends a branch. With `--profile` the server is timed by
+`tts-generate profile --server`, and what a recording made there predicts is set beside what calls take.
+Either puts its section into the file, and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -57,22 +58,26 @@ STEPS = (16, 32, 64)
 TINY = {**OPTIONS, "interval_tokens": INTERVAL}
 RECORDED = 32
 """Branches of a question in the recording that predicts seconds."""
-REAL = {
+PLAIN = {
     "interval_tokens": 16, "max_new_tokens": 64, "temperature": 0.7, "top_p": 0.95, "stop_strings": ["\nQ:"],
 }  # fmt: skip
-REAL_QUESTIONS = 4
+"""For a model that is shown questions and answers, and goes on with more of them."""
+CHAT = {"interval_tokens": 32, "max_new_tokens": 256, "temperature": 0.7, "top_p": 0.95}
+REAL_BRANCHES, REAL_QUESTIONS = 32, 8
 """Of a real model at most."""
 MOST = 512
 """Requests in flight, as many as the server takes at once."""
 
 
-def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question], options: dict[str, Any]) -> list[str | None]:
+def voted(
+    server: Vllm, tokenizer: Any, asked: Sequence[Question], options: dict[str, Any], branches: int
+) -> list[str | None]:
     """One request of n for each question, all at once, and a vote: the answers."""
     read = AnswerFormat()
     sampling = {name: options[name] for name in ("temperature", "top_p") if name in options}
 
     async def one(client: httpx2.AsyncClient, question: Question) -> str | None:
-        body = {"model": "tiny", "prompt": tokenizer(question.question)["input_ids"], "n": BRANCHES}
+        body = {"model": "tiny", "prompt": tokenizer(question.question)["input_ids"], "n": branches}
         body |= {"max_tokens": options["max_new_tokens"], "stop": options.get("stop_strings"), **sampling}
         told = (await client.post(f"{server.url}/completions", json=body)).json()
         found = [read.find(choice["text"], ended=choice["finish_reason"] == "stop") for choice in told["choices"]]
@@ -88,12 +93,12 @@ def voted(server: Vllm, tokenizer: Any, asked: Sequence[Question], options: dict
 
 
 def controlled(
-    server: Vllm, tokenizer: Any, asked: Sequence[Question], method: Any, options: dict[str, Any]
+    server: Vllm, tokenizer: Any, asked: Sequence[Question], method: Any, options: dict[str, Any], branches: int
 ) -> tuple[ServerOutput, Controller]:
     """One call of ours, and the controller as it suits the room that there is."""
-    room = min(MOST, BRANCHES * len(asked))
+    room = min(MOST, branches * len(asked))
     model = ServerModel(server.url, tokenizer=tokenizer, api_key=KEY, max_in_flight=room)
-    controller = suited(load_controller(method), room, len(asked))
+    controller = suited(held_within(load_controller(method), branches), room, len(asked))
     return model.generate([question.question for question in asked], controller=controller, **options), controller
 
 
@@ -111,8 +116,9 @@ def took(output: ServerOutput) -> dict[str, Any]:
 
 
 def measured(
-    server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight: int, method: Any, options: dict[str, Any] = TINY
-) -> dict[str, Any]:
+    server: Vllm, tokenizer: Any, asked: Sequence[Question], in_flight: int, method: Any,
+    options: dict[str, Any] = TINY, branches: int = BRANCHES,
+) -> dict[str, Any]:  # fmt: skip
     """All questions by one method, so many at a time; the server's own counts beside ours."""
     before, start = server.counted(), time.perf_counter()
     answers: list[str | None] = []
@@ -120,9 +126,9 @@ def measured(
     for first in range(0, len(asked), in_flight):
         some = asked[first : first + in_flight]
         if method is None:
-            answers += voted(server, tokenizer, some, options)
+            answers += voted(server, tokenizer, some, options, branches)
         else:
-            calls.append(controlled(server, tokenizer, some, method, options))
+            calls.append(controlled(server, tokenizer, some, method, options, branches))
             answers += calls[-1][0].answers
     seconds, after = time.perf_counter() - start, server.counted()
     ours = {
@@ -166,7 +172,7 @@ def votes(questions: int, alone: int) -> dict[str, Any]:
     result: dict[str, Any] = {"questions": questions, "alone": alone, "branches": BRANCHES}
     result |= {"interval_tokens": INTERVAL, "in_flight": {}, "sent": {}}
     with served(None, "--max-num-seqs", str(MOST)) as server:
-        voted(server, tokenizer, asked[:1], TINY)  # the first requests of a process are slow
+        voted(server, tokenizer, asked[:1], TINY, BRANCHES)  # the first requests of a process are slow
         for in_flight in (questions, 8, 1):
             these = asked[:alone] if in_flight == 1 else asked
             ways = {"vote": None, **METHODS}
@@ -177,40 +183,39 @@ def votes(questions: int, alone: int) -> dict[str, Any]:
             for interval in STEPS:
                 for kind, seed in (("runs_on", None), ("stepwise", 1)):
                     options = {**TINY, "interval_tokens": interval, "seed": seed}
-                    output, _ = controlled(server, tokenizer, asked[:2], method, options)
+                    output, _ = controlled(server, tokenizer, asked[:2], method, options, BRANCHES)
                     result["sent"].setdefault(name, {}).setdefault(f"steps_of_{interval}", {})[kind] = took(output)
     return result
 
 
-def real(folder: Path, questions: int) -> dict[str, Any]:
+def real(folder: Path, questions: int, plain: bool) -> dict[str, Any]:
     """A real model: the same methods, whether each episode replays, and its tokens by vLLM's count and by ours."""
-    from real_live import EXAMPLES
+    from real_live import EXAMPLES, TEMPLATE
     from real_questions import FILE
     from transformers import AutoTokenizer
 
-    tokenizer, options = AutoTokenizer.from_pretrained(folder), REAL
-    shown = "".join(f"Q: {question}\nA: {answer}\n" for question, answer in EXAMPLES)
+    tokenizer, options = AutoTokenizer.from_pretrained(folder), PLAIN if plain else CHAT
+    shown = "".join(f"Q: {question}\nA: {answer}\n" for question, answer in EXAMPLES) + "Q: {question}\nA:"
     lines = [line for line in map(json.loads, FILE.read_text("utf-8").splitlines()) if line["set"] == "aside"]
     asked = [
-        Question(line["question_id"], f"{shown}Q: {line['question']}\nA:", line["gold_answer"])
+        Question(
+            line["question_id"],
+            (shown if plain else TEMPLATE).replace("{question}", line["question"]),
+            line["gold_answer"],
+        )
         for line in lines[:questions]
     ]
-    result: dict[str, Any] = {
-        "model": folder.name,
-        "questions": questions,
-        "branches": BRANCHES,
-        "dtype": "bfloat16",
-        **options,
-    }
     rows: dict[str, dict[str, Any]] = {}
     with served(folder, "--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", str(MOST)) as server:
-        voted(server, tokenizer, asked[:1], {**options, "max_new_tokens": 2})
+        voted(server, tokenizer, asked[:1], {**options, "max_new_tokens": 2}, 2)
         for name in ("vote", "default", "cmc", "asc"):
-            rows[name] = measured(server, tokenizer, asked, questions, METHODS.get(name), options)
+            rows[name] = measured(
+                server, tokenizer, asked, questions, METHODS.get(name), options, branches=REAL_BRANCHES
+            )
             print(name, json.dumps(rows[name]), flush=True)
-    episodes = questions * (len(rows) - 1)
     return {
-        **result, "episodes": episodes, "replayed": sum(row.get("replayed", 0) for row in rows.values()),
+        "questions": questions, "branches": REAL_BRANCHES, "dtype": "bfloat16", **options,
+        "episodes": questions * (len(rows) - 1), "replayed": sum(row.get("replayed", 0) for row in rows.values()),
         "methods": compared(rows), "load_after": os.getloadavg()[0],
     }  # fmt: skip
 
@@ -247,13 +252,15 @@ def main(
     questions: Annotated[int, typer.Option(help="Questions asked, all at once and eight at once.")] = 64,
     alone: Annotated[int, typer.Option(help="The first so many of them, one at a time.")] = 8,
     model: Annotated[Path | None, typer.Option(help="Ask this model, and the others not.")] = None,
+    plain: Annotated[bool, typer.Option(help="Show that model plain questions and answers, without a chat.")] = False,
     profile: Annotated[bool, typer.Option(help="Time the server, and nothing else.")] = False,
 ) -> None:
     """Measure, and write one JSON file, or a section of it."""
     result = json.loads(out.read_text("utf-8")) if model or profile else {"format": "tts-benchmark/1"}
     load = os.getloadavg()[0]
     if model:
-        result["real"] = {"load_before": load, **real(model, min(questions, REAL_QUESTIONS))}
+        told = real(model, min(questions, REAL_QUESTIONS), plain)
+        result.setdefault("real", {})[model.name] = {"load_before": load, **told}
     elif profile:
         result["profile"] = {"load_before": load, **profiled(alone)}
     else:

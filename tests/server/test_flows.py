@@ -49,6 +49,13 @@ def test_an_episode_replays_whatever_ran_on(tokenizer: Any, controller: Any, roo
         assert output.usage.most_in_flight <= room
 
 
+def test_tokens_that_came_and_nobody_took_are_counted(tokenizer: Any) -> None:
+    with TokenServer(batch=64) as server:  # ahead of what is asked for, when the vote ends stragglers
+        output = ServerModel(server.url, tokenizer=tokenizer).generate([LONG], controller=STEPWISE, **OPTIONS)
+        assert output.usage.discarded_tokens > 0
+        assert_accounted(output, server)
+
+
 def test_a_branch_that_goes_on_is_sent_once(tokenizer: Any) -> None:
     with TokenServer(batch=16) as server:
         model = ServerModel(server.url, tokenizer=tokenizer)

@@ -173,3 +173,5 @@ def test_more_stop_strings_than_a_server_takes_are_all_looked_for(token_server: 
     assert {branch.finish_reason for branches in output.branches for branch in branches} == {"stop"}
     assert all(text.endswith("b =") for text in output.texts)
     assert max(len(body.get("stop", ())) for body in token_server.requests) == 4
+    usage = output.usage  # what came behind the string that the server did not know
+    assert usage.completion_tokens - output.total_cost.generated_tokens == usage.discarded_tokens > 0

@@ -1,14 +1,15 @@
 """Giving up, learnt on a thousand questions of the tiny model: what it saves of `thrift`'s tokens at its accuracy.
 
-    python benchmarks/give_up.py      # 70 minutes on one core, a third of them to record; it goes on where it stopped
+    python benchmarks/give_up.py [--few]     # 70 minutes on one core, a third to record; it goes on where it stopped
 
 A third of the questions are as the model knows them, a third have more and harder steps, and in a third the steps stand
-in any order, which it never learnt: hopeless ones, which take about the share of the tokens that they take on AIME24.
-64 branches each. Four times a fold of them is left out: knobs of `worth` are searched on the other three, once with its
-parts that give up (`GIVING_UP`) and once without, and measured on the fold. A search explores constant knobs for
-accuracy and tokens; from its frontier the cheapest is taken that has `thrift`'s accuracy at beta .9, and its bar for a
-further wave is set for each beta so that, on the three folds, `thrift`'s accuracy there is kept. Recordings and
-searches are kept in build/give_up; the published tables, if at hand, tell what the same does elsewhere.
+in any order, which it never learnt: hopeless ones, which take about the share of the tokens that they take on AIME24
+(with `--few` there are none of these, and more of the others). 64 branches each. Four times a fold of them is left out:
+knobs of `worth` are searched on the other three, once with its parts that give up (`GIVING_UP`) and once without, and
+measured on the fold. A search explores constant knobs for accuracy and tokens; from its frontier the cheapest is taken
+that has `thrift`'s accuracy at beta .9, and its bar for a further wave is set for each beta so that, on the three
+folds, `thrift`'s accuracy there is kept. Recordings and searches are kept in build/; the published tables, if at hand,
+tell what the same does elsewhere.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import NDArray
 from search_aime24 import MODELS, imported
 
@@ -39,8 +41,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "examples"))
 from tiny_task import OPERANDS, Program, sample_program  # noqa: E402
 
-FOLDS, OF_EACH, BRANCHES = 4, 88, 64
-FOLDER = ROOT / "build" / "give_up"
+FOLDS, BRANCHES = 4, 64
+MANY, FEW = {"usual": 88, "hard": 88, "shuffled": 88}, {"usual": 128, "hard": 128}
+"""Questions of a fold, by kind: many hopeless ones among them, or few."""
 BETAS = (0.8, 0.9, 1.0)
 TRIED, ORDERS, MARGIN = 400, 4, 0.1
 """Of a search: candidates, orders of the branches, and points of accuracy that must be more than `thrift`'s."""
@@ -66,17 +69,17 @@ def in_any_order(program: Program, rng: random.Random) -> str:
     return f"Q: {' ; '.join([*lines, asks])}"
 
 
-def asked() -> list[list[Question]]:
-    """Questions by fold, a third of each kind; none twice, and none of the shipped sets."""
+def asked(mix: Mapping[str, int]) -> list[list[Question]]:
+    """Questions by fold, so many of each kind; none twice, and none of the shipped sets."""
     rng = random.Random(23)
     taken = {q.question for split in tiny.SPLITS for q in tiny.questions(split)}
     folds = []
     for fold in range(FOLDS):
         found: list[Question] = []
-        for kind, sample in (("usual", sample_program), ("hard", hard), ("shuffled", hard)):
-            wanted = len(found) + OF_EACH
+        for kind, count in mix.items():
+            wanted = len(found) + count
             while len(found) < wanted:
-                program = sample(rng)
+                program = sample_program(rng) if kind == "usual" else hard(rng)
                 prompt = in_any_order(program, rng) if kind == "shuffled" else program.prompt()
                 if prompt not in taken:
                     taken.add(prompt)
@@ -85,15 +88,15 @@ def asked() -> list[list[Question]]:
     return folds
 
 
-def recorded() -> list[Recording]:
+def recorded(mix: Mapping[str, int], folder: Path) -> list[Recording]:
     """Every fold, recorded where it is not yet."""
     torch.set_num_threads(1)
     model, tokenizer = tiny.load()
     return [
         Recording.from_store(
-            record(model, tokenizer, questions, FOLDER / f"fold{k}", branches=BRANCHES, seed=23, max_rows=512)
+            record(model, tokenizer, questions, folder / f"fold{k}", branches=BRANCHES, seed=23, max_rows=512)
         )
-        for k, questions in enumerate(asked())
+        for k, questions in enumerate(asked(mix))
     ]
 
 
@@ -176,9 +179,9 @@ def searched(recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict
     return {"knobs": knobs, "wave_bars": [float(f"{bar:.4g}") for bar in falling], "front": [row[:2] for row in front]}
 
 
-def kept(name: str, recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict[str, Any]:
+def kept(path: Path, recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict[str, Any]:
     """A search that is not made twice."""
-    path = FOLDER / f"{name}_{'giving' if gives_up else 'never'}.json"
+    path = path.with_name(f"{path.name}_{'giving' if gives_up else 'never'}.json")
     if not path.exists():
         path.write_text(json.dumps(searched(recordings, seed, gives_up), indent=1) + "\n", "utf-8")
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -208,12 +211,16 @@ def beside(ours: Sequence[Figures], theirs: Sequence[Figures], kinds: Mapping[st
 
 
 def left_out(
-    recordings: Sequence[Recording], theirs: Sequence[Figures], kinds: Mapping[str, NDArray[np.bool_]], gives_up: bool
+    recordings: Sequence[Recording],
+    theirs: Sequence[Figures],
+    kinds: Mapping[str, NDArray[np.bool_]],
+    gives_up: bool,
+    folder: Path,
 ) -> dict[str, Any]:
     """Each fold by what was found on the others, all questions together beside `thrift`."""
     folds, ours = [], list[list[Figures]]()
     for k, fold in enumerate(recordings):
-        found = kept(f"without{k}", [one for one in recordings if one is not fold], k, gives_up)
+        found = kept(folder / f"without{k}", [one for one in recordings if one is not fold], k, gives_up)
         knobs = [{**found["knobs"], "wave_bar": bar} for bar in found["wave_bars"]]
         ours.append([figures(made(each), [fold], **REPORTED) for each in knobs])
         folds.append({**found, "left_out": [means(each) for each in ours[-1]]})
@@ -251,9 +258,14 @@ def elsewhere(knobs: Mapping[str, Any], bars: Sequence[float]) -> Any:
     return {"tables": MODELS, "thrift": rows["thrift"], "found": found}
 
 
-def main(out: Path) -> None:
+def main(
+    out: Annotated[Path | None, typer.Argument(help="JSON file to write.")] = None,
+    few: Annotated[bool, typer.Option(help="Few of the questions are hopeless.")] = False,
+) -> None:
     """Record, search, measure, write."""
-    recordings = recorded()
+    name = "give_up_few" if few else "give_up"
+    mix, folder = FEW if few else MANY, ROOT / "build" / name
+    recordings = recorded(mix, folder)
     shares = np.concatenate(right_shares(Part.of(recordings)))
     kinds = {"sure": shares >= 0.75, "between": (shares >= 0.1) & (shares < 0.75), "hopeless": shares < 0.1}
     theirs = [figures(THRIFT.from_beta(beta), recordings, **REPORTED) for beta in BETAS]
@@ -264,12 +276,13 @@ def main(out: Path) -> None:
         "format": "tts-give-up/1", "questions": len(shares), "branches": BRANCHES, "folds": FOLDS, "tried": TRIED,
         "headroom": headroom(theirs, kinds, branch),
     }  # fmt: skip
-    told["giving_up"] = left_out(recordings, theirs, kinds, gives_up=True)
-    whole = kept("whole", recordings, 9, gives_up=True)
+    told["giving_up"] = left_out(recordings, theirs, kinds, gives_up=True, folder=folder)
+    whole = kept(folder / "whole", recordings, 9, gives_up=True)
     told["whole"] = {**whole, "published_tables": elsewhere(whole["knobs"], whole["wave_bars"])}
-    told["never_giving_up"] = left_out(recordings, theirs, kinds, gives_up=False)
+    told["never_giving_up"] = left_out(recordings, theirs, kinds, gives_up=False, folder=folder)
+    out = out or ROOT / "benchmarks" / "results" / f"{name}.json"
     out.write_text(json.dumps(told, indent=1, default=float) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "give_up.json")
+    typer.run(main)

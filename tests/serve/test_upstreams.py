@@ -49,6 +49,26 @@ def test_the_request_that_finds_an_upstream_changed_is_answered(becomes: dict[st
             assert looks(second) <= 2, "nor once more"
 
 
+@pytest.mark.parametrize(
+    ("model", "becomes"),
+    [("tiny", {"name": "other"}), (None, {"tells_ids": False})],
+    ids=["it has not the model", "another dialect"],
+)
+def test_one_of_two_that_changed_is_asked_no_more_and_the_other_goes_on(
+    model: str | None, becomes: dict[str, Any]
+) -> None:
+    with TokenServer() as first, TokenServer() as other:
+        port = int(first.url.rpartition(":")[2].removesuffix("/v1"))
+        with Opened(settings_of(first, other, model=model)) as opened:
+            ask(opened, clients=4)
+            first.__exit__()
+            with TokenServer(port, **becomes) as second:
+                assert all(answer.choices[0].text for answer in ask(opened, clients=4))
+                found_out = len(second.requests) - looks(second)
+                assert all(answer.choices[0].text for answer in ask(opened, clients=4))
+                assert len(second.requests) - looks(second) == found_out, "it is looked at, and asked nothing"
+
+
 def test_what_upstream_cannot_do_any_more_is_said_as_it_is_now() -> None:
     controller = load_controller("deepconf", beta=0.0)
     with TokenServer() as first, Opened(settings_of(first, controller=controller)) as opened:

@@ -103,8 +103,11 @@ async def connect(
     speaker: Speaker,
     answer_format: AnswerFormat,
     wait: float,
+    before: Session | None = None,
 ) -> Session:
     """Ask every server for one token; servers that cannot be reached in `wait` seconds are left out, with a warning.
+
+    So are those that are not as they were `before`, if any still is.
 
     Raises:
         ServerError: no server can be reached, they have no such model, or they do not speak alike.
@@ -113,10 +116,16 @@ async def connect(
     answers = await asyncio.gather(*asked, return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
     failed = {url: answer for url, answer in zip(urls, answers, strict=True) if isinstance(answer, BaseException)}
+    same = before is not None and any(before.is_like(each) for each in found)
+    passing = (ServerError, InputError) if same else ServerError
     for url, error in failed.items():
-        if not found or isinstance(error, RefusedError) or not isinstance(error, ServerError):
+        if not found or not isinstance(error, passing) or (isinstance(error, RefusedError) and not same):
             raise error
         logger.warning("%s is left out: %s", url, error)
+    if before is not None and same:
+        for other in [each for each in found if not before.is_like(each)]:
+            logger.warning("%s answers now, but not like the others: it is not asked", other.url)
+            found.remove(other)
     spoken = {each.url: (each.dialect, each.model) for each in found}
     if len(set(spoken.values())) > 1:
         raise ServerError(f"the servers are not alike: {spoken}. Use servers of one kind, with one model.")

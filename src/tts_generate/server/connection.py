@@ -46,6 +46,7 @@ class Connection:
     def __init__(self, model: ServerModel, http: httpx2.AsyncClient) -> None:
         self._model, self._http = model, http
         self._known: dict[_Asking, _Known] = {}
+        self._before: dict[_Asking, Session] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._finding = asyncio.Lock()
         self._wait = model.wait
@@ -80,8 +81,9 @@ class Connection:
         async with self._finding:
             if asking not in self._known:
                 model, http = self._model, self._http
-                session = await connect(http, model.urls, model.policy, speaker, asked, self._wait)
-                self._wait = 0.0  # they have started
+                before = self._before.get(asking)
+                session = await connect(http, model.urls, model.policy, speaker, asked, self._wait, before)
+                self._wait, self._before[asking] = 0.0, session  # they have started
                 pool = Pool(http, session.urls, model.policy, session.dialect, self._endpoints)
                 looks = take_up(http, model.urls, pool, session, model.policy, speaker)
                 self._known[asking] = _Known(session, pool, asyncio.ensure_future(looks))

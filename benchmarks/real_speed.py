@@ -4,6 +4,7 @@
 
 MODEL is a folder of Qwen2.5-Coder-0.5B-Instruct, or any other with a chat template. Both sample 64 branches a prompt
 with the same settings and end where branches end; tokens are those of the branches, without what only fills a batch.
+With `--tokens 48` hardly a branch has ended, with 256 nearly all: OUT.json keeps a run for each.
 """
 
 from __future__ import annotations
@@ -89,12 +90,14 @@ def main(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     enable(model, tokenizer=tokenizer)
     ours(model, asked(tokenizer, 1), 2, 0)  # warms up, and holds the model against its own forward pass
-    result = {
-        "format": "tts-real-speed/1", "model": folder.name, "dtype": dtype, "branches": BRANCHES,
-        "max_new_tokens": tokens, "sampling": SAMPLING, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+    of_one_length = {
+        "model": folder.name, "dtype": dtype, "branches": BRANCHES, "max_new_tokens": tokens, "sampling": SAMPLING,
+        "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "machine": platform.machine(), "torch": torch.__version__, "transformers": transformers.__version__,
         "rows": {str(n): compared(model, tokenizer, int(n), tokens, turns) for n in prompts_of.split(",")},
     }  # fmt: skip
+    result = json.loads(out.read_text("utf-8")) if out.exists() else {"format": "tts-real-speed/2", "runs": {}}
+    result["runs"][str(tokens)] = of_one_length
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 

@@ -157,20 +157,21 @@ def compared(
 
 
 def live(
-    model: Any, tokenizer: Any, profile: Profile, asked: Sequence[Question], rows: int, prompts_of: Sequence[int],
-    alone: int,
+    model: Any, tokenizer: Any, profile: Profile | None, asked: Sequence[Question], rows: int,
+    prompts_of: Sequence[int], alone: int, **how: Any,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Calls by turns: self-consistency of all branches, and each controller without the profile and with it.
 
-    With it, rows that would be idle work ahead where they are free. By number of prompts, then by name; what had the
-    profile ends in `_profile`.
+    With it, rows that would be idle work ahead where they are free; without one, the default alone is compared. By
+    number of prompts, then by name; what had the profile ends in `_profile`.
     """
     found: dict[str, dict[str, Any]] = {}
     for count in prompts_of:
         chosen = asked[: alone if count == 1 else count]
         found[str(count)] = {"questions": len(chosen)}
-        names = LIVE if count <= FEW else ("default",)
-        ways = [("self_consistency", False), *((name, knows) for name in names for knows in (False, True))]
+        names = LIVE if count <= FEW and profile is not None else ("default",)
+        known = (False,) if profile is None else (False, True)
+        ways = [("self_consistency", False), *((name, knows) for name in names for knows in known)]
         of = {way: {"seconds": 0.0, "right": 0, "tokens": 0, "discarded": 0} for way in ways}
         for first in range(0, len(chosen), count):
             some = chosen[first : first + count]
@@ -179,7 +180,7 @@ def live(
                 start = time.perf_counter()
                 output = model.generate(
                     **inputs, strategy="autotts", controller=held(name, BRANCHES), max_rows=rows, seed=SEED,
-                    profile=profile if knows else None, return_dict_in_generate=True,
+                    profile=profile if knows else None, return_dict_in_generate=True, **how,
                 ).whole()  # fmt: skip
                 sums["seconds"] += time.perf_counter() - start
                 sums["right"] += sum(a == q.gold_answer for a, q in zip(output.answers, some, strict=True))
@@ -216,13 +217,19 @@ def on_h100() -> dict[str, Any] | None:
     return {"profile": asdict(profile), "seconds": found}
 
 
-def real(folder: Path, rows: int, dtype: str) -> dict[str, Any]:
-    """A real model's profile and rows: it records a few of the questions kept aside, and answers them live."""
+def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]:
+    """A real model's profile and rows: it records a few of the questions kept aside, and answers them live.
+
+    With `live_alone`, so many of them alone by self-consistency of 64 and by the default, and nothing else.
+    """
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     enable(network, tokenizer=tokenizer)
     how = {name: SAMPLING[name] for name in ("max_new_tokens", "temperature", "top_p")}
     asked = real_questions("aside", FEW)
+    if live_alone:
+        found = live(network, tokenizer, None, asked, rows, (1,), live_alone, interval_tokens=STEP, **how)
+        return {"live": {"branches": BRANCHES, "dtype": dtype, **found}}
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
     )
@@ -239,6 +246,9 @@ def main(
         Path | None, typer.Option(help="Folder of a real model, with a chat template like Qwen's.")
     ] = None,
     only_model: Annotated[bool, typer.Option(help="Add the real model to what OUT.json has.")] = False,
+    live_alone: Annotated[
+        int, typer.Option(help="With --only-model, answer so many of its questions alone by turns, and no more.")
+    ] = 0,
     dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "bfloat16",
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,
     prompts_of: Annotated[str, typer.Option("--prompts", help="Prompts of a call, separated by commas.")] = "1,8,96",
@@ -248,10 +258,13 @@ def main(
     FOLDER.mkdir(parents=True, exist_ok=True)
     if only_model and model is None:
         raise typer.BadParameter("--only-model needs --model FOLDER")
+    if live_alone and not only_model:
+        raise typer.BadParameter("--live-alone needs --only-model")
     result = json.loads(out.read_text("utf-8")) if only_model else of_tiny(rows, prompts_of, alone)
     if model is not None:
-        result["models"][model.name] = real(model, rows, dtype)
-    every = [row for table in result["models"].values() for row in table["rows"]]
+        of_model = result["models"].setdefault(model.name, {})
+        of_model |= real(model, rows, dtype, live_alone)
+    every = [row for table in result["models"].values() for row in table.get("rows", ())]
     result |= {"error": errors(every, "error"), "raw_error": errors(every, "raw_error")}
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 

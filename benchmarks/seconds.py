@@ -62,7 +62,8 @@ QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 class Reference:
     """A forward pass that is always the same, timed now and then: a shared machine is faster and slower by the minute.
 
-    Used `with` it around what calls `owner.method`: it is timed before, every half second, and its own time is known.
+    Used `with` it around what calls `owner.method`: it is timed before, not more often than it takes a twentieth of the
+    time, and its own time is known.
     """
 
     def __init__(self, model: Any, owner: type, method: str) -> None:
@@ -76,7 +77,7 @@ class Reference:
 
         def timed(of: Any, *args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
-            if start - self.last > 0.5:
+            if start - self.last > max(0.5, 20 * self.taken[-1] if self.taken else 0.0):
                 with torch.no_grad():
                     self.model(self.ids)
                 self.last = time.perf_counter()

@@ -17,9 +17,9 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ REPORTED = {"shuffles": 40, "first_shuffle": 900_000}
 FAMILY, THRIFT = type(load_controller("worth")), type(load_controller("thrift"))
 GIVING_UP = ("share_power", "wave_share_power", "price")
 """Parts by which a vote that nothing leads, or a question that is long, is worth less."""
+WIDE = {
+    "share_power": (0.0, 0.5, 1.0, 2.0),
+    "wave_share_power": (0.0, 0.6, 1.0, 2.0, 3.0),
+    "price": (0.0, 0.6, 1.0, 1.5),
+}
+"""Where they begin in a search that goes to the ends of their ranges, and tries twice as many."""
+Kind = Literal["giving", "never", "wide"]
+"""Of a search: with the parts that give up, without them, or with them anywhere."""
 Knobs = dict[str, float]
 Figures = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Tokens and percent right of each question, means over orders."""
@@ -69,10 +77,10 @@ def in_any_order(program: Program, rng: random.Random) -> str:
     return f"Q: {' ; '.join([*lines, asks])}"
 
 
-def asked(mix: Mapping[str, int]) -> list[list[Question]]:
-    """Questions by fold, so many of each kind; none twice, and none of the shipped sets."""
-    rng = random.Random(23)
-    taken = {q.question for split in tiny.SPLITS for q in tiny.questions(split)}
+def asked(mix: Mapping[str, int], seed: int = 23, but: Iterable[Question] = ()) -> list[list[Question]]:
+    """Questions by fold, so many of each kind; none twice, and none of the shipped sets, nor `but`."""
+    rng = random.Random(seed)
+    taken = {q.question for q in but} | {q.question for split in tiny.SPLITS for q in tiny.questions(split)}
     folds = []
     for fold in range(FOLDS):
         found: list[Question] = []
@@ -88,7 +96,7 @@ def asked(mix: Mapping[str, int]) -> list[list[Question]]:
     return folds
 
 
-def recorded(mix: Mapping[str, int], folder: Path) -> list[Recording]:
+def recorded(folds: Sequence[Sequence[Question]], folder: Path) -> list[Recording]:
     """Every fold, recorded where it is not yet."""
     torch.set_num_threads(1)
     model, tokenizer = tiny.load()
@@ -96,11 +104,11 @@ def recorded(mix: Mapping[str, int], folder: Path) -> list[Recording]:
         Recording.from_store(
             record(model, tokenizer, questions, folder / f"fold{k}", branches=BRANCHES, seed=23, max_rows=512)
         )
-        for k, questions in enumerate(asked(mix))
+        for k, questions in enumerate(folds)
     ]
 
 
-def drawn(rng: random.Random, gives_up: bool) -> Knobs:
+def drawn(rng: random.Random, kind: Kind) -> Knobs:
     """Knobs anywhere: small waves or large ones, each part off or on."""
     knobs = {
         "n_init": rng.choice((2, 3, 4, 5, 6, 8)), "widen": rng.choice((1, 1, 2, 3, 4, 6)),
@@ -110,13 +118,15 @@ def drawn(rng: random.Random, gives_up: bool) -> Knobs:
         "share_power": rng.choice((0.0, 0.5, 1.0)), "wave_share_power": rng.choice((0.0, 0.3, 0.6, 1.0)),
         "price": rng.choice((0.0, 0.3, 0.6)), "length_power": rng.choice((0.0, 0.3, 0.6, 1.0)),
     }  # fmt: skip
-    return knobs if gives_up else {**knobs, **dict.fromkeys(GIVING_UP, 0.0)}
+    if kind == "wide":
+        return {**knobs, **{name: rng.choice(powers) for name, powers in WIDE.items()}}
+    return {**knobs, **dict.fromkeys(GIVING_UP, 0.0)} if kind == "never" else knobs
 
 
-def nudged(knobs: Knobs, rng: random.Random, gives_up: bool) -> Knobs:
+def nudged(knobs: Knobs, rng: random.Random, kind: Kind) -> Knobs:
     """One to three of the knobs changed a little, or drawn anew."""
     found = dict(knobs)
-    moving = sorted(name for name in knobs if name != "depth_power" and (gives_up or name not in GIVING_UP))
+    moving = sorted(name for name in knobs if name != "depth_power" and (kind != "never" or name not in GIVING_UP))
     for name in rng.sample(moving, rng.choice((1, 1, 2, 3))):
         if name.endswith("_bar"):
             found[name] *= 10 ** rng.gauss(0.0, 0.15)
@@ -126,7 +136,7 @@ def nudged(knobs: Knobs, rng: random.Random, gives_up: bool) -> Knobs:
             found[name] = min(BRANCHES, max(least, moved))
         else:
             anew = rng.random() < 0.3
-            found[name] = drawn(rng, gives_up)[name] if anew else max(0.0, found[name] + rng.gauss(0.0, 0.3))
+            found[name] = drawn(rng, kind)[name] if anew else max(0.0, found[name] + rng.gauss(0.0, 0.3))
     return found
 
 
@@ -148,14 +158,14 @@ def made(knobs: Mapping[str, Any]) -> Controller:
     return FAMILY(**knobs)
 
 
-def frontier(recordings: Sequence[Recording], seed: int, gives_up: bool) -> list[tuple[float, float, Knobs]]:
+def frontier(recordings: Sequence[Recording], seed: int, kind: Kind) -> list[tuple[float, float, Knobs]]:
     """Tokens, accuracy and knobs of those that nothing beats, of all that a search tries."""
     rng, pool = random.Random(seed), list[tuple[float, float, Knobs]]()
     bounds = [means(figures(THRIFT.from_beta(beta), recordings))[0] for beta in (0.5, 1.0)]
     front: list[tuple[float, float, Knobs]] = []
-    for tried in range(TRIED):
+    for tried in range(TRIED if kind != "wide" else 2 * TRIED):
         first = tried < 60 or not front or rng.random() < 0.1
-        knobs = drawn(rng, gives_up) if first else nudged(rng.choice(front)[2], rng, gives_up)
+        knobs = drawn(rng, kind) if first else nudged(rng.choice(front)[2], rng, kind)
         pool.append((*means(figures(made(knobs), recordings)), knobs))
         front = []
         for row in sorted(pool, key=lambda row: (row[0], -row[1])):
@@ -164,10 +174,10 @@ def frontier(recordings: Sequence[Recording], seed: int, gives_up: bool) -> list
     return front
 
 
-def searched(recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict[str, Any]:
+def searched(recordings: Sequence[Recording], seed: int, kind: Kind) -> dict[str, Any]:
     """Knobs that keep `thrift`'s accuracy at beta .9 for fewest tokens, and the bar for a wave at each beta."""
     aims = [means(figures(THRIFT.from_beta(beta), recordings))[1] + MARGIN for beta in BETAS]
-    front = frontier(recordings, seed, gives_up)
+    front = frontier(recordings, seed, kind)
     enough = [row for row in front if row[1] >= aims[1]] or front[-1:]
     knobs = enough[0][2]
     bars, waves = np.geomspace(2.5, 0.3, 16) * knobs["wave_bar"], []
@@ -179,11 +189,11 @@ def searched(recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict
     return {"knobs": knobs, "wave_bars": [float(f"{bar:.4g}") for bar in falling], "front": [row[:2] for row in front]}
 
 
-def kept(path: Path, recordings: Sequence[Recording], seed: int, gives_up: bool) -> dict[str, Any]:
+def kept(path: Path, recordings: Sequence[Recording], seed: int, kind: Kind) -> dict[str, Any]:
     """A search that is not made twice."""
-    path = path.with_name(f"{path.name}_{'giving' if gives_up else 'never'}.json")
+    path = path.with_name(f"{path.name}_{kind}.json")
     if not path.exists():
-        path.write_text(json.dumps(searched(recordings, seed, gives_up), indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps(searched(recordings, seed, kind), indent=1) + "\n", "utf-8")
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     print(path.name, found["knobs"], found["wave_bars"], flush=True)
     return found
@@ -214,13 +224,13 @@ def left_out(
     recordings: Sequence[Recording],
     theirs: Sequence[Figures],
     kinds: Mapping[str, NDArray[np.bool_]],
-    gives_up: bool,
+    kind: Kind,
     folder: Path,
 ) -> dict[str, Any]:
     """Each fold by what was found on the others, all questions together beside `thrift`."""
     folds, ours = [], list[list[Figures]]()
     for k, fold in enumerate(recordings):
-        found = kept(folder / f"without{k}", [one for one in recordings if one is not fold], k, gives_up)
+        found = kept(folder / f"without{k}", [one for one in recordings if one is not fold], k, kind)
         knobs = [{**found["knobs"], "wave_bar": bar} for bar in found["wave_bars"]]
         ours.append([figures(made(each), [fold], **REPORTED) for each in knobs])
         folds.append({**found, "left_out": [means(each) for each in ours[-1]]})
@@ -229,7 +239,7 @@ def left_out(
         tokens, right = (np.concatenate(parts) for parts in zip(*at_beta, strict=True))
         pooled.append((tokens, right))
     rows = beside(pooled, theirs, kinds)
-    print("gives up" if gives_up else "never", *rows, sep="\n", flush=True)
+    print(kind, *rows, sep="\n", flush=True)
     return {"left_out": rows, "folds": folds}
 
 
@@ -258,6 +268,38 @@ def elsewhere(knobs: Mapping[str, Any], bars: Sequence[float]) -> Any:
     return {"tables": MODELS, "thrift": rows["thrift"], "found": found}
 
 
+def by_votes(recordings: Sequence[Recording]) -> dict[str, NDArray[np.bool_]]:
+    """Which questions are sure, hopeless, or between, by the share of their branches that are right."""
+    shares = np.concatenate(right_shares(Part.of(recordings)))
+    return {"sure": shares >= 0.75, "between": (shares >= 0.1) & (shares < 0.75), "hopeless": shares < 0.1}
+
+
+def branch_tokens(recordings: Sequence[Recording]) -> NDArray[np.float64]:
+    """Of each question, the mean of its branches."""
+    return np.concatenate([
+        one.table.branches["tokens"].reshape(len(one.questions), BRANCHES).mean(axis=1) for one in recordings
+    ])  # fmt: skip
+
+
+def fresh(recordings: Sequence[Recording], folder: Path) -> dict[str, Any]:
+    """Knobs searched anywhere on all the folds, measured on as many questions again as two folds have, made anew.
+
+    With the parts that give up, and without them; by kind of question as it was made.
+    """
+    new = recorded(asked(MANY, 24, but=[q for fold in asked(MANY) for q in fold])[:2], folder / "fresh")
+    theirs = [figures(THRIFT.from_beta(beta), new, **REPORTED) for beta in BETAS]
+    made_as = np.concatenate([[each.question.question_id.split("-")[1] for each in one.questions] for one in new])
+    kinds = {kind: made_as == kind for kind in MANY}
+    told: dict[str, Any] = {"questions": len(made_as), "headroom": headroom(theirs, kinds, branch_tokens(new))}
+    searches: tuple[Kind, ...] = ("wide", "never")
+    for kind in searches:
+        found = kept(folder / "all", recordings, 9, kind)
+        ours = [figures(made({**found["knobs"], "wave_bar": bar}), new, **REPORTED) for bar in found["wave_bars"]]
+        told[kind] = {**found, "rows": beside(ours, theirs, kinds)}
+        print(kind, *told[kind]["rows"], sep="\n", flush=True)
+    return told
+
+
 def main(
     out: Annotated[Path | None, typer.Argument(help="JSON file to write.")] = None,
     few: Annotated[bool, typer.Option(help="Few of the questions are hopeless.")] = False,
@@ -265,21 +307,20 @@ def main(
     """Record, search, measure, write."""
     name = "give_up_few" if few else "give_up"
     mix, folder = FEW if few else MANY, ROOT / "build" / name
-    recordings = recorded(mix, folder)
-    shares = np.concatenate(right_shares(Part.of(recordings)))
-    kinds = {"sure": shares >= 0.75, "between": (shares >= 0.1) & (shares < 0.75), "hopeless": shares < 0.1}
+    recordings = recorded(asked(mix), folder)
+    kinds = by_votes(recordings)
     theirs = [figures(THRIFT.from_beta(beta), recordings, **REPORTED) for beta in BETAS]
-    branch = np.concatenate([
-        one.table.branches["tokens"].reshape(len(one.questions), BRANCHES).mean(axis=1) for one in recordings
-    ])  # fmt: skip
     told: dict[str, Any] = {
-        "format": "tts-give-up/1", "questions": len(shares), "branches": BRANCHES, "folds": FOLDS, "tried": TRIED,
-        "headroom": headroom(theirs, kinds, branch),
+        "format": "tts-give-up/1", "questions": len(kinds["sure"]), "branches": BRANCHES, "folds": FOLDS,
+        "tried": TRIED, "headroom": headroom(theirs, kinds, branch_tokens(recordings)),
     }  # fmt: skip
-    told["giving_up"] = left_out(recordings, theirs, kinds, gives_up=True, folder=folder)
-    whole = kept(folder / "whole", recordings, 9, gives_up=True)
-    told["whole"] = {**whole, "published_tables": elsewhere(whole["knobs"], whole["wave_bars"])}
-    told["never_giving_up"] = left_out(recordings, theirs, kinds, gives_up=False, folder=folder)
+    told["giving_up"] = left_out(recordings, theirs, kinds, "giving", folder)
+    if few:
+        whole = kept(folder / "whole", recordings, 9, "giving")
+        told["whole"] = {**whole, "published_tables": elsewhere(whole["knobs"], whole["wave_bars"])}
+        told["never_giving_up"] = left_out(recordings, theirs, kinds, "never", folder)
+    else:
+        told["fresh"] = fresh(recordings, folder)
     out = out or ROOT / "benchmarks" / "results" / f"{name}.json"
     out.write_text(json.dumps(told, indent=1, default=float) + "\n", "utf-8")
 

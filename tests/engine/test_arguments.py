@@ -114,6 +114,26 @@ def test_wrong_options_in_a_generation_config(qwen: Live, name: str) -> None:
         qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, strategy="autotts")
 
 
+def test_a_generation_config_by_its_place(qwen: Live) -> None:
+    """As transformers' generate takes one: second, behind the prompts."""
+    ids = qwen.inputs(QUESTIONS[0])["input_ids"]
+    fields = {"max_new_tokens": 16, "interval_tokens": 8, "eos_token_id": 2, "pad_token_id": 0, "controller": "asc"}
+    sampled = GenerationConfig(**fields, do_sample=True, strategy="autotts", return_dict_in_generate=True)
+    by_place, by_name = (qwen.model.generate(ids, *args, **how, seed=0) for args, how in (
+        ((sampled,), {}), ((), {"generation_config": sampled})
+    ))  # fmt: skip
+    assert by_place.branches == by_name.branches
+    assert by_place.trace[0].controller == by_name.trace[0].controller
+    greedy = GenerationConfig(**fields, do_sample=False)
+    with pytest.raises(InputError, match="do_sample=False"):
+        qwen.model.generate(ids, greedy, strategy="autotts")
+    stopped = GenerationConfig(**fields, do_sample=True, stop_strings=["7"])
+    with pytest.raises(InputError, match="look for stop_strings"):  # by us, who have its tokenizer
+        qwen.model.generate(ids, stopped, strategy="autotts")
+    with pytest.raises(TypeError, match="inputs"):
+        qwen.model.generate(ids, inputs=ids, strategy="autotts")
+
+
 @pytest.mark.parametrize("knobs", [[1], {1: 2}, {"beta": 0.3}, {"nonsense": 1}])
 def test_knobs_at_the_door_of_a_repo(qwen: Live, plain: Any, knobs: Any) -> None:
     card = (builtin_folder("cmc") / "controller.json").read_text()

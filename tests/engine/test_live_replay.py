@@ -10,6 +10,7 @@ import pytest
 import torch
 from engine_models import CONFIGS, QUESTIONS, Live, make_live
 from test_generate import read
+from transformers import TopKLogitsWarper
 
 from tts_generate.controller import Controller
 from tts_generate.engine import record
@@ -164,6 +165,29 @@ def test_a_recording_is_not_gone_on_with_by_another_model(tmp_path: Path) -> Non
         live.model.lm_head.weight.add_(0.5)
     with pytest.raises(StoreFormatError, match=r"other settings \(model"):
         record(live.model, live.tokenizer, questions, tmp_path / "s", branches=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"exponential_decay_length_penalty": (4, 1.5)}, {"exponential_decay_length_penalty": (4, 3.0)}),
+        ({"sequence_bias": {(9,): 1.0}}, {"sequence_bias": {(9,): -9.0}}),
+        ({"suppress_tokens": (9,)}, {"suppress_tokens": (10,)}),
+        ({"logits_processor": [TopKLogitsWarper(3)]}, {}),
+        ({}, {"stopping_criteria": [lambda ids, scores: ids[:, 0] < 0]}),
+    ],
+    ids=["tuple", "mapping", "tuple_of_tokens", "processor", "criterion"],
+)
+def test_what_shapes_branches_is_in_the_manifest(tmp_path: Path, first: dict[str, Any], then: dict[str, Any]) -> None:
+    """Whatever a setting's type: gone on with by another, the store would hold branches of two distributions."""
+    live = make_live("llama")
+    questions = [Question("q", QUESTIONS[0], "7")]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 16, "progress": False, "branches": 2}
+    store = record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **first)
+    assert first.keys() <= store.manifest.generation_config.keys()
+    record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **first)
+    with pytest.raises(StoreFormatError, match=r"other settings \(generation_config"):
+        record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **then)
 
 
 def test_a_time_limit_ends_a_recording_and_loses_nothing(tmp_path: Path) -> None:

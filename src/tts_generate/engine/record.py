@@ -18,7 +18,7 @@ from tts_generate.answers import AnswerOptions
 from tts_generate.arguments import checked
 from tts_generate.engine import request
 from tts_generate.engine.asked import with_our_ways
-from tts_generate.engine.cards import model_card, sampling_card
+from tts_generate.engine.cards import model_card, sampling_card, shapers_card
 from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import open_store
 from tts_generate.engine.generate import AutoTTS, run
@@ -45,9 +45,18 @@ RECORDED = {"interval_tokens", "max_rows", *AnswerOptions.__annotations__}
 class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
-    def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        out: Path,
+        branches: int,
+        chat: Any,
+        shapers: Mapping[str, list[str]],
+        **options: Any,
+    ) -> None:
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
         self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
+        self.shapers = shapers
 
     def answer(self, call: Prepared) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
@@ -82,7 +91,7 @@ class Recorder(AutoTTS):
         stops = {"stop_strings": self.stop_strings} if self.stop_strings else {}  # they shape branches too
         facts = {
             "model": model_card(call.model),
-            "generation_config": sampling_card(call.config, settings.max_new_tokens) | stops,
+            "generation_config": {**sampling_card(call.config, settings.max_new_tokens), **stops, **self.shapers},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
         asked = self.reader(call.config).format
@@ -175,7 +184,9 @@ def record(
             f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
         )
     own = {name: generate_kwargs.pop(name) for name in RECORDED & generate_kwargs.keys()}
-    recorder = Recorder(questions, Path(out), branches, chat, progress=progress, tokenizer=tokenizer, seed=seed, **own)
+    shapers = shapers_card(**{name: generate_kwargs.get(name) for name in ("logits_processor", "stopping_criteria")})
+    how = {"progress": progress, "tokenizer": tokenizer, "seed": seed, **own}
+    recorder = Recorder(questions, Path(out), branches, chat, shapers, **how)
     prompts = recordings.prompts(tokenizer, questions, chat)
     ids, mask = padded([prompt.ids for prompt in prompts], input_device(model))
     ways = with_our_ways(model.generation_config, generate_kwargs)

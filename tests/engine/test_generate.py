@@ -320,3 +320,16 @@ class TestRefused:
             live.model.lm_head.weight.fill_(float("nan"))
         with pytest.raises(TTSError, match="NaN logits"):
             live.run(QUESTIONS[0])
+
+    def test_nan_logits_of_a_prompt_are_that_questions(self) -> None:
+        """As half precision makes them of a long one: the others are answered as they would have been."""
+        live = make_live("qwen3")
+        unsaid = {"suppress_tokens": [WORDS["c"]], "max_probe_tokens": 1, "force_answer": False}
+        expected = live.run(*QUESTIONS[:2], **unsaid)
+        with torch.no_grad():
+            live.model.get_input_embeddings().weight[WORDS["c"]].fill_(float("nan"))  # in the last prompt alone
+        with pytest.warns(RuntimeWarning, match="question '2' ends.*NaN logits for the prompt"):
+            output = live.run(*QUESTIONS, **unsaid)
+        assert output.finish_reason[2] == "error"
+        assert (output.answers[:2], output.cost[:2]) == (expected.answers, expected.cost)
+        assert not output.cost[2].tokens

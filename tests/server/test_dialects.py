@@ -254,3 +254,21 @@ def test_what_a_prefix_cache_held_is_known_where_a_server_says_so(details: Any) 
     with Liar(say) as liar, warnings.catch_warnings():
         usage = client(liar.url).generate("a", **SHORT).usage
     assert usage.cached_tokens == (None if details is None else 2 * usage.requests)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("seed", [1, None])  # a request a step, and branches that run on
+def test_what_a_server_does_not_count_is_counted_here(tokenizer: Any, tokens: bool, seed: int | None) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        count = min(STEP, body["max_tokens"])
+        ids, logprobs = ([5] * count, {"token_logprobs": [-0.5] * count}) if tokens else (None, None)
+        return sse(event(text=" a" * count, token_ids=ids, logprobs=logprobs, usage=None))
+
+    with Liar(say) as liar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no answer
+        output = client(liar.url, tokenizer=tokenizer).generate("a", **{**SHORT, "seed": seed, "controller": "cmc"})
+    assert output.usage.dialect == ("tokens" if tokens else "text")
+    usage, asked = output.usage, [body["prompt"] for body in bodies(liar)]
+    counts = [len(each if tokens else tokenizer(each)["input_ids"]) for each in asked[-output.usage.requests :]]
+    assert usage.completion_tokens >= output.total_cost.generated_tokens > 0
+    assert usage.sent_tokens == sum(counts)

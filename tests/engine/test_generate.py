@@ -328,7 +328,7 @@ class TestRefused:
         expected = live.run(*QUESTIONS[:2], **unsaid)
         with torch.no_grad():
             live.model.get_input_embeddings().weight[WORDS["c"]].fill_(float("nan"))  # in the last prompt alone
-        with pytest.warns(RuntimeWarning, match="question '2' ends.*NaN logits for the prompt"):
+        with pytest.warns(RuntimeWarning, match=r"question '2' ends.*NaN logits for the prompt"):
             output = live.run(*QUESTIONS, **unsaid)
         assert output.finish_reason[2] == "error"
         assert (output.answers[:2], output.cost[:2]) == (expected.answers, expected.cost)

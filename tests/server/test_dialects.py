@@ -272,3 +272,11 @@ def test_what_a_server_does_not_count_is_counted_here(tokenizer: Any, tokens: bo
     counts = [len(each if tokens else tokenizer(each)["input_ids"]) for each in asked[-output.usage.requests :]]
     assert usage.completion_tokens >= output.total_cost.generated_tokens > 0
     assert usage.sent_tokens == sum(counts)
+
+
+def test_a_length_that_no_server_bounds_is_bounded_here() -> None:
+    """What is kept of each step is allocated beforehand: 10^9 tokens were 4 GB a question, for any client to ask."""
+    with Liar(models=b'{"data": [{"id": "m"}]}') as liar:
+        with pytest.raises(InputError, match=r"2,000,000 steps each of interval_tokens=500.*pass fewer max_new_tokens"):
+            client(liar.url).generate("a", max_new_tokens=10**9)
+        assert not bodies(liar)

@@ -15,8 +15,8 @@ _STEPS = 8
 """Steps of a branch at least, where nothing is said of their length."""
 MAX_BRANCHES = 128
 """Branches of one question at most, where nothing else is said."""
-_MOST_BRANCHES = 100_000
-"""Of one question: what a controller sees of each is allocated beforehand."""
+_MOST_BRANCHES, _MOST_STEPS = 100_000, 1 << 24
+"""Of one question, and of all its branches together: what a controller sees of each is allocated beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,13 @@ class EpisodeSettings:
                 f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="
                 f"{self.interval_tokens}: a controller would never decide anything. Raise max_new_tokens or pass a "
                 "smaller interval_tokens."
+            )
+        steps = -(-self.max_new_tokens // self.interval_tokens)
+        if self.max_branches * steps > _MOST_STEPS:
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} of {self.max_branches} branches are {steps:,} steps each of "
+                f"interval_tokens={self.interval_tokens}, and a question has room for {_MOST_STEPS:,} in all: pass "
+                "fewer max_new_tokens, a smaller max_branches, or a larger interval_tokens."
             )
 
 

@@ -92,6 +92,7 @@ WRONG: list[tuple[dict[str, Any], type[TTSError], str]] = [
     ({"stop_strings": ["a", ""]}, InputError, "one character or more"),
     ({"stop_strings": "a"}, InputError, "cannot look for stop_strings in the vocabulary"),
     ({"max_branches": HUGE}, InputError, "max_branches must be 100,000 at most"),
+    ({"seed": 1 << 63}, InputError, "seed must be a whole number of 64 bits"),
     ({"negative_prompt_ids": torch.tensor([[1]])}, UnsupportedError, "negative_prompt_ids"),
     ({"synced_gpus": True}, UnsupportedError, "synced_gpus"),
     ({"assistant_model": make_model}, UnsupportedError, "assistant_model"),

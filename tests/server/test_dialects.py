@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from liar import STEP, Liar, event, sse
 from local_servers import ASKED, OPTIONS, QUESTIONS, SUFFIX, free_port
@@ -280,3 +281,12 @@ def test_a_length_that_no_server_bounds_is_bounded_here() -> None:
         with pytest.raises(InputError, match=r"2,000,000 steps each of interval_tokens=500.*pass fewer max_new_tokens"):
             client(liar.url).generate("a", max_new_tokens=10**9)
         assert not bodies(liar)
+
+
+def test_a_seed_that_no_row_holds_is_refused_before_anything_is_asked() -> None:
+    with Liar() as liar:
+        for seed in (1 << 63, 10**30, -(10**30)):
+            with pytest.raises(InputError, match="seed must be a whole number"):
+                client(liar.url).generate("a", **{**SHORT, "seed": seed})
+        assert not bodies(liar)
+        assert client(liar.url).generate("a", **{**SHORT, "seed": np.int64(7)}).branches[0][0].seed == 7

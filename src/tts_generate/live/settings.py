@@ -37,6 +37,10 @@ class EpisodeSettings:
     def __post_init__(self) -> None:
         for name in ("interval_tokens", "max_new_tokens", "max_branches"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole("seed", self.seed, -(1 << 63)))
+            if self.seed >= 1 << 63:
+                raise InputError(f"seed must be a whole number of 64 bits, from -2^63 to 2^63 - 1, got {self.seed}.")
         if self.max_branches > _MOST_BRANCHES:
             raise InputError(f"max_branches must be {_MOST_BRANCHES:,} at most, got {self.max_branches}.")
         if self.max_new_tokens < self.interval_tokens:

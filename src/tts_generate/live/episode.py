@@ -137,12 +137,16 @@ class LiveEpisode(ABC, Generic[B]):
         return asks and not self.closing and none
 
     def close(self) -> int:
-        """Have what is in flight count as far as it got, and a last wave ask every branch that could go on."""
+        """Have what is in flight count as far as it got, and a last wave ask every branch that could go on.
+
+        One that was asked where it stands would say the same again.
+        """
         came, discarded = self._settle()
         self.episode.count(came)
         state, self.closing = self.episode.state, True
         asked = [number for number in range(state.opened) if not (state.finished[number] or state.pruned[number])]
-        self.wave = [Unit(number, int(state.depth[number]), 0, True) for number in asked if self.branches[number].ids]
+        silent = [number for number in asked if self.branches[number].ids and not self.branches[number].asked_here]
+        self.wave = [Unit(number, int(state.depth[number]), 0, True) for number in silent]
         return discarded
 
     def end(self, reason: FinishReason) -> int:

@@ -14,7 +14,7 @@ from transformers import TopKLogitsWarper
 
 from tts_generate.controller import Controller
 from tts_generate.engine import record
-from tts_generate.errors import InputError, StoreFormatError
+from tts_generate.errors import InputError, StoreFormatError, TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
@@ -201,6 +201,25 @@ def test_a_time_limit_ends_a_recording_and_loses_nothing(tmp_path: Path) -> None
     assert all(row in read(whole) for row in read(limited))
     again = record(live.model, live.tokenizer, questions, tmp_path / "s", **options).trajectories()
     assert read(again) == read(whole)
+
+
+def test_a_recording_that_is_not_whole_says_so(tmp_path: Path) -> None:
+    """As one at servers does: NaN logits in one branch end its question."""
+    live = make_live("qwen3")
+    questions = [Question(f"q{n}", text) for n, text in enumerate(QUESTIONS)]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 40, "progress": False, "branches": 6}
+    passes: list[int] = []
+
+    def poison(module: Any, args: Any, output: Any) -> None:
+        passes.append(1)
+        if len(passes) == 12:
+            output.logits[0, 0] = float("nan")
+
+    hook = live.model.register_forward_hook(poison)
+    with pytest.warns(RuntimeWarning, match="NaN"), pytest.raises(TTSError, match="1 of 3 questions could not be rec"):
+        record(live.model, live.tokenizer, questions, tmp_path / "s", **options)
+    hook.remove()
+    assert len(record(live.model, live.tokenizer, questions, tmp_path / "s", **options).trajectories()) == 18
 
 
 def test_nothing_to_record() -> None:

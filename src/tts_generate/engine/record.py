@@ -27,7 +27,7 @@ from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import inside
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
 from tts_generate.live.task import Task
@@ -61,7 +61,7 @@ class Recorder(AutoTTS):
     def answer(self, call: Prepared) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
         settings = dataclasses.replace(self.settings(call), probe_every_step=True)
-        unanswered = Unanswered(self.reader(call.config))
+        unanswered, failed = Unanswered(self.reader(call.config)), []
         with (
             together(call.model) as processes,
             open_store(processes, self.out, self._manifest(call, settings), self.questions) as (
@@ -84,6 +84,12 @@ class Recorder(AutoTTS):
                 loop = self.loop(call, settings, tasks, criteria, on_branch=keep, before_step=watch)
                 for running in loop.run():
                     unanswered.add(running)
+                    failed += [running.task.question_id] if running.finish_reason == "error" else []
+        if failed:
+            raise TTSError(
+                f"{len(failed)} of {len(self.questions)} questions could not be recorded to their end, question "
+                f"{failed[0]!r} first, as the warnings say; what was recorded is kept, and the same call goes on."
+            )
         unanswered.tell()  # everything is on the disk, should it raise
         return call.input_ids
 
@@ -177,6 +183,7 @@ def record(
         InputError: nothing to record, or an argument out of range.
         ProcessError: another process of the job ended early; what was recorded is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
+        TTSError: the model gave NaN logits for some branches; what was recorded is kept.
     """
     recordings.check_recording(questions, branches)
     if not isinstance(model, GenerationMixin):

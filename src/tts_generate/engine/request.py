@@ -229,8 +229,8 @@ def deadline(
 
 def _left(criterion: MaxTimeCriteria) -> float:
     """Seconds of it; what is no time is left to `Deadline` to refuse."""
-    gone = time.time() - criterion.initial_timestamp
-    return max(criterion.max_time - gone, sys.float_info.min) if criterion.max_time > 0 else criterion.max_time
+    most, gone = float(criterion.max_time), time.time() - criterion.initial_timestamp
+    return max(most - gone, sys.float_info.min) if most > 0 else most
 
 
 def criteria(prepared: StoppingCriteriaList, config: GenerationConfig) -> StoppingCriteriaList:

@@ -86,9 +86,9 @@ class DeepConf(Controller):
         return self._vote(state)[0]
 
     def _percentile(self, state: State) -> float:
-        """The lowest-window confidence that `keep` of the finished branches reach."""
+        """The lowest-window confidence that `keep` of the finished branches reach; no bar where a limit let none."""
         lowest = np.sort(np.array([self._lowest_window(state, i) for i in range(state.opened) if state.finished[i]]))
-        return lowest[int((1 - self.keep) * len(lowest))]
+        return lowest[int((1 - self.keep) * len(lowest))] if len(lowest) > 0 else -math.inf
 
     def _vote(self, state: State) -> tuple[int, float]:
         """The answer with most weight over the surest finished branches, and its share of the weight."""

@@ -120,7 +120,7 @@ class AnswerFormat:
             found = self._matched(self.answer_pattern, said)
         else:
             found = self._told(self.answer_pattern, said)
-        return normalise(found) or None if found is not None else None
+        return normalise(whole_characters(found)) or None if found is not None else None
 
     def _told(self, read: Callable[[str], str | None], text: str) -> str | None:
         try:
@@ -210,6 +210,15 @@ class AnswerFormat:
         suffix = self.probe_suffix.rsplit(self.think_end, 1)[-1].strip()
         opened = suffix and suffix in said and self.find(said) is None
         return "" if opened and not self.closed(said[said.rindex(suffix) :]) else suffix
+
+
+def whole_characters(text: str) -> str:
+    r"""Text of whole characters, which a store holds; half of one, as JSON may name it, is a mark for it.
+
+    >>> whole_characters("\ud83d\ude00") == "\U0001f600", whole_characters("7\ud83d") == "7\ufffd"
+    (True, True)
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class AnswerOptions(TypedDict, total=False):

@@ -171,7 +171,8 @@ class OnRound(BranchProcessor):
 
     Args:
         callback: given the question's id (in `generate`: its number in the call, as text) and its `State`, which it may
-            read: `state.round`, `state.opened`, `state.generated_tokens`, … What it raises ends the call.
+            read: `state.round`, `state.opened`, `state.generated_tokens`, … What it raises ends the question with the
+            majority so far, as an error of a controller does, and `KeyboardInterrupt` ends the call.
     """
 
     def __init__(self, callback: Callable[[str, State], None], question_id: str = "") -> None:

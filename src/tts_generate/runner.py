@@ -104,6 +104,8 @@ class Episode:
     done: bool = False
     state: State = field(init=False)
     _do: Decision = field(init=False)
+    _limited: bool = field(init=False, default=False)
+    """Whether a processor has cut a decision: what the controller counts on may not come."""
     _order: NDArray[np.int64] = field(init=False)
     _waves: Generator[list[Unit], Sequence[Outcome], None] = field(init=False)
 
@@ -161,7 +163,7 @@ class Episode:
                 break
             if do.open > 0:
                 yield from self._open()
-            elif state.live == 0:
+            elif state.live == 0 or (self._limited and not moved):
                 break
             elif not moved:
                 raise self._stalled()
@@ -185,9 +187,13 @@ class Episode:
         )
 
     def _decide(self, hook: Callable[[State, Decision], None]) -> None:
-        clear_decision(self._do)
-        hook(self.state, self._do)
-        self.processors(self.state, self._do)
+        do = self._do
+        clear_decision(do)
+        hook(self.state, do)
+        if self.processors:
+            wanted = do.open, do.open_steps, do.steps.tobytes()
+            self.processors(self.state, do)
+            self._limited |= wanted != (do.open, do.open_steps, do.steps.tobytes())
 
     def _open(self) -> Generator[list[Unit], Sequence[Outcome], None]:
         """Open `do.open` branches; each takes its first step (or `do.open_steps`) at once."""

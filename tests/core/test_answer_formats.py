@@ -185,3 +185,10 @@ def test_long_texts_take_no_longer_than_they_are_long(piece: str) -> None:
     ):
         read(piece * (100_000 // len(piece)))
     assert time.process_time() - start < 5
+
+
+def test_an_answer_is_whole_characters() -> None:
+    """JSON may name half of one, which no store holds: a call would be lost at its end."""
+    read = AnswerFormat(answer_pattern="json:answer").find
+    assert [read(r'{"answer": "7\ud83d"}'), read(r'{"answer": "\ud83d\ude00"}')] == ["7\ufffd", "\U0001f600"]
+    assert AnswerFormat(answer_pattern=lambda text: "7\ud83d").find("") == "7\ufffd"

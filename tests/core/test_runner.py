@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError, InputError, StoreError
-from tts_generate.processors import BranchProcessorList, MaxBranches, TokenBudget
+from tts_generate.loading import builtin_controllers, held_within, load_controller
+from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
 from tts_generate.replay import Recording, replay
 from tts_generate.runner import Episode, Unit
 from tts_generate.state import TO_END, Decision, State
@@ -185,6 +187,18 @@ def test_a_token_budget_holds(recording: Recording, seed: int, budget: int) -> N
 def test_max_branches_holds(recording: Recording, seed: int, limit: int) -> None:
     episode = recording.episode(Scripted(seed=seed), 0, processors=BranchProcessorList([MaxBranches(limit)]))
     assert episode.state.opened <= limit
+
+
+@pytest.mark.parametrize("controller", builtin_controllers())
+@pytest.mark.parametrize("limit", [TokenBudget(13), TokenBudget(40), TokenBudget(150), MaxBranches(1), MaxBranches(3)])
+def test_a_limit_makes_no_controller_fail(controller: str, limit: BranchProcessor) -> None:
+    """One that counts on what a limit has cut, such as branches read to their end, answers with what it has."""
+    rows = [trajectory(i, 25 + 5 * i, ["1", "2"], "1") for i in range(12)]
+    rows = [replace(row, step_logprobs=(-0.5,) * (-(-row.tokens // INTERVAL))) for row in rows]
+    recording = Recording.of([Question("q", "", "1")], rows, INTERVAL)
+    decides = held_within(load_controller(controller), len(rows))
+    cost = recording.episode(decides, 0, processors=BranchProcessorList([limit])).cost()
+    assert 0 < cost.tokens <= getattr(limit, "max_tokens", cost.tokens)
 
 
 def test_limits_that_make_no_sense() -> None:

@@ -92,6 +92,7 @@ WRONG: list[tuple[dict[str, Any], type[TTSError], str]] = [
     ({"stop_strings": ["a", ""]}, InputError, "one character or more"),
     ({"stop_strings": "a"}, InputError, "cannot look for stop_strings in the vocabulary"),
     ({"max_branches": HUGE}, InputError, "max_branches must be 100,000 at most"),
+    ({"seed": 1 << 63}, InputError, "seed must be a whole number of 64 bits"),
     ({"negative_prompt_ids": torch.tensor([[1]])}, UnsupportedError, "negative_prompt_ids"),
     ({"synced_gpus": True}, UnsupportedError, "synced_gpus"),
     ({"assistant_model": make_model}, UnsupportedError, "assistant_model"),
@@ -112,6 +113,26 @@ def test_wrong_options_in_a_generation_config(qwen: Live, name: str) -> None:
     config = GenerationConfig(**{**fields, name: [3]})
     with pytest.raises(InputError, match=rf"{name} must be .*, got \[3\]"):
         qwen.model.generate(**qwen.inputs(QUESTIONS[0]), generation_config=config, strategy="autotts")
+
+
+def test_a_generation_config_by_its_place(qwen: Live) -> None:
+    """As transformers' generate takes one: second, behind the prompts."""
+    ids = qwen.inputs(QUESTIONS[0])["input_ids"]
+    fields = {"max_new_tokens": 16, "interval_tokens": 8, "eos_token_id": 2, "pad_token_id": 0, "controller": "asc"}
+    sampled = GenerationConfig(**fields, do_sample=True, strategy="autotts", return_dict_in_generate=True)
+    by_place, by_name = (qwen.model.generate(ids, *args, **how, seed=0) for args, how in (
+        ((sampled,), {}), ((), {"generation_config": sampled})
+    ))  # fmt: skip
+    assert by_place.branches == by_name.branches
+    assert by_place.trace[0].controller == by_name.trace[0].controller
+    greedy = GenerationConfig(**fields, do_sample=False)
+    with pytest.raises(InputError, match="do_sample=False"):
+        qwen.model.generate(ids, greedy, strategy="autotts")
+    stopped = GenerationConfig(**fields, do_sample=True, stop_strings=["7"])
+    with pytest.raises(InputError, match="look for stop_strings"):  # by us, who have its tokenizer
+        qwen.model.generate(ids, stopped, strategy="autotts")
+    with pytest.raises(TypeError, match="inputs"):
+        qwen.model.generate(ids, inputs=ids, strategy="autotts")
 
 
 @pytest.mark.parametrize("knobs", [[1], {1: 2}, {"beta": 0.3}, {"nonsense": 1}])

@@ -320,3 +320,42 @@ class TestRefused:
             live.model.lm_head.weight.fill_(float("nan"))
         with pytest.raises(TTSError, match="NaN logits"):
             live.run(QUESTIONS[0])
+
+    @pytest.mark.parametrize("ahead_rows", [0, 30])
+    def test_nan_logits_of_a_probe_name_its_branch(self, ahead_rows: int) -> None:
+        """They are no reason to lose the call: its rows hold finite numbers only."""
+        live = make_live("qwen3")
+        with torch.no_grad():
+            live.model.get_input_embeddings().weight[WORDS["\\boxed{"]].fill_(float("nan"))
+        with pytest.warns(RuntimeWarning, match="NaN logits in branch"):
+            output = live.run(*QUESTIONS, suppress_tokens=[WORDS["\\boxed{"]], ahead_rows=ahead_rows)
+        assert output.finish_reason == ["error"] * 3
+        assert all(cost.generated_tokens for cost in output.cost)
+
+    def test_a_token_that_the_model_rules_out_can_be_forced(self) -> None:
+        live = make_live("qwen3")
+
+        def ruled_out(module: Any, args: Any, output: Any) -> Any:
+            output.logits[..., WORDS["d"]] = -torch.inf
+            return output
+
+        class Forced(LogitsProcessor):
+            def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
+                return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(WORDS["d"]), 0.0)
+
+        live.model.register_forward_hook(ruled_out)
+        output = live.run(*QUESTIONS, logits_processor=LogitsProcessorList([Forced()]))
+        assert {token for row in output.branches[0] for token in row.token_ids} == {WORDS["d"]}
+
+    def test_nan_logits_of_a_prompt_are_that_questions(self) -> None:
+        """As half precision makes them of a long one: the others are answered as they would have been."""
+        live = make_live("qwen3")
+        unsaid = {"suppress_tokens": [WORDS["c"]], "max_probe_tokens": 1, "force_answer": False}
+        expected = live.run(*QUESTIONS[:2], **unsaid)
+        with torch.no_grad():
+            live.model.get_input_embeddings().weight[WORDS["c"]].fill_(float("nan"))  # in the last prompt alone
+        with pytest.warns(RuntimeWarning, match=r"question '2' ends.*NaN logits for the prompt"):
+            output = live.run(*QUESTIONS, **unsaid)
+        assert output.finish_reason[2] == "error"
+        assert (output.answers[:2], output.cost[:2]) == (expected.answers, expected.cost)
+        assert not output.cost[2].tokens

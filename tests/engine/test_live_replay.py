@@ -10,10 +10,11 @@ import pytest
 import torch
 from engine_models import CONFIGS, QUESTIONS, Live, make_live
 from test_generate import read
+from transformers import TopKLogitsWarper
 
 from tts_generate.controller import Controller
 from tts_generate.engine import record
-from tts_generate.errors import InputError, StoreFormatError
+from tts_generate.errors import InputError, StoreFormatError, TTSError
 from tts_generate.loading import load_controller
 from tts_generate.replay import Recording
 from tts_generate.replay import replay as replayed
@@ -166,6 +167,29 @@ def test_a_recording_is_not_gone_on_with_by_another_model(tmp_path: Path) -> Non
         record(live.model, live.tokenizer, questions, tmp_path / "s", branches=2, **options)
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"exponential_decay_length_penalty": (4, 1.5)}, {"exponential_decay_length_penalty": (4, 3.0)}),
+        ({"sequence_bias": {(9,): 1.0}}, {"sequence_bias": {(9,): -9.0}}),
+        ({"suppress_tokens": (9,)}, {"suppress_tokens": (10,)}),
+        ({"logits_processor": [TopKLogitsWarper(3)]}, {}),
+        ({}, {"stopping_criteria": [lambda ids, scores: ids[:, 0] < 0]}),
+    ],
+    ids=["tuple", "mapping", "tuple_of_tokens", "processor", "criterion"],
+)
+def test_what_shapes_branches_is_in_the_manifest(tmp_path: Path, first: dict[str, Any], then: dict[str, Any]) -> None:
+    """Whatever a setting's type: gone on with by another, the store would hold branches of two distributions."""
+    live = make_live("llama")
+    questions = [Question("q", QUESTIONS[0], "7")]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 16, "progress": False, "branches": 2}
+    store = record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **first)
+    assert first.keys() <= store.manifest.generation_config.keys()
+    record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **first)
+    with pytest.raises(StoreFormatError, match=r"other settings \(generation_config"):
+        record(live.model, live.tokenizer, questions, tmp_path / "s", **options, **then)
+
+
 def test_a_time_limit_ends_a_recording_and_loses_nothing(tmp_path: Path) -> None:
     """`max_time` is the same in record() as in generate(): it ends questions, and cuts no branch short."""
     live = make_live("llama")
@@ -177,6 +201,25 @@ def test_a_time_limit_ends_a_recording_and_loses_nothing(tmp_path: Path) -> None
     assert all(row in read(whole) for row in read(limited))
     again = record(live.model, live.tokenizer, questions, tmp_path / "s", **options).trajectories()
     assert read(again) == read(whole)
+
+
+def test_a_recording_that_is_not_whole_says_so(tmp_path: Path) -> None:
+    """As one at servers does: NaN logits in one branch end its question."""
+    live = make_live("qwen3")
+    questions = [Question(f"q{n}", text) for n, text in enumerate(QUESTIONS)]
+    options: dict[str, Any] = {"interval_tokens": INTERVAL, "max_new_tokens": 40, "progress": False, "branches": 6}
+    passes: list[int] = []
+
+    def poison(module: Any, args: Any, output: Any) -> None:
+        passes.append(1)
+        if len(passes) == 12:
+            output.logits[0, 0] = float("nan")
+
+    hook = live.model.register_forward_hook(poison)
+    with pytest.warns(RuntimeWarning, match="NaN"), pytest.raises(TTSError, match="1 of 3 questions could not be rec"):
+        record(live.model, live.tokenizer, questions, tmp_path / "s", **options)
+    hook.remove()
+    assert len(record(live.model, live.tokenizer, questions, tmp_path / "s", **options).trajectories()) == 18
 
 
 def test_nothing_to_record() -> None:

@@ -20,7 +20,7 @@ from tts_generate.engine.cache import Prefix, SlotCache
 from tts_generate.engine.decoder import Decoder
 from tts_generate.engine.plan import Pass
 from tts_generate.engine.predict import predict
-from tts_generate.engine.profiling import measure
+from tts_generate.engine.profiling import _processors, measure
 from tts_generate.errors import InputError, StoreError
 from tts_generate.live.reader import Reader
 from tts_generate.live.thinking import asked_of
@@ -130,6 +130,23 @@ def test_a_branch_that_was_not_read_to_its_end(at_hand: tuple[Any, Any, Trajecto
         writer.append(rows)
     with pytest.raises(StoreError, match="not recorded to its end"):
         predict(TrajectoryStore.open(tmp_path / "s"), held("asc"), A_SECOND_A_PASS)
+
+
+@pytest.mark.parametrize("asked", [[], ["nobody's"]])
+def test_questions_that_there_are_not(at_hand: tuple[Any, Any, TrajectoryStore], asked: list[str]) -> None:
+    flat = Profile((1, 64), (0.01, 0.011), (1e-7, 1e-7), (16,), (0.02,))
+    with pytest.raises(StoreError, match="nothing to predict"):
+        predict(at_hand[2], load_controller("self_consistency", max_samples=2), flat, questions=asked)
+
+
+def test_stop_strings_of_a_checkpoint_are_no_matter(at_hand: tuple[Any, Any, TrajectoryStore]) -> None:
+    """transformers wants the tokenizer for them, and they change nothing of what a pass takes."""
+    model = at_hand[0]
+    model.generation_config.stop_strings = ["Question:"]
+    try:
+        assert len(_processors(model, {"do_sample": True, "top_p": 0.9})) == 1
+    finally:
+        model.generation_config.stop_strings = None
 
 
 def test_a_profile_is_measured_and_read_again(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:

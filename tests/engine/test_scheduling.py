@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import (
     GPTNeoXConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MaxTimeCriteria,
     TextIteratorStreamer,
 )
 
@@ -199,6 +201,10 @@ class TestTime:
 
     def test_max_time_is_a_deadline(self, qwen: Live) -> None:
         assert qwen.run(QUESTIONS[0], max_time=1e-9).finish_reason == ["deadline"]
+        began = MaxTimeCriteria(60.0, initial_timestamp=time.time() - 61)  # its time runs since it was made
+        assert qwen.run(QUESTIONS[0], stopping_criteria=[began]).finish_reason == ["deadline"]
+        with pytest.raises(InputError, match="more than 0 seconds"):
+            qwen.run(QUESTIONS[0], max_time=0)
 
     @pytest.mark.long
     def test_replay_has_no_clock(self, tiny_recording: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from tts_generate import BranchProcessor, Controller
 from tts_generate.answers import AnswerFormat
 from tts_generate.live.branch import Branch, ProbeRecord
 from tts_generate.live.episode import LiveEpisode
+from tts_generate.live.output import collected
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Prompt, Task
@@ -76,6 +79,20 @@ def test_what_has_come_counts_in_the_order_of_its_wave(told: Told) -> None:
     assert told.cost.generated_tokens == sum(len(branch.ids) for branch in told.branches) == 26
     assert told.cost.probe_tokens == sum(probe.tokens for branch in told.branches for probe in branch.probes) == 8
     assert told.cost.prompt_tokens == 2
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+def test_answers_that_vote_as_one_are_named_in_the_order_of_their_wave(order: Sequence[int]) -> None:
+    """Whatever comes first, which rows and neighbours decide: names are part of the answer, and 50% is 50, or 0.5."""
+    reader = Reader(Pieces({AnswerFormat().probe_suffix: 3}), AnswerFormat(votes="math"))
+    settings = EpisodeSettings(seed=0, interval_tokens=4, max_new_tokens=16)
+    episode = Told(0, Task("q", Prompt((1, 2), "a"), Steps.from_beta(0.5)), settings, reader)
+    episode.start()
+    for number in order:
+        episode.decode(number, 3, end=("0.5", r"50\%", "50")[number])
+        episode.count(episode.wave[number])
+    episode.end("deadline")
+    assert collected([episode], 0)["votes"] == [{"0.5": 2, "50": 1}]
 
 
 def test_a_unit_of_no_token_says_nothing(told: Told) -> None:

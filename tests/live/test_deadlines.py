@@ -70,6 +70,34 @@ def test_it_can_be_left_out(tiny: tuple[Any, Any]) -> None:
     accounted(output)
 
 
+class InRound(BranchProcessor):
+    """Expires when a controller decides on its second round: all of its branches have just been asked."""
+
+    over = False
+
+    def __call__(self, state: State, do: Decision) -> None:
+        self.over |= state.round == 1
+
+    def begin(self, question_id: str) -> BranchProcessor:
+        return InRound()
+
+    def expired(self) -> bool:
+        return self.over
+
+
+@pytest.mark.filterwarnings("ignore::tts_generate.NoAnswerWarning")
+@pytest.mark.parametrize("run", [of_the_engine, of_a_server])
+def test_who_was_just_asked_is_not_asked_again(tiny: tuple[Any, Any], run: Any) -> None:
+    """It would say the same, and a row with two probes at one place is none: the call was lost."""
+    how: dict[str, Any] = {"controller": "cmc", "beta": 0.1, "answer_pattern": "nothing like this"}
+    output = run(tiny, **EARLY, **how, branch_processors=[InRound()])
+    assert output.finish_reason == ["deadline", "deadline"]
+    assert output.answers == [None, None]
+    accounted(output)
+    for row in (row for branches in output.branches for row in branches if row.finish_reason is None):
+        assert len(set(row.probe_positions)) == len(row.probe_positions) == 2
+
+
 def test_no_token_no_answer(tiny: tuple[Any, Any]) -> None:
     output = of_the_engine(tiny, **EARLY, controller="self_consistency", branch_processors=[After(0)])
     assert output.answers == [None, None]

@@ -142,6 +142,17 @@ def test_what_ends_a_branch_is_no_part_of_its_answer(template: str, text: str, a
         assert reader.probe_answer(probe, True) == (True, answer)
 
 
+def test_a_special_token_that_ends_no_branch_is_no_answer() -> None:
+    """Of a branch that is cut behind one, which a pattern takes for an answer, the answer is asked for."""
+    tokenizer = make_tokenizer()
+    how = {"answer_pattern": r"\w+", "think_end": "</think>", "probe_suffix": "</think> \\boxed{"}
+    reader = Reader(tokenizer, asked_of(tokenizer, **how))
+    branch = Branch(0, 0, [7, 8], ids=tokenizer("a </think> <unk>")["input_ids"], finish_reason="length")
+    branch.final_answer = reader.final_answer(branch)
+    assert branch.final_answer is None
+    assert reader.at_end(branch) is not None
+
+
 def test_forced_text_is_the_model_s_own_tokens() -> None:
     """Of every end whose tokens a vocabulary has, those are what is fed."""
     for end in ENDS:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from liar import STEP, Liar, event, sse
 from local_servers import ASKED, OPTIONS, QUESTIONS, SUFFIX, free_port
@@ -254,3 +255,38 @@ def test_what_a_prefix_cache_held_is_known_where_a_server_says_so(details: Any) 
     with Liar(say) as liar, warnings.catch_warnings():
         usage = client(liar.url).generate("a", **SHORT).usage
     assert usage.cached_tokens == (None if details is None else 2 * usage.requests)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("seed", [1, None])  # a request a step, and branches that run on
+def test_what_a_server_does_not_count_is_counted_here(tokenizer: Any, tokens: bool, seed: int | None) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        count = min(STEP, body["max_tokens"])
+        ids, logprobs = ([5] * count, {"token_logprobs": [-0.5] * count}) if tokens else (None, None)
+        return sse(event(text=" a" * count, token_ids=ids, logprobs=logprobs, usage=None))
+
+    with Liar(say) as liar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no answer
+        output = client(liar.url, tokenizer=tokenizer).generate("a", **{**SHORT, "seed": seed, "controller": "cmc"})
+    assert output.usage.dialect == ("tokens" if tokens else "text")
+    usage, asked = output.usage, [body["prompt"] for body in bodies(liar)]
+    counts = [len(each if tokens else tokenizer(each)["input_ids"]) for each in asked[-output.usage.requests :]]
+    assert usage.completion_tokens >= output.total_cost.generated_tokens > 0
+    assert usage.sent_tokens == sum(counts)
+
+
+def test_a_length_that_no_server_bounds_is_bounded_here() -> None:
+    """What is kept of each step is allocated beforehand: 10^9 tokens were 4 GB a question, for any client to ask."""
+    with Liar(models=b'{"data": [{"id": "m"}]}') as liar:
+        with pytest.raises(InputError, match=r"2,000,000 steps each of interval_tokens=500.*pass fewer max_new_tokens"):
+            client(liar.url).generate("a", max_new_tokens=10**9)
+        assert not bodies(liar)
+
+
+def test_a_seed_that_no_row_holds_is_refused_before_anything_is_asked() -> None:
+    with Liar() as liar:
+        for seed in (1 << 63, 10**30, -(10**30)):
+            with pytest.raises(InputError, match="seed must be a whole number"):
+                client(liar.url).generate("a", **{**SHORT, "seed": seed})
+        assert not bodies(liar)
+        assert client(liar.url).generate("a", **{**SHORT, "seed": np.int64(7)}).branches[0][0].seed == 7

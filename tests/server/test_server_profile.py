@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tts_generate import ServerModel, tiny
 from tts_generate.cli import app
-from tts_generate.errors import InputError, ServerError
+from tts_generate.errors import InputError, ServerError, UnknownNameError
 from tts_generate.profile import Profile
 from tts_generate.server.profiling import measure
 
@@ -64,3 +64,8 @@ def test_what_cannot_be_timed() -> None:
         measure(nobody, tokens=7)
     with pytest.raises(ServerError, match="cannot be reached"):
         measure(nobody)
+
+
+def test_an_option_that_is_none_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(UnknownNameError, match=r"'temperatur'.*did you mean 'temperature'"):
+        measure(ServerModel(f"http://127.0.0.1:{free_port()}"), temperatur=0.5)  # type: ignore[call-arg]

@@ -6,6 +6,7 @@ decided. They count when the branch is continued; those that never do are `disca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -191,6 +192,9 @@ class Batch:
     def _hear(self, job: Job, probe: Probe, tokens: list[int], logprobs: list[float]) -> None:
         """Take what a probe said; with its answer complete, keep that, and go on with the branch."""
         for number, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), 1):
+            if math.isnan(logprob):
+                self._break(job)
+                return
             probe.said.append(token)
             probe.logprob += logprob
             complete, answer = self.reader.probe_answer(probe, token in self.settings.eos_token_ids)
@@ -211,10 +215,7 @@ class Batch:
         """A branch has come to its end: take its last tokens and read its answer, or ask for it."""
         branch, end, interval = job.branch, int(self.rows.end[job.branch.row]), self.settings.interval_tokens
         if end == BROKEN:
-            if job.ahead:  # it is told once it is asked for
-                self.rows.wait(branch)
-            else:
-                self.broken.append(job)
+            self._break(job)
             return
         self.rows.take(branch, count, interval)
         branch.finish_reason = _REASONS[end]
@@ -226,6 +227,13 @@ class Batch:
         else:
             branch.asking, branch.finish_reason = True, None
             self.rows.probe[branch.row] = probe
+
+    def _break(self, job: Job) -> None:
+        """The model gives NaN for a branch, or its probe; of what nobody has asked for, that is told once one does."""
+        if job.ahead:
+            self.pause(job)
+        else:
+            self.broken.append(job)
 
     def _end(self, job: Job) -> None:
         """A branch has ended, and leaves its row."""

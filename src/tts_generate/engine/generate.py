@@ -238,29 +238,42 @@ class EnabledGenerate:
 
     def __call__(self, *args: Any, strategy: str | None = None, **kwargs: Any) -> Any:
         """As transformers' `generate`; with `strategy="autotts"` also the arguments of `AutoTTS`."""
-        kept = kwargs.get("generation_config") or self.model.generation_config
+        named = self._named(args, kwargs)
+        kept = named.get("generation_config") or self.model.generation_config
         strategy = getattr(kept, "strategy", None) if strategy is None else strategy
         generate = type(self.model).generate
         if strategy is None:
             alone = sorted({*_KEPT, "branch_processors"} & set(kwargs))
             if alone:
                 raise InputError(f"{', '.join(alone)} needs strategy='autotts'; without it they would be ignored.")
-            if isinstance(kwargs.get("custom_generate"), AutoTTS):
-                return run(self.model, kwargs.pop("custom_generate"), *args, **kwargs)
+            if isinstance(named.get("custom_generate"), AutoTTS):
+                return run(self.model, named.pop("custom_generate"), **named)
             return generate(self.model, *args, **kwargs) if self.plain is None else self.plain(*args, **kwargs)
+        kwargs = named
         if strategy != "autotts":
             raise UnknownNameError.of("strategy", strategy, ["autotts"])
         self._check_names(kwargs)
         own = {name: kwargs.pop(name) for name in _OWN & set(kwargs)}
         request.check_fields(kwargs, kept, self.model.generation_config)
-        self._check_inputs(*args, **kwargs)
+        self._check_inputs(kwargs)
         check_model(self.model)
         kwargs = with_our_ways(self.model.generation_config, kwargs)
         kind = kwargs.get("cache_implementation", getattr(kept, "cache_implementation", None))
         request.check_cache_kind(kwargs.get("use_cache"), kind)  # before transformers makes one of that kind
         fed = set(inspect.signature(type(self.model).forward).parameters) - set(GenerationConfig().to_dict())
         check_inputs(self.model, {name: kwargs[name] for name in fed & set(kwargs)})  # before it encodes an image
-        return run(self.model, self.recipe(kept, own), *args, **kwargs)
+        return run(self.model, self.recipe(kept, own), **kwargs)
+
+    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by their names, those too that come by their place, as a generation config may.
+
+        Raises:
+            TypeError: as Python has it, of one that is given twice, or has no place.
+        """
+        signature = inspect.signature(type(self.model).generate)
+        if args:
+            signature.bind_partial(self.model, *args, **kwargs)
+        return {**dict(zip([*signature.parameters][1:], args, strict=False)), **kwargs}
 
     def recipe(self, kept: GenerationConfig, given: Mapping[str, Any]) -> AutoTTS:
         """What answers a call of these arguments; what a generation config says counts where they say nothing."""
@@ -280,13 +293,13 @@ class EnabledGenerate:
             if kwargs.get(name) is not None and kwargs[name] is not False:
                 raise UnsupportedError(f"strategy='autotts' cannot be combined with {name}; leave it out.")
 
-    def _check_inputs(self, inputs: Any = None, *rest: Any, **kwargs: Any) -> None:
+    def _check_inputs(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse prompts that are none before transformers looks at them."""
-        for ids in [ids for ids in (inputs, kwargs.get("inputs"), kwargs.get("input_ids")) if ids is not None]:
+        for ids in [ids for ids in (kwargs.get("inputs"), kwargs.get("input_ids")) if ids is not None]:
             given.check_inputs(ids, kwargs.get("attention_mask"))
 
 
-def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> Any:
+def run(model: PreTrainedModel, recipe: AutoTTS, **kwargs: Any) -> Any:
     """The `generate` of a model's class with a recipe of ours, which gets the stop strings that are asked for.
 
     Those of the call, else the recipe's own, else those of the generation config: transformers would make a criterion
@@ -297,7 +310,7 @@ def run(model: PreTrainedModel, recipe: AutoTTS, *args: Any, **kwargs: Any) -> A
     if said or not recipe.stop_strings:
         recipe = copy.copy(recipe)
         recipe.stop_strings = stop_texts(strings)
-    return type(model).generate(model, *args, custom_generate=recipe, **kwargs)
+    return type(model).generate(model, custom_generate=recipe, **kwargs)
 
 
 def enable(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:

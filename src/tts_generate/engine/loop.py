@@ -118,11 +118,13 @@ class Loop:
         try:
             running.start()
         except Exception as error:
-            if index == 0:  # nothing is decoded yet: there is nothing to keep
-                raise
-            self._fail(running, error)
+            self._fail_first(running, error)
             return
-        running.prefill(self.batch.decoder)
+        try:
+            running.prefill(self.batch.decoder)
+        except TTSError as error:  # it makes nothing of this prompt
+            self._fail_first(running, error)
+            return
         self.admission.measure(running.prefix)
         self.running[index] = running
         self._enqueue(running)
@@ -204,6 +206,12 @@ class Loop:
         """A question that cannot go on answers with the majority so far; the others are not touched."""
         running.complain(why)
         self._end(running, "error")
+
+    def _fail_first(self, running: Running, error: Exception) -> None:
+        """A question that cannot even begin; at the first one nothing is decoded yet, and there is nothing to keep."""
+        if running.index == 0:
+            raise error
+        self._fail(running, error)
 
     def _end_all(self, reason: FinishReason) -> None:
         """End every question, those that have not begun too."""

@@ -16,6 +16,9 @@ from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.live.branch import Branch
 
+_LEAST_LIKELY = -1e30
+"""Log-probability of a token that the model rules out and a processor forces: means of it fit any float."""
+
 
 class Passes:
     """Runs what was planned: feeds, draws each branch's next token, and says which rows have come to something."""
@@ -120,5 +123,5 @@ class Passes:
 
 
 def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(B,) log-probability of a token of each row under (B, V) logits."""
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    """(B,) log-probability of a token of each row under (B, V) logits; finite or NaN."""
+    return (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).clamp(min=_LEAST_LIKELY)

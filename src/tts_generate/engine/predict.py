@@ -87,7 +87,7 @@ def predict(
         questions: the first so many of the recording only, or those of these ids.
 
     Raises:
-        StoreError: the controller reads what was not recorded.
+        StoreError: the controller reads what was not recorded, or the questions were not.
     """
     prompts = whole("prompts", prompts)
     asked = _questions(store, questions)
@@ -119,7 +119,10 @@ def predict(
 def _questions(store: TrajectoryStore, of: int | Collection[str] | None) -> list[list[Trajectory]]:
     """The branches of each question, in order; those of published tables with the tokens that their probes ask for."""
     ids = [question.question_id for question in store.questions]
-    wanted = set(ids[:of] if of is None or isinstance(of, int) else of)
+    wanted = set(ids[: None if of is None else whole("questions", of)] if of is None or isinstance(of, int) else of)
+    if not wanted or (unknown := wanted.difference(ids)):
+        told = f"has no question {min(unknown)!r}" if wanted else "has no question, or none is asked for"
+        raise StoreError(f"{store.name} {told}: there is nothing to predict.")
     found: dict[str, list[Trajectory]] = {}
     published, step = store.manifest.source == "autotts", store.manifest.interval_tokens
     for row in (row for row in store.trajectories() if row.question_id in wanted):

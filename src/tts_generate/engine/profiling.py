@@ -224,7 +224,8 @@ def _processors(model: PreTrainedModel, generate: dict[str, Any]) -> LogitsProce
         return input_ids
 
     ids = torch.ones((1, 2), dtype=torch.long, device=next(model.parameters()).device)
-    type(model).generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=capture, **generate)
+    asked = {"stop_strings": None, **generate}  # those of a checkpoint need its tokenizer, and shape no distribution
+    type(model).generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=capture, **asked)
     return found[0]
 
 

@@ -18,7 +18,7 @@ from tts_generate.answers import AnswerOptions
 from tts_generate.arguments import checked
 from tts_generate.engine import request
 from tts_generate.engine.asked import with_our_ways
-from tts_generate.engine.cards import model_card, sampling_card
+from tts_generate.engine.cards import model_card, sampling_card, shapers_card
 from tts_generate.engine.device import input_device
 from tts_generate.engine.distributed import open_store
 from tts_generate.engine.generate import AutoTTS, run
@@ -27,7 +27,7 @@ from tts_generate.engine.processes import Processes, together
 from tts_generate.engine.request import Prepared
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.wrapped import inside
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.live import recordings
 from tts_generate.live.branch import Branch
 from tts_generate.live.task import Task
@@ -45,14 +45,23 @@ RECORDED = {"interval_tokens", "max_rows", *AnswerOptions.__annotations__}
 class Recorder(AutoTTS):
     """A `custom_generate` callable that reads branches to their end, probes them at every step and writes them down."""
 
-    def __init__(self, questions: Sequence[Question], out: Path, branches: int, chat: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        out: Path,
+        branches: int,
+        chat: Any,
+        shapers: Mapping[str, list[str]],
+        **options: Any,
+    ) -> None:
         super().__init__(load_controller("self_consistency", max_samples=branches), **options)
         self.questions, self.out, self.branches, self.chat = questions, out, branches, chat
+        self.shapers = shapers
 
     def answer(self, call: Prepared) -> Tensor:
         """Record what is missing of every question; returns the prompts unchanged."""
         settings = dataclasses.replace(self.settings(call), probe_every_step=True)
-        unanswered = Unanswered(self.reader(call.config))
+        unanswered, failed = Unanswered(self.reader(call.config)), []
         with (
             together(call.model) as processes,
             open_store(processes, self.out, self._manifest(call, settings), self.questions) as (
@@ -75,6 +84,12 @@ class Recorder(AutoTTS):
                 loop = self.loop(call, settings, tasks, criteria, on_branch=keep, before_step=watch)
                 for running in loop.run():
                     unanswered.add(running)
+                    failed += [running.task.question_id] if running.finish_reason == "error" else []
+        if failed:
+            raise TTSError(
+                f"{len(failed)} of {len(self.questions)} questions could not be recorded to their end, question "
+                f"{failed[0]!r} first, as the warnings say; what was recorded is kept, and the same call goes on."
+            )
         unanswered.tell()  # everything is on the disk, should it raise
         return call.input_ids
 
@@ -82,7 +97,7 @@ class Recorder(AutoTTS):
         stops = {"stop_strings": self.stop_strings} if self.stop_strings else {}  # they shape branches too
         facts = {
             "model": model_card(call.model),
-            "generation_config": sampling_card(call.config, settings.max_new_tokens) | stops,
+            "generation_config": {**sampling_card(call.config, settings.max_new_tokens), **stops, **self.shapers},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
         asked = self.reader(call.config).format
@@ -168,6 +183,7 @@ def record(
         InputError: nothing to record, or an argument out of range.
         ProcessError: another process of the job ended early; what was recorded is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
+        TTSError: the model gave NaN logits for some branches; what was recorded is kept.
     """
     recordings.check_recording(questions, branches)
     if not isinstance(model, GenerationMixin):
@@ -175,7 +191,9 @@ def record(
             f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"
         )
     own = {name: generate_kwargs.pop(name) for name in RECORDED & generate_kwargs.keys()}
-    recorder = Recorder(questions, Path(out), branches, chat, progress=progress, tokenizer=tokenizer, seed=seed, **own)
+    shapers = shapers_card(**{name: generate_kwargs.get(name) for name in ("logits_processor", "stopping_criteria")})
+    how = {"progress": progress, "tokenizer": tokenizer, "seed": seed, **own}
+    recorder = Recorder(questions, Path(out), branches, chat, shapers, **how)
     prompts = recordings.prompts(tokenizer, questions, chat)
     ids, mask = padded([prompt.ids for prompt in prompts], input_device(model))
     ways = with_our_ways(model.generation_config, generate_kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,10 +218,19 @@ def sampler(call: Prepared, max_new_tokens: int) -> Sampler:
 def deadline(
     processors: BranchProcessorList, prepared: StoppingCriteriaList
 ) -> tuple[BranchProcessorList, StoppingCriteriaList]:
-    """`max_time` of transformers as the `Deadline` it is: it ends questions, where a criterion would end branches."""
-    limits = [Deadline(criterion.max_time) for criterion in prepared if isinstance(criterion, MaxTimeCriteria)]
+    """`max_time` of transformers as the `Deadline` it is: it ends questions, where a criterion would end branches.
+
+    A criterion's time has run since it was made, or since its `initial_timestamp`.
+    """
+    limits = [Deadline(_left(criterion)) for criterion in prepared if isinstance(criterion, MaxTimeCriteria)]
     others = [criterion for criterion in prepared if not isinstance(criterion, MaxTimeCriteria)]
     return BranchProcessorList([*processors, *limits]), StoppingCriteriaList(others)
+
+
+def _left(criterion: MaxTimeCriteria) -> float:
+    """Seconds of it; what is no time is left to `Deadline` to refuse."""
+    most, gone = float(criterion.max_time), time.time() - criterion.initial_timestamp
+    return max(most - gone, sys.float_info.min) if most > 0 else most
 
 
 def criteria(prepared: StoppingCriteriaList, config: GenerationConfig) -> StoppingCriteriaList:

@@ -82,6 +82,11 @@ class Branch:
         """Whether it was asked for its answer at its end."""
         return any(map(self.ends_with, self.probes[-1:]))
 
+    @property
+    def asked_here(self) -> bool:
+        """Whether it was asked for its answer behind all of its tokens."""
+        return any(probe.position == len(self.ids) for probe in self.probes[-1:])
+
     def has(self, target: int, probe: bool) -> bool:
         """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
         if self.asking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
@@ -41,7 +42,9 @@ class LiveEpisode(ABC, Generic[B]):
         self.wave: list[Unit] = []
         """The units that are being carried out."""
         self.outcomes: list[Outcome] = []
-        """What came of those of them that are done, in the order in which they were."""
+        """What came of those of them that are done, in the order in which they were; their answers have no ids yet."""
+        self.shown: dict[int, str | None] = {}
+        """Their answers, by branch."""
         self.finish_reason: FinishReason = "answer"
         self.closing = False
         """Whether its time is up, and its branches are asked for their answers where they stand."""
@@ -65,8 +68,7 @@ class LiveEpisode(ABC, Generic[B]):
 
     def resume(self) -> list[Unit]:
         """Have the controller decide on a whole wave; the next one, [] where it has answered."""
-        outcomes, self.outcomes, self.wave = self.outcomes, [], []
-        self.wave = self.episode.resume(outcomes)
+        self.wave = self.episode.resume(self._arrived(self.outcomes))
         if self.episode.done and self.task.processors.expired():
             self.finish_reason = "deadline"
         return self.wave
@@ -108,11 +110,8 @@ class LiveEpisode(ABC, Generic[B]):
             target, lambda probe: every or (unit.probe and probe.position == target) or branch.ends_with(probe)
         )
         finished = branch.finished and branch.read == len(branch.ids)
-        answer = NO_ANSWER
-        if finished:
-            answer = self.book.id(branch.final_answer)
-        elif unit.probe and probes and probes[-1].position == branch.read:
-            answer = self.book.id(probes[-1].answer)
+        probed = probes[-1].answer if unit.probe and probes and probes[-1].position == branch.read else None
+        self.shown[unit.branch] = branch.final_answer if finished else probed
         depth = branch.depth(self.settings.interval_tokens)
         self.outcomes.append(
             Outcome(
@@ -120,7 +119,7 @@ class LiveEpisode(ABC, Generic[B]):
                 depth=depth,
                 generated_tokens=branch.read - before,
                 probe_tokens=sum(probe.tokens for probe in probes),
-                answer=answer,
+                answer=NO_ANSWER,
                 finished=finished,
                 logprobs=branch.step_logprobs[unit.start : depth] if self.logprobs else (),
             )
@@ -133,17 +132,21 @@ class LiveEpisode(ABC, Generic[B]):
 
         A recording asks none: it takes what has come to its end.
         """
-        shown = leading_answer(self.episode.state), *(outcome.answer for outcome in self.outcomes)
+        none = leading_answer(self.episode.state) == NO_ANSWER and all(answer is None for answer in self.shown.values())
         asks = self.format.force_answer and not self.settings.probe_every_step
-        return asks and not self.closing and max(shown) == NO_ANSWER
+        return asks and not self.closing and none
 
     def close(self) -> int:
-        """Have what is in flight count as far as it got, and a last wave ask every branch that could go on."""
+        """Have what is in flight count as far as it got, and a last wave ask every branch that could go on.
+
+        One that was asked where it stands would say the same again.
+        """
         came, discarded = self._settle()
         self.episode.count(came)
         state, self.closing = self.episode.state, True
         asked = [number for number in range(state.opened) if not (state.finished[number] or state.pruned[number])]
-        self.wave = [Unit(number, int(state.depth[number]), 0, True) for number in asked if self.branches[number].ids]
+        silent = [number for number in asked if self.branches[number].ids and not self.branches[number].asked_here]
+        self.wave = [Unit(number, int(state.depth[number]), 0, True) for number in silent]
         return discarded
 
     def end(self, reason: FinishReason) -> int:
@@ -162,10 +165,18 @@ class LiveEpisode(ABC, Generic[B]):
         for unit in self.in_flight:
             self.branch(unit).close_step(self.settings.interval_tokens)
             discarded += self.count(unit)
-        came = {outcome.branch: outcome for outcome in self.outcomes if outcome.generated_tokens + outcome.probe_tokens}
-        arrived = [came[unit.branch] for unit in self.wave if unit.branch in came]
-        self.wave, self.outcomes = [], []
-        return arrived, discarded
+        came = [outcome for outcome in self.outcomes if outcome.generated_tokens + outcome.probe_tokens]
+        return self._arrived(came), discarded
+
+    def _arrived(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Outcomes of the wave, which is over, in its order.
+
+        So their answers get their ids: of answers that vote as one, the first gives the name, whatever was done first.
+        """
+        came, shown = {outcome.branch: outcome for outcome in outcomes}, self.shown
+        branches = [unit.branch for unit in self.wave if unit.branch in came]
+        self.wave, self.outcomes, self.shown = [], [], {}
+        return [came[branch]._replace(answer=self.book.id(shown[branch])) for branch in branches]
 
     def complain(self, why: Exception | str) -> None:
         """Warn that the question cannot go on."""

@@ -69,7 +69,8 @@ class Reader:
         ids = branch.ids[:position]
         text = branch.thought + self.text(ids)
         end = text.rfind(self.format.think_end) if self.format.think_end else -1
-        stated = self.format.find(text, cut=True) if end >= 0 else None
+        said = branch.thought + self.said(ids) if self._ends.issuperset(ids[-1:]) else text
+        stated = self.format.find(said, cut=True) if end >= 0 else None
         if stated is not None:
             return ProbeRecord(len(ids), stated, 0, None)
         suffix = self.suffix_ids(self.format.suffix_for(text))

@@ -15,8 +15,8 @@ _STEPS = 8
 """Steps of a branch at least, where nothing is said of their length."""
 MAX_BRANCHES = 128
 """Branches of one question at most, where nothing else is said."""
-_MOST_BRANCHES = 100_000
-"""Of one question: what a controller sees of each is allocated beforehand."""
+_MOST_BRANCHES, _MOST_STEPS = 100_000, 1 << 24
+"""Of one question, and of all its branches together: what a controller sees of each is allocated beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,10 @@ class EpisodeSettings:
     def __post_init__(self) -> None:
         for name in ("interval_tokens", "max_new_tokens", "max_branches"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole("seed", self.seed, -(1 << 63)))
+            if self.seed >= 1 << 63:
+                raise InputError(f"seed must be a whole number of 64 bits, from -2^63 to 2^63 - 1, got {self.seed}.")
         if self.max_branches > _MOST_BRANCHES:
             raise InputError(f"max_branches must be {_MOST_BRANCHES:,} at most, got {self.max_branches}.")
         if self.max_new_tokens < self.interval_tokens:
@@ -44,6 +48,13 @@ class EpisodeSettings:
                 f"max_new_tokens={self.max_new_tokens} is less than one step of interval_tokens="
                 f"{self.interval_tokens}: a controller would never decide anything. Raise max_new_tokens or pass a "
                 "smaller interval_tokens."
+            )
+        steps = -(-self.max_new_tokens // self.interval_tokens)
+        if self.max_branches * steps > _MOST_STEPS:
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} of {self.max_branches} branches are {steps:,} steps each of "
+                f"interval_tokens={self.interval_tokens}, and a question has room for {_MOST_STEPS:,} in all: pass "
+                "fewer max_new_tokens, a smaller max_branches, or a larger interval_tokens."
             )
 
 

@@ -61,11 +61,11 @@ class Connection:
             **hooks: `on_branch`, `on_wave` and `on_error` of `ServerLoop`.
         """
         usual, most = call.interval_tokens or INTERVAL_TOKENS, call.max_new_tokens
-        call.settings(usual if most is None else whole("max_new_tokens", most))
+        seed = call.settings(usual if most is None else whole("max_new_tokens", most)).seed
         asked = asked_of(self._model.tokenizer, **part(call.options, AnswerOptions))
         stop, sampling = stop_texts(call.stop_strings), check_sampling(call.options)
         told = call.probe_every_step or any(task.reads_logprobs for task in tasks)  # a recording is for any of them
-        speaker = Speaker(self._model.model, self._model.tokenizer, sampling, self._model.extra_body, call.seed, told)
+        speaker = Speaker(self._model.model, self._model.tokenizer, sampling, self._model.extra_body, seed, told)
         session, pool, _ = await self._find(speaker, asked)
         wire = session.wire(speaker)
         reader = Reader(wire.codec, asked)

@@ -320,10 +320,15 @@ class Pool:
                 usage.completion_tokens += len(error.heard.token_ids)
             raise
         endpoint.failures = 0
-        usage.sent_tokens += completion.prompt_tokens or 0
+        sent, decoded, prompt = completion.prompt_tokens, completion.completion_tokens, body["prompt"]
+        if sent is None and isinstance(prompt, list):  # it does not count them
+            sent = len(prompt)
+        if decoded is None:
+            decoded = sum(len(each.token_ids or ()) for each in completion.each or (completion,))
+        usage.sent_tokens += sent or 0
         if completion.cached_tokens is not None:
             usage.cached_tokens = (usage.cached_tokens or 0) + completion.cached_tokens
-        usage.completion_tokens += completion.completion_tokens or 0
+        usage.completion_tokens += decoded
         return completion
 
     def _choose(self, home: Endpoint | None) -> Endpoint:

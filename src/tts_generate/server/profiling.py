@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tts_generate.loading import load_controller
 from tts_generate.profile import Profile, doubling
 from tts_generate.server.connection import Connection
 from tts_generate.server.model import ServerModel
-from tts_generate.server.options import Call
+from tts_generate.server.options import Call, RecordOptions
 from tts_generate.server.wait import wait_for
 
 _PROMPTS = (16, 64, 256)
@@ -31,7 +31,12 @@ _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 
 @checked
 def measure(
-    servers: ServerModel, *, max_rows: int | None = None, tokens: int = 48, repeats: int = 3, **sampling: Any
+    servers: ServerModel,
+    *,
+    max_rows: int | None = None,
+    tokens: int = 48,
+    repeats: int = 3,
+    **options: Unpack[RecordOptions],
 ) -> Profile:
     """Time branches of `tokens` tokens, 1, 2, 4, … `max_rows` at once, behind a short prompt and a long one.
 
@@ -44,12 +49,13 @@ def measure(
         max_rows: branches at once at most; as many as `servers` has in flight if left out.
         tokens: of a branch, 8 or more.
         repeats: of each call; the median counts.
-        **sampling: `temperature` and the like, as for `ServerModel.generate`.
+        **options: `temperature` and the like, as for `ServerModel.generate`.
 
     Returns:
         The profile of the servers as seen from here, with its error on numbers of branches in between.
 
     Raises:
+        UnknownNameError: an option that is none.
         InputError: fewer tokens than can be timed.
         ServerError: no server answers, or every branch ended at once.
     """
@@ -61,7 +67,7 @@ def measure(
 
     async def run() -> Profile:
         async with servers.connected() as connection:
-            return await _Outside(servers, connection, tokens, repeats, sampling).profile(most)
+            return await _Outside(servers, connection, tokens, repeats, options).profile(most)
 
     return wait_for(run)
 
@@ -74,7 +80,7 @@ class _Outside:
     connection: Connection
     tokens: int
     repeats: int
-    sampling: dict[str, Any]
+    options: RecordOptions
 
     def __post_init__(self) -> None:
         tokenizer = self.servers.tokenizer
@@ -93,7 +99,7 @@ class _Outside:
             grid[round(lasted)] = (max(0.0, short - slope * lasted * self._columns), slope)
         rows_measured = sorted(grid)
         tokenizer = self.servers.tokenizer
-        asked = asked_of(tokenizer, **part(self.sampling, AnswerOptions))
+        asked = asked_of(tokenizer, **part(self.options, AnswerOptions))
         profile = Profile(
             tuple(rows_measured),
             tuple(grid[rows][0] for rows in rows_measured),
@@ -144,7 +150,7 @@ class _Outside:
         )  # fmt: skip
         call = Call(
             seed=None, interval_tokens=tokens, max_new_tokens=tokens, max_branches=rows, stop_strings=(),
-            options={"force_answer": False, **self.sampling},  # type: ignore[typeddict-item]
+            options={"force_answer": False, **self.options},
         )  # fmt: skip
         loop = await self.connection.loop([task], call)
         start = time.perf_counter()

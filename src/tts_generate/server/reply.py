@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tts_generate.answers import whole_characters
 from tts_generate.errors import ServerError
 from tts_generate.server.failures import GarbledError, PassingError, said, shown, status_in
 from tts_generate.strict_json import once
@@ -111,7 +112,7 @@ class Parts:
         ids, logprobs = tuple(self.ids or ()), tuple(self.logprobs)
         each = tuple(part.so_far() for part in self.each)
         told = ids[: len(logprobs) or None]
-        return Completion(_joined(self.text), "length", None, told, logprobs, None, None, None, each)
+        return Completion(whole_characters("".join(self.text)), "length", None, told, logprobs, None, None, None, each)
 
     def whole(self) -> Completion:
         """The completion, if its end has come.
@@ -121,7 +122,7 @@ class Parts:
             GarbledError: its usage cannot be.
             ServerError: there are more tokens than were asked for.
         """
-        text, each = _joined(self.text), tuple(part.whole() for part in self.each)
+        text, each = whole_characters("".join(self.text)), tuple(part.whole() for part in self.each)
         if each:
             self.finish_reason = "stop"
         if self.finish_reason is None:
@@ -218,8 +219,3 @@ def _logprob(value: Any) -> float:
     if not _LEAST_LIKELY <= number <= _ROUNDING:
         raise GarbledError("a log-probability is not from the lowest float to 0")
     return float(number)
-
-
-def _joined(texts: Sequence[str]) -> str:
-    """Text whose characters may have come in two halves; half a character that stays alone becomes a mark for it."""
-    return "".join(texts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -306,9 +306,18 @@ class ServerLoop:
             body, branch.order, question.homes.get(branch.number), beside=flow is not None and flow.runs
         )
         question.homes[branch.number] = home
+        if not self.wire.exact and self.wire.tokenizer is not None:
+            self._count_uncounted(body["prompt"], completion)
         if not ids and not prompt.ids and completion.prompt_tokens is not None:
             question.prompt_tokens = completion.prompt_tokens
         return completion
+
+    def _count_uncounted(self, sent: str, completion: Completion) -> None:
+        """Keep the accounts of texts that the server has not counted."""
+        if completion.prompt_tokens is None:
+            self.pool.usage.sent_tokens += self.wire.count(sent)
+        if completion.completion_tokens is None:
+            self.pool.usage.completion_tokens += self.wire.count(completion.text)
 
 
 def _request_seed(key: int, position: int) -> int:

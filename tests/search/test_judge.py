@@ -19,7 +19,7 @@ from written_candidates import GOOD, name
 from tts_generate.errors import CandidateError
 from tts_generate.import_rules import check_source
 from tts_generate.loading import builtin_folder, load_controller
-from tts_generate.recorded.episodes import Columns
+from tts_generate.recorded.episodes import Columns, Work, open_more
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.sandbox import Limits, Sandbox, strictly
 from tts_generate.search import Search
@@ -31,6 +31,7 @@ from tts_generate.search.objective import Fidelity
 from tts_generate.search.questions import Part
 from tts_generate.search.written.conformance import examine
 from tts_generate.search.written.workbench import Workbench
+from tts_generate.state import TO_END, Decision, State
 from tts_generate.testing import random_trajectories
 from tts_generate.trajectories import Question, Trajectory
 
@@ -63,6 +64,17 @@ def recording() -> Recording:
 
 def same(one: ReplayResult, other: ReplayResult) -> bool:
     return all((getattr(one, column) == getattr(other, column)).all() for column in Columns._fields)
+
+
+def test_more_branches_than_64_bits_count_are_too_many(recording: Recording) -> None:
+    """The host adds them to those that are open: a sum that wraps around let it write beyond its arrays."""
+    state, do, order = State(24, 40, 10, 0), Decision(24), np.arange(24)
+    work = Work.of(recording.questions, {24: order[None]}, CMC.from_beta(0.5), 10)
+    do.open, do.open_steps = 2, TO_END
+    assert open_more(state, do, recording.questions[0].rows, work, 0, order)
+    do.open = np.int64((1 << 63) - 1)  # as a candidate's decision comes
+    assert not open_more(state, do, recording.questions[0].rows, work, 0, order)
+    assert state.opened == 2
 
 
 def written(folder: Path, code: str) -> Path:

@@ -14,7 +14,7 @@ from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval, methods, sweep
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import replay
-from tts_generate.statistics import compare, compare_samples, frontier, mean_interval
+from tts_generate.statistics import compare, compare_samples, frontier, mean_interval, mean_of_samples_interval
 from tts_generate.testing import random_trajectories, recording_of
 
 
@@ -59,6 +59,15 @@ def test_a_method_differs_from_itself_by_nothing_on_several_recordings() -> None
         assert compare_samples(ours, ours) == (0.0, (0.0, 0.0))
     other = [np.roll(sample, 1) for sample in ours]
     gain, (low, high) = compare_samples(ours, other)
+    assert low < gain < high
+
+
+def test_a_recording_of_one_question_beside_others_has_an_interval() -> None:
+    """The bug: scipy draws from two values or more, and a search of two stores ended in its ValueError."""
+    one, others = np.array([0.5]), np.array([0.0, 1.0] * 20)
+    low, high = mean_of_samples_interval([one, others])
+    assert (low, high) == pytest.approx([(0.5 + end) / 2 for end in mean_interval(others)])
+    gain, (low, high) = compare_samples([one, others], [np.zeros(1), np.zeros(40)])
     assert low < gain < high
 
 

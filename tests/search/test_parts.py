@@ -276,3 +276,12 @@ def test_all_questions_may_propose_and_choose(tmp_path: Path) -> None:
     assert propose.count == select.count == whole.count
     with pytest.raises(InputError, match="from 0 to below 1, got 1"):
         split(whole, 0, share=1)
+    propose, select = split(whole, 0, share=0.99)  # of 8: rounded, nothing would be left to learn from
+    assert (propose.count, select.count) == (1, 7)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_is_a_positive_number(weight: float, tmp_path: Path) -> None:
+    recording = Recording.from_store(make_store(tmp_path / "s"))
+    with pytest.raises(InputError, match="one positive number a store, 2 in all"):
+        Part.of([recording, recording], [weight, 1.0])

@@ -31,7 +31,7 @@ class Part:
             InputError: not one positive weight a recording.
         """
         given = np.array([1.0] * len(recordings) if weights is None else list(weights), np.float64)
-        if len(given) != len(recordings) or not (given > 0).all():
+        if len(given) != len(recordings) or not ((given > 0) & np.isfinite(given)).all():
             raise InputError(
                 f"weights must be one positive number a store, {len(recordings)} in all, got {list(weights or ())}."
             )
@@ -50,6 +50,7 @@ class Part:
 def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     """(what candidates are proposed and promoted by, what chooses among the best): `share` of the questions chooses.
 
+    One question at least is on either side.
     With a share of 0 every question does both: where they are few, a candidate that has not seen a third of them is
     worth less than an estimate that is spared them; then only held-out stores say what a gain is worth elsewhere. A
     question that several recordings have in common is in the same part of each.
@@ -68,7 +69,7 @@ def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     if share == 0:
         return whole, whole
     random.Random(seed).shuffle(keys)
-    chosen = set(keys[: max(1, round(share * len(keys)))])
+    chosen = set(keys[: min(max(1, round(share * len(keys))), len(keys) - 1)])
     return _part(whole, set(keys) - chosen), _part(whole, chosen)
 
 

@@ -185,6 +185,22 @@ class TestRefused:
             Search(setup(stores[0])).run(run, minutes=1, max_rounds=1)
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
+    def test_a_folder_that_another_process_searches_in(self, tmp_path: Path) -> None:
+        """The bug: both wrote their records over one another's, and either spent all of the budget."""
+        first = History(tmp_path / "run", {"seed": 0})
+        with pytest.raises(StoreError, match="written by another process"):
+            History(tmp_path / "run", {"seed": 0})
+        first.finish_round(0, 1.0)
+        first.close()
+        again = History(tmp_path / "run", {"seed": 0})
+        assert again.rounds == 1
+        again.close()
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreError, match="cannot write .*: Not a directory"):
+            History(tmp_path / "file" / "deeper" / "run", {"seed": 0})
+
     def test_a_folder_of_something_else(self, stores: list[Path], tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("mine")
         with pytest.raises(InputError, match="something else than a search"):

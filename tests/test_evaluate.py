@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,13 @@ def test_a_recording_of_one_question_beside_others_has_an_interval() -> None:
     assert (low, high) == pytest.approx([(0.5 + end) / 2 for end in mean_interval(others)])
     gain, (low, high) = compare_samples([one, others], [np.zeros(1), np.zeros(40)])
     assert low < gain < high
+
+
+def test_recordings_of_one_name_and_two_steps_are_not_averaged() -> None:
+    found = recording_of(random_trajectories(random.Random(0), 4))
+    other = replace(found, interval_tokens=2 * found.interval_tokens)
+    with pytest.raises(InputError, match="must have one step, got random recording 10, random recording 20"):
+        sweep([found, other], methods(["asc"], [0.5], max_branches=4), 2)
 
 
 points = st.lists(st.tuples(st.integers(1, 50).map(float), st.integers(0, 50).map(float)), min_size=1, max_size=30)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_stores import make_store
+from search_stores import BRANCHES, make_store
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.evaluate import BETAS
@@ -23,10 +23,10 @@ from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
 from tts_generate.search.bench import Families
-from tts_generate.search.choice import Contest
+from tts_generate.search.choice import Contest, at_accuracy, beside_baselines
 from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Curve, curve_of, gain_at_own_cost, gain_over, reference_curve
+from tts_generate.search.objective import Curve, cost_of, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
 from tts_generate.search.questions import Part, folds, split
 
@@ -285,3 +285,22 @@ def test_a_weight_is_a_positive_number(weight: float, tmp_path: Path) -> None:
     recording = Recording.from_store(make_store(tmp_path / "s"))
     with pytest.raises(InputError, match="one positive number a store, 2 in all"):
         Part.of([recording, recording], [weight, 1.0])
+
+
+def test_baselines_count_as_the_search_counts(tmp_path: Path) -> None:
+    """The bugs: baselines were averaged as if no store counted more; chains of tokens stood beside tokens."""
+    stores = [make_store(tmp_path / f"m{n}", 4, seed=n, right=right) for n, right in enumerate((0.8, 0.2))]
+    one, other = (Part.of([Recording.from_store(store)]) for store in stores)
+    both, few = Part.of([*one.recordings, *other.recordings], [9.0, 1.0]), Fidelity((0.0, 0.5, 1.0), 4, 0)
+    rows = [beside_baselines(part, few, 1)[0] for part in (one, other, both)]
+    for name in ("accuracy", "tokens", "sequential_tokens"):
+        assert rows[2][name] == pytest.approx(0.9 * rows[0][name] + 0.1 * rows[1][name])
+    assert rows[2]["accuracy_ci"][0] <= rows[2]["accuracy"] <= rows[2]["accuracy_ci"][1]
+    kind = type(load_controller("self_consistency"))
+    for objective, column in (("tokens", "tokens"), ("sequential", "sequential_tokens")):
+        measured = Contest(Families(kind), kind, objective, 1).measure(
+            both, KnobCandidate({"max_samples": BRANCHES}, ""), few
+        )
+        told = at_accuracy(measured, rows[2], cost_of(objective))
+        assert told["tokens"] == pytest.approx(rows[2][column])
+        assert told["saving"] == pytest.approx(0.0)

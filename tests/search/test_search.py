@@ -198,7 +198,7 @@ class TestRefused:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot write .*: Not a directory"):
+        with pytest.raises(StoreError, match=r"cannot write .*: Not a directory"):
             History(tmp_path / "file" / "deeper" / "run", {"seed": 0})
 
     def test_a_folder_of_something_else(self, stores: list[Path], tmp_path: Path) -> None:
@@ -232,6 +232,15 @@ class TestRefused:
             Search(setup(tmp_path / "empty"))
         with pytest.raises(InputError, match="at least one store"):
             Search(setup())
+
+    def test_stores_of_one_name(self, stores: list[Path], tmp_path: Path) -> None:
+        """The bug: by their names one hid the other, its steps, its gain and whether it was searched on before."""
+        twin = shutil.copytree(stores[0], tmp_path / "twin")
+        other = make_store(tmp_path / "other" / "twin", seed=5)
+        with pytest.raises(InputError, match="2 stores are called 'twin'"):
+            Search(setup(twin, other))
+        with pytest.raises(InputError, match="2 stores are called 'twin'"):
+            Search(setup(stores[0])).run(tmp_path / "r", minutes=1, max_rounds=1, held_out=[twin, other], threads=1)
 
     def test_options_that_cannot_be(self, stores: list[Path], tmp_path: Path) -> None:
         with pytest.raises(InputError, match="minutes must be above 0"):

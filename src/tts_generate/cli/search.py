@@ -114,7 +114,7 @@ def search(
 
         def watch(progress: SearchProgress) -> None:
             if bars_shown():
-                live.update(_standing(progress))
+                live.update(_standing(progress, objective))
 
         result = found.run(
             out,
@@ -189,13 +189,14 @@ def _conclude(result: dict[str, Any], reference: str, objective: str, report: Pa
     )
 
 
-def _standing(progress: Any) -> Table:
+def _standing(progress: Any, objective: str) -> Table:
     """The best frontier so far, as a live table."""
     left = f" · {progress.seconds_left:.0f} s left" if math.isfinite(progress.seconds_left) else ""
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    table = plain(title, "best frontier so far", "tokens", "accuracy %", words=0)
+    cost = "longest chain" if objective == "sequential" else "tokens"
+    table = plain(title, "best frontier so far", cost, "accuracy %", words=0)
     best = progress.best
     if best is not None:
         for number, (tokens, accuracy) in enumerate(zip(best.tokens, best.accuracy, strict=True)):

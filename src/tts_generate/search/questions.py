@@ -94,6 +94,7 @@ def check(recordings: Sequence[Recording]) -> None:
     """
     if not recordings:
         raise InputError("a search needs at least one store of recorded trajectories.")
+    check_names(recordings)
     intervals = {recording.name: recording.interval_tokens for recording in recordings}
     if len(set(intervals.values())) != 1:
         raise InputError(
@@ -118,6 +119,20 @@ def check(recordings: Sequence[Recording]) -> None:
             f"every recorded branch of every question ends with a {told} answer, so every controller has the same "
             "accuracy and there is nothing to search for. Record questions that the model answers sometimes."
         )
+
+
+def check_names(recordings: Sequence[Recording]) -> None:
+    """Refuse recordings of one name, by which results tell them apart.
+
+    Raises:
+        InputError: naming it.
+    """
+    names = [recording.name for recording in recordings]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"{names.count(name)} stores are called {name!r}, and results go by their names; rename one."
+            )
 
 
 def _key(recorded: RecordedQuestion) -> str:

@@ -26,7 +26,7 @@ from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Fidelity, Objective, cost_of
-from tts_generate.search.questions import Part, check, split
+from tts_generate.search.questions import Part, check, check_names, split
 from tts_generate.search.way import Way
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Search:
         measured: choosing.Measured,
         contest: choosing.Contest,
     ) -> dict[str, Any]:
-        fresh = self.setup.fresh
+        fresh, cost = self.setup.fresh, cost_of(self.setup.objective)
         rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
             "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.folders],
@@ -249,11 +249,12 @@ class Search:
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
             "fresh": {"questions": self.whole.count, "shuffles": fresh.shuffles, **measured.to_dict()},
             "baselines": rows,
-            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
+            "at_accuracy": choosing.at_accuracy(measured, rows[0], cost),
         }
 
     def _held_out(self, candidate: Proposal, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
         part = Part.of([Recording.from_store(store) for store in stores])
+        check_names(part.recordings)
         prints = {recording.name: fingerprint(recording) for recording in part.recordings}
         known = {fingerprint(recording) for recording in self.whole.recordings}
         for name, found in prints.items():
@@ -261,6 +262,7 @@ class Search:
                 raise InputError(f"{name} holds the same branches as a store of the search set; it is not held out.")
         measured = contest.measure(part, candidate, self.setup.fresh)
         rows = choosing.beside_baselines(part, self.setup.fresh, contest.threads)
+        cost = cost_of(self.setup.objective)
         return {
             "format": "tts-search-held-out/1",
             "candidate": candidate.to_dict(),
@@ -268,7 +270,7 @@ class Search:
             "shuffles": self.setup.fresh.shuffles,
             **measured.to_dict(),
             "baselines": rows,
-            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
+            "at_accuracy": choosing.at_accuracy(measured, rows[0], cost),
         }
 
     def _write_best(self, way: Way, history: History, candidate: Proposal, result: dict[str, Any]) -> None:

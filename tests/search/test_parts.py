@@ -21,8 +21,10 @@ from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
-from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
+from tts_generate.search import Fidelity, KnobCandidate, Scored, best_of, write_controller
+from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Families
+from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest, at_accuracy, beside_baselines
 from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
@@ -183,6 +185,15 @@ def test_a_search_from_before_there_were_objectives_is_gone_on_with(tmp_path: Pa
     History(tmp_path / "s", {"objective": "tokens"}).close()
     with pytest.raises(InputError, match="objective: 'tokens' there, 'latency' now"):
         History(tmp_path / "s", {"objective": "latency"})
+
+
+def test_who_failed_at_a_closer_look_is_none_of_the_best() -> None:
+    """The bug: where nobody else had come as far, the look before counted, and who was disqualified was chosen."""
+    cheat, other = Written("a", "one"), Written("b", "one")
+    found = [Evaluation(who, 0, (1.0,), (1.0,), (score,), score) for who, score in ((cheat, 5.0), (other, 1.0))]
+    assert [evaluation.candidate for evaluation in best_of(found, 5)] == [cheat, other]
+    found.append(Evaluation.failed(cheat, 1, "disqualified: it looks ahead"))
+    assert [evaluation.candidate for evaluation in best_of(found, 5)] == [other]
 
 
 def test_a_question_of_two_recordings_is_on_one_side(tmp_path: Path) -> None:

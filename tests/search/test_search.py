@@ -24,7 +24,7 @@ from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.replay import replay
 from tts_generate.search import Search, best_of, read_history, write_report
 from tts_generate.search.history import History
-from tts_generate.trajectories import Manifest, Question, StoreWriter
+from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
 
 pytest.importorskip("numba")
@@ -108,6 +108,30 @@ def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path
     other = make_store(tmp_path / "other", seed=11)
     Search(setup(*stores)).run(copy, minutes=1, max_rounds=ROUNDS, held_out=[other], threads=1)
     assert (copy / "held_out.json").read_text() == before
+
+
+def test_held_out_numbers_of_an_earlier_choice_are_told_as_such(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert "an earlier choice" not in write_report(copy).read_text()
+    told = json.loads((copy / "result.json").read_text())
+    told["candidate"]["name"] = "another"
+    (copy / "result.json").write_text(json.dumps(told))
+    name = json.loads((copy / "held_out.json").read_text())["candidate"]["name"]
+    assert write_report(copy).read_text().count(f", of {name}, an earlier choice") == 2
+
+
+def test_held_out_stores_without_answers_are_refused_before_anything_runs(stores: list[Path], tmp_path: Path) -> None:
+    """The bug: the search ran, and then every answer counted as wrong: a gain of 0, a saving of 86 %."""
+    store = TrajectoryStore.open(make_store(tmp_path / "asked", seed=9))
+    questions = [dataclasses.replace(question, gold_answer=None) for question in store.questions]
+    manifest = dataclasses.replace(store.manifest, questions_sha256=questions_sha256(questions))
+    with StoreWriter.open(tmp_path / "held", manifest, questions) as writer:
+        writer.append(store.trajectories())
+    with pytest.raises(InputError, match="has no gold_answer"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[tmp_path / "held"])
+    with pytest.raises(StoreError, match="not a trajectory store"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[tmp_path / "gone"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_was_searched_on_cannot_be_held_out(stores: list[Path], tmp_path: Path) -> None:
@@ -212,6 +236,7 @@ class TestRefused:
         [
             ({"questions": 1}, "holds 1 question"),
             ({"branches": 1}, "a question with 1 branch"),
+            ({"branches": 2}, "2 branches a question of store have 2 orders, and this search looks at 4"),
             ({"right": 1.0}, "ends with a right answer"),
             ({"right": 0.0}, "ends with a wrong answer"),
         ],

@@ -12,7 +12,7 @@ from typing import Any
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.report.frontier import AXES, caption, drawing, panels_of, plot_frontier, save
 from tts_generate.report.page import Asked, Page
-from tts_generate.report.search_page import axis_of, frontier_points
+from tts_generate.report.search_page import axis_of, frontier_points, of_earlier
 from tts_generate.trace import Trace
 
 _ANSWERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#6a51c9", "#a39200")
@@ -62,7 +62,7 @@ def draw_search(
     settings = result["settings"]
     found = {"frontier": ("Search set, fresh orders of the branches", result["fresh"], result["baselines"])}
     if held_out:
-        found["held-out"] = ("Held out", held_out, held_out["baselines"])
+        found["held-out"] = (f"Held out{of_earlier(result, held_out)}", held_out, held_out["baselines"])
     for name, (title, measured, baselines) in found.items():
         points = frontier_points(measured, baselines, settings)
         yield from _both(folder / name, partial(plot_frontier, points, title=title, axis=AXES[axis_of(settings)]))

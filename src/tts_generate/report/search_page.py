@@ -21,10 +21,21 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
     settings = result["settings"]
     searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
     parts = [_part("Search set, fresh orders of the branches", searched, settings)]
+    earlier = of_earlier(result, held_out)
     if held_out:
-        parts.append(_part("Held out", held_out, settings))
+        parts.append(_part(f"Held out{earlier}", held_out, settings))
     chains = axis_of(settings) != "tokens"
-    return fill("search.html", result=result, held_out=held_out, parts=parts, best=best, chart=chart, chains=chains)
+    told: dict[str, Any] = {"result": result, "held_out": held_out, "earlier": earlier, "chains": chains}
+    return fill("search.html", **told, parts=parts, best=best, chart=chart)
+
+
+def of_earlier(result: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> str:
+    """Whose the held-out numbers are where the search went on after them and chose another; "" where they are its own.
+
+    Held-out stores are opened once, so that nothing is chosen by them.
+    """
+    measured = result["candidate"] if held_out is None else held_out.get("candidate", result["candidate"])
+    return "" if measured["name"] == result["candidate"]["name"] else f", of {measured['name']}, an earlier choice"
 
 
 def axis_of(settings: Mapping[str, Any]) -> str:

@@ -187,8 +187,12 @@ def _promoted(found: Sequence[Evaluation], seen: Sequence[float]) -> list[Propos
 
 @checked
 def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """The best candidates at the highest rung that any of them came through, best first."""
-    whole = [evaluation for evaluation in evaluations if evaluation.problem is None]
+    """The best candidates at the highest rung that any of them came through, best first.
+
+    One that failed or was disqualified is none of them, whatever it did at the rungs before.
+    """
+    failed = {evaluation.candidate.name for evaluation in evaluations if evaluation.problem is not None}
+    whole = [evaluation for evaluation in evaluations if evaluation.candidate.name not in failed]
     highest = max((evaluation.rung for evaluation in whole), default=0)
     top = [evaluation for evaluation in whole if evaluation.rung == highest]
     return sorted(top, key=lambda evaluation: (-evaluation.score, evaluation.candidate.name))[:count]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tts_generate.errors import InputError
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import RecordedQuestion, Recording
+from tts_generate.trajectories import Question
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def check(recordings: Sequence[Recording]) -> None:
     """
     if not recordings:
         raise InputError("a search needs at least one store of recorded trajectories.")
-    check_names(recordings)
+    check_names([recording.name for recording in recordings])
     intervals = {recording.name: recording.interval_tokens for recording in recordings}
     if len(set(intervals.values())) != 1:
         raise InputError(
@@ -108,11 +109,7 @@ def check(recordings: Sequence[Recording]) -> None:
                 "more branches a question (tts-generate record --branches 64)."
             )
     right = np.concatenate([branches for recording in recordings for branches in recording.right])
-    unknown = [q.question.question_id for r in recordings for q in r.questions if q.question.gold_answer is None]
-    if unknown:
-        raise InputError(
-            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
-        )
+    check_gold([recorded.question for recording in recordings for recorded in recording.questions])
     if right.all() or not right.any():
         told = "right" if right.all() else "wrong"
         raise InputError(
@@ -121,13 +118,25 @@ def check(recordings: Sequence[Recording]) -> None:
         )
 
 
-def check_names(recordings: Sequence[Recording]) -> None:
-    """Refuse recordings of one name, by which results tell them apart.
+def check_gold(questions: Sequence[Question]) -> None:
+    """Refuse questions whose right answer is not known: whatever is answered would count as wrong.
+
+    Raises:
+        InputError: naming the first.
+    """
+    unknown = [question.question_id for question in questions if question.gold_answer is None]
+    if unknown:
+        raise InputError(
+            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
+        )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse stores of one name, by which results tell them apart.
 
     Raises:
         InputError: naming it.
     """
-    names = [recording.name for recording in recordings]
     for name in names:
         if names.count(name) > 1:
             raise InputError(

@@ -16,6 +16,7 @@ from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
 from tts_generate.loading import Trust, load_controller
 from tts_generate.recorded.recording import fewest_branches
+from tts_generate.recorded.run import most_orders
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
@@ -26,8 +27,9 @@ from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Fidelity, Objective, cost_of
-from tts_generate.search.questions import Part, check, check_names, split
+from tts_generate.search.questions import Part, check, check_gold, check_names, split
 from tts_generate.search.way import Way
+from tts_generate.trajectories import TrajectoryStore
 
 if TYPE_CHECKING:
     from tts_generate.sandbox import Sandbox
@@ -102,6 +104,7 @@ class Search:
         check_fields(self)
         recordings = [Recording.from_store(store) for store in self.setup.folders]
         check(recordings)
+        _check_orders(recordings, (*self.setup.rungs, self.setup.select, self.setup.fresh))
         self.whole = Part.of(recordings, self.setup.weights)
         self.reference = narrowed(self._class(self.setup.reference), fewest_branches(recordings))
         self._knobs: Knobs | None = None
@@ -170,6 +173,8 @@ class Search:
         for store in held_out:
             if store.resolve() in mine:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
+        if held_out and read_json(out / HELD_OUT) is None:
+            _check_held_out(held_out)
         setup = self.setup
         propose, select = split(self.whole, setup.seed, setup.share)
         way = self._way(say)
@@ -254,7 +259,6 @@ class Search:
 
     def _held_out(self, candidate: Proposal, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
         part = Part.of([Recording.from_store(store) for store in stores])
-        check_names(part.recordings)
         prints = {recording.name: fingerprint(recording) for recording in part.recordings}
         known = {fingerprint(recording) for recording in self.whole.recordings}
         for name, found in prints.items():
@@ -317,6 +321,27 @@ def fingerprint(recording: Recording) -> str:
     for recorded in recording.questions:
         found.update(f"{recorded.question.question_id} {recorded.gold} {recorded.branches}".encode())
     return found.hexdigest()[:16]
+
+
+def _check_held_out(stores: Sequence[Path]) -> None:
+    """Refuse, before anything is searched, stores that nothing could be measured on after the choice."""
+    opened = [TrajectoryStore.open(store) for store in stores]  # their questions alone
+    check_names([store.name for store in opened])
+    check_gold([question for store in opened for question in store.questions])
+    steps = sorted({store.manifest.interval_tokens for store in opened})
+    if len(steps) > 1:
+        raise InputError(f"held-out stores must have one step, got {steps}: controllers count in steps.")
+
+
+def _check_orders(recordings: Sequence[Recording], looks: Sequence[Fidelity]) -> None:
+    """Refuse stores with too few branches for as many orders of them as are looked at."""
+    most = max(look.shuffles for look in looks)
+    for recording in recordings:
+        if most > (orders := most_orders(recording.max_branches)):
+            raise InputError(
+                f"the {recording.max_branches} branches a question of {recording.name} have {orders} orders, and this "
+                f"search looks at {most}. Record more branches a question (tts-generate record --branches 64)."
+            )
 
 
 def _one_budget(fidelity: Fidelity) -> Fidelity:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,20 @@ class TestRepo:
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
 
+    def test_live_answers_are_graded_as_they_vote(self, tiny: tuple[Any, Any]) -> None:
+        """The bug: what votes="math" counts as one answer was compared with the gold one as text."""
+        model, tokenizer = tiny
+        one, asked = load_controller("self_consistency", max_samples=1), questions("test")[:2]
+        how: dict[str, Any] = {"max_new_tokens": 160, "votes": "math"}
+        recipe = AutoTTS(one, tokenizer=tokenizer, seed=1, votes="math")
+        output = model.generate(
+            **prompts(model, tokenizer, asked), custom_generate=recipe, max_new_tokens=160, return_dict_in_generate=True
+        )
+        assert all(output.answers)
+        golds = [replace(q, gold_answer=f"{answer}.0") for q, answer in zip(asked, output.answers, strict=True)]
+        (row,) = measure_live(model, tokenizer, golds, [one], dataset="kept aside", **how)
+        assert row["accuracy"] == 100.0
+
     def test_a_live_call_is_held_against_its_replay(self, tiny: tuple[Any, Any]) -> None:
         model, tokenizer = tiny
         two, one = (load_controller("self_consistency", max_samples=count) for count in (2, 1))
@@ -183,9 +198,25 @@ class TestRepo:
         assert again.beta == 0.3
         assert verify(f"user/asc@{done.commit}").card["description"] == "Surer than most."
 
-    def test_a_private_repo(self, hub: HubServer, folder: Path) -> None:
+    def test_a_private_repo(self, hub: HubServer, folder: Path, store: Path) -> None:
+        """The bug: of a repo that was there and public, `private` was taken and ignored."""
         publish(folder, "user/few", private=True)
         assert hub.repo("user/few").private
+        publish(folder, "user/few", private=True, replace=True, licence="mit")
+        publish(folder, "user/open")
+        with pytest.raises(InputError, match="user/open is there and public"):
+            publish(folder, "user/open", private=True, replace=True, licence="mit")
+        TrajectoryStore.open(store).push_to_hub("user/data", private=True)
+        assert TrajectoryStore.open(store).push_to_hub("user/data", private=True).changed is False
+        TrajectoryStore.open(store).push_to_hub("user/open_data")
+        with pytest.raises(InputError, match="user/open_data is there and public"):
+            TrajectoryStore.open(store).push_to_hub("user/open_data", private=True, licence="mit")
+
+    def test_a_baseline_of_its_name_is_none_of_its_results(self, hub: HubServer, store: Path, tmp_path: Path) -> None:
+        load_controller("asc", beta=1.0, threshold=0.9, max_samples=12).save_pretrained(tmp_path / "c")
+        publish(tmp_path / "c", "user/asc", stores=[store], benchmarks={"questions": Benchmark("me/sums")}, **QUICK)
+        told = yaml.safe_load(hub.repo("user/asc").read(".eval_results/questions.yaml"))
+        assert [row["notes"].partition(",")[0] for row in told] == [f"tts-generate asc β={b:g}" for b in QUICK["betas"]]
 
 
 def read_repo(hub: HubServer, repo_id: str) -> dict[str, bytes]:
@@ -216,6 +247,33 @@ class TestRefused:
             publish(folder, "user/few")
         assert b"a" * 32 not in str(caught.value).encode()
         assert not hub.repos
+
+    def test_what_cannot_be_measured(self, hub: HubServer, folder: Path, store: Path, tmp_path: Path) -> None:
+        """The bugs: a page without a row of its own; options of a measurement that was not made; names that collide."""
+        card = json.loads((folder / "controller.json").read_text())
+        card["beta"] = {"default": 0.5, "range": [0.4, 0.6]}
+        (folder / "controller.json").write_text(json.dumps(card))
+        with pytest.raises(InputError, match=r"for beta from 0.4 to 0.6, and none of \[0.0, 1.0\] is"):
+            publish(folder, "user/few", stores=[store], betas=[0.0, 1.0], shuffles=3)
+        with pytest.raises(InputError, match="betas, shuffles: for measuring, and there is no store"):
+            publish(folder, "user/few", betas=[0.5], shuffles=3)
+        told = CliRunner().invoke(app, ["publish", str(folder), "user/few", "--shuffles", "3"])
+        assert (told.exit_code, "shuffles: for measuring" in told.output) == (1, True)
+        other = make_store(tmp_path / "questions", seed=8)
+        with pytest.raises(InputError, match="2 stores are called 'questions'"):
+            publish(folder, "user/few", stores=[store, other], betas=[0.5], shuffles=3)
+        assert "user/few" not in {name for _, name in hub.repos}
+
+    def test_an_evaluation_of_other_questions_is_there(self, hub: HubServer, folder: Path, store: Path) -> None:
+        """The bug: the arrays did not fit, which was numpy's ValueError."""
+        publish(folder, "user/few", stores=[store], **QUICK)
+        told = json.loads(hub.repo("user/few").read("evaluation/summary.json"))
+        (there,) = told["stores"]
+        there["questions"] -= 1
+        there["by_question"] = {name: [row[:-1] for row in rows] for name, rows in there["by_question"].items()}
+        put(hub, "user/few", {"evaluation/summary.json": json.dumps(told).encode()})
+        with pytest.raises(ConflictError, match=r"cannot be compared with: .* it is the same store"):
+            publish(folder, "user/few", stores=[store], **QUICK)
 
     def test_a_link_out_of_the_folder(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("x")
@@ -416,6 +474,17 @@ class TestSearch:
     def test_stores_that_were_moved(self, hub: HubServer, run: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"was searched on questions .* none of .* holds its branches"):
             publish_run(run, "user/found", stores=[make_store(tmp_path / "other", seed=7)])
+
+    def test_a_search_that_was_killed_while_it_wrote(self, hub: HubServer, run: Path) -> None:
+        """The bug: the controller of before went up with the numbers of the new choice, or a FileNotFoundError came."""
+        told = json.loads((run / "result.json").read_text())
+        told["candidate"]["name"] = "another"
+        (run / "result.json").write_text(json.dumps(told))
+        with pytest.raises(InputError, match=r"best is of candidate 40df8b11ec, and .* of another"):
+            publish_run(run, "user/found", **QUICK)
+        shutil.rmtree(run / "best")
+        with pytest.raises(ControllerError, match="controller.json is not a file"):
+            publish_run(run, "user/found", **QUICK)
 
     def test_a_search_that_may_not_publish(self, hub: HubServer, store: Path, tmp_path: Path) -> None:
         command = ["search", str(store), "--out", str(tmp_path / "run"), "--rounds", "1", "--minutes", "1",

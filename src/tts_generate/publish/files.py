@@ -18,7 +18,7 @@ from tts_generate.hub.card import CARD, entry_of
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
 from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source
-from tts_generate.publish.measuring import FORMAT, identity
+from tts_generate.publish.measuring import FORMAT, identity, rows_of
 from tts_generate.report.controller_page import controller_page
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.saving import knob_table, recipe_files
@@ -187,8 +187,7 @@ def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> 
             row["accuracy"],
             f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {model}",
         )
-        for row in store["rows"]
-        if row["controller"] == evaluation["name"]
+        for row in rows_of(evaluation, store)
     ]
 
 

@@ -54,8 +54,9 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         raise InputError(f"{run / RESULT} does not say where its stores are; name them (--store).")
     _check_stores(chosen, result["settings"]["stores"], run)
     with tempfile.TemporaryDirectory(prefix="tts-publish-") as folder:
+        card = read_json(run / "best" / CARD, largest=MAX_CARD, error=ControllerError)
+        _check_best(card, result, run)
         best = Path(shutil.copytree(run / "best", Path(folder) / "best"))
-        card = read_json(best / CARD, largest=MAX_CARD, error=ControllerError)
         card["provenance"] = {**card.get("provenance", {}), **_found(result)}
         (best / CARD).write_text(card_json(card), "utf-8")
         (best / "README.md").unlink(missing_ok=True)  # made from `provenance`, as the page is
@@ -76,6 +77,16 @@ def _check_stores(stores: Sequence[str | Path], searched: dict[str, str], run: P
                 f"{run} was searched on {name} ({expected}), and none of {', '.join(map(str, stores))} holds its "
                 "branches; name the folder where they are (--store)."
             )
+
+
+def _check_best(card: dict[str, Any], result: dict[str, Any], run: Path) -> None:
+    """Refuse a controller that is not what the search chose, as a search killed while it wrote leaves it."""
+    there, chosen = card.get("provenance", {}).get("candidate"), result["candidate"]["name"]
+    if there != chosen:
+        raise InputError(
+            f"{run / 'best'} is of candidate {there}, and {run / RESULT} of {chosen}; run the search again, which "
+            "writes both."
+        )
 
 
 def _found(result: dict[str, Any]) -> dict[str, Any]:

@@ -201,14 +201,17 @@ def test_confined_controllers_are_held_to_fewer_branches(recording: Recording, t
 
 def test_more_episodes_than_files_are_one_clear_error(tmp_path: Path) -> None:
     confined = load_controller(written(tmp_path / "g", GOOD), sandbox=True)
+
+    def begun() -> object:
+        mine = confined.for_episode(8)
+        mine.begin(State(8, 4, 10, 0), Decision(8))
+        return mine
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    begun = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, before[1]))
     try:
         with pytest.raises(SandboxUnavailable, match="Ask fewer at once, or raise the limit of open files"):
-            for _ in range(40):
-                begun.append(confined.for_episode(8))
-                begun[-1].begin(State(8, 4, 10, 0), Decision(8))
+            [begun() for _ in range(40)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

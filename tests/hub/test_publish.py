@@ -36,6 +36,7 @@ from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
 from tts_generate.publish.live import prompts, replay_of, same_episodes
+from tts_generate.publish.measuring import identity
 from tts_generate.replay import Recording, replay
 from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of
@@ -483,16 +484,26 @@ class TestSearch:
         with pytest.raises(InputError, match=r"best is of candidate 40df8b11ec, and .* of another"):
             publish_run(run, "user/found", **QUICK)
         shutil.rmtree(run / "best")
-        with pytest.raises(ControllerError, match="controller.json is not a file"):
+        with pytest.raises(ControllerError, match=r"controller\.json is not a file"):
             publish_run(run, "user/found", **QUICK)
 
     def test_a_search_that_may_not_publish(self, hub: HubServer, store: Path, tmp_path: Path) -> None:
         command = ["search", str(store), "--out", str(tmp_path / "run"), "--rounds", "1", "--minutes", "1",
                    "--threads", "1", "--knobs", "threshold"]  # fmt: skip
+        unnamed = CliRunner().invoke(app, [*command, "--push-to", "found"])
+        assert "'found' is no repo of the Hub" in unnamed.output
         hub.revoke(hub.token)
         refused = CliRunner().invoke(app, [*command, "--push-to", "user/found"])
-        assert refused.exit_code == 1
+        assert (unnamed.exit_code, refused.exit_code) == (1, 1)
         assert not (tmp_path / "run").exists()  # said before the search, not after it
+
+
+def test_another_controller_at_latency_1_is_another() -> None:
+    """The bug: a page told of live answers that another schedule had given, and one took the other's place untried."""
+    card = {"sha256": "0" * 64, "builtin": "worth", "knobs": {"n_init": 4}}
+    short = [{**card, "short": {"n_init": count}} for count in (8, 9)]
+    assert len({identity(one) for one in (card, *short)}) == 3
+    assert identity({**card, "name": "other", "short": {}}) == identity(card)
 
 
 def test_a_reloaded_controller_decides_the_same(hub: HubServer, folder: Path) -> None:

@@ -107,8 +107,10 @@ def search(
     )
     if push_to is not None:
         from tts_generate.hub.commit import check_login
+        from tts_generate.hub.names import check_repo_id
 
-        check_login(push_to)  # now, not after the search
+        check_repo_id(push_to)  # now, not after the search
+        check_login(push_to)
     found = Search(setup, agent, box := _box(without_lock, sandbox_prefix))
     with box or contextlib.nullcontext(), Live(console=console, transient=True, refresh_per_second=2) as live:
 

@@ -18,6 +18,7 @@ from tts_generate.saving import card_json, save
 from tts_generate.search.history import RESULT, SETTINGS, read_settings
 from tts_generate.search.history import read_json as read_result
 from tts_generate.search.run import fingerprint
+from tts_generate.secret import without_secrets
 from tts_generate.strict_json import read_json
 
 
@@ -93,7 +94,7 @@ def _found(result: dict[str, Any]) -> dict[str, Any]:
     """How it was found, for its card: what the search measured of itself, without the folders of this machine."""
     settings, gain = result["settings"], result["fresh"]["gain"]
     told = {
-        "command": str(result["command"]).replace(f"{Path.home()}/", "~/"),
+        "command": without_secrets(str(result["command"])).replace(f"{Path.home()}/", "~/"),
         "proposer": settings["proposer"],
         "seed": settings["seed"],
         "rounds": result["rounds"],

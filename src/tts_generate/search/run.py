@@ -29,6 +29,7 @@ from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Fidelity, Objective, cost_of
 from tts_generate.search.questions import Part, check, check_gold, check_names, split
 from tts_generate.search.way import Way
+from tts_generate.secret import without_secrets
 from tts_generate.trajectories import TrajectoryStore
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Search:
             about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
             result = {
                 "format": "tts-search-result/1",
-                "command": command,
+                "command": without_secrets(command),
                 "settings": self._settings(way),
                 **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
                 **about,

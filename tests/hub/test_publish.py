@@ -32,11 +32,11 @@ from tts_generate.controller import Decision
 from tts_generate.engine import AutoTTS
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
+from tts_generate.hub.card import identity
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
 from tts_generate.publish.live import prompts, replay_of, same_episodes
-from tts_generate.publish.measuring import identity
 from tts_generate.replay import Recording, replay
 from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import json
 import os
@@ -208,6 +209,22 @@ class TestRefused:
         with pytest.raises(InputError, match=r"another search .*stores"):
             Search(setup(stores[0])).run(run, minutes=1, max_rounds=1)
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+    def test_a_controller_that_was_changed(self, stores: list[Path], tmp_path: Path) -> None:
+        """The bug: evaluations of its code before were taken for those of its code now."""
+        own = Path(shutil.copytree(builtin_folder("worth"), tmp_path / "own"))
+
+        def run() -> None:
+            chosen = setup(*stores, controller=str(own), trust_remote_code=True, knobs=("n_init",))
+            Search(chosen).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+
+        run()
+        code = (own / "controller.py").read_bytes() + b"\n# changed\n"
+        card = json.loads((own / "controller.json").read_text())
+        (own / "controller.json").write_text(json.dumps({**card, "sha256": hashlib.sha256(code).hexdigest()}))
+        (own / "controller.py").write_bytes(code)
+        with pytest.raises(InputError, match=r"another search \(code: "):
+            run()
 
     def test_a_folder_that_another_process_searches_in(self, tmp_path: Path) -> None:
         """The bug: both wrote their records over one another's, and either spent all of the budget."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -93,6 +94,13 @@ def check_code(card: Card, code: bytes, where: object) -> None:
     class_name = entry_of(card)[1]
     if not any(isinstance(node, ast.ClassDef) and node.name == class_name for node in parse(code).body):
         _refuse(where, f"it has no class {class_name!r}, which controller.json names")
+
+
+def identity(card: Card) -> str:
+    """A hash of what a controller does: its code and its knobs, at either end of latency, whatever it is called."""
+    parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
+    parts |= {"short": card["short"]} if card.get("short") else {}  # most cards have none, and had no place for it
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def entry_of(card: Card) -> tuple[str, str]:

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import yaml
 
 from tts_generate.errors import ControllerError
-from tts_generate.hub.card import CARD, entry_of
+from tts_generate.hub.card import CARD, entry_of, identity
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
 from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source
-from tts_generate.publish.measuring import FORMAT, identity, rows_of
+from tts_generate.publish.measuring import FORMAT, rows_of
 from tts_generate.report.controller_page import controller_page
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.saving import knob_table, recipe_files

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,7 +11,7 @@ import numpy as np
 from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.evaluate import BETAS, CMC_BETAS, Cell, Method, as_dict, baselines, by_question, sweep
-from tts_generate.hub.card import Card
+from tts_generate.hub.card import identity
 from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.recorded.recording import fewest_branches
@@ -114,13 +112,6 @@ def measure(
         "average": [_row(row, source.path, name) for row in map(as_dict, found_all.average)],
         "live": [],
     }
-
-
-def identity(card: Card) -> str:
-    """A hash of what a controller does: its code and its knobs, at either end of latency, whatever it is called."""
-    parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
-    parts |= {"short": card["short"]} if card.get("short") else {}  # most cards have none, and had no place for it
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def rows_of(evaluation: Mapping[str, Any], store: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

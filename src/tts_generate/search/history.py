@@ -163,7 +163,8 @@ def _check_claim(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether the folder is this search's; False where it is nobody's yet."""
     if (folder / SETTINGS).is_file():
         theirs = read_settings(folder)
-        differs = [name for name in sorted({*theirs, *settings}) if theirs.get(name) != settings.get(name)]
+        known = {*theirs, *settings} - ({"code"} - theirs.keys())  # which searches did not always note
+        differs = [name for name in sorted(known) if theirs.get(name) != settings.get(name)]
         if differs:
             told = "; ".join(f"{name}: {theirs.get(name)!r} there, {settings.get(name)!r} now" for name in differs)
             raise InputError(f"{folder} holds another search ({told}). Choose another --out, or repeat its options.")

@@ -14,7 +14,8 @@ import numpy as np
 from tts_generate.arguments import check_fields, checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
-from tts_generate.loading import Trust, load_controller
+from tts_generate.hub.card import identity
+from tts_generate.loading import Trust, find_source, load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.recorded.run import most_orders
 from tts_generate.replay import Recording
@@ -215,7 +216,9 @@ class Search:
         return result
 
     def _settings(self, way: Way) -> dict[str, Any]:
-        return {**way.settings(), **self.setup.to_dict(self.whole)}
+        named = {self.setup.reference, *([self.setup.controller] if self.agent is None else [])}
+        code = {name: _code_of(name) for name in sorted(named)}
+        return {**way.settings(), **self.setup.to_dict(self.whole), "code": code}
 
     def _measured(
         self,
@@ -322,6 +325,13 @@ def fingerprint(recording: Recording) -> str:
     for recorded in recording.questions:
         found.update(f"{recorded.question.question_id} {recorded.gold} {recorded.branches}".encode())
     return found.hexdigest()[:16]
+
+
+def _code_of(name: str) -> str:
+    """A hash of what a controller does: evaluations of one version say nothing of another."""
+    if Path(name).suffix == ".py" and Path(name).is_file():
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    return identity(find_source(name).card)
 
 
 def _check_held_out(stores: Sequence[Path]) -> None:

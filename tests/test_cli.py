@@ -135,6 +135,12 @@ def test_trace_prints_and_writes(store: Path, tmp_path: Path) -> None:
     assert first["format"] == "tts-trace/2"
     again = invoke("trace", tmp_path / "t.jsonl", "--question", first["question_id"])
     assert again == invoke("trace", store, *chosen, "--question", first["question_id"])
+    for options in (["--beta", "0.2"], ["--shuffle", "1"], ["--set", "n_init=2"], ["--controller", "cmc"]):
+        refused = invoke("trace", tmp_path / "t.jsonl", *options, code=1)
+        assert f"{options[0]} is for a store to be run on" in refused  # it was taken and ignored
+    assert "holds no trace of question 'none such'" in invoke(
+        "trace", tmp_path / "t.jsonl", "--question", "none such", code=1
+    )
     assert "unknown question of s" in invoke("trace", store, "--question", "none such", code=1)
     (tmp_path / "t.jsonl").write_text('{"format": "tts-trace/1"}\n')
     assert "tts-trace/2" in invoke("trace", tmp_path / "t.jsonl", code=1)

@@ -342,6 +342,9 @@ def test_history_lists_compares_and_plots(run: Path, tmp_path: Path) -> None:
     assert "knobs that differ" in runner.invoke(app, ["history", str(run), "--diff", names]).output
     wrong = runner.invoke(app, ["history", str(run), "--diff", "nobody,none"])
     assert wrong.exit_code == 1
+    both = CliRunner().invoke(app, ["history", str(run), "--diff", "a,b", "--plot", str(tmp_path / "none.png")])
+    assert (both.exit_code, "--diff, --plot show one thing each" in both.output) == (1, True)  # --plot was ignored
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_damaged_journal_costs_what_it_hits_only(run: Path, stores: list[Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tts_generate.cli.base import app, console, guarded, plain
+from tts_generate.cli.base import app, console, given, guarded, plain
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.inert import inert
 
@@ -31,6 +31,8 @@ def history(
     from tts_generate.search import best_of
     from tts_generate.search.history import read_archive, read_settings
 
+    if len(chosen := given(show=show, diff=diff, plot=plot)) > 1:
+        raise InputError(f"{', '.join(f'--{name}' for name in chosen)} show one thing each; give one of them.")
     archive = read_archive(run)
     evaluations = archive.evaluations
     if show is not None:

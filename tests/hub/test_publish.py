@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -552,6 +554,28 @@ def test_saving_loses_no_code(tmp_path: Path) -> None:
     (folder / "controller.py").unlink()
     load_controller("asc").save_pretrained(folder)
     assert not (folder / "custom_generate" / "controller.py").exists()
+
+
+def test_a_save_that_the_disk_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
+    """The bug: the card was written first, so the folder loaded no more, and took no save either."""
+    first = load_controller(write_few(tmp_path / "one"), trust_remote_code=True)
+    folder = first.save_pretrained(tmp_path / "saved")
+    longer = write_few(tmp_path / "two")
+    code = (longer / "controller.py").read_bytes() + b"# more\n" * 2000
+    card = json.loads((longer / "controller.json").read_text())
+    (longer / "controller.json").write_text(json.dumps({**card, "sha256": hashlib.sha256(code).hexdigest()}))
+    (longer / "controller.py").write_bytes(code)
+    second = load_controller(longer, trust_remote_code=True)
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write"):
+            second.save_pretrained(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert load_controller(folder, trust_remote_code=True).knobs == first.knobs
+    assert (second.save_pretrained(folder) / "controller.py").read_bytes() == code
 
 
 def write_few(folder: Path) -> Path:

@@ -107,7 +107,9 @@ def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path
     copy = shutil.copytree(run, tmp_path / "run")
     before = (copy / "held_out.json").read_text()
     other = make_store(tmp_path / "other", seed=11)
-    Search(setup(*stores)).run(copy, minutes=1, max_rounds=ROUNDS, held_out=[other], threads=1)
+    how: dict[str, Any] = {"minutes": 1, "max_rounds": ROUNDS, "held_out": [other], "threads": 1}
+    result = Search(setup(*stores)).run(copy, **how, command="named in bytes: \udcff")  # no text: a UnicodeEncodeError
+    assert result["command"] == "named in bytes: \ufffd"
     assert (copy / "held_out.json").read_text() == before
 
 
@@ -119,6 +121,15 @@ def test_held_out_numbers_of_an_earlier_choice_are_told_as_such(run: Path, tmp_p
     (copy / "result.json").write_text(json.dumps(told))
     name = json.loads((copy / "held_out.json").read_text())["candidate"]["name"]
     assert write_report(copy).read_text().count(f", of {name}, an earlier choice") == 2
+
+
+def test_the_page_sets_no_questions_aside_where_none_were(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert "set aside" in write_report(copy).read_text()
+    told = json.loads((copy / "result.json").read_text())
+    told["settings"]["share"] = 0.0
+    (copy / "result.json").write_text(json.dumps(told))
+    assert "set aside" not in write_report(copy).read_text()
 
 
 def test_held_out_stores_without_answers_are_refused_before_anything_runs(stores: list[Path], tmp_path: Path) -> None:

@@ -51,11 +51,11 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Verdict | Non
     shared = [(store, known[store["fingerprint"]]) for store in _stores(ours) if store["fingerprint"] in known]
     if not shared:
         return None
-    for mine, other in shared:
-        if mine["questions"] != other["questions"]:
+    for here, there in shared:
+        if here["questions"] != there["questions"]:
             raise ControllerError(
-                f"evaluation/summary.json is damaged: {other['name']!r:.80} has {other['questions']} questions in it, "
-                f"{mine['questions']} in ours, and by its fingerprint it is the same store."
+                f"evaluation/summary.json is damaged: {there['name']!r:.80} has {there['questions']} questions in it, "
+                f"{here['questions']} in ours, and by its fingerprint it is the same store."
             )
     pairs = tuple(zip(*shared, strict=True))
     mine, other = (_curve(told, stores) for told, stores in zip((ours, theirs), pairs, strict=True))

@@ -100,6 +100,8 @@ def _found(result: dict[str, Any]) -> dict[str, Any]:
         "rounds": result["rounds"],
         "seconds": round(result["seconds"], 1),
         "gain_over": settings["reference"],
+        "objective": settings.get("objective", settings.get("cost")),
+        "weights": dict(zip(settings["stores"], settings["weights"], strict=False)),
         "gain_interval": [round(value, 4) for value in gain["interval"]],
     }
     return {**told, "usd": result.get("usd", 0.0)}  # a search of knobs calls no model

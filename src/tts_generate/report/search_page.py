@@ -26,6 +26,7 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
         parts.append(_part(f"Held out{earlier}", held_out, settings))
     chains = axis_of(settings) != "tokens"
     told: dict[str, Any] = {"result": result, "held_out": held_out, "earlier": earlier, "chains": chains}
+    told["apart"] = settings.get("share") != 0  # whether questions were set aside to choose by
     return fill("search.html", **told, parts=parts, best=best, chart=chart)
 
 

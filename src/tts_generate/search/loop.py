@@ -66,7 +66,8 @@ class Judge:
         gain = self.gain(look.curve, rung)
         if not confirms:
             return Evaluation.of(candidate, rung, look.curve, gain)
-        sure = None if seed is None else {"episodes": confirms, "seed": seed}
+        every = len(fidelity.betas) * max(1, fidelity.shuffles) * self.part.count  # of few, all are confirmed
+        sure = None if seed is None else {"episodes": min(confirms, every), "seed": seed}
         low, high = gain.interval()
         more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure, "curve": kept(look.curve)}
         told = {"telling": tuple(look.telling), "warned": tuple(look.warned)}

@@ -32,6 +32,7 @@ from tts_generate.search.questions import Part, check, check_gold, check_names, 
 from tts_generate.search.way import Way
 from tts_generate.secret import without_secrets
 from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories.fields import mended
 
 if TYPE_CHECKING:
     from tts_generate.sandbox import Sandbox
@@ -201,7 +202,7 @@ class Search:
             about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
             result = {
                 "format": "tts-search-result/1",
-                "command": without_secrets(command),
+                "command": mended(without_secrets(command)),
                 "settings": self._settings(way),
                 **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
                 **about,
@@ -248,7 +249,7 @@ class Search:
         fresh, cost = self.setup.fresh, cost_of(self.setup.objective)
         rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
-            "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.folders],
+            "paths": [mended(str(store.resolve() if store.exists() else store)) for store in self.setup.folders],
             "rounds": done.round,
             "tried": done.tried,
             "seconds": done.seconds,

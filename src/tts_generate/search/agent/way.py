@@ -110,11 +110,12 @@ class AgentWay:
         """The candidate with its knobs, its lineage, what changed from its parent, and what the search has cost."""
         entry = history.archive.written[candidate.name]
         assert self._ledger is not None
+        last = history.archive.last(candidate.name)
         written = {
             "model": self._model,
             "calls": self._ledger.calls,
             "failures": len(history.archive.failures),
-            "confirmed": self.bench.confirms,
+            "confirmed": ((last.confirmed if last is not None else None) or {}).get("episodes", 0),
             "lineage": [_ancestor(one, history.archive) for one in history.archive.lineage(candidate.name)],
             "diff": difference(history.archive, entry),
         }

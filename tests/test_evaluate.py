@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tts_generate.errors import InputError
-from tts_generate.evaluate import accuracy_interval, methods, sweep
+from tts_generate.evaluate import Row, Sweep, accuracy_interval, methods, sweep
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import replay
 from tts_generate.statistics import compare, compare_samples, frontier, mean_interval, mean_of_samples_interval
@@ -70,6 +70,16 @@ def test_a_recording_of_one_question_beside_others_has_an_interval() -> None:
     assert (low, high) == pytest.approx([(0.5 + end) / 2 for end in mean_interval(others)])
     gain, (low, high) = compare_samples([one, others], [np.zeros(1), np.zeros(40)])
     assert low < gain < high
+
+
+def test_a_chain_is_its_own_controllers() -> None:
+    """The bug: of two controllers with the same tokens and accuracy, either had the chain of the last."""
+    rows = [
+        Row(name, name, None, {}, 50.0, (40.0, 60.0), 100.0, 100.0, 0.0, 0.0, chain, 4.0, 1.0)
+        for name, chain in (("side by side", 25.0), ("one by one", 100.0))
+    ]
+    told = Sweep((), tuple(rows)).frontiers("side by side")
+    assert [told[row.label]["chain_at_baseline"] for row in rows] == [25.0, 100.0]
 
 
 def test_recordings_of_one_name_and_two_steps_are_not_averaged() -> None:

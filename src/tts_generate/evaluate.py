@@ -118,14 +118,17 @@ class Sweep:
         """
         reference = next(row for row in self.average if row.label == baseline)
         points: dict[str, list[tuple[float, float]]] = {}
-        chain = {(row.tokens, row.accuracy): row.sequential_tokens for row in self.average}
+        chains: dict[str, dict[tuple[float, float], float]] = {}
         for row in self.average:
-            points.setdefault(row.label if row.beta is None else row.controller, []).append((row.tokens, row.accuracy))
+            name, point = row.label if row.beta is None else row.controller, (row.tokens, row.accuracy)
+            points.setdefault(name, []).append(point)
+            known = chains.setdefault(name, {})
+            known[point] = min(row.sequential_tokens, known.get(point, row.sequential_tokens))
         swept = [found for name, found in points.items() if name != baseline]
         low = max((min(tokens for tokens, _ in found) for found in swept), default=reference.tokens)
         told = {}
         for name, found in points.items():
-            tokens, best = tokens_at(found, reference.accuracy), frontier(found)
+            tokens, best, chain = tokens_at(found, reference.accuracy), frontier(found), chains[name]
             mixed = None if tokens is None else np.interp(tokens, [at for at, _ in best], [chain[at] for at in best])
             told[name] = {
                 "points": [list(point) for point in best],

@@ -43,7 +43,7 @@ from tts_generate.replay import Recording, replay
 from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of
 from tts_generate.tiny import questions
-from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories import StoreWriter, TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
 QUICK: dict[str, Any] = {"shuffles": 3, "betas": (0.0, 0.5, 1.0)}
@@ -140,6 +140,21 @@ class TestRepo:
         golds = [replace(q, gold_answer=f"{answer}.0") for q, answer in zip(asked, output.answers, strict=True)]
         (row,) = measure_live(model, tokenizer, golds, [one], dataset="kept aside", **how)
         assert row["accuracy"] == 100.0
+
+    def test_live_rows_say_at_which_latency(
+        self, tiny: tuple[Any, Any], hub: HubServer, store: Path, folder: Path
+    ) -> None:
+        """The bug: rows of one budget at either latency were told by one name; and of neither, by knobs never used."""
+        pace = [load_controller("pace", beta=0.0, latency=latency) for latency in (0.0, 1.0)]
+        how: dict[str, Any] = {"dataset": "kept aside", "max_new_tokens": 40}
+        rows = measure_live(*tiny, questions("test")[:1], [*pace, load_controller("pace", beta=0.0)], **how)
+        assert [row["latency"] for row in rows] == [0.0, 1.0, rows[2]["latency"]]
+        assert rows[2]["knobs"] == load_controller("pace", beta=0.0, latency=rows[2]["latency"]).knobs
+        publish(folder, "user/few", stores=[store], live=rows, **QUICK)
+        page = hub.repo("user/few").read("README.md").decode()
+        assert all(f"| Pace β=0.0 latency {latency} |" in page for latency in (0.0, 1.0))
+        told = csv.DictReader(io.StringIO(hub.repo("user/few").read("evaluation/curves.csv").decode()))
+        assert {"Pace latency 0", "Pace latency 1"} <= {row["method"] for row in told}
 
     def test_a_live_call_is_held_against_its_replay(self, tiny: tuple[Any, Any]) -> None:
         model, tokenizer = tiny
@@ -277,6 +292,20 @@ class TestRefused:
         put(hub, "user/few", {"evaluation/summary.json": json.dumps(told).encode()})
         with pytest.raises(ConflictError, match=r"cannot be compared with: .* it is the same store"):
             publish(folder, "user/few", stores=[store], **QUICK)
+
+    def test_a_licence_that_is_not_one(self, hub: HubServer, folder: Path) -> None:
+        (folder / "README.md").write_text("---\nlicense: [mit, gpl-3.0]\n---\nMine.")
+        with pytest.raises(ControllerError, match=r"its license is .* one identifier"):
+            publish(folder, "user/few")  # as apache-2.0, it was
+        publish(folder, "user/few", licence="mit")
+        assert "license: mit" in hub.repo("user/few").read("README.md").decode()
+
+    def test_branches_of_a_card_are_those_that_there_are(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
+        store = TrajectoryStore.open(make_store(tmp_path / "whole", questions=3))
+        with StoreWriter.open(tmp_path / "part", store.manifest, store.questions) as writer:
+            writer.append(row for row in store.trajectories() if row.question_id != "q1" or row.branch < 20)
+        publish(folder, "user/few", stores=[tmp_path / "part"], **QUICK)
+        assert "3 questions, 20 to 24 branches each" in hub.repo("user/few").read("README.md").decode()
 
     def test_a_link_out_of_the_folder(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("x")

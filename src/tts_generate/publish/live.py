@@ -66,9 +66,7 @@ def measure_live(
         cost = output.total_cost
         rows.append(
             {
-                "controller": type(controller).__name__,
-                "beta": controller.beta,
-                "knobs": dict(controller.knobs),
+                **output.trace[0].controller,  # as the rows suited it
                 "model": public_model(model_card(model)),
                 "dataset": dataset,
                 "questions": len(questions),

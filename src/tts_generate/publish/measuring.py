@@ -94,6 +94,7 @@ def measure(
             "seed": store.manifest.seed,
             "questions": len(recording.questions),
             "branches": recording.max_branches,
+            "fewest": fewest_branches([recording]),
             "interval_tokens": recording.interval_tokens,
             "rows": [_row(row, source.path, name) for row in map(as_dict, cell.rows)],
             "by_question": _by_question(cell, len(ours)),

@@ -114,7 +114,7 @@ def entry_of(card: Card) -> tuple[str, str]:
 
 
 def has_class(code: bytes, name: str) -> bool:
-    """Whether a card can name this class of a file of code: it stands at its top, by a name that an entry may have.
+    r"""Whether a card can name this class of a file of code: it stands at its top, by a name that an entry may have.
 
     >>> has_class(b"class CMC: pass", "CMC"), has_class(b"if 1:\n  class CMC: pass", "CMC")
     (True, False)

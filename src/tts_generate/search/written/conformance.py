@@ -81,8 +81,8 @@ def _check_name(code: str, name: str) -> None:
     if not has_class(code.encode(), name):
         raise CandidateError(
             "import",
-            f"the class is called {name!r}, and no such class stands at the top of the file: define it there, unindented, "
-            "by a name of at most 100 ASCII letters, digits and underscores, and do not rename it.",
+            f"the class is called {name!r}, and no such class stands at the top of the file: define it there, "
+            "unindented, by a name of at most 100 ASCII letters, digits and underscores, and do not rename it.",
         )
 
 

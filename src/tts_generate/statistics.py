@@ -204,6 +204,15 @@ def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[fl
     )
 
 
+def gain_interval(gains: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The interval of the mean gain over several recordings: of points, not of shares, so 0 throughout has no width.
+
+    >>> gain_interval([np.zeros(12)]), gain_interval([np.ones(12), np.ones(3)])
+    ((0.0, 0.0), (1.0, 1.0))
+    """
+    return compare_samples(gains, [np.zeros(len(gain)) for gain in gains])[1]
+
+
 def compare_samples(
     ours: Sequence[NDArray[np.float64]], baseline: Sequence[NDArray[np.float64]]
 ) -> tuple[float, tuple[float, float]]:

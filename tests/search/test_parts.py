@@ -28,7 +28,7 @@ from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest, at_accuracy, beside_baselines
 from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Curve, cost_of, curve_of, gain_at_own_cost, gain_over, reference_curve
+from tts_generate.search.objective import Curve, Gain, cost_of, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
 from tts_generate.search.questions import Part, folds, split
 
@@ -296,6 +296,15 @@ def test_a_weight_is_a_positive_number(weight: float, tmp_path: Path) -> None:
     recording = Recording.from_store(make_store(tmp_path / "s"))
     with pytest.raises(InputError, match="one positive number a store, 2 in all"):
         Part.of([recording, recording], [weight, 1.0])
+
+
+def test_a_gain_of_nothing_has_no_interval() -> None:
+    """The bug: no gain on any question was taken for a share of 0 of 12, whose interval goes up to 0.26."""
+    for points in (0.0, 1.0):
+        for sizes in ((12,), (12, 12), (12, 1)):
+            by_question = tuple(np.full(size, points) for size in sizes)
+            gain = Gain((points,), by_question, np.full(len(sizes), 1 / len(sizes)))
+            assert gain.interval() == pytest.approx((points, points))
 
 
 def test_baselines_count_as_the_search_counts(tmp_path: Path) -> None:

@@ -108,8 +108,14 @@ def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path
     before = (copy / "held_out.json").read_text()
     other = make_store(tmp_path / "other", seed=11)
     how: dict[str, Any] = {"minutes": 1, "max_rounds": ROUNDS, "held_out": [other], "threads": 1}
-    result = Search(setup(*stores)).run(copy, **how, command="named in bytes: \udcff")  # no text: a UnicodeEncodeError
+    said: list[str] = []
+    result = Search(setup(*stores)).run(
+        copy, **how, say=said.append, command="named in bytes: \udcff"
+    )  # no text: a UnicodeEncodeError
     assert result["command"] == "named in bytes: \ufffd"
+    assert said == [
+        f"{copy / 'held_out.json'} stays as it is: held-out stores are opened once, after the first choice."
+    ]
     assert (copy / "held_out.json").read_text() == before
 
 

@@ -161,7 +161,8 @@ class Search:
             held_out: stores that are opened after the choice, once; a folder that has its held-out result keeps it.
             command: noted in the result.
             watch: told after every round.
-            say: of an agent's search: told which locks are in force, what the budget affords, what ends it.
+            say: told that a held-out result is kept; of an agent's search which locks are in force, what the budget
+                affords, what ends it.
 
         Returns:
             What `result.json` holds.
@@ -209,7 +210,9 @@ class Search:
             }
             history.write(RESULT, result)
             self._write_best(way, history, chosen.candidate, result)
-            if held_out and history.read(HELD_OUT) is None:
+            if held_out and history.read(HELD_OUT) is not None:
+                say(f"{out / HELD_OUT} stays as it is: held-out stores are opened once, after the first choice.")
+            elif held_out:
                 history.write(HELD_OUT, self._held_out(chosen.candidate, held_out, contest))
         finally:
             history.close()

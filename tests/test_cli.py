@@ -124,6 +124,19 @@ def test_sweep_over_two_stores_averages_them(store: Path, tmp_path: Path) -> Non
     assert result["frontiers"]["asc"]["tokens_at_baseline"] is None or result["frontiers"]["asc"]["points"]
 
 
+def test_pictures_and_orders_that_cannot_be(store: Path, tmp_path: Path) -> None:
+    """The bugs: matplotlib's ValueError after the sweep; and every order up to the one asked for was made."""
+    assert "PNG or SVG" in invoke(
+        "sweep", store, "--betas", "0", "--shuffles", "2", "--plot", tmp_path / "p.xyz", code=1
+    )
+    assert (
+        "asc at beta 0"
+        in invoke(
+            "trace", store, "--controller", "asc", "--beta", "0", "--question", "0", "--shuffle", "99999999"
+        ).lower()
+    )
+
+
 def test_trace_prints_and_writes(store: Path, tmp_path: Path) -> None:
     chosen = ("--controller", "asc", "--set", "max_samples=4")
     output = invoke("trace", store, *chosen, "--question", "0", "--shuffle", "3")

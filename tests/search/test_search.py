@@ -313,6 +313,18 @@ class TestRefused:
         with pytest.raises(UnknownNameError, match="did you mean 'cmc'"):
             Search(setup(*stores, reference="cnc"))
 
+    @pytest.mark.parametrize("file", ["result.json", "held_out.json"])
+    def test_a_damaged_result(self, file: str, run: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(run, tmp_path / "run")
+        whole = json.loads((copy / file).read_text())
+        for damaged, text in (
+            ({"format": "x"}, "has format 'x'"),
+            ({**whole, "baselines": [1]}, r"baselines\[0\] is 1"),
+        ):
+            (copy / file).write_text(json.dumps(damaged))
+            with pytest.raises(InputError, match=text):  # a KeyError, it was
+                write_report(copy)
+
     def test_a_report_before_the_end(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"no result\.json yet"):
             write_report(tmp_path)

@@ -19,7 +19,7 @@ _SHOWN = 12
 @guarded
 def history(
     run: Annotated[Path, typer.Argument(help="Folder of a search.")],
-    top: Annotated[int, typer.Option(help="Candidates to list, best first.")] = _SHOWN,
+    top: Annotated[int, typer.Option(min=1, help="Candidates to list, best first.")] = _SHOWN,
     diff: Annotated[
         str | None, typer.Option(help="Two candidates by name, separated by a comma: their knobs, or their code.")
     ] = None,

@@ -264,7 +264,7 @@ def trace(
         )
         recording.check(chosen)
         orders = {
-            n: None if shuffle is None else shuffled_orders(shuffle + 1, recording.questions[n].branches)[shuffle]
+            n: None if shuffle is None else shuffled_orders(1, recording.questions[n].branches, shuffle)[0]
             for n in recording.numbers(question)
         }
         traces = (recording.trace(chosen, n, order) for n, order in orders.items())

@@ -15,8 +15,7 @@ from tts_generate.hub.card import CARD, MAX_CARD
 from tts_generate.publish.push import Published, publish
 from tts_generate.replay import Recording
 from tts_generate.saving import card_json, save
-from tts_generate.search.history import RESULT, SETTINGS, read_settings
-from tts_generate.search.history import read_json as read_result
+from tts_generate.search.history import RESULT, SETTINGS, read_result
 from tts_generate.search.run import fingerprint
 from tts_generate.secret import without_secrets
 from tts_generate.strict_json import read_json
@@ -46,10 +45,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         ConflictError: what is there is as good; see `publish`.
     """
     run = Path(run)
-    result = read_result(run / RESULT)
-    if result is None:
-        read_settings(run)
-        raise InputError(f"{run} has no {RESULT} yet; let the search end first.")
+    result = read_result(run)
     chosen = list(stores) or list(result.get("paths", ()))
     if not chosen:
         raise InputError(f"{run / RESULT} does not say where its stores are; name them (--store).")

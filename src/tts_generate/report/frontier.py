@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import TTSError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.inert import inert
 
 AXES = {
@@ -153,5 +153,11 @@ def _clear(figure: Any) -> None:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file."""
-    figure.savefig(path, metadata={"Date": None} if Path(path).suffix == ".svg" else {})
+    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file.
+
+    Raises:
+        InputError: another ending.
+    """
+    if (ending := Path(path).suffix) not in (".png", ".svg"):
+        raise InputError(f"pictures are PNG or SVG by the ending of their file, got {str(path)!r}.")
+    figure.savefig(path, metadata={"Date": None} if ending == ".svg" else {})

@@ -19,7 +19,7 @@ def search_page(result: Mapping[str, Any], held_out: Mapping[str, Any] | None, b
         TTSError: jinja2 is not installed.
     """
     settings = result["settings"]
-    searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result["at_accuracy"]}
+    searched = {**result["fresh"], "baselines": result["baselines"], "at_accuracy": result.get("at_accuracy")}
     parts = [_part("Search set, fresh orders of the branches", searched, settings)]
     earlier = of_earlier(result, held_out)
     if held_out:
@@ -59,4 +59,8 @@ def frontier_points(
 
 def _part(title: str, measured: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     drawn = FrontierChart.of(frontier_points(measured, measured["baselines"], settings), AXES[axis_of(settings)])
-    return {"title": title, "chart": drawn, **{name: measured[name] for name in ("curve", "baselines", "at_accuracy")}}
+    return {
+        "title": title,
+        "chart": drawn,
+        **{name: measured.get(name) for name in ("curve", "baselines", "at_accuracy")},
+    }

@@ -22,12 +22,35 @@ from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.search.archive import Archive, Entry, Evaluation, Failure
 from tts_generate.search.candidate import Proposal
-from tts_generate.strict_json import check_format, check_shape
+from tts_generate.strict_json import Amount, check_format, check_shape
 from tts_generate.trajectories.journal import Journal, full, read_journal
 from tts_generate.trajectories.writers import Seat
 
 FORMAT = "tts-search/1"
+RESULT_FORMAT, HELD_OUT_FORMAT = "tts-search-result/1", "tts-search-held-out/1"
 SETTINGS, JOURNAL, RESULT, HELD_OUT = "search.json", "history.journal", "result.json", "held_out.json"
+
+_GAIN = {"mean": float, "worst": float, "interval": (float, float)}
+_CURVE = {"betas": [float], "tokens": [Amount], "accuracy": [float]}
+_ROW = {
+    "label": str, "controller": str, "beta": float | None, "accuracy": float, "accuracy_ci": (float, float),
+    "tokens": Amount, "sequential_tokens": Amount, "branches": Amount,
+}  # fmt: skip
+_MEASURED: dict[Any, Any] = {
+    "gain": _GAIN, "curve": _CURVE, "reference": _CURVE, "recordings": {str: _GAIN},
+}  # fmt: skip
+_AT: dict[Any, Any] = {"at_accuracy?": {"label": str, "tokens": float | None, "saving": float | None}}
+_RESULT: dict[Any, Any] = {
+    "settings": {
+        "controller": str, "reference": str, "proposer": str, "seed": int, "stores": {str: str}, "weights": [float],
+    },
+    "candidate": {"name": str, "knobs": {str: Any}}, "command": str, "rounds": int, "tried": int, "seconds": float,
+    "candidates_per_minute": float, "proposed": {**_GAIN, "questions": int}, "ablation": {str: float},
+    "selected": {**_GAIN, "questions": int, "finalists": int}, "fresh": {**_MEASURED, "questions": int},
+    "baselines": [_ROW], **_AT,
+}  # fmt: skip
+"""What a result holds, as far as it is read; a held-out one, below."""
+_HELD_OUT = {**_MEASURED, "candidate": {"name": str}, "stores": {str: str}, "baselines": [_ROW], **_AT}
 
 
 class History:
@@ -120,6 +143,31 @@ def write_whole(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file."""
     return _object(path) if path.is_file() else None
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a search found.
+
+    Raises:
+        InputError: it has none yet, or that is damaged.
+    """
+    if (row := read_json(path := folder / RESULT)) is None:
+        raise InputError(f"{folder} has no {RESULT} yet; let the search end first.")
+    check_format(row, RESULT_FORMAT, path, "Run the search again, which writes it.")
+    check_shape(row, _RESULT, path)
+    return row
+
+
+def read_held_out(folder: Path) -> dict[str, Any] | None:
+    """What was measured on held-out stores; None if nothing was.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if (row := read_json(path := folder / HELD_OUT)) is not None:
+        check_format(row, HELD_OUT_FORMAT, path)
+        check_shape(row, _HELD_OUT, path)
+    return row
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -23,7 +23,17 @@ from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.candidate import Proposal
-from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
+from tts_generate.search.history import (
+    HELD_OUT,
+    HELD_OUT_FORMAT,
+    RESULT,
+    RESULT_FORMAT,
+    History,
+    read_held_out,
+    read_json,
+    read_result,
+    write_whole,
+)
 from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
@@ -202,7 +212,7 @@ class Search:
             chosen, measured = self._measured(choices, contest, failed)
             about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
             result = {
-                "format": "tts-search-result/1",
+                "format": RESULT_FORMAT,
                 "command": mended(without_secrets(command)),
                 "settings": self._settings(way),
                 **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
@@ -276,7 +286,7 @@ class Search:
         rows = choosing.beside_baselines(part, self.setup.fresh, contest.threads)
         cost = cost_of(self.setup.objective)
         return {
-            "format": "tts-search-held-out/1",
+            "format": HELD_OUT_FORMAT,
             "candidate": candidate.to_dict(),
             "stores": prints,
             "shuffles": self.setup.fresh.shuffles,
@@ -315,9 +325,7 @@ def write_report(out: str | Path) -> Path:
 
 def read_report(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     """The result of a search folder, its held-out result if there is one, and the page of both; see `write_report`."""
-    result, held_out = read_json(out / RESULT), read_json(out / HELD_OUT)
-    if result is None:
-        raise InputError(f"{out} has no {RESULT} yet; let the search end first.")
+    result, held_out = read_result(out), read_held_out(out)
     return result, held_out, search_page(result, held_out, out / "best")
 
 

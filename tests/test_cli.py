@@ -124,6 +124,19 @@ def test_sweep_over_two_stores_averages_them(store: Path, tmp_path: Path) -> Non
     assert result["frontiers"]["asc"]["tokens_at_baseline"] is None or result["frontiers"]["asc"]["points"]
 
 
+def test_pictures_and_orders_that_cannot_be(store: Path, tmp_path: Path) -> None:
+    """The bugs: matplotlib's ValueError after the sweep; and every order up to the one asked for was made."""
+    assert "PNG or SVG" in invoke(
+        "sweep", store, "--betas", "0", "--shuffles", "2", "--plot", tmp_path / "p.xyz", code=1
+    )
+    assert (
+        "asc at beta 0"
+        in invoke(
+            "trace", store, "--controller", "asc", "--beta", "0", "--question", "0", "--shuffle", "99999999"
+        ).lower()
+    )
+
+
 def test_trace_prints_and_writes(store: Path, tmp_path: Path) -> None:
     chosen = ("--controller", "asc", "--set", "max_samples=4")
     output = invoke("trace", store, *chosen, "--question", "0", "--shuffle", "3")
@@ -135,6 +148,12 @@ def test_trace_prints_and_writes(store: Path, tmp_path: Path) -> None:
     assert first["format"] == "tts-trace/2"
     again = invoke("trace", tmp_path / "t.jsonl", "--question", first["question_id"])
     assert again == invoke("trace", store, *chosen, "--question", first["question_id"])
+    for options in (["--beta", "0.2"], ["--shuffle", "1"], ["--set", "n_init=2"], ["--controller", "cmc"]):
+        refused = invoke("trace", tmp_path / "t.jsonl", *options, code=1)
+        assert f"{options[0]} is for a store to be run on" in refused  # it was taken and ignored
+    assert "holds no trace of question 'none such'" in invoke(
+        "trace", tmp_path / "t.jsonl", "--question", "none such", code=1
+    )
     assert "unknown question of s" in invoke("trace", store, "--question", "none such", code=1)
     (tmp_path / "t.jsonl").write_text('{"format": "tts-trace/1"}\n')
     assert "tts-trace/2" in invoke("trace", tmp_path / "t.jsonl", code=1)

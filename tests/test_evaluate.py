@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tts_generate.errors import InputError
-from tts_generate.evaluate import accuracy_interval, methods, sweep
+from tts_generate.evaluate import Row, Sweep, accuracy_interval, methods, sweep
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import replay
-from tts_generate.statistics import compare, compare_samples, frontier, mean_interval
+from tts_generate.statistics import compare, compare_samples, frontier, mean_interval, mean_of_samples_interval
 from tts_generate.testing import random_trajectories, recording_of
 
 
@@ -60,6 +61,32 @@ def test_a_method_differs_from_itself_by_nothing_on_several_recordings() -> None
     other = [np.roll(sample, 1) for sample in ours]
     gain, (low, high) = compare_samples(ours, other)
     assert low < gain < high
+
+
+def test_a_recording_of_one_question_beside_others_has_an_interval() -> None:
+    """The bug: scipy draws from two values or more, and a search of two stores ended in its ValueError."""
+    one, others = np.array([0.5]), np.array([0.0, 1.0] * 20)
+    low, high = mean_of_samples_interval([one, others])
+    assert (low, high) == pytest.approx([(0.5 + end) / 2 for end in mean_interval(others)])
+    gain, (low, high) = compare_samples([one, others], [np.zeros(1), np.zeros(40)])
+    assert low < gain < high
+
+
+def test_a_chain_is_its_own_controllers() -> None:
+    """The bug: of two controllers with the same tokens and accuracy, either had the chain of the last."""
+    rows = [
+        Row(name, name, None, {}, 50.0, (40.0, 60.0), 100.0, 100.0, 0.0, 0.0, chain, 4.0, 1.0)
+        for name, chain in (("side by side", 25.0), ("one by one", 100.0))
+    ]
+    told = Sweep((), tuple(rows)).frontiers("side by side")
+    assert [told[row.label]["chain_at_baseline"] for row in rows] == [25.0, 100.0]
+
+
+def test_recordings_of_one_name_and_two_steps_are_not_averaged() -> None:
+    found = recording_of(random_trajectories(random.Random(0), 4))
+    other = replace(found, interval_tokens=2 * found.interval_tokens)
+    with pytest.raises(InputError, match="must have one step, got random recording 10, random recording 20"):
+        sweep([found, other], methods(["asc"], [0.5], max_branches=4), 2)
 
 
 points = st.lists(st.tuples(st.integers(1, 50).map(float), st.integers(0, 50).map(float)), min_size=1, max_size=30)

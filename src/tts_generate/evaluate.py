@@ -118,14 +118,17 @@ class Sweep:
         """
         reference = next(row for row in self.average if row.label == baseline)
         points: dict[str, list[tuple[float, float]]] = {}
-        chain = {(row.tokens, row.accuracy): row.sequential_tokens for row in self.average}
+        chains: dict[str, dict[tuple[float, float], float]] = {}
         for row in self.average:
-            points.setdefault(row.label if row.beta is None else row.controller, []).append((row.tokens, row.accuracy))
+            name, point = row.label if row.beta is None else row.controller, (row.tokens, row.accuracy)
+            points.setdefault(name, []).append(point)
+            known = chains.setdefault(name, {})
+            known[point] = min(row.sequential_tokens, known.get(point, row.sequential_tokens))
         swept = [found for name, found in points.items() if name != baseline]
         low = max((min(tokens for tokens, _ in found) for found in swept), default=reference.tokens)
         told = {}
         for name, found in points.items():
-            tokens, best = tokens_at(found, reference.accuracy), frontier(found)
+            tokens, best, chain = tokens_at(found, reference.accuracy), frontier(found), chains[name]
             mixed = None if tokens is None else np.interp(tokens, [at for at, _ in best], [chain[at] for at in best])
             told[name] = {
                 "points": [list(point) for point in best],
@@ -220,6 +223,7 @@ def sweep(
     compiled: bool | None = None,
     threads: int | None = None,
     progress: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> Sweep:
     """Replay every method on every recording, and compare each with the baselines `against`.
 
@@ -231,15 +235,17 @@ def sweep(
         compiled: see `replay`; None: where the whole sweep makes it worth while.
         threads: see `replay`.
         progress: show a bar over the methods of each recording, with what the best so far saves of the first baseline.
+        weights: how much each recording counts in the average, 1 in all; the same if left out.
 
     Raises:
         InputError: recordings with different steps, or none.
     """
-    intervals = {recording.name: recording.interval_tokens for recording in recordings}
-    if len(set(intervals.values())) != 1:
+    intervals = [(recording.name, recording.interval_tokens) for recording in recordings]  # names may be equal
+    if len({interval for _, interval in intervals}) != 1:
+        told = ", ".join(f"{name} {interval}" for name, interval in intervals) or "no recording"
         raise InputError(
-            f"recordings of one sweep must have one step, got {intervals or 'no recording'}: controllers count in "
-            "steps, so their averages would mean nothing. Sweep them apart."
+            f"recordings of one sweep must have one step, got {told}: controllers count in steps, so their averages "
+            "would mean nothing. Sweep them apart."
         )
     everything = [*against, *chosen]
     if compiled is None:
@@ -256,15 +262,18 @@ def sweep(
         rows, results = tuple(row for row, _ in done), tuple(result for _, result in done)
         samples = [[by_question(result)] for result in results]
         cells.append(Cell(recording, _compared(rows, samples, len(against)), results))
-    samples = [[by_question(cell.results[m]) for cell in cells] for m in range(len(everything))]
-    average = tuple(_average([cell.rows[m] for cell in cells], samples[m]) for m in range(len(everything)))
+    counts = np.full(len(cells), 1.0) if weights is None else len(cells) * np.asarray(weights)
+    samples = [
+        [w * by_question(c.results[m]) for w, c in zip(counts, cells, strict=True)] for m in range(len(everything))
+    ]
+    average = tuple(_average([cell.rows[m] for cell in cells], samples[m], counts) for m in range(len(everything)))
     return Sweep(tuple(cells), _compared(average, samples, len(against)))
 
 
-def _average(rows: Sequence[Row], samples: Sequence[NDArray[np.float64]]) -> Row:
-    """One method over its recordings, each counting the same."""
+def _average(rows: Sequence[Row], samples: Sequence[NDArray[np.float64]], counts: NDArray[np.float64]) -> Row:
+    """One method over its recordings, by how much each counts, in the mean 1; `samples` are so already."""
     low, high = mean_of_samples_interval(samples)
-    means: dict[str, Any] = {name: float(np.mean([getattr(row, name) for row in rows])) for name in NUMBERS}
+    means: dict[str, Any] = {name: float(np.mean([getattr(row, name) for row in rows] * counts)) for name in NUMBERS}
     first = rows[0]
     return Row(first.label, first.controller, first.beta, first.knobs, accuracy_ci=(100 * low, 100 * high), **means)
 

@@ -308,21 +308,25 @@ def _own_class(source: Source, code: bytes) -> type[Controller]:
 
 
 def _again(controller: Controller, beta: float | None, latency: float | None, knobs: Mapping[str, Knob]) -> Controller:
-    """A controller object as it is, or with another budget, another latency or other knobs."""
+    """A controller object as it is, or with another budget, another latency or other knobs; others set by hand stay.
+
+    A new budget sets all of them anew.
+    """
+    if beta is None and latency is None and not knobs:
+        return controller
+    if beta is None and latency is None and (confined := getattr(controller, "with_knobs", None)) is not None:
+        return confined(**knobs)  # type: ignore[no-any-return]  # its class is not at hand, here or anywhere
+    kept, budget = (by_hand(controller), controller.beta) if beta is None else ({}, beta)
     if latency is not None:
         source = source_of(type(controller))
         _check_latency(source, latency, repr(controller))
         assert source is not None
-        kept, budget = (by_hand(controller), controller.beta) if beta is None else ({}, beta)
         if budget is None:
             raise InputError(f"every knob of {controller!r} was set by hand, so latency would change nothing.")
         return class_of(source, latency).from_beta(budget, **{**kept, **knobs})
-    if beta is None and not knobs:
-        return controller
-    budget = controller.beta if beta is None else beta
     if budget is None:
         return type(controller)(**{**controller.knobs, **knobs})
-    return type(controller).from_beta(budget, **knobs)
+    return type(controller).from_beta(budget, **{**kept, **knobs})
 
 
 def _published(

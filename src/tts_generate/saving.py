@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.controller import Controller, by_hand
+from tts_generate.disk import write_whole
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.hub.card import API, CARD, FORMAT, check_code, entry_of, parse_card
 from tts_generate.hub.source import Source, read_folder
@@ -35,18 +36,18 @@ def save(controller: Controller, folder: Path, *, name: str | None = None, descr
     parse_card(text, CARD)
     if code is not None:
         check_code(card, code, f"{inspect.getfile(type(controller))}, which becomes {CODE}")
-    files = {CARD: text, **recipe_files(card, code)}
-    if code is not None:
-        files[CODE] = code
+    files = {} if code is None else {CODE: code}
+    files |= recipe_files(card, code)
     if not (folder / "README.md").exists():
         files["README.md"] = readme(card).encode()
+    files[CARD] = text  # last: cut off before it, the folder is what it was, or takes the same save again
     _spare_code(folder, code)
     try:
         if code is None:
             (folder / RECIPE_CODE).unlink(missing_ok=True)  # a copy, which nothing would run any more
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
+            write_whole(folder / path, content)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}.") from error
     return folder

@@ -190,16 +190,27 @@ def _below(wrong: Sequence[int], blank: int, most: int, draw: int) -> list[int]:
 def mean_of_samples_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """The interval of the mean of several recordings' means, each resampled by question.
 
-    Samples of one length are the same questions asked of several models, and are resampled together.
+    Samples of one length are the same questions asked of several models, and are resampled together. Of other samples
+    one of a single question stays as it is: there is nothing to draw.
 
     >>> mean_of_samples_interval([np.array([0.0, 1.0] * 20), np.array([0.0, 1.0] * 20)])
     (0.35, 0.65)
     """
     if len({len(sample) for sample in samples}) == 1:
         return mean_interval(np.mean(samples, axis=0))
+    several, alone = [s for s in samples if len(s) > 1], sum(float(s[0]) for s in samples if len(s) == 1)
     return _bootstrap(
-        samples, lambda *drawn, axis=-1: np.mean([np.mean(sample, axis=axis) for sample in drawn], axis=0)
+        several, lambda *drawn, axis=-1: (alone + sum(np.mean(s, axis=axis) for s in drawn)) / len(samples)
     )
+
+
+def gain_interval(gains: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The interval of the mean gain over several recordings: of points, not of shares, so 0 throughout has no width.
+
+    >>> gain_interval([np.zeros(12)]), gain_interval([np.ones(12), np.ones(3)])
+    ((0.0, 0.0), (1.0, 1.0))
+    """
+    return compare_samples(gains, [np.zeros(len(gain)) for gain in gains])[1]
 
 
 def compare_samples(

@@ -17,7 +17,7 @@ import pytest
 
 from tts_generate.controller import Controller
 from tts_generate.errors import ControllerError, InputError, UnknownNameError, UntrustedCodeError
-from tts_generate.loading import builtin_controllers, load_controller
+from tts_generate.loading import builtin_controllers, held_within, load_controller
 
 FOLDERS = Path(__file__).resolve().parents[2] / "controllers"
 
@@ -113,6 +113,13 @@ class TestKnobs:
             "threshold": 0.8,
             "criterion": "beta",
         }
+
+    def test_a_knob_set_by_hand_stays_when_another_is_set(self) -> None:
+        """The bug: `serve --set threshold=0.9` held to fewer branches went back to the threshold of its beta."""
+        controller = load_controller("asc", beta=1.0, threshold=0.9)
+        other = {"max_samples": 16, "threshold": 0.9, "criterion": "beta"}
+        assert load_controller(controller, max_samples=16).knobs == held_within(controller, 16).knobs == other
+        assert load_controller(controller, beta=0.5).knobs == load_controller("asc", beta=0.5).knobs
 
     def test_not_a_controller_at_all(self) -> None:
         with pytest.raises(InputError, match="a name, a folder, a repo or a Controller"):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +34,7 @@ from tts_generate.controller import Decision
 from tts_generate.engine import AutoTTS
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
+from tts_generate.hub.card import identity
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
 from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
@@ -39,7 +43,7 @@ from tts_generate.replay import Recording, replay
 from tts_generate.state import State
 from tts_generate.testing import random_trajectories, recording_of
 from tts_generate.tiny import questions
-from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories import StoreWriter, TrajectoryStore
 
 FORMATS = Path(__file__).parent / "formats" / "v1"
 QUICK: dict[str, Any] = {"shuffles": 3, "betas": (0.0, 0.5, 1.0)}
@@ -123,6 +127,35 @@ class TestRepo:
         assert "| kept aside | 2 |" in page
         assert "live,tiny,kept aside" in hub.repo("user/few").read("evaluation/curves.csv").decode()
 
+    def test_live_answers_are_graded_as_they_vote(self, tiny: tuple[Any, Any]) -> None:
+        """The bug: what votes="math" counts as one answer was compared with the gold one as text."""
+        model, tokenizer = tiny
+        one, asked = load_controller("self_consistency", max_samples=1), questions("test")[:2]
+        how: dict[str, Any] = {"max_new_tokens": 160, "votes": "math"}
+        recipe = AutoTTS(one, tokenizer=tokenizer, seed=1, votes="math")
+        output = model.generate(
+            **prompts(model, tokenizer, asked), custom_generate=recipe, max_new_tokens=160, return_dict_in_generate=True
+        )
+        assert all(output.answers)
+        golds = [replace(q, gold_answer=f"{answer}.0") for q, answer in zip(asked, output.answers, strict=True)]
+        (row,) = measure_live(model, tokenizer, golds, [one], dataset="kept aside", **how)
+        assert row["accuracy"] == 100.0
+
+    def test_live_rows_say_at_which_latency(
+        self, tiny: tuple[Any, Any], hub: HubServer, store: Path, folder: Path
+    ) -> None:
+        """The bug: rows of one budget at either latency were told by one name; and of neither, by knobs never used."""
+        pace = [load_controller("pace", beta=0.0, latency=latency) for latency in (0.0, 1.0)]
+        how: dict[str, Any] = {"dataset": "kept aside", "max_new_tokens": 40}
+        rows = measure_live(*tiny, questions("test")[:1], [*pace, load_controller("pace", beta=0.0)], **how)
+        assert [row["latency"] for row in rows] == [0.0, 1.0, rows[2]["latency"]]
+        assert rows[2]["knobs"] == load_controller("pace", beta=0.0, latency=rows[2]["latency"]).knobs
+        publish(folder, "user/few", stores=[store], live=rows, **QUICK)
+        page = hub.repo("user/few").read("README.md").decode()
+        assert all(f"| Pace β=0.0 latency {latency} |" in page for latency in (0.0, 1.0))
+        told = csv.DictReader(io.StringIO(hub.repo("user/few").read("evaluation/curves.csv").decode()))
+        assert {"Pace latency 0", "Pace latency 1"} <= {row["method"] for row in told}
+
     def test_a_live_call_is_held_against_its_replay(self, tiny: tuple[Any, Any]) -> None:
         model, tokenizer = tiny
         two, one = (load_controller("self_consistency", max_samples=count) for count in (2, 1))
@@ -183,9 +216,25 @@ class TestRepo:
         assert again.beta == 0.3
         assert verify(f"user/asc@{done.commit}").card["description"] == "Surer than most."
 
-    def test_a_private_repo(self, hub: HubServer, folder: Path) -> None:
+    def test_a_private_repo(self, hub: HubServer, folder: Path, store: Path) -> None:
+        """The bug: of a repo that was there and public, `private` was taken and ignored."""
         publish(folder, "user/few", private=True)
         assert hub.repo("user/few").private
+        publish(folder, "user/few", private=True, replace=True, licence="mit")
+        publish(folder, "user/open")
+        with pytest.raises(InputError, match="user/open is there and public"):
+            publish(folder, "user/open", private=True, replace=True, licence="mit")
+        TrajectoryStore.open(store).push_to_hub("user/data", private=True)
+        assert TrajectoryStore.open(store).push_to_hub("user/data", private=True).changed is False
+        TrajectoryStore.open(store).push_to_hub("user/open_data")
+        with pytest.raises(InputError, match="user/open_data is there and public"):
+            TrajectoryStore.open(store).push_to_hub("user/open_data", private=True, licence="mit")
+
+    def test_a_baseline_of_its_name_is_none_of_its_results(self, hub: HubServer, store: Path, tmp_path: Path) -> None:
+        load_controller("asc", beta=1.0, threshold=0.9, max_samples=12).save_pretrained(tmp_path / "c")
+        publish(tmp_path / "c", "user/asc", stores=[store], benchmarks={"questions": Benchmark("me/sums")}, **QUICK)
+        told = yaml.safe_load(hub.repo("user/asc").read(".eval_results/questions.yaml"))
+        assert [row["notes"].partition(",")[0] for row in told] == [f"tts-generate asc β={b:g}" for b in QUICK["betas"]]
 
 
 def read_repo(hub: HubServer, repo_id: str) -> dict[str, bytes]:
@@ -216,6 +265,47 @@ class TestRefused:
             publish(folder, "user/few")
         assert b"a" * 32 not in str(caught.value).encode()
         assert not hub.repos
+
+    def test_what_cannot_be_measured(self, hub: HubServer, folder: Path, store: Path, tmp_path: Path) -> None:
+        """The bugs: a page without a row of its own; options of a measurement that was not made; names that collide."""
+        card = json.loads((folder / "controller.json").read_text())
+        card["beta"] = {"default": 0.5, "range": [0.4, 0.6]}
+        (folder / "controller.json").write_text(json.dumps(card))
+        with pytest.raises(InputError, match=r"for beta from 0.4 to 0.6, and none of \[0.0, 1.0\] is"):
+            publish(folder, "user/few", stores=[store], betas=[0.0, 1.0], shuffles=3)
+        with pytest.raises(InputError, match="betas, shuffles: for measuring, and there is no store"):
+            publish(folder, "user/few", betas=[0.5], shuffles=3)
+        told = CliRunner().invoke(app, ["publish", str(folder), "user/few", "--shuffles", "3"])
+        assert (told.exit_code, "shuffles: for measuring" in told.output) == (1, True)
+        other = make_store(tmp_path / "questions", seed=8)
+        with pytest.raises(InputError, match="2 stores are called 'questions'"):
+            publish(folder, "user/few", stores=[store, other], betas=[0.5], shuffles=3)
+        assert "user/few" not in {name for _, name in hub.repos}
+
+    def test_an_evaluation_of_other_questions_is_there(self, hub: HubServer, folder: Path, store: Path) -> None:
+        """The bug: the arrays did not fit, which was numpy's ValueError."""
+        publish(folder, "user/few", stores=[store], **QUICK)
+        told = json.loads(hub.repo("user/few").read("evaluation/summary.json"))
+        (there,) = told["stores"]
+        there["questions"] -= 1
+        there["by_question"] = {name: [row[:-1] for row in rows] for name, rows in there["by_question"].items()}
+        put(hub, "user/few", {"evaluation/summary.json": json.dumps(told).encode()})
+        with pytest.raises(ConflictError, match=r"cannot be compared with: .* it is the same store"):
+            publish(folder, "user/few", stores=[store], **QUICK)
+
+    def test_a_licence_that_is_not_one(self, hub: HubServer, folder: Path) -> None:
+        (folder / "README.md").write_text("---\nlicense: [mit, gpl-3.0]\n---\nMine.")
+        with pytest.raises(ControllerError, match=r"its license is .* one identifier"):
+            publish(folder, "user/few")  # as apache-2.0, it was
+        publish(folder, "user/few", licence="mit")
+        assert "license: mit" in hub.repo("user/few").read("README.md").decode()
+
+    def test_branches_of_a_card_are_those_that_there_are(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
+        store = TrajectoryStore.open(make_store(tmp_path / "whole", questions=3))
+        with StoreWriter.open(tmp_path / "part", store.manifest, store.questions) as writer:
+            writer.append(row for row in store.trajectories() if row.question_id != "q1" or row.branch < 20)
+        publish(folder, "user/few", stores=[tmp_path / "part"], **QUICK)
+        assert "3 questions, 20 to 24 branches each" in hub.repo("user/few").read("README.md").decode()
 
     def test_a_link_out_of_the_folder(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("x")
@@ -417,13 +507,34 @@ class TestSearch:
         with pytest.raises(InputError, match=r"was searched on questions .* none of .* holds its branches"):
             publish_run(run, "user/found", stores=[make_store(tmp_path / "other", seed=7)])
 
+    def test_a_search_that_was_killed_while_it_wrote(self, hub: HubServer, run: Path) -> None:
+        """The bug: the controller of before went up with the numbers of the new choice, or a FileNotFoundError came."""
+        told = json.loads((run / "result.json").read_text())
+        told["candidate"]["name"] = "another"
+        (run / "result.json").write_text(json.dumps(told))
+        with pytest.raises(InputError, match=r"best is of candidate 40df8b11ec, and .* of another"):
+            publish_run(run, "user/found", **QUICK)
+        shutil.rmtree(run / "best")
+        with pytest.raises(ControllerError, match=r"controller\.json is not a file"):
+            publish_run(run, "user/found", **QUICK)
+
     def test_a_search_that_may_not_publish(self, hub: HubServer, store: Path, tmp_path: Path) -> None:
         command = ["search", str(store), "--out", str(tmp_path / "run"), "--rounds", "1", "--minutes", "1",
                    "--threads", "1", "--knobs", "threshold"]  # fmt: skip
+        unnamed = CliRunner().invoke(app, [*command, "--push-to", "found"])
+        assert "'found' is no repo of the Hub" in unnamed.output
         hub.revoke(hub.token)
         refused = CliRunner().invoke(app, [*command, "--push-to", "user/found"])
-        assert refused.exit_code == 1
+        assert (unnamed.exit_code, refused.exit_code) == (1, 1)
         assert not (tmp_path / "run").exists()  # said before the search, not after it
+
+
+def test_another_controller_at_latency_1_is_another() -> None:
+    """The bug: a page told of live answers that another schedule had given, and one took the other's place untried."""
+    card = {"sha256": "0" * 64, "builtin": "worth", "knobs": {"n_init": 4}}
+    short = [{**card, "short": {"n_init": count}} for count in (8, 9)]
+    assert len({identity(one) for one in (card, *short)}) == 3
+    assert identity({**card, "name": "other", "short": {}}) == identity(card)
 
 
 def test_a_reloaded_controller_decides_the_same(hub: HubServer, folder: Path) -> None:
@@ -472,6 +583,28 @@ def test_saving_loses_no_code(tmp_path: Path) -> None:
     (folder / "controller.py").unlink()
     load_controller("asc").save_pretrained(folder)
     assert not (folder / "custom_generate" / "controller.py").exists()
+
+
+def test_a_save_that_the_disk_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
+    """The bug: the card was written first, so the folder loaded no more, and took no save either."""
+    first = load_controller(write_few(tmp_path / "one"), trust_remote_code=True)
+    folder = first.save_pretrained(tmp_path / "saved")
+    longer = write_few(tmp_path / "two")
+    code = (longer / "controller.py").read_bytes() + b"# more\n" * 2000
+    card = json.loads((longer / "controller.json").read_text())
+    (longer / "controller.json").write_text(json.dumps({**card, "sha256": hashlib.sha256(code).hexdigest()}))
+    (longer / "controller.py").write_bytes(code)
+    second = load_controller(longer, trust_remote_code=True)
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write"):
+            second.save_pretrained(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert load_controller(folder, trust_remote_code=True).knobs == first.knobs
+    assert (second.save_pretrained(folder) / "controller.py").read_bytes() == code
 
 
 def write_few(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -111,6 +112,9 @@ def test_push_and_back(hub: HubServer, store: TrajectoryStore, tmp_path: Path) -
     )
     with pytest.raises(StoreError, match="is not empty"):
         pull("user/store", tmp_path / "copy")
+    (tmp_path / "here").mkdir()
+    with contextlib.chdir(tmp_path / "here"), pytest.raises(StoreError, match="the folder that you stand in"):
+        pull("user/store", ".")  # a ValueError: it has no name
 
 
 def test_a_pulled_store_is_gone_on_with_where_the_model_is_in_another_folder(

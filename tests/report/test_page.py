@@ -228,6 +228,11 @@ def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     assert not (tmp_path / "d" / "frontier.png").exists()
     output = invoke("report", files[0], files[0], "--out", tmp_path / "n.html", code=1)
     assert "a second time" in output.replace("\n", " ")
+    rows_of_one = map(json.loads, files[0].read_text("utf-8").splitlines())
+    short = [json.dumps({**row, "controller": {**row["controller"], "latency": 1.0}}) for row in rows_of_one]
+    (tmp_path / "short.jsonl").write_text("\n".join(short) + "\n", "utf-8")
+    invoke("report", files[0], tmp_path / "short.jsonl", "--out", tmp_path / "n.html")  # another, not a second time
+    assert "β=0 latency 1" in (tmp_path / "n.html").read_text("utf-8")
 
 
 @pytest.mark.long

@@ -50,6 +50,8 @@ def reviewing(body: str) -> str:
 PLAIN = reviewing("pass")
 MISTAKES: dict[str, tuple[str, str]] = {
     **{what: told for what, told in BROKEN.items() if told[1] and what != "half a character"},
+    "a class with an accent": (PLAIN.replace("class Tried", "class Essayé"), "no such class stands at the top of the file"),
+    "a class of another name": (f"{PLAIN}\n\nTried.__name__ = 'Other'\n", "no such class stands at the top of the file"),
     "a dictionary": (
         reviewing("d = {}\nfor i in range(state.opened):\n    d[state.answer[i]] = d.get(state.answer[i], 0) + 1"),
         "numba cannot compile controller.py, line 35: No implementation of function",

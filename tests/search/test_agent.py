@@ -36,6 +36,7 @@ from tts_generate.search.agent.ledger import JOURNAL, Ledger, read_paid
 from tts_generate.search.agent.prices import price_of
 from tts_generate.search.history import History, read_archive
 from tts_generate.search.written.conformance import examine
+from tts_generate.search.written.workbench import Workbench
 from tts_generate.trajectories.journal import read_journal
 
 pytest.importorskip("numba")
@@ -180,6 +181,8 @@ class TestFinished:
         assert found.interval is not None
         assert found.interval[0] <= found.mean <= found.interval[1]
         assert found.confirmed is not None
+        questions = json.loads((out / "result.json").read_text())["proposed"]["questions"]
+        assert found.confirmed["episodes"] == 3 * questions < Workbench.confirms  # all that there were
         calls, spent = read_paid(out)
         assert calls == server.replies
         entries = sum(one.usd for one in archive.written.values()) + sum(one.usd for one in archive.failures)

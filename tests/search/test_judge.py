@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from messages_server import KEY, MessagesServer, Reply, by_place
 from search_stores import make_store, setup
 from written_candidates import GOOD, name
 
-from tts_generate.errors import CandidateError
+from tts_generate.errors import CandidateError, SandboxUnavailable
 from tts_generate.import_rules import check_source
-from tts_generate.loading import builtin_folder, load_controller
-from tts_generate.recorded.episodes import Columns
+from tts_generate.loading import builtin_folder, held_within, load_controller
+from tts_generate.recorded.episodes import Columns, Work, open_more
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.sandbox import Limits, Sandbox, strictly
 from tts_generate.search import Search
@@ -31,6 +32,7 @@ from tts_generate.search.objective import Fidelity
 from tts_generate.search.questions import Part
 from tts_generate.search.written.conformance import examine
 from tts_generate.search.written.workbench import Workbench
+from tts_generate.state import TO_END, Decision, State
 from tts_generate.testing import random_trajectories
 from tts_generate.trajectories import Question, Trajectory
 
@@ -63,6 +65,17 @@ def recording() -> Recording:
 
 def same(one: ReplayResult, other: ReplayResult) -> bool:
     return all((getattr(one, column) == getattr(other, column)).all() for column in Columns._fields)
+
+
+def test_more_branches_than_64_bits_count_are_too_many(recording: Recording) -> None:
+    """The host adds them to those that are open: a sum that wraps around let it write beyond its arrays."""
+    state, do, order = State(24, 40, 10, 0), Decision(24), np.arange(24)
+    work = Work.of(recording.questions, {24: order[None]}, CMC.from_beta(0.5), 10)
+    do.open, do.open_steps = 2, TO_END
+    assert open_more(state, do, recording.questions[0].rows, work, 0, order)
+    do.open = np.int64((1 << 63) - 1)  # as a candidate's decision comes
+    assert not open_more(state, do, recording.questions[0].rows, work, 0, order)
+    assert state.opened == 2
 
 
 def written(folder: Path, code: str) -> Path:
@@ -174,6 +187,33 @@ def test_a_memory_pays_where_nothing_stops_it(recording: Recording, tmp_path: Pa
     cheat = replay(recording, folder, shuffles=6, compiled=False, trust_remote_code=True)
     honest = replay(recording, written(tmp_path / "f", FORGETS), shuffles=6, compiled=False, trust_remote_code=True)
     assert cheat.tokens < 0.5 * honest.tokens
+
+
+def test_confined_controllers_are_held_to_fewer_branches(recording: Recording, tmp_path: Path) -> None:
+    """The bug: a sandboxed controller took no other knob, so that `serve --sandbox` refused every request."""
+    code = GOOD.replace("width", "max_samples")
+    confined = load_controller(written(tmp_path / "g", code), sandbox=True, beta=1.0, share=0.7)
+    held = held_within(confined, 3)
+    assert held.knobs == {"max_samples": 3, "share": 0.7}
+    assert replay(recording, held, shuffles=2).opened.max() <= 3
+    assert load_controller(confined) is confined
+
+
+def test_more_episodes_than_files_are_one_clear_error(tmp_path: Path) -> None:
+    confined = load_controller(written(tmp_path / "g", GOOD), sandbox=True)
+
+    def begun() -> object:
+        mine = confined.for_episode(8)
+        mine.begin(State(8, 4, 10, 0), Decision(8))
+        return mine
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, before[1]))
+    try:
+        with pytest.raises(SandboxUnavailable, match="Ask fewer at once, or raise the limit of open files"):
+            [begun() for _ in range(40)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_confined_controllers_remember_nothing(recording: Recording, forgetful: ReplayResult, tmp_path: Path) -> None:

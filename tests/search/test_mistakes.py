@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mistakes import MISTAKES, PLAIN
 from scripted import program, told
-from search_stores import make_store, setup
+from search_stores import FEW, make_store, setup
 from typer.testing import CliRunner
 from written_candidates import GOOD, name
 
@@ -166,3 +166,22 @@ class TestProgram:
             assert text in done.output, done.output
         with pytest.raises(InputError, match="an empty one"):
             Agent(program=" ")
+
+
+def test_a_program_keeps_its_secrets_and_is_gone_through_again_to_its_end(
+    box: Sandbox, store: Path, tmp_path: Path
+) -> None:
+    """The bugs: a password in its command was stored and published; on file, a round ended after 16 requests."""
+    turns = [[["read_history", {}]]] * 17
+    turns += [[["write_controller", {"code": GOOD, "idea": "good"}]], [["replay", {"candidate": name(GOOD)}]]]
+    agent = Agent(program=f"{program(tmp_path, turns)} http://me:of-mine@host/v1", calls=30)
+    looks: dict[str, Any] = {"rungs": (Fidelity((0.0, 1.0), 1, 1_000),), "select": FEW["select"], "fresh": FEW["fresh"]}
+    how: dict[str, Any] = {"minutes": 10, "max_rounds": 1, "threads": 1}
+    command = "tts-generate search --program 'ask http://me:of-mine@host'"
+    first = Search(setup(store, **looks), agent, box).run(tmp_path / "run", command=command, **how)
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert b"of-mine" not in stored
+    assert stored.count(b"http://<secret>@host") >= 3
+    again = Search(setup(store, **looks), Agent.of(tmp_path / "run"), box).run(tmp_path / "again", **how)
+    assert again["candidate"]["code"] == first["candidate"]["code"] == GOOD
+    assert not (tmp_path / "again" / ".paid.journal.tmp").exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_stores import make_store
+from search_stores import BRANCHES, make_store
 
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.evaluate import BETAS
@@ -21,12 +21,14 @@ from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
-from tts_generate.search import Fidelity, KnobCandidate, Scored, write_controller
+from tts_generate.search import Fidelity, KnobCandidate, Scored, best_of, write_controller
+from tts_generate.search.archive import Evaluation
 from tts_generate.search.bench import Families
-from tts_generate.search.choice import Contest
+from tts_generate.search.candidate import Written
+from tts_generate.search.choice import Contest, at_accuracy, beside_baselines
 from tts_generate.search.history import History
 from tts_generate.search.narrow import narrowed
-from tts_generate.search.objective import Curve, curve_of, gain_at_own_cost, gain_over, reference_curve
+from tts_generate.search.objective import Curve, Gain, cost_of, curve_of, gain_at_own_cost, gain_over, reference_curve
 from tts_generate.search.parameters import ParametersProposer, centre, distributions, parameters_of, schedule_of
 from tts_generate.search.questions import Part, folds, split
 
@@ -185,6 +187,15 @@ def test_a_search_from_before_there_were_objectives_is_gone_on_with(tmp_path: Pa
         History(tmp_path / "s", {"objective": "latency"})
 
 
+def test_who_failed_at_a_closer_look_is_none_of_the_best() -> None:
+    """The bug: where nobody else had come as far, the look before counted, and who was disqualified was chosen."""
+    cheat, other = Written("a", "one"), Written("b", "one")
+    found = [Evaluation(who, 0, (1.0,), (1.0,), (score,), score) for who, score in ((cheat, 5.0), (other, 1.0))]
+    assert [evaluation.candidate for evaluation in best_of(found, 5)] == [cheat, other]
+    found.append(Evaluation.failed(cheat, 1, "disqualified: it looks ahead"))
+    assert [evaluation.candidate for evaluation in best_of(found, 5)] == [other]
+
+
 def test_a_question_of_two_recordings_is_on_one_side(tmp_path: Path) -> None:
     recordings = [Recording.from_store(make_store(tmp_path / f"m{n}", seed=n)) for n in range(2)]
     propose, select = split(Part.of(recordings, [3.0, 1.0]), seed=0)
@@ -276,3 +287,40 @@ def test_all_questions_may_propose_and_choose(tmp_path: Path) -> None:
     assert propose.count == select.count == whole.count
     with pytest.raises(InputError, match="from 0 to below 1, got 1"):
         split(whole, 0, share=1)
+    propose, select = split(whole, 0, share=0.99)  # of 8: rounded, nothing would be left to learn from
+    assert (propose.count, select.count) == (1, 7)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_is_a_positive_number(weight: float, tmp_path: Path) -> None:
+    recording = Recording.from_store(make_store(tmp_path / "s"))
+    with pytest.raises(InputError, match="one positive number a store, 2 in all"):
+        Part.of([recording, recording], [weight, 1.0])
+
+
+def test_a_gain_of_nothing_has_no_interval() -> None:
+    """The bug: no gain on any question was taken for a share of 0 of 12, whose interval goes up to 0.26."""
+    for points in (0.0, 1.0):
+        for sizes in ((12,), (12, 12), (12, 1)):
+            by_question = tuple(np.full(size, points) for size in sizes)
+            gain = Gain((points,), by_question, np.full(len(sizes), 1 / len(sizes)))
+            assert gain.interval() == pytest.approx((points, points))
+
+
+def test_baselines_count_as_the_search_counts(tmp_path: Path) -> None:
+    """The bugs: baselines were averaged as if no store counted more; chains of tokens stood beside tokens."""
+    stores = [make_store(tmp_path / f"m{n}", 4, seed=n, right=right) for n, right in enumerate((0.8, 0.2))]
+    one, other = (Part.of([Recording.from_store(store)]) for store in stores)
+    both, few = Part.of([*one.recordings, *other.recordings], [9.0, 1.0]), Fidelity((0.0, 0.5, 1.0), 4, 0)
+    rows = [beside_baselines(part, few, 1)[0] for part in (one, other, both)]
+    for name in ("accuracy", "tokens", "sequential_tokens"):
+        assert rows[2][name] == pytest.approx(0.9 * rows[0][name] + 0.1 * rows[1][name])
+    assert rows[2]["accuracy_ci"][0] <= rows[2]["accuracy"] <= rows[2]["accuracy_ci"][1]
+    kind = type(load_controller("self_consistency"))
+    for objective, column in (("tokens", "tokens"), ("sequential", "sequential_tokens")):
+        measured = Contest(Families(kind), kind, objective, 1).measure(
+            both, KnobCandidate({"max_samples": BRANCHES}, ""), few
+        )
+        told = at_accuracy(measured, rows[2], cost_of(objective))
+        assert told["tokens"] == pytest.approx(rows[2][column])
+        assert told["saving"] == pytest.approx(0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import json
 import os
@@ -24,7 +25,7 @@ from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.replay import replay
 from tts_generate.search import Search, best_of, read_history, write_report
 from tts_generate.search.history import History
-from tts_generate.trajectories import Manifest, Question, StoreWriter
+from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
 
 pytest.importorskip("numba")
@@ -106,8 +107,49 @@ def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path
     copy = shutil.copytree(run, tmp_path / "run")
     before = (copy / "held_out.json").read_text()
     other = make_store(tmp_path / "other", seed=11)
-    Search(setup(*stores)).run(copy, minutes=1, max_rounds=ROUNDS, held_out=[other], threads=1)
+    how: dict[str, Any] = {"minutes": 1, "max_rounds": ROUNDS, "held_out": [other], "threads": 1}
+    said: list[str] = []
+    result = Search(setup(*stores)).run(
+        copy, **how, say=said.append, command="named in bytes: \udcff"
+    )  # no text: a UnicodeEncodeError
+    assert result["command"] == "named in bytes: \ufffd"
+    assert said == [
+        f"{copy / 'held_out.json'} stays as it is: held-out stores are opened once, after the first choice."
+    ]
     assert (copy / "held_out.json").read_text() == before
+
+
+def test_held_out_numbers_of_an_earlier_choice_are_told_as_such(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert "an earlier choice" not in write_report(copy).read_text()
+    told = json.loads((copy / "result.json").read_text())
+    told["candidate"]["name"] = "another"
+    (copy / "result.json").write_text(json.dumps(told))
+    name = json.loads((copy / "held_out.json").read_text())["candidate"]["name"]
+    assert write_report(copy).read_text().count(f", of {name}, an earlier choice") == 2
+
+
+def test_the_page_sets_no_questions_aside_where_none_were(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert "set aside" in write_report(copy).read_text()
+    told = json.loads((copy / "result.json").read_text())
+    told["settings"]["share"] = 0.0
+    (copy / "result.json").write_text(json.dumps(told))
+    assert "set aside" not in write_report(copy).read_text()
+
+
+def test_held_out_stores_without_answers_are_refused_before_anything_runs(stores: list[Path], tmp_path: Path) -> None:
+    """The bug: the search ran, and then every answer counted as wrong: a gain of 0, a saving of 86 %."""
+    store = TrajectoryStore.open(make_store(tmp_path / "asked", seed=9))
+    questions = [dataclasses.replace(question, gold_answer=None) for question in store.questions]
+    manifest = dataclasses.replace(store.manifest, questions_sha256=questions_sha256(questions))
+    with StoreWriter.open(tmp_path / "held", manifest, questions) as writer:
+        writer.append(store.trajectories())
+    with pytest.raises(InputError, match="has no gold_answer"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[tmp_path / "held"])
+    with pytest.raises(StoreError, match="not a trajectory store"):
+        Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[tmp_path / "gone"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_was_searched_on_cannot_be_held_out(stores: list[Path], tmp_path: Path) -> None:
@@ -185,6 +227,38 @@ class TestRefused:
             Search(setup(stores[0])).run(run, minutes=1, max_rounds=1)
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
+    def test_a_controller_that_was_changed(self, stores: list[Path], tmp_path: Path) -> None:
+        """The bug: evaluations of its code before were taken for those of its code now."""
+        own = Path(shutil.copytree(builtin_folder("worth"), tmp_path / "own"))
+
+        def run() -> None:
+            chosen = setup(*stores, controller=str(own), trust_remote_code=True, knobs=("n_init",))
+            Search(chosen).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+
+        run()
+        code = (own / "controller.py").read_bytes() + b"\n# changed\n"
+        card = json.loads((own / "controller.json").read_text())
+        (own / "controller.json").write_text(json.dumps({**card, "sha256": hashlib.sha256(code).hexdigest()}))
+        (own / "controller.py").write_bytes(code)
+        with pytest.raises(InputError, match=r"another search \(code: "):
+            run()
+
+    def test_a_folder_that_another_process_searches_in(self, tmp_path: Path) -> None:
+        """The bug: both wrote their records over one another's, and either spent all of the budget."""
+        first = History(tmp_path / "run", {"seed": 0})
+        with pytest.raises(StoreError, match="written by another process"):
+            History(tmp_path / "run", {"seed": 0})
+        first.finish_round(0, 1.0)
+        first.close()
+        again = History(tmp_path / "run", {"seed": 0})
+        assert again.rounds == 1
+        again.close()
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreError, match=r"cannot write .*: Not a directory"):
+            History(tmp_path / "file" / "deeper" / "run", {"seed": 0})
+
     def test_a_folder_of_something_else(self, stores: list[Path], tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("mine")
         with pytest.raises(InputError, match="something else than a search"):
@@ -196,6 +270,7 @@ class TestRefused:
         [
             ({"questions": 1}, "holds 1 question"),
             ({"branches": 1}, "a question with 1 branch"),
+            ({"branches": 2}, "2 branches a question of store have 2 orders, and this search looks at 4"),
             ({"right": 1.0}, "ends with a right answer"),
             ({"right": 0.0}, "ends with a wrong answer"),
         ],
@@ -217,6 +292,15 @@ class TestRefused:
         with pytest.raises(InputError, match="at least one store"):
             Search(setup())
 
+    def test_stores_of_one_name(self, stores: list[Path], tmp_path: Path) -> None:
+        """The bug: by their names one hid the other, its steps, its gain and whether it was searched on before."""
+        twin = shutil.copytree(stores[0], tmp_path / "twin")
+        other = make_store(tmp_path / "other" / "twin", seed=5)
+        with pytest.raises(InputError, match="2 stores are called 'twin'"):
+            Search(setup(twin, other))
+        with pytest.raises(InputError, match="2 stores are called 'twin'"):
+            Search(setup(stores[0])).run(tmp_path / "r", minutes=1, max_rounds=1, held_out=[twin, other], threads=1)
+
     def test_options_that_cannot_be(self, stores: list[Path], tmp_path: Path) -> None:
         with pytest.raises(InputError, match="minutes must be above 0"):
             Search(setup(*stores)).run(tmp_path / "run", minutes=0)
@@ -228,6 +312,18 @@ class TestRefused:
             Search(setup(*stores, controller="esc"))
         with pytest.raises(UnknownNameError, match="did you mean 'cmc'"):
             Search(setup(*stores, reference="cnc"))
+
+    @pytest.mark.parametrize("file", ["result.json", "held_out.json"])
+    def test_a_damaged_result(self, file: str, run: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(run, tmp_path / "run")
+        whole = json.loads((copy / file).read_text())
+        for damaged, text in (
+            ({"format": "x"}, "has format 'x'"),
+            ({**whole, "baselines": [1]}, r"baselines\[0\] is 1"),
+        ):
+            (copy / file).write_text(json.dumps(damaged))
+            with pytest.raises(InputError, match=text):  # a KeyError, it was
+                write_report(copy)
 
     def test_a_report_before_the_end(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"no result\.json yet"):
@@ -275,6 +371,9 @@ def test_history_lists_compares_and_plots(run: Path, tmp_path: Path) -> None:
     assert "knobs that differ" in runner.invoke(app, ["history", str(run), "--diff", names]).output
     wrong = runner.invoke(app, ["history", str(run), "--diff", "nobody,none"])
     assert wrong.exit_code == 1
+    both = CliRunner().invoke(app, ["history", str(run), "--diff", "a,b", "--plot", str(tmp_path / "none.png")])
+    assert (both.exit_code, "--diff, --plot show one thing each" in both.output) == (1, True)  # --plot was ignored
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_damaged_journal_costs_what_it_hits_only(run: Path, stores: list[Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tts_generate.cli.base import app, console, guarded, plain
+from tts_generate.cli.base import app, console, given, guarded, plain
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.inert import inert
 
@@ -19,7 +19,7 @@ _SHOWN = 12
 @guarded
 def history(
     run: Annotated[Path, typer.Argument(help="Folder of a search.")],
-    top: Annotated[int, typer.Option(help="Candidates to list, best first.")] = _SHOWN,
+    top: Annotated[int, typer.Option(min=1, help="Candidates to list, best first.")] = _SHOWN,
     diff: Annotated[
         str | None, typer.Option(help="Two candidates by name, separated by a comma: their knobs, or their code.")
     ] = None,
@@ -27,9 +27,12 @@ def history(
     plot: Annotated[Path | None, typer.Option(help="Write the frontiers of the listed ones as PNG or SVG.")] = None,
 ) -> None:
     """List what a search tried, compare two candidates, or plot the best."""
+    from tts_generate.report.search_page import axis_of
     from tts_generate.search import best_of
-    from tts_generate.search.history import read_archive
+    from tts_generate.search.history import read_archive, read_settings
 
+    if len(chosen := given(show=show, diff=diff, plot=plot)) > 1:
+        raise InputError(f"{', '.join(f'--{name}' for name in chosen)} show one thing each; give one of them.")
     archive = read_archive(run)
     evaluations = archive.evaluations
     if show is not None:
@@ -40,23 +43,24 @@ def history(
         return
     if not evaluations and not archive.failures:
         raise InputError(f"{run} holds no evaluated candidate yet.")
-    best = best_of(evaluations, top)
-    console.print(_listed(best, len({evaluation.candidate.name for evaluation in evaluations})))
+    best, axis = best_of(evaluations, top), axis_of(read_settings(run))
+    console.print(_listed(best, len({evaluation.candidate.name for evaluation in evaluations}), axis))
     _print_failures(archive, top)
     if plot is not None:
-        from tts_generate.report.frontier import Point, plot_frontier
+        from tts_generate.report.frontier import AXES, Point, plot_frontier
 
         points = [
             Point(e.candidate.name, tokens, accuracy, (accuracy, accuracy))
             for e in best
             for tokens, accuracy in zip(e.tokens, e.accuracy, strict=True)
         ]
-        plot_frontier(points, plot, title=f"The best candidates of {run}")
+        plot_frontier(points, plot, title=f"The best candidates of {run}", axis=AXES[axis])
 
 
-def _listed(best: list[Any], tried: int) -> Table:
+def _listed(best: list[Any], tried: int, axis: str) -> Table:
     title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
-    table = plain(title, "candidate", "from", "rung", "mean gain", "worst", "tokens", "accuracy %", words=2)
+    cost = "tokens" if axis == "tokens" else "longest chain"
+    table = plain(title, "candidate", "from", "rung", "mean gain", "worst", cost, "accuracy %", words=2)
     for e in best:
         spans = (f"{min(e.tokens):,.0f} - {max(e.tokens):,.0f}", f"{e.accuracy[0]:.1f} - {e.accuracy[-1]:.1f}")
         numbers = (str(e.rung), f"{e.mean:+.2f}", f"{min(e.gains):+.2f}")

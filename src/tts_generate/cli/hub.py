@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tts_generate.cli.base import Private, Threads, Trust, app, console, guarded, numbers_of, plain
+from tts_generate.cli.base import Private, Threads, Trust, app, console, given, guarded, numbers_of, plain
 from tts_generate.errors import ControllerError, InputError
 from tts_generate.strict_json import read_json
 
@@ -35,7 +36,7 @@ def publish(
     ] = None,
     live: Annotated[Path | None, typer.Option(help="JSON list of live rows, as `measure_live` returns them.")] = None,
     betas: Annotated[str, typer.Option(help="Budgets to measure, separated by commas; eleven if left out.")] = "",
-    shuffles: Annotated[int, typer.Option(help="Orders in which branches are opened.")] = 100,
+    shuffles: Annotated[int | None, typer.Option(help="Orders in which branches are opened (100).")] = None,
     threads: Threads = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Even if it does not beat what is published there.")
@@ -53,15 +54,12 @@ def publish(
         "stores": store or (),
         "benchmarks": dict(map(_benchmark, benchmark or [])),
         "live": _rows(live) if live is not None else (),
-        "shuffles": shuffles,
-        "threads": threads,
         "replace": replace,
         "private": private or None,
         "licence": licence,
-        "trust_remote_code": trust_remote_code,
+        **given(shuffles=shuffles, threads=threads, trust_remote_code=trust_remote_code or None),
+        **({"betas": numbers_of("--betas", betas, float)} if betas else {}),
     }
-    if betas:
-        how["betas"] = numbers_of("--betas", betas, float)
     door = publishing.publish_run if publishing.is_run(folder) else publishing.publish
     tell(door(folder, repo, **how))
 
@@ -97,6 +95,7 @@ def show(
     """Say what a controller is, whether it brings code, and what was measured. None of its code runs."""
     from tts_generate.loading import find_source, is_shipped
     from tts_generate.publish import evaluation_of
+    from tts_generate.publish.measuring import rows_of
 
     source = find_source(controller, revision)
     card = source.card
@@ -116,7 +115,7 @@ def show(
         console.print("not measured")
         return
     for store in evaluation["stores"]:
-        console.print(_curve(store, evaluation["name"]))
+        console.print(_curve(store, rows_of(evaluation, store)))
 
 
 @app.command()
@@ -172,12 +171,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _curve(store: dict[str, Any], name: str) -> Table:
+def _curve(store: dict[str, Any], own: Sequence[Any]) -> Table:
     title = f"{store['name']}: {store['questions']} questions, {store['model']['name_or_path']}, replay"
     table = plain(title, "method", "accuracy % (95 %)", "tokens", "probe", "wasted")
     for row in store["rows"]:
         low, high = row["accuracy_ci"]
         numbers = (f"{row[column]:,.0f}" for column in ("tokens", "probe_tokens", "wasted_tokens"))
-        style = "bold" if row["controller"] == name else None
+        style = "bold" if any(row is mine for mine in own) else None
         table.add_row(row["label"], f"{row['accuracy']:.1f} ({low:.1f} - {high:.1f})", *numbers, style=style)
     return table

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,12 +27,16 @@ from tts_generate.cli.base import (
     knobs_of,
     numbers_of,
     plain,
+    refuse,
     table_of,
     write_csv,
     write_json,
 )  # fmt: skip
 from tts_generate.errors import InputError
 from tts_generate.loading import DEFAULT_CONTROLLER
+
+if TYPE_CHECKING:
+    from tts_generate.trace import Trace
 
 
 @app.command()
@@ -243,7 +248,15 @@ def trace(
     from tts_generate.trace import read_traces, write_traces
 
     if source.is_file():
-        traces = (found for found in read_traces(source) if question in (None, found.question_id))
+        told = given(beta=beta, latency=latency, shuffle=shuffle, set=knobs or None, sandbox=sandbox or None)
+        refuse(
+            told | ({} if controller == DEFAULT_CONTROLLER else {"controller": controller}), "for a store to be run on"
+        )
+        traces: Iterable[Trace] = read_traces(source)
+        if question is not None:
+            traces = [found for found in traces if found.question_id == question]
+            if not traces:
+                raise InputError(f"{source} holds no trace of question {question!r}.")
     else:
         recording = Recording.from_store(source)
         chosen = load_controller(
@@ -251,7 +264,7 @@ def trace(
         )
         recording.check(chosen)
         orders = {
-            n: None if shuffle is None else shuffled_orders(shuffle + 1, recording.questions[n].branches)[shuffle]
+            n: None if shuffle is None else shuffled_orders(1, recording.questions[n].branches, shuffle)[0]
             for n in recording.numbers(question)
         }
         traces = (recording.trace(chosen, n, order) for n, order in orders.items())

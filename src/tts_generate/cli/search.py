@@ -107,14 +107,16 @@ def search(
     )
     if push_to is not None:
         from tts_generate.hub.commit import check_login
+        from tts_generate.hub.names import check_repo_id
 
-        check_login(push_to)  # now, not after the search
+        check_repo_id(push_to)  # now, not after the search
+        check_login(push_to)
     found = Search(setup, agent, box := _box(without_lock, sandbox_prefix))
     with box or contextlib.nullcontext(), Live(console=console, transient=True, refresh_per_second=2) as live:
 
         def watch(progress: SearchProgress) -> None:
             if bars_shown():
-                live.update(_standing(progress))
+                live.update(_standing(progress, objective))
 
         result = found.run(
             out,
@@ -189,13 +191,14 @@ def _conclude(result: dict[str, Any], reference: str, objective: str, report: Pa
     )
 
 
-def _standing(progress: Any) -> Table:
+def _standing(progress: Any, objective: str) -> Table:
     """The best frontier so far, as a live table."""
     left = f" · {progress.seconds_left:.0f} s left" if math.isfinite(progress.seconds_left) else ""
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    table = plain(title, "best frontier so far", "tokens", "accuracy %", words=0)
+    cost = "longest chain" if objective == "sequential" else "tokens"
+    table = plain(title, "best frontier so far", cost, "accuracy %", words=0)
     best = progress.best
     if best is not None:
         for number, (tokens, accuracy) in enumerate(zip(best.tokens, best.accuracy, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -91,8 +92,15 @@ def check_code(card: Card, code: bytes, where: object) -> None:
     except CandidateError as error:
         raise ControllerError(f"{where}: {error}") from None
     class_name = entry_of(card)[1]
-    if not any(isinstance(node, ast.ClassDef) and node.name == class_name for node in parse(code).body):
+    if not has_class(code, class_name):
         _refuse(where, f"it has no class {class_name!r}, which controller.json names")
+
+
+def identity(card: Card) -> str:
+    """A hash of what a controller does: its code and its knobs, at either end of latency, whatever it is called."""
+    parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
+    parts |= {"short": card["short"]} if card.get("short") else {}  # most cards have none, and had no place for it
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def entry_of(card: Card) -> tuple[str, str]:
@@ -103,6 +111,17 @@ def entry_of(card: Card) -> tuple[str, str]:
     """
     file, _, class_name = str(card["entry"]).partition(":")
     return file, class_name
+
+
+def has_class(code: bytes, name: str) -> bool:
+    r"""Whether a card can name this class of a file of code: it stands at its top, by a name that an entry may have.
+
+    >>> has_class(b"class CMC: pass", "CMC"), has_class(b"if 1:\n  class CMC: pass", "CMC")
+    (True, False)
+    """
+    if not ENTRY.fullmatch(f"controller.py:{name}"):
+        return False
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in parse(code).body)
 
 
 def check_beta(card: Card, beta: float, where: object) -> None:

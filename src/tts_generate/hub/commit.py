@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from tts_generate.errors import ConflictError, HubError
+from tts_generate.errors import ConflictError, HubError, InputError
 from tts_generate.hub.client import Content, HTTPError, differing, explain, in_one_line, named, page, told
 
 _TRIES = 5
@@ -45,6 +45,22 @@ def head_of(repo_id: str) -> str | None:
         except RepositoryNotFoundError:
             found = None
     return found
+
+
+def check_private(repo_id: str) -> None:
+    """Refuse a repo that everybody can read.
+
+    Raises:
+        InputError: it is public.
+        HubError: it cannot be asked.
+    """
+    with told(repo_id, "main"):
+        private = HfApi().repo_info(**named(repo_id)).private
+    if not private:
+        raise InputError(
+            f"{repo_id} is there and public, and private makes a new repo private; nothing was published. Make it "
+            "private in its settings first, or publish elsewhere."
+        )
 
 
 def create(repo_id: str, *, private: bool | None) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tts_generate.errors import ControllerError
 from tts_generate.publish.measuring import FORMAT
 from tts_generate.search.objective import Curve, gain_over
-from tts_generate.strict_json import check_format, check_shape
+from tts_generate.strict_json import Amount, check_format, check_shape
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Verdict | Non
     shared = [(store, known[store["fingerprint"]]) for store in _stores(ours) if store["fingerprint"] in known]
     if not shared:
         return None
+    for here, there in shared:
+        if here["questions"] != there["questions"]:
+            raise ControllerError(
+                f"evaluation/summary.json is damaged: {there['name']!r:.80} has {there['questions']} questions in it, "
+                f"{here['questions']} in ours, and by its fingerprint it is the same store."
+            )
     pairs = tuple(zip(*shared, strict=True))
     mine, other = (_curve(told, stores) for told, stores in zip((ours, theirs), pairs, strict=True))
     gain = gain_over(other, mine, np.full(len(shared), 1 / len(shared)))
@@ -59,7 +65,12 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Verdict | Non
 
 def _stores(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     check_format(dict(told), FORMAT, "evaluation/summary.json", error=ControllerError)
-    check_shape(dict(told), {"stores": [{"fingerprint": str}]}, "evaluation/summary.json", error=ControllerError)
+    check_shape(
+        dict(told),
+        {"stores": [{"fingerprint": str, "name": str, "questions": Amount}]},
+        "evaluation/summary.json",
+        error=ControllerError,
+    )
     return list(told["stores"])
 
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import yaml
 
 from tts_generate.errors import ControllerError
-from tts_generate.hub.card import CARD, entry_of
+from tts_generate.hub.card import CARD, entry_of, identity
 from tts_generate.hub.front import Benchmark, Result, front_matter, results_yaml
 from tts_generate.hub.names import is_repo_id
 from tts_generate.hub.source import Source
-from tts_generate.publish.measuring import FORMAT, identity
+from tts_generate.publish.measuring import FORMAT, rows_of
 from tts_generate.report.controller_page import controller_page
 from tts_generate.report.frontier import Point, plot_frontier
 from tts_generate.saving import knob_table, recipe_files
@@ -39,13 +39,13 @@ _ROW = {**_POINT, "label": Short, "sequential_tokens": Amount, "against?": _AGAI
 _HEX = Annotated[str, "hexadecimal", re.compile("[0-9a-f]{1,64}").fullmatch]
 _ORIGIN = Annotated[str, "as 'user/dataset@commit'", re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}").fullmatch]
 _MODEL = {"name_or_path": str | None, "revision?": str | None}
-LIVE = {**_POINT, "model": _MODEL, "dataset": Short, "questions": Amount}
+LIVE = {**_POINT, "latency?": float, "model": _MODEL, "dataset": Short, "questions": Amount}
 """A row of `measure_live`."""
 _SHAPE = {
     "controller": Short, "name": Short, "betas": [float], "shuffles": int, "sandboxed?": bool,
     "stores": [{
         "name": Short, "fingerprint": _HEX, "origin?": _ORIGIN | None, "model": _MODEL, "questions": Amount,
-        "branches": Amount, "interval_tokens": Amount, "rows": [_ROW],
+        "branches": Amount, "fewest?": Amount, "interval_tokens": Amount, "rows": [_ROW],
         "by_question": {"accuracy": [[float]], "tokens": [[float]]},
     }],
     "average": [_ROW],
@@ -125,7 +125,7 @@ def curves_csv(evaluation: Mapping[str, Any]) -> str:
             writer.writerow({**row, **about, **_interval(row), "method": row["label"], "questions": store["questions"]})
     for row in evaluation["live"]:
         about = {"environment": "live", "model": row["model"]["name_or_path"]}
-        writer.writerow({**row, **about, **_interval(row), "method": row["controller"]})
+        writer.writerow({**row, **about, **_interval(row), "method": _method(row)})
     return text.getvalue()
 
 
@@ -150,7 +150,7 @@ def licence_of(readme: str, where: object) -> str | None:
     r"""The licence that the head of a README names; None if it names none.
 
     Raises:
-        ControllerError: the head is no YAML.
+        ControllerError: the head is no YAML, or names a licence otherwise than by one identifier.
 
     >>> licence_of("---\nlicense: mit\n---\nText.", "README.md")
     'mit'
@@ -160,7 +160,9 @@ def licence_of(readme: str, where: object) -> str | None:
     except yaml.YAMLError as error:
         raise ControllerError(f"{where}: its head is no YAML ({str(error).splitlines()[0]}).") from error
     found = head.get("license") if isinstance(head, dict) else None
-    return found if isinstance(found, str) else None
+    if found is None or isinstance(found, str):
+        return found
+    raise ControllerError(f"{where}: its license is {found!r:.80}, one identifier is expected; say which (--license).")
 
 
 def _parts(readme: str) -> tuple[str, str]:
@@ -187,9 +189,13 @@ def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> 
             row["accuracy"],
             f"tts-generate {row['label']}, {row['tokens']:.0f} tokens a question, replayed on {model}",
         )
-        for row in store["rows"]
-        if row["controller"] == evaluation["name"]
+        for row in rows_of(evaluation, store)
     ]
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    """What a live row is of, beside its budget."""
+    return str(row["controller"]) + (f" latency {row['latency']:g}" if "latency" in row else "")
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, float]:

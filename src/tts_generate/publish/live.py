@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
+from tts_generate.equivalence import same_answer
 from tts_generate.errors import InputError
 from tts_generate.evaluate import accuracy_interval
 from tts_generate.live.output import LiveOutput
@@ -37,7 +39,7 @@ def measure_live(
         controllers: at their budgets.
         dataset: what the questions are called.
         seed: of the branches.
-        **generate: arguments of `generate`.
+        **generate: arguments of `generate`; answers are right that its `votes` say are the gold ones.
 
     Raises:
         InputError: a question without a right answer.
@@ -49,6 +51,7 @@ def measure_live(
     for question in questions:
         if question.gold_answer is None:
             raise InputError(f"question {question.question_id!r} has no gold_answer; accuracy needs one of each.")
+    equal = same_answer(generate.get("votes") or "equal") or operator.eq
     enable(model, tokenizer=tokenizer)
     inputs = prompts(model, tokenizer, questions)
     rows = []
@@ -56,14 +59,14 @@ def measure_live(
         output = model.generate(
             **inputs, strategy="autotts", controller=controller, seed=seed, return_dict_in_generate=True, **generate
         ).whole()
-        right = np.array([a == q.gold_answer for a, q in zip(output.answers, questions, strict=True)])
+        right = np.array(
+            [a is not None and equal(a, q.gold_answer or "") for a, q in zip(output.answers, questions, strict=True)]
+        )
         low, high = accuracy_interval(right)
         cost = output.total_cost
         rows.append(
             {
-                "controller": type(controller).__name__,
-                "beta": controller.beta,
-                "knobs": dict(controller.knobs),
+                **output.trace[0].controller,  # as the rows suited it
                 "model": public_model(model_card(model)),
                 "dataset": dataset,
                 "questions": len(questions),

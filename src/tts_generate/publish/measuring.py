@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,11 +11,12 @@ import numpy as np
 from tts_generate.arguments import checked
 from tts_generate.errors import InputError
 from tts_generate.evaluate import BETAS, CMC_BETAS, Cell, Method, as_dict, baselines, by_question, sweep
-from tts_generate.hub.card import Card
+from tts_generate.hub.card import identity
 from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
+from tts_generate.search.questions import check_names
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.trajectories.schema import public_model
@@ -74,10 +73,13 @@ def measure(
             raise InputError(
                 f"{stores[number]} holds the same branches as {stores[prints.index(found)]}; give it once."
             )
+    check_names([recording.name for recording in recordings])
     fewest = fewest_branches(recordings)
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))
     budgets = [beta for beta in betas if low <= beta <= high]
+    if not budgets:
+        raise InputError(f"{name} is for beta from {low:g} to {high:g}, and none of {list(betas)} is; name others.")
     how: dict[str, Any] = {"name": name, "trust_remote_code": trust_remote_code, "sandbox": confined}
     ours = [Method.at(source.path, beta, fewest, **how) for beta in budgets]
     theirs = [Method.at("cmc", beta, fewest, name="CMC") for beta in CMC_BETAS]
@@ -92,6 +94,7 @@ def measure(
             "seed": store.manifest.seed,
             "questions": len(recording.questions),
             "branches": recording.max_branches,
+            "fewest": fewest_branches([recording]),
             "interval_tokens": recording.interval_tokens,
             "rows": [_row(row, source.path, name) for row in map(as_dict, cell.rows)],
             "by_question": _by_question(cell, len(ours)),
@@ -112,10 +115,10 @@ def measure(
     }
 
 
-def identity(card: Card) -> str:
-    """A hash of what a controller does: its code and its knobs, whatever it is called."""
-    parts = {name: card.get(name) for name in ("sha256", "builtin", "entry", "knobs")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def rows_of(evaluation: Mapping[str, Any], store: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The controller's own rows of a store: those behind the baselines', one of which may be called as it is."""
+    rows: Sequence[Mapping[str, Any]] = store["rows"]
+    return rows[max(0, len(rows) - len(evaluation["betas"])) :]
 
 
 def _row(row: dict[str, Any], path: Path, name: str) -> dict[str, Any]:

@@ -66,12 +66,13 @@ def publish(
         live: rows of `measure_live`.
         benchmarks: of the Hub, by the name of the store with their questions; they get `.eval_results/`.
         replace: publish it even if it is no better than what is there, or cannot be compared with it.
-        private: make a new repo private.
+        private: make a new repo private; one that is there must be.
         licence: an identifier such as `mit`; what the folder's README says, else `apache-2.0`.
         message: of the commit.
-        **options: betas, shuffles, threads and trust_remote_code of `measure`.
+        **options: betas, shuffles, threads and trust_remote_code of `measure`, where there are stores.
 
     Raises:
+        InputError: options without stores; or `private`, and the repo is there and public.
         ControllerError: the folder is not fit to be published; the message names the file.
         ConflictError: somebody committed meanwhile; or what is there is as good, and `replace` was not said.
         HubError: the Hub cannot be reached, or refuses; `main` is as it was.
@@ -99,6 +100,8 @@ def publish(
     check_leaks(files)
     check_paths(files, repo_id)
     parent = commit.head_of(repo_id)
+    if private and parent is not None:
+        commit.check_private(repo_id)
     there = list(client.listing(repo_id, parent)) if parent is not None else []
     verdict = check_standing(repo_id, parent, there, source.card, evaluation, replace)
     if parent is None:
@@ -160,6 +163,11 @@ def _evaluated(
     check_shape(list(live), [LIVE], "live")
     if stores:
         told = measure(source, stores, **options)
+    elif asked := [name for name, value in options.items() if value not in (None, False)]:
+        raise InputError(
+            f"{', '.join(asked)}: for measuring, and there is no store to measure on. Give stores too (--store), or "
+            "leave it out."
+        )
     elif kept.is_file():
         told = read_evaluation(kept, kept, source)
     elif live:

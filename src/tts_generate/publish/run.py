@@ -15,9 +15,9 @@ from tts_generate.hub.card import CARD, MAX_CARD
 from tts_generate.publish.push import Published, publish
 from tts_generate.replay import Recording
 from tts_generate.saving import card_json, save
-from tts_generate.search.history import RESULT, SETTINGS, read_settings
-from tts_generate.search.history import read_json as read_result
+from tts_generate.search.history import RESULT, SETTINGS, read_result
 from tts_generate.search.run import fingerprint
+from tts_generate.secret import without_secrets
 from tts_generate.strict_json import read_json
 
 
@@ -45,17 +45,15 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
         ConflictError: what is there is as good; see `publish`.
     """
     run = Path(run)
-    result = read_result(run / RESULT)
-    if result is None:
-        read_settings(run)
-        raise InputError(f"{run} has no {RESULT} yet; let the search end first.")
+    result = read_result(run)
     chosen = list(stores) or list(result.get("paths", ()))
     if not chosen:
         raise InputError(f"{run / RESULT} does not say where its stores are; name them (--store).")
     _check_stores(chosen, result["settings"]["stores"], run)
     with tempfile.TemporaryDirectory(prefix="tts-publish-") as folder:
+        card = read_json(run / "best" / CARD, largest=MAX_CARD, error=ControllerError)
+        _check_best(card, result, run)
         best = Path(shutil.copytree(run / "best", Path(folder) / "best"))
-        card = read_json(best / CARD, largest=MAX_CARD, error=ControllerError)
         card["provenance"] = {**card.get("provenance", {}), **_found(result)}
         (best / CARD).write_text(card_json(card), "utf-8")
         (best / "README.md").unlink(missing_ok=True)  # made from `provenance`, as the page is
@@ -78,16 +76,28 @@ def _check_stores(stores: Sequence[str | Path], searched: dict[str, str], run: P
             )
 
 
+def _check_best(card: dict[str, Any], result: dict[str, Any], run: Path) -> None:
+    """Refuse a controller that is not what the search chose, as a search killed while it wrote leaves it."""
+    there, chosen = card.get("provenance", {}).get("candidate"), result["candidate"]["name"]
+    if there != chosen:
+        raise InputError(
+            f"{run / 'best'} is of candidate {there}, and {run / RESULT} of {chosen}; run the search again, which "
+            "writes both."
+        )
+
+
 def _found(result: dict[str, Any]) -> dict[str, Any]:
     """How it was found, for its card: what the search measured of itself, without the folders of this machine."""
     settings, gain = result["settings"], result["fresh"]["gain"]
     told = {
-        "command": str(result["command"]).replace(f"{Path.home()}/", "~/"),
+        "command": without_secrets(str(result["command"])).replace(f"{Path.home()}/", "~/"),
         "proposer": settings["proposer"],
         "seed": settings["seed"],
         "rounds": result["rounds"],
         "seconds": round(result["seconds"], 1),
         "gain_over": settings["reference"],
+        "objective": settings.get("objective", settings.get("cost")),
+        "weights": dict(zip(settings["stores"], settings["weights"], strict=False)),
         "gain_interval": [round(value, 4) for value in gain["interval"]],
     }
     return {**told, "usd": result.get("usd", 0.0)}  # a search of knobs calls no model

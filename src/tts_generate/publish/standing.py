@@ -8,11 +8,10 @@ from typing import Any
 
 from tts_generate.errors import ConflictError, ControllerError, UnknownNameError
 from tts_generate.hub import client
-from tts_generate.hub.card import CARD, Card, parse_card
+from tts_generate.hub.card import CARD, Card, identity, parse_card
 from tts_generate.hub.source import Source
 from tts_generate.publish.contest import Verdict, compare
 from tts_generate.publish.files import SUMMARY, read_evaluation
-from tts_generate.publish.measuring import identity
 from tts_generate.strict_json import LARGEST
 
 OURS = re.compile(r"README\.md|controller\.json|[A-Za-z_]\w*\.py|(evaluation|\.eval_results|custom_generate)/[^/]+")

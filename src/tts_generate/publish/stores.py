@@ -82,14 +82,14 @@ def publish_store(
         store: a store, or its folder.
         repo_id: `user/name`; made where it does not exist.
         tag: for the commit.
-        private: make a new repo private.
+        private: make a new repo private; one that is there must be.
         replace: publish it though the store that is there has branches or settings that this one has not.
         licence: an identifier such as `apache-2.0`; none is named if left out.
         description: Markdown for the page; if left out, that of the page that is there is kept.
         message: of the commit.
 
     Raises:
-        InputError: `repo_id` is no name of a repo, or the tag is taken.
+        InputError: `repo_id` is no name of a repo, or the tag is taken; or `private`, and the repo is there and public.
         ConflictError: the dataset is something else, or holds what this store has not; or somebody was faster.
         HubError: the Hub cannot be reached, or refuses; `main` is as it was.
         StoreError: nothing is recorded, the store is damaged, or a secret would be published.
@@ -101,6 +101,8 @@ def publish_store(
     with tempfile.TemporaryDirectory(prefix="tts-push-") as folder:
         contents = _contents(store, Path(folder))
         commit.check_login(repo)
+        if private and commit.head_of(repo) is not None:
+            commit.check_private(repo)
         parent = commit.create(repo, private=private)
         there = client.listing(repo, parent)
         _check_follows(repo, parent, there, contents, replace)

@@ -189,9 +189,9 @@ def open_more(state: State, do: Decision, table: Table, work: Work, offset: int,
     if do.open <= 0:
         return True
     first = state.opened
-    last = first + do.open
-    if last > state.max_branches or do.open_steps < 1:
+    if do.open > state.max_branches - first or do.open_steps < 1:  # their sum may be beyond 64 bits, and look like less
         return False
+    last = first + do.open
     open_branches(state, do.open)
     longest = 0
     for i in range(first, last):

@@ -160,11 +160,20 @@ def run_recorded(
 def _check_shuffles(shuffles: int, branches: int) -> None:
     if shuffles < 0:
         raise InputError(f"shuffles must be 0 (recorded order) or more, got {shuffles}.")
-    if branches < 10 and shuffles > math.factorial(branches):
+    if shuffles > (orders := most_orders(branches)):
         raise InputError(
-            f"{branches} branches have {math.factorial(branches)} orders, {shuffles} shuffles were asked for; ask for "
-            "fewer, or 0 for the recorded order alone."
+            f"{branches} branches have {orders} orders, {shuffles} shuffles were asked for; ask for fewer, or 0 for "
+            "the recorded order alone."
         )
+
+
+def most_orders(branches: int) -> float:
+    """In how many orders so many branches can be opened; infinity for ten and more, which is no limit.
+
+    >>> most_orders(3), most_orders(64)
+    (6, inf)
+    """
+    return math.factorial(branches) if branches < 10 else math.inf
 
 
 def _interpret(

@@ -10,16 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tts_generate.report.frontier import Point
+from tts_generate.report.frontier import AXES, Point
 from tts_generate.statistics import frontier
 
 WIDTH, HEIGHT = 860.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 14.0, 46.0
-AXES = {
-    "tokens": "tokens a question (generated + probe, log scale)",
-    "sequential_tokens": "longest chain of tokens that wait for one another, a question (log scale)",
-}
-"""What accuracy is drawn over, and what the axis says."""
 COLOURS = 8
 """Series that have a colour of their own; more begin anew."""
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_generate.errors import TTSError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.inert import inert
 
+AXES = {
+    "tokens": "tokens a question (generated + probe, log scale)",
+    "sequential_tokens": "longest chain of tokens that wait for one another, a question (log scale)",
+}
+"""What accuracy is drawn over, and what the axis says."""
 _COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#8a5cc2", "#c97b12", "#4d5761")
 
 
@@ -59,17 +64,17 @@ def caption(text: object) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str) -> None:
+def plot_frontier(points: Sequence[Point], path: str | Path, *, title: str, axis: str = AXES["tokens"]) -> None:
     """Write a PNG, or SVG by the ending of `path`.
 
     Raises:
         TTSError: matplotlib is not installed.
     """
-    plot_frontiers({title: points}, path)
+    plot_frontiers({title: points}, path, axis=axis)
 
 
 @drawing()
-def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path) -> None:
+def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path, *, axis: str = AXES["tokens"]) -> None:
     """As `plot_frontier`, several side by side, by their titles; a series has one colour in all of them.
 
     Raises:
@@ -79,6 +84,7 @@ def plot_frontiers(panels: Mapping[str, Sequence[Point]], path: str | Path) -> N
     names = list(dict.fromkeys(point.series for points in panels.values() for point in points))
     for axes, (title, points) in zip(every, panels.items(), strict=True):
         _draw(axes, points, names)
+        axes.set_xlabel(axis)
         axes.set_title(caption(title), loc="left", fontsize=11)
     _clear(figure)
     save(figure, path)
@@ -130,7 +136,6 @@ def _draw(axes: Any, points: Sequence[Point], names: Sequence[str]) -> None:
     axes.set_xscale("log")
     for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
-    axes.set_xlabel("tokens a question (generated + probe, log scale)")
     axes.set_ylabel("accuracy (%), bars: 95 % interval over questions")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
@@ -148,5 +153,11 @@ def _clear(figure: Any) -> None:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file."""
-    figure.savefig(path, metadata={"Date": None} if Path(path).suffix == ".svg" else {})
+    """Write a figure as PNG or SVG by the ending of `path`; the same figure, the same file.
+
+    Raises:
+        InputError: another ending.
+    """
+    if (ending := Path(path).suffix) not in (".png", ".svg"):
+        raise InputError(f"pictures are PNG or SVG by the ending of their file, got {str(path)!r}.")
+    figure.savefig(path, metadata={"Date": None} if ending == ".svg" else {})

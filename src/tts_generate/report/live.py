@@ -76,5 +76,6 @@ def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> di
 
 
 def _label(trace: Trace) -> str:
-    beta = trace.controller["beta"]
-    return f"{trace.controller['controller']} " + (f"β={beta:g}" if beta is not None else f"({trace.knobs})")
+    beta, latency = trace.controller["beta"], trace.controller.get("latency")
+    told = f"β={beta:g}" if beta is not None else f"({trace.knobs})"
+    return f"{trace.controller['controller']} {told}" + ("" if latency is None else f" latency {latency:g}")

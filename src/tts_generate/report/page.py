@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tts_generate.inert import inert
 from tts_generate.report import chart
-from tts_generate.report.frontier import Point
+from tts_generate.report.frontier import AXES, Point
 from tts_generate.report.lanes import parcel
 from tts_generate.report.templating import fill, markup
 from tts_generate.trace import Trace
@@ -86,7 +86,7 @@ def render(page: Page) -> str:
             "rows": measured.rows,
             "frontiers": [
                 chart.FrontierChart.of(points, label)
-                for axis, label in chart.AXES.items()
+                for axis, label in AXES.items()
                 if (points := measured.points(axis))
             ],
             "bars": chart.bars(measured.rows),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.report.frontier import caption, drawing, panels_of, plot_frontier, save
+from tts_generate.report.frontier import AXES, caption, drawing, panels_of, plot_frontier, save
 from tts_generate.report.page import Asked, Page
-from tts_generate.report.search_page import frontier_points
+from tts_generate.report.search_page import axis_of, frontier_points, of_earlier
 from tts_generate.trace import Trace
 
 _ANSWERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#6a51c9", "#a39200")
@@ -59,13 +59,13 @@ def draw_search(
 ) -> Iterator[Path]:
     """Write the pictures of a search: `frontier`, `held-out` if there is one, and those of `page` (`draw_page`)."""
     yield from draw_page(page, folder, questions)
-    reference = result["settings"]["reference"]
+    settings = result["settings"]
     found = {"frontier": ("Search set, fresh orders of the branches", result["fresh"], result["baselines"])}
     if held_out:
-        found["held-out"] = ("Held out", held_out, held_out["baselines"])
+        found["held-out"] = (f"Held out{of_earlier(result, held_out)}", held_out, held_out["baselines"])
     for name, (title, measured, baselines) in found.items():
-        points = frontier_points(measured, baselines, reference)
-        yield from _both(folder / name, partial(plot_frontier, points, title=title))
+        points = frontier_points(measured, baselines, settings)
+        yield from _both(folder / name, partial(plot_frontier, points, title=title, axis=AXES[axis_of(settings)]))
 
 
 def _chosen(traced: Sequence[Asked], wanted: Sequence[str]) -> dict[str, Asked]:

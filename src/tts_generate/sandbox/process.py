@@ -127,8 +127,7 @@ class Keeper:
             told = self._ask({"do": "fork", **request})
             ours, errors = self._control.dup(), os.dup(self._errors().fileno())
         else:
-            ours, theirs = socket.socketpair()
-            errors, write = os.pipe()
+            ours, theirs, errors, write = _connected()
             try:
                 told = self._ask({"do": "fork", **request}, [theirs.fileno(), write])
             except SandboxUnavailable:
@@ -211,6 +210,27 @@ class Keeper:
     def _errors(self) -> IO[bytes]:
         assert self._process.stderr is not None
         return self._process.stderr
+
+
+def _connected() -> tuple[socket.socket, socket.socket, int, int]:
+    """Both ends of a child's stream, and of its standard error.
+
+    Raises:
+        SandboxUnavailable: too many files are open.
+    """
+    try:
+        errors, write = os.pipe()
+        try:
+            return *socket.socketpair(), errors, write
+        except OSError:
+            os.close(errors)
+            os.close(write)
+            raise
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"no further process can be connected ({error.strerror}): every question in flight has one of its own. Ask "
+            "fewer at once, or raise the limit of open files (ulimit -n)."
+        ) from error
 
 
 def _receive(control: socket.socket) -> dict[str, Any] | None:

@@ -64,6 +64,16 @@ class StrictController(Controller):
         """
         raise InputError(f"{cls.__name__} runs in a sandbox; make it at another budget by Candidate.controller.")
 
+    def with_knobs(self, **knobs: Knob) -> Self:
+        """The same candidate with other knobs by hand; those that it has by hand stay.
+
+        Raises:
+            CandidateError: it has no such knob.
+        """
+        made: Any = self._candidate.controller(beta=float(self.beta or 0.0), **{**self.given, **knobs})
+        made.home = self.home
+        return made  # type: ignore[no-any-return]
+
     def replayed(
         self, recording: Recording, shuffles: int, first_shuffle: int, threads: int | None
     ) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from tts_generate.search.bench import Bench
 from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import (
+    Cost,
     Curve,
     Fidelity,
     Gain,
@@ -199,16 +200,19 @@ def ablation(
     return lost
 
 
-def at_accuracy(measured: Measured, baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokens at which a family has a baseline's accuracy, and the share of its tokens that saves; None if never."""
+def at_accuracy(measured: Measured, baseline: Mapping[str, Any], cost: Cost = "tokens") -> dict[str, Any]:
+    """The tokens at which a family has a baseline's accuracy, and the share of its tokens that saves; None if never.
+
+    Of a family whose budgets are counted in the longest chain, that chain beside the baseline's.
+    """
     tokens, accuracy = measured.curve.points(measured.part.weights)
     found = tokens_at(zip(tokens.tolist(), accuracy.tolist(), strict=True), baseline["accuracy"])
-    saved = None if found is None else saving(found, baseline["tokens"])
+    saved = None if found is None else saving(found, baseline["tokens" if cost == "tokens" else "sequential_tokens"])
     return {"label": baseline["label"], "accuracy": baseline["accuracy"], "tokens": found, "saving": saved}
 
 
 def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> list[dict[str, Any]]:
-    """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting the same, as rows of a sweep.
+    """SC@64, ASC@64, Parallel-Probe and CMC on the same questions, recordings counting as in `part`: rows of a sweep.
 
     Of recordings with fewer than 64 branches a question, as many as there are; CMC is held to them too.
     """
@@ -218,5 +222,6 @@ def beside_baselines(part: Part, fidelity: Fidelity, threads: int | None) -> lis
         *(Method.at("cmc", beta, count) for beta in CMC_BETAS),
     ]
     against = baselines(count)
-    rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, compiled=True, threads=threads).average
+    how: dict[str, Any] = {"compiled": True, "threads": threads, "weights": part.weights.tolist()}
+    rows = sweep(part.recordings, chosen, fidelity.shuffles, against=against, **how).average
     return [as_dict(row) for row in rows]

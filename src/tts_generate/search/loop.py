@@ -66,7 +66,8 @@ class Judge:
         gain = self.gain(look.curve, rung)
         if not confirms:
             return Evaluation.of(candidate, rung, look.curve, gain)
-        sure = None if seed is None else {"episodes": confirms, "seed": seed}
+        every = len(fidelity.betas) * max(1, fidelity.shuffles) * self.part.count  # of few, all are confirmed
+        sure = None if seed is None else {"episodes": min(confirms, every), "seed": seed}
         low, high = gain.interval()
         more = {"interval": (round(low, 4), round(high, 4)), "confirmed": sure, "curve": kept(look.curve)}
         told = {"telling": tuple(look.telling), "warned": tuple(look.warned)}
@@ -187,8 +188,12 @@ def _promoted(found: Sequence[Evaluation], seen: Sequence[float]) -> list[Propos
 
 @checked
 def best_of(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """The best candidates at the highest rung that any of them came through, best first."""
-    whole = [evaluation for evaluation in evaluations if evaluation.problem is None]
+    """The best candidates at the highest rung that any of them came through, best first.
+
+    One that failed or was disqualified is none of them, whatever it did at the rungs before.
+    """
+    failed = {evaluation.candidate.name for evaluation in evaluations if evaluation.problem is not None}
+    whole = [evaluation for evaluation in evaluations if evaluation.candidate.name not in failed]
     highest = max((evaluation.rung for evaluation in whole), default=0)
     top = [evaluation for evaluation in whole if evaluation.rung == highest]
     return sorted(top, key=lambda evaluation: (-evaluation.score, evaluation.candidate.name))[:count]

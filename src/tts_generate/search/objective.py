@@ -20,7 +20,7 @@ from tts_generate.evaluate import BETAS
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import ReplayResult, replay
 from tts_generate.search.questions import Part
-from tts_generate.statistics import mean_of_samples_interval
+from tts_generate.statistics import gain_interval
 
 Cost = Literal["tokens", "sequential"]
 Objective = Literal["tokens", "balanced", "latency", "sequential"]
@@ -115,7 +115,7 @@ class Gain:
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the mean, resampled by question."""
         scaled = [len(self.weights) * w * values for w, values in zip(self.weights, self.by_question, strict=True)]
-        return mean_of_samples_interval(scaled)
+        return gain_interval(scaled)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

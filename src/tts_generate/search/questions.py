@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tts_generate.errors import InputError
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import RecordedQuestion, Recording
+from tts_generate.trajectories import Question
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Part:
             InputError: not one positive weight a recording.
         """
         given = np.array([1.0] * len(recordings) if weights is None else list(weights), np.float64)
-        if len(given) != len(recordings) or not (given > 0).all():
+        if len(given) != len(recordings) or not ((given > 0) & np.isfinite(given)).all():
             raise InputError(
                 f"weights must be one positive number a store, {len(recordings)} in all, got {list(weights or ())}."
             )
@@ -50,6 +51,7 @@ class Part:
 def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     """(what candidates are proposed and promoted by, what chooses among the best): `share` of the questions chooses.
 
+    One question at least is on either side.
     With a share of 0 every question does both: where they are few, a candidate that has not seen a third of them is
     worth less than an estimate that is spared them; then only held-out stores say what a gain is worth elsewhere. A
     question that several recordings have in common is in the same part of each.
@@ -68,7 +70,7 @@ def split(whole: Part, seed: int, share: float = 1 / 3) -> tuple[Part, Part]:
     if share == 0:
         return whole, whole
     random.Random(seed).shuffle(keys)
-    chosen = set(keys[: max(1, round(share * len(keys)))])
+    chosen = set(keys[: min(max(1, round(share * len(keys))), len(keys) - 1)])
     return _part(whole, set(keys) - chosen), _part(whole, chosen)
 
 
@@ -93,6 +95,7 @@ def check(recordings: Sequence[Recording]) -> None:
     """
     if not recordings:
         raise InputError("a search needs at least one store of recorded trajectories.")
+    check_names([recording.name for recording in recordings])
     intervals = {recording.name: recording.interval_tokens for recording in recordings}
     if len(set(intervals.values())) != 1:
         raise InputError(
@@ -106,17 +109,39 @@ def check(recordings: Sequence[Recording]) -> None:
                 "more branches a question (tts-generate record --branches 64)."
             )
     right = np.concatenate([branches for recording in recordings for branches in recording.right])
-    unknown = [q.question.question_id for r in recordings for q in r.questions if q.question.gold_answer is None]
-    if unknown:
-        raise InputError(
-            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
-        )
+    check_gold([recorded.question for recording in recordings for recorded in recording.questions])
     if right.all() or not right.any():
         told = "right" if right.all() else "wrong"
         raise InputError(
             f"every recorded branch of every question ends with a {told} answer, so every controller has the same "
             "accuracy and there is nothing to search for. Record questions that the model answers sometimes."
         )
+
+
+def check_gold(questions: Sequence[Question]) -> None:
+    """Refuse questions whose right answer is not known: whatever is answered would count as wrong.
+
+    Raises:
+        InputError: naming the first.
+    """
+    unknown = [question.question_id for question in questions if question.gold_answer is None]
+    if unknown:
+        raise InputError(
+            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
+        )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse stores of one name, by which results tell them apart.
+
+    Raises:
+        InputError: naming it.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"{names.count(name)} stores are called {name!r}, and results go by their names; rename one."
+            )
 
 
 def _key(recorded: RecordedQuestion) -> str:

@@ -14,20 +14,35 @@ import numpy as np
 from tts_generate.arguments import check_fields, checked
 from tts_generate.controller import Controller
 from tts_generate.errors import CandidateError, InputError, TTSError
-from tts_generate.loading import Trust, load_controller
+from tts_generate.hub.card import identity
+from tts_generate.loading import Trust, find_source, load_controller
 from tts_generate.recorded.recording import fewest_branches
+from tts_generate.recorded.run import most_orders
 from tts_generate.replay import Recording
 from tts_generate.report.search_page import search_page
 from tts_generate.search import choice as choosing
 from tts_generate.search.archive import Evaluation
 from tts_generate.search.candidate import Proposal
-from tts_generate.search.history import HELD_OUT, RESULT, History, read_json, write_whole
+from tts_generate.search.history import (
+    HELD_OUT,
+    HELD_OUT_FORMAT,
+    RESULT,
+    RESULT_FORMAT,
+    History,
+    read_held_out,
+    read_json,
+    read_result,
+    write_whole,
+)
 from tts_generate.search.knobs import Knobs
 from tts_generate.search.loop import RUNGS, Judge, SearchProgress, best_of, search
 from tts_generate.search.narrow import narrowed
 from tts_generate.search.objective import Fidelity, Objective, cost_of
-from tts_generate.search.questions import Part, check, split
+from tts_generate.search.questions import Part, check, check_gold, check_names, split
 from tts_generate.search.way import Way
+from tts_generate.secret import without_secrets
+from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories.fields import mended
 
 if TYPE_CHECKING:
     from tts_generate.sandbox import Sandbox
@@ -102,6 +117,7 @@ class Search:
         check_fields(self)
         recordings = [Recording.from_store(store) for store in self.setup.folders]
         check(recordings)
+        _check_orders(recordings, (*self.setup.rungs, self.setup.select, self.setup.fresh))
         self.whole = Part.of(recordings, self.setup.weights)
         self.reference = narrowed(self._class(self.setup.reference), fewest_branches(recordings))
         self._knobs: Knobs | None = None
@@ -155,7 +171,8 @@ class Search:
             held_out: stores that are opened after the choice, once; a folder that has its held-out result keeps it.
             command: noted in the result.
             watch: told after every round.
-            say: of an agent's search: told which locks are in force, what the budget affords, what ends it.
+            say: told that a held-out result is kept; of an agent's search which locks are in force, what the budget
+                affords, what ends it.
 
         Returns:
             What `result.json` holds.
@@ -170,6 +187,8 @@ class Search:
         for store in held_out:
             if store.resolve() in mine:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
+        if held_out and read_json(out / HELD_OUT) is None:
+            _check_held_out(held_out)
         setup = self.setup
         propose, select = split(self.whole, setup.seed, setup.share)
         way = self._way(say)
@@ -193,15 +212,17 @@ class Search:
             chosen, measured = self._measured(choices, contest, failed)
             about = way.about(chosen.candidate, measured, contest, setup.fresh, history)
             result = {
-                "format": "tts-search-result/1",
-                "command": command,
+                "format": RESULT_FORMAT,
+                "command": mended(without_secrets(command)),
                 "settings": self._settings(way),
                 **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
                 **about,
             }
             history.write(RESULT, result)
             self._write_best(way, history, chosen.candidate, result)
-            if held_out and history.read(HELD_OUT) is None:
+            if held_out and history.read(HELD_OUT) is not None:
+                say(f"{out / HELD_OUT} stays as it is: held-out stores are opened once, after the first choice.")
+            elif held_out:
                 history.write(HELD_OUT, self._held_out(chosen.candidate, held_out, contest))
         finally:
             history.close()
@@ -209,7 +230,9 @@ class Search:
         return result
 
     def _settings(self, way: Way) -> dict[str, Any]:
-        return {**way.settings(), **self.setup.to_dict(self.whole)}
+        named = {self.setup.reference, *([self.setup.controller] if self.agent is None else [])}
+        code = {name: _code_of(name) for name in sorted(named)}
+        return {**way.settings(), **self.setup.to_dict(self.whole), "code": code}
 
     def _measured(
         self,
@@ -236,10 +259,10 @@ class Search:
         measured: choosing.Measured,
         contest: choosing.Contest,
     ) -> dict[str, Any]:
-        fresh = self.setup.fresh
+        fresh, cost = self.setup.fresh, cost_of(self.setup.objective)
         rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
-            "paths": [str(store.resolve() if store.exists() else store) for store in self.setup.folders],
+            "paths": [mended(str(store.resolve() if store.exists() else store)) for store in self.setup.folders],
             "rounds": done.round,
             "tried": done.tried,
             "seconds": done.seconds,
@@ -249,7 +272,7 @@ class Search:
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
             "fresh": {"questions": self.whole.count, "shuffles": fresh.shuffles, **measured.to_dict()},
             "baselines": rows,
-            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
+            "at_accuracy": choosing.at_accuracy(measured, rows[0], cost),
         }
 
     def _held_out(self, candidate: Proposal, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
@@ -261,14 +284,15 @@ class Search:
                 raise InputError(f"{name} holds the same branches as a store of the search set; it is not held out.")
         measured = contest.measure(part, candidate, self.setup.fresh)
         rows = choosing.beside_baselines(part, self.setup.fresh, contest.threads)
+        cost = cost_of(self.setup.objective)
         return {
-            "format": "tts-search-held-out/1",
+            "format": HELD_OUT_FORMAT,
             "candidate": candidate.to_dict(),
             "stores": prints,
             "shuffles": self.setup.fresh.shuffles,
             **measured.to_dict(),
             "baselines": rows,
-            "at_accuracy": choosing.at_accuracy(measured, rows[0]),
+            "at_accuracy": choosing.at_accuracy(measured, rows[0], cost),
         }
 
     def _write_best(self, way: Way, history: History, candidate: Proposal, result: dict[str, Any]) -> None:
@@ -301,9 +325,7 @@ def write_report(out: str | Path) -> Path:
 
 def read_report(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     """The result of a search folder, its held-out result if there is one, and the page of both; see `write_report`."""
-    result, held_out = read_json(out / RESULT), read_json(out / HELD_OUT)
-    if result is None:
-        raise InputError(f"{out} has no {RESULT} yet; let the search end first.")
+    result, held_out = read_result(out), read_held_out(out)
     return result, held_out, search_page(result, held_out, out / "best")
 
 
@@ -315,6 +337,34 @@ def fingerprint(recording: Recording) -> str:
     for recorded in recording.questions:
         found.update(f"{recorded.question.question_id} {recorded.gold} {recorded.branches}".encode())
     return found.hexdigest()[:16]
+
+
+def _code_of(name: str) -> str:
+    """A hash of what a controller does: evaluations of one version say nothing of another."""
+    if Path(name).suffix == ".py" and Path(name).is_file():
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    return identity(find_source(name).card)
+
+
+def _check_held_out(stores: Sequence[Path]) -> None:
+    """Refuse, before anything is searched, stores that nothing could be measured on after the choice."""
+    opened = [TrajectoryStore.open(store) for store in stores]  # their questions alone
+    check_names([store.name for store in opened])
+    check_gold([question for store in opened for question in store.questions])
+    steps = sorted({store.manifest.interval_tokens for store in opened})
+    if len(steps) > 1:
+        raise InputError(f"held-out stores must have one step, got {steps}: controllers count in steps.")
+
+
+def _check_orders(recordings: Sequence[Recording], looks: Sequence[Fidelity]) -> None:
+    """Refuse stores with too few branches for as many orders of them as are looked at."""
+    most = max(look.shuffles for look in looks)
+    for recording in recordings:
+        if most > (orders := most_orders(recording.max_branches)):
+            raise InputError(
+                f"the {recording.max_branches} branches a question of {recording.name} have {orders} orders, and this "
+                f"search looks at {most}. Record more branches a question (tts-generate record --branches 64)."
+            )
 
 
 def _one_budget(fidelity: Fidelity) -> Fidelity:

@@ -25,6 +25,8 @@ def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> Traje
         HubError: see `fetch`.
     """
     out = Path(out)
+    if out.resolve() == Path.cwd():
+        raise StoreError(f"{out} is the folder that you stand in, and it would be replaced; pull into another one.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is not empty; pull into another folder.")
     folder, commit = fetch(repo_id, revision)

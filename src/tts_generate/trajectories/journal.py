@@ -210,7 +210,7 @@ def _pack(rows: list[dict[str, Any]]) -> bytes:
 
 def full(path: Path, error: OSError) -> StoreError:
     """A write error as one of ours, with the space that is left."""
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(next(filter(Path.is_dir, path.absolute().parents))).free
     return StoreError(
         f"cannot write {path}: {error.strerror} ({free:,} bytes free). What was recorded before is kept; make room "
         "and run the same command again."

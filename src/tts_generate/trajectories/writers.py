@@ -151,4 +151,4 @@ def _alive(seat: Path) -> bool:
 
 
 def _busy(path: Path) -> StoreError:
-    return StoreError(f"{path} is being written by another process; wait for it, or record elsewhere.")
+    return StoreError(f"{path} is being written by another process; wait for it, or choose another folder.")

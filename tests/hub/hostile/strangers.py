@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tts_generate.publish.measuring import FORMAT, identity
+from tts_generate.hub.card import identity
+from tts_generate.publish.measuring import FORMAT
 from tts_generate.trace import Trace
 
 ACTING = {

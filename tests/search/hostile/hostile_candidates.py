@@ -313,6 +313,7 @@ CANDIDATES = [
     Hostile("probes beyond what is open", "plan", "do.probe[:] = True; do.steps[:] = 1", (HONEST,)),
     Hostile("opens a branch too many each round", "review", "do.stop = False; do.open = state.max_branches", ("decision",)),
     Hostile("opens 2^63 - 1 branches", "begin", "do.open = (1 << 63) - 1", ("decision",)),
+    Hostile("opens 2^63 - 1 branches more", "review", "do.stop, do.open = False, (1 << 63) - 1", ("decision",)),
     Hostile("steps of -2^63", "plan", "do.steps[:] = -1 << 63", ("decision",)),
     Hostile("numpy's errors call it", "module",
             "np.seterr(all='call')\nnp.seterrcall(lambda *a: globals().update(called=1))\nnp.array([1.0]) / 0", (HONEST,)),

@@ -14,6 +14,7 @@ from tts_generate.errors import InputError
 from tts_generate.search.history import read_settings
 
 MODEL = "claude-sonnet-5-5"
+MOST_CALLS = 1000
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Agent:
             raise InputError("--proposer anthropic spends money: say how much it may spend by --max-cost-usd.")
         if self.max_cost_usd is not None and not 0 < self.max_cost_usd < float("inf"):
             raise InputError(f"--max-cost-usd must be a number above 0, got {self.max_cost_usd}.")
-        for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, 1000), ("retries", 0, 100)):
+        for name, least, most in (("max_tokens", 1024, 32_000), ("calls", 1, MOST_CALLS), ("retries", 0, 100)):
             if not least <= getattr(self, name) <= most:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} must be from {least} to {most}, got {getattr(self, name)}.")
@@ -87,4 +88,5 @@ class Agent:
             raise InputError(f"{run} holds no conversation: no model wrote there.")
         how: dict[str, Any] = {name: name not in told["without"] for name in ("traces", "beta")}
         program = told["model"] if told["proposer"] == "command" else None
+        how["calls"] = MOST_CALLS  # as many as are on file, whatever they were allowed
         return cls(model=told["model"], effort=told["effort"], program=program, conversation=run, **how)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from tts_generate.errors import InputError, ServerError
 from tts_generate.search.agent.ledger import Ended
+from tts_generate.secret import without_secrets
 from tts_generate.server.failures import shown
 
 FORMAT = "tts-proposer/1"
@@ -65,8 +66,9 @@ class Program:
         calls = any(block["type"] == "tool_use" for block in blocks)
         return {
             "id": f"msg_{request['round']}_{request['call']}", "type": "message", "role": "assistant",
-            "model": self._command, "content": blocks, "stop_reason": "tool_use" if calls else "end_turn",
-            "stop_sequence": None, "usage": {"input_tokens": 0, "output_tokens": 0},
+            "model": without_secrets(self._command), "content": blocks,
+            "stop_reason": "tool_use" if calls else "end_turn", "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
         }  # fmt: skip
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from tts_generate.search.loop import Judge
 from tts_generate.search.objective import Fidelity, Gains, Objective, gain_at_own_cost, gain_over
 from tts_generate.search.written.seconds import Clock
 from tts_generate.search.written.workbench import Workbench
+from tts_generate.secret import without_secrets
 
 _CALLS, _OUTPUT, _RESULT, _TOOLS, _OPENING = 10, 3000, 1200, 1500, 800
 """Of a usual round: requests; tokens of a reply, of a tool's result, of the tools' definitions, of the opening."""
@@ -58,7 +60,7 @@ class AgentWay:
         self._agent, self._seed, self._reference_name, self._say = agent, seed, reference_name, say
         self._objective = objective
         self._clock = None if agent.profile is None else Clock(Profile.load(agent.profile), stores or {})
-        self._model = agent.program or agent.model
+        self._model = without_secrets(agent.program or agent.model)  # as it is stored, shown and published
         self._price = price_of(agent.model, agent.prices) if agent.charged else free(self._model)
         self._estimate = self._usual_round()
         self._budget = agent.max_cost_usd or 0.0
@@ -108,11 +110,12 @@ class AgentWay:
         """The candidate with its knobs, its lineage, what changed from its parent, and what the search has cost."""
         entry = history.archive.written[candidate.name]
         assert self._ledger is not None
+        last = history.archive.last(candidate.name)
         written = {
             "model": self._model,
             "calls": self._ledger.calls,
             "failures": len(history.archive.failures),
-            "confirmed": self.bench.confirms,
+            "confirmed": ((last.confirmed if last is not None else None) or {}).get("episodes", 0),
             "lineage": [_ancestor(one, history.archive) for one in history.archive.lineage(candidate.name)],
             "diff": difference(history.archive, entry),
         }
@@ -150,13 +153,14 @@ class AgentWay:
         if told is not None:
             if not (told / JOURNAL).is_file():
                 raise InputError(f"{told} holds no conversation: it has no {JOURNAL}.")
-            if not (folder / JOURNAL).exists():
-                shutil.copyfile(told / JOURNAL, folder / JOURNAL)
+            if not (folder / JOURNAL).exists():  # whole or not at all: half a conversation would pass for all of it
+                aside = Path(shutil.copyfile(told / JOURNAL, folder / f".{JOURNAL}.tmp"))
+                os.replace(aside, folder / JOURNAL)
             self._say(f"answers come from {told}, and nothing is charged.")
             return on_file_only
         if self._agent.program is not None:
             self._program = Program(self._agent.program)
-            self._say(f"answers come from {self._agent.program!r}, and nothing is charged.")
+            self._say(f"answers come from {self._model!r}, and nothing is charged.")
         return self._program
 
     def _usual_round(self) -> float:

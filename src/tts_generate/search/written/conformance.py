@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tts_generate.controller import Knob
 from tts_generate.errors import CandidateError
+from tts_generate.hub.card import has_class
 from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording
 from tts_generate.sandbox import Candidate, Sandbox
@@ -64,6 +65,7 @@ def examine(box: Sandbox, code: str, *, families: bool = True) -> Examined:
     limits = dataclasses.replace(box.limits, seconds=seconds, cpu_seconds=cpu_seconds)
     how: dict[str, Any] = {"quiet": True, "limits": limits}
     with box.candidate(code, mode="strict", **how) as opened, opened.allowed(0.0):
+        _check_name(code, opened.name)
         rows = opened.knobs(_BETAS)
         _check_knobs(opened, rows, families)
         alone = [_alone(opened, recording) for recording in _recordings()]
@@ -72,6 +74,16 @@ def examine(box: Sandbox, code: str, *, families: bool = True) -> Examined:
         name = opened.name
     Confirmation(_ORDERS * len(_REPLAYED) * len(_BRANCHES), tuple(itertools.chain(*differences))).require()
     return Examined(name, {f"{_BETAS[k]:g}": rows[k] for k in _SHOWN})
+
+
+def _check_name(code: str, name: str) -> None:
+    """Refuse a class that the folder of the best could not be loaded by."""
+    if not has_class(code.encode(), name):
+        raise CandidateError(
+            "import",
+            f"the class is called {name!r}, and no such class stands at the top of the file: define it there, "
+            "unindented, by a name of at most 100 ASCII letters, digits and underscores, and do not rename it.",
+        )
 
 
 def _check_knobs(opened: Candidate, rows: Sequence[dict[str, Knob]], families: bool) -> None:

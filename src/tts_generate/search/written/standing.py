@@ -10,7 +10,7 @@ from tts_generate.search.archive import Archive, Evaluation
 from tts_generate.search.loop import Judge
 from tts_generate.search.objective import Gain
 from tts_generate.search.questions import Part
-from tts_generate.statistics import mean_of_samples_interval
+from tts_generate.statistics import gain_interval
 
 _Questions = list[NDArray[np.float64]]
 """A number of each question, one array a recording."""
@@ -146,7 +146,7 @@ def _paired(judge: Judge, one: Evaluation, other: Evaluation) -> tuple[float, fl
     pairs = zip(_gain(judge, one).by_question, _gain(judge, other).by_question, strict=True)
     apart = [mine - theirs for mine, theirs in pairs]
     weights = judge.part.weights
-    low, high = mean_of_samples_interval([len(weights) * w * d for w, d in zip(weights, apart, strict=True)])
+    low, high = gain_interval([len(weights) * w * d for w, d in zip(weights, apart, strict=True)])
     return _sum(judge.part, apart), low, high
 
 

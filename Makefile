@@ -46,7 +46,7 @@ bench: $(VENV)/installed demo
 	$(BIN)/python benchmarks/distributed.py benchmarks/results/distributed.json
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/search_aime24.py
-	$(BIN)/python benchmarks/search_folds.py worth
+	$(BIN)/python benchmarks/search_folds.py worth 8
 	$(BIN)/python benchmarks/search_live.py
 	$(BIN)/python benchmarks/hub.py
 	$(BIN)/python benchmarks/search_agent.py

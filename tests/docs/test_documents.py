@@ -158,7 +158,7 @@ def test_every_result_says_how_it_was_made() -> None:
     text = (ROOT / "docs" / "numbers.md").read_text("utf-8")
     commands = dict(re.findall(r"^\| `(\w+\.json)` \| `([^`]+)`", text, re.MULTILINE))
     for result in (ROOT / "benchmarks" / "results").glob("*.json"):
-        assert re.match(r"python (?:benchmarks|tools)/\w+\.py( [\w/.]+)*$|make [\w-]+$", commands[result.name])
+        assert re.match(r"python (?:benchmarks|tools)/\w+\.py( [\w/.-]+)*$|make [\w-]+$", commands[result.name])
     for script in re.findall(r"(?:benchmarks|tools)/\w+\.py", text):
         assert (ROOT / script).is_file(), script
 

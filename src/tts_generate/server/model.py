@@ -69,8 +69,8 @@ class ServerModel:
             ids, and chats can be asked; without it everything is text, counted by what the server reports.
         api_key: sent as a bearer token, without the space around it; shown nowhere.
         max_in_flight: requests in flight at most, at each endpoint.
-        max_retries: times that a failed request is sent again, with exponential back-off; also the number of rests in a
-            row after which an endpoint is given up for the rest of the call.
+        max_retries: times that a failed request is sent again, with exponential back-off. After more rests in a row than
+            that an endpoint is given up, until it answers again.
         timeout: seconds without a token after which a response counts as stalled; a queued request is silent too. A
             whole request has twice that time, and a sixtieth of it for each token asked for.
         connect_timeout: seconds to wait for a connection.
@@ -133,7 +133,7 @@ class ServerModel:
     ) -> ServerOutput:
         """Answer questions as `model.generate(strategy="autotts")` does, with branches decoded by the servers.
 
-        A call begins with one to four requests for a single token at each server, to find out how it is spoken to.
+        A call begins with a few requests for a single token at each server, to find out how it is spoken to.
         Ctrl-C, a server that fails and a controller that raises end a question with the majority so far, see
         `ServerOutput.finish_reason`.
 

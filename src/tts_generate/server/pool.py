@@ -2,8 +2,8 @@
 
 A branch stays with the endpoint that has its prefix in cache, as long as that endpoint answers. One that fails rests
 for a while (longer each time, and at least as long as it asks for) and its branches go to the others meanwhile; one
-that did not answer in `max_retries` + 1 rests in a row is given up for the rest of the call. One that answers, if with
-an error or with nonsense, is not: what ends then are the questions that it answers so.
+that did not answer in `max_retries` + 1 rests in a row is given up, until it answers again (`late`). One that answers,
+if with an error or with nonsense, is not: what ends then are the questions that it answers so.
 """
 
 from __future__ import annotations

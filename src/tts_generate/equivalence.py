@@ -252,6 +252,16 @@ def _ask(*answers: str) -> Any:
         return reply
 
 
+def _forget() -> None:
+    """In a forked process: the one that compares is its parent's, and so are its pipe, its replies and the lock."""
+    global _child, _lock
+    _child, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def end() -> None:
     """End the process that compares answers, if there is one; the next question starts another."""
     global _child

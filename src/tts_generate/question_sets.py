@@ -15,6 +15,7 @@ Column names are compared without case, and with `_` for spaces. Unless said oth
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections import Counter
@@ -117,7 +118,7 @@ def _rows(source: str, split: str | None) -> Any:
             how = {"sep": "\t"} if ".tsv" in path.suffixes else {}
             if kind is None:
                 raise InputError(f"the file's name must end in {', '.join(_KINDS)}")
-            found = load_dataset(kind, data_files=source, **how)
+            found = load_dataset(kind, data_files=glob.escape(source), **how)
         elif path.is_dir():
             saved = any((path / name).is_file() for name in _SAVED)
             found = load_from_disk(source) if saved else load_dataset(source)
@@ -182,26 +183,44 @@ def _stated(question: str, row: Mapping[str, Any], answered: str | None) -> tupl
     choices, names = _choices(question, row, answered)
     if not choices:
         return question, gold_of(value)
-    told = "" if value is None else str(value).strip()
+    told = _cell(value)
     places = [each.index(told) for each in (names, choices, [*ascii_uppercase]) if told in each]
-    right = value if isinstance(value, int) else next(iter(places), -1)
-    if len(choices) > len(ascii_uppercase) or (value is not None and not 0 <= right < len(choices)):
+    counted = told.isdecimal() and not isinstance(value, (str, bool)) and told not in names
+    right = int(told) if counted else next(iter(places), -1)
+    if len(choices) > len(ascii_uppercase) or (told and not 0 <= right < len(choices)):
         raise InputError(f"{value!r:.80} is none of the {len(choices)} choices of the question {question!r:.80}.")
     lines = [f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
-    return "\n".join([question.rstrip(), "", *lines]), None if value is None else ascii_uppercase[right]
+    return "\n".join([question.rstrip(), "", *lines]), ascii_uppercase[right] if told else None
 
 
-def _choices(question: str, row: Mapping[str, Any], answered: str | None) -> tuple[list[str], list[Any]]:
+def _cell(value: Any) -> str:
+    """A cell as text: "" where there is nothing in it; whole numbers are whole where gaps made floats of them."""
+    if value is None or value != value:
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def _choices(question: str, row: Mapping[str, Any], answered: str | None) -> tuple[list[str], list[str]]:
     """The choices of a question, in the order in which they are shown, and what the data set calls them."""
     wrong = [row[name] for name in row if re.fullmatch(r"incorrect_answer_\d+", _plain(name))]
     if answered is not None and wrong:
-        several = {str(each).strip() for each in (row[answered], *wrong) if each is not None}
-        return sorted(several, key=lambda each: hashlib.sha256(f"{question}|{each}".encode()).digest()), []
+        several = {_cell(each) for each in (row[answered], *wrong)} - {""}
+        shown = sorted(several, key=lambda each: hashlib.sha256(f"{question}|{each}".encode()).digest())
+        return shown, shown  # by what they say, also where that is a number
     found = next((row[name] for name in row if _plain(name) in _CHOICES), None)
+    if isinstance(found, list) and found and all(isinstance(each, Mapping) and "text" in each for each in found):
+        found = {"text": [each["text"] for each in found], "label": [each.get("label") for each in found]}
     if isinstance(found, Mapping):
         texts, names = (found["text"], found["label"]) if "text" in found else (found.values(), found)
-        return [str(each).strip() for each in texts], [*names]
-    return [str(each).strip() for each in found] if isinstance(found, list) else [], []
+        pairs = [(_cell(text), _cell(name)) for text, name in zip(texts, names, strict=True) if text is not None]
+        return [text for text, _ in pairs], [name for _, name in pairs]
+    if not isinstance(found, list):
+        return [], []
+    while found and found[-1] is None:  # of a table whose other questions have more
+        found = found[:-1]
+    if None in found:
+        raise InputError(f"a choice of the question {question!r:.80} is null; leave the row out.")
+    return [_cell(each) for each in found], []
 
 
 def _prompt(template: str | None, row: Mapping[str, Any], question: str) -> str:
@@ -210,7 +229,7 @@ def _prompt(template: str | None, row: Mapping[str, Any], question: str) -> str:
     values = {**row, "question": question}
     if not any(f"{{{name}}}" in template for name in values):
         raise InputError(f"prompt_template must hold {{question}}, or a column in braces: {_listed(row)}.")
-    return re.sub(r"\{([^{}]+)\}", lambda place: str(values.get(place[1], place[0])), template)
+    return re.sub(r"\{([^{}]+)\}", lambda place: _cell(values.get(place[1], place[0])), template)
 
 
 def _tell_missing(questions: Sequence[Question], answered: str | None, names: Sequence[str]) -> None:

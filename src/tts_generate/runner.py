@@ -108,6 +108,8 @@ class Episode:
     """Whether a processor has cut a decision: what the controller counts on may not come."""
     _order: NDArray[np.int64] = field(init=False)
     _waves: Generator[list[Unit], Sequence[Outcome], None] = field(init=False)
+    _pruned: tuple[int, ...] = field(init=False, default=())
+    """By the wave in flight."""
 
     def __post_init__(self) -> None:
         self.controller = self.controller.for_episode(self.max_branches)
@@ -137,9 +139,12 @@ class Episode:
             self._note("answer", answer=self.answer)
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count what arrived of a wave that is not carried out to its end."""
+        """Count what arrived of a wave that is not carried out to its end, and note it as any other."""
+        first = bool(outcomes) and not any(self.state.depth[outcome.branch] for outcome in outcomes)
         for outcome in outcomes:
             self._count(outcome)
+        if outcomes or self._pruned:
+            self._note_readings("open" if first else "continue", outcomes)
 
     def cost(self, prompt_tokens: int = 0) -> Cost:
         """Tokens spent so far; the one place where cost is summed."""
@@ -233,6 +238,7 @@ class Episode:
     ) -> Generator[list[Unit], Sequence[Outcome], None]:
         """Have a wave carried out; its outcomes count in the wave's order, whatever order they came in."""
         outcomes: list[Outcome] = []
+        self._pruned = pruned
         if units:
             arrived = {outcome.branch: outcome for outcome in (yield units)}
             outcomes = [arrived[unit.branch] for unit in units]
@@ -241,17 +247,20 @@ class Episode:
             self._count(outcome)
             longest = max(longest, outcome.generated_tokens + outcome.probe_tokens)
         state.sequential_tokens += longest
-        if self.trace is not None:
-            readings = tuple(
-                Reading(o.branch, o.depth, int(self.state.tokens[o.branch]), o.answer, o.finished) for o in outcomes
-            )
-            self._note(verb, pruned=pruned, readings=readings)
+        self._note_readings(verb, outcomes)
 
     def _count(self, outcome: Outcome) -> None:
         branch, depth, generated, probed, answer, finished, logprobs = outcome
         if logprobs:
             self.state.logprobs[branch, depth - len(logprobs) : depth] = logprobs
         count_outcome(self.state, branch, depth, generated, probed, answer, finished)
+
+    def _note_readings(self, verb: Literal["open", "continue"], outcomes: Sequence[Outcome]) -> None:
+        pruned, self._pruned = self._pruned, ()
+        if self.trace is not None:
+            tokens = self.state.tokens
+            readings = tuple(Reading(o.branch, o.depth, int(tokens[o.branch]), o.answer, o.finished) for o in outcomes)
+            self._note(verb, pruned=pruned, readings=readings)
 
     def _note(self, verb: Literal["open", "continue", "answer"], **what: Any) -> None:
         state = self.state

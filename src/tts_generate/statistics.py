@@ -17,14 +17,18 @@ Point = tuple[float, float]
 """(tokens, accuracy)."""
 
 
-def mean_interval(values: ArrayLike) -> tuple[float, float]:
+def mean_interval(values: ArrayLike, *, shares: bool = True) -> tuple[float, float]:
     """A 95 % bootstrap interval of the mean of `values`, resampled whole (give one value a question).
 
     Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
     shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
 
-    >>> mean_interval([0.0, 1.0] * 20)
-    (0.35, 0.65)
+    Args:
+        values: of each question.
+        shares: whether they are shares; numbers of tokens that are all 1 are no certainty of anything.
+
+    >>> mean_interval([0.0, 1.0] * 20), mean_interval([1, 1, 1], shares=False)
+    ((0.35, 0.65), (1.0, 1.0))
     >>> [round(bound, 3) for bound in mean_interval([1.0] * 40)]
     [0.912, 1.0]
     """
@@ -33,7 +37,7 @@ def mean_interval(values: ArrayLike) -> tuple[float, float]:
         raise InputError(f"an interval needs a list of at least one value, got shape {sample.shape}.")
     if np.ptp(sample) == 0:
         mean = float(sample[0])
-        if mean not in (0.0, 1.0):
+        if not shares or mean not in (0.0, 1.0):
             return mean, mean
         from scipy import stats  # also in `_bootstrap`: its half a second is not for who only answers
 

@@ -140,6 +140,41 @@ def test_other_choices(tmp_path: Path) -> None:
         read(tmp_path, [{**by_letter[0], "answer": "z"}], "e.jsonl")
 
 
+CELLS: list[tuple[dict[str, Any], list[str], str | None]] = [
+    ({"correct_answer": 2, "incorrect_answer_1": 3, "incorrect_answer_2": 4, "incorrect_answer_3": 5}, [*"2543"], "A"),
+    ({"correct_answer": 3.0, "incorrect_answer_1": 2.0, "incorrect_answer_2": None}, ["2", "3"], "B"),
+    ({"choices": {"text": ["a", "b"], "label": [1, 2]}, "answer": 1}, ["a", "b"], "A"),
+    ({"choices": [{"label": "1", "text": "a"}, {"label": "2", "text": "b"}], "answer": "2"}, ["a", "b"], "B"),
+    ({"choices": ["True", "False"], "answer": True}, ["True", "False"], "A"),
+    ({"choices": ["a", "b", None], "answer": 1.0}, ["a", "b"], "B"),
+    ({"options": {"A": "a", "B": "b", "C": None}, "answer": "B"}, ["a", "b"], "B"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1 questions")
+@pytest.mark.parametrize(("cells", "shown", "letter"), CELLS)
+def test_choices_that_are_numbers_or_null(
+    tmp_path: Path, cells: dict[str, Any], shown: list[str], letter: str | None
+) -> None:
+    """A number that is an answer was taken for the place of one, and null for the word None, shown as a choice."""
+    ((_, text, gold),) = read(tmp_path, [{"question": "q", **cells}])
+    assert [line[4:] for line in text.split("\n")[2:]] == shown
+    assert gold == letter
+    if "choices" in cells:
+        ((_, _, none),) = read(tmp_path, [{"question": "q", **cells, "answer": ""}], "b.jsonl")
+        assert none is None, "as commonsense_qa hides those of its test split"
+
+
+def test_null_in_the_middle_of_choices(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a choice of the question 'q' is null"):
+        read(tmp_path, [{"question": "q", "choices": ["a", None, "b"], "answer": 2}])
+
+
+def test_a_name_with_brackets_and_an_empty_cell_of_a_template(tmp_path: Path) -> None:
+    rows: Rows = [{"question": "q", "input": None, "answer": "7"}]
+    assert read(tmp_path, rows, "set[1].jsonl", prompt_template="<{input}>{question}") == [("0", "<>q", "7")]
+
+
 def test_folders_and_splits(tmp_path: Path) -> None:
     """As repositories of the Hub keep them, and as `save_to_disk` does."""
     repo = tmp_path / "gsm8k"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_generate.controller import Controller
-from tts_generate.errors import ControllerError, InputError, StoreError
+from tts_generate.errors import ControllerError, InputError, StoreError, UnknownNameError
 from tts_generate.loading import builtin_controllers, held_within, load_controller
 from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
 from tts_generate.replay import Recording, replay
@@ -281,6 +281,12 @@ class TestRecordedRules:
             Recording.of([Question("q", "")], [trajectory(1, 20, ["1"], "1")], INTERVAL)
         with pytest.raises(StoreError, match="no recorded branch"):
             Recording.of([Question("q", "")], [], INTERVAL)
+
+    @pytest.mark.parametrize("name", ["\u00b2", "9" * 5000, "none"])
+    def test_a_question_that_is_not_there(self, name: str) -> None:
+        """A small ² is a digit to Python, and no number: a ValueError; and so are very many digits."""
+        with pytest.raises(UnknownNameError, match="unknown question"):
+            RECORDING.numbers(name)
 
 
 def test_replay_refuses_negative_shuffles_and_writes_episodes(tmp_path: Any) -> None:

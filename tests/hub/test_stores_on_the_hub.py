@@ -415,6 +415,9 @@ def index(**files: str) -> bytes:
     ("content", "text"),
     [
         (b"{", "is not JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"\xff{}", "cannot be read"),
+        (index()[:-1] + b', "format": "x"}', "'format' is in it twice"),
         (b"[]", "has format 'list'"),
         (b'{"format": "tts-store-files/7"}', "has format 'tts-store-files/7'"),
         (index(**{"../../evil.py": "0" * 64}), "must hold the SHA-256"),

@@ -18,8 +18,10 @@ from tts_generate.live.output import collected
 from tts_generate.live.reader import Reader
 from tts_generate.live.settings import EpisodeSettings
 from tts_generate.live.task import Prompt, Task
+from tts_generate.report.lanes import spent
 from tts_generate.server.dialects import Pieces
 from tts_generate.state import Decision, State
+from tts_generate.trace import Trace
 from tts_generate.votes import NO_ANSWER
 
 
@@ -76,6 +78,8 @@ def test_what_has_come_counts_in_the_order_of_its_wave(told: Told) -> None:
     assert state.tokens[:4].tolist() == [6, 8, 4, 8]
     assert [told.book.text(answer) for answer in state.pool[: state.pooled].tolist()] == ["8", "9"]
     assert (told.answer, told.winner, told.finish_reason) == ("8", 1, "deadline")
+    noted = spent(Trace.from_dict(told.trace.to_dict()))  # its trace was refused where more had voted than were read
+    assert (noted["generated_tokens"], noted["probe_tokens"]) == (26, 8)
     assert told.cost.generated_tokens == sum(len(branch.ids) for branch in told.branches) == 26
     assert told.cost.probe_tokens == sum(probe.tokens for branch in told.branches for probe in branch.probes) == 8
     assert told.cost.prompt_tokens == 2
@@ -149,6 +153,10 @@ def test_engine_and_servers_keep_to_it(tiny: tuple[Any, Any], run: Any, controll
         assert cost.probe_tokens == sum(sum(branch.probe_tokens) for branch in branches)
         assert votes == Counter(branch.final_answer for branch in branches if branch.final_answer is not None)
     assert output.cost[0].generated_tokens > 0
+    for cost, trace in zip(output.cost, output.trace, strict=True):
+        told = spent(Trace.from_dict(trace.to_dict()))
+        assert (told["generated_tokens"], told["probe_tokens"]) == (cost.generated_tokens, cost.probe_tokens)
+        assert told["wasted_tokens"] == cost.wasted_tokens
     assert (output.cost[1].total_tokens, output.winners[1], output.branches[1]) == (0, -1, [])
     assert [trace.events[-1]["verb"] for trace in output.trace] == ["answer", "answer"]
     assert len(output.trace[1].events) == 1

@@ -58,6 +58,14 @@ def test_at_k_is_the_mean_over_every_draw(items: list[str | None], data: Any) ->
     assert pass_at_k(counts["R"], len(items), k) == pytest.approx(expected[1])
 
 
+def test_tokens_that_are_all_one_are_no_share() -> None:
+    """Twenty answers of one token each had an interval from 0.83 to 1 tokens."""
+    kinds = {name: [1] * 20 for name in ("prompt_tokens", "generated_tokens")}
+    kinds |= {name: [0] * 20 for name in ("probe_tokens", "wasted_tokens")}
+    told = TtsAccuracyCost().compute(predictions=["7"] * 20, references=["7"] * 20, votes="equal", **kinds)
+    assert told["tokens_ci"] == [1.0, 1.0]
+
+
 def test_maj_at_k_by_mathematics_and_by_text() -> None:
     pytest.importorskip("math_verify")
     metric = load("maj_at_k")

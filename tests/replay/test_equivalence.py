@@ -206,3 +206,14 @@ def test_a_replay_by_mathematics_does_not_depend_on_the_order_of_recording() -> 
         (recorded,) = recording.questions
         assert recorded.book.id(r"50\%") == recorded.book.id("50") == recorded.gold != recorded.book.id("0.5")
     assert wins == {1.0}
+
+
+def test_a_forked_process_compares_by_its_own() -> None:
+    """It shared its parent's pipe: it hung for ever, or took the parent's replies, and the parent took its."""
+    code = (
+        "import os, sys\nfrom tts_generate.equivalence import equivalent\nequivalent('0.5', '1/2')\n"
+        "if not (child := os.fork()):\n    sys.exit(0 if equivalent('0.25', '1/4') else 3)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert equivalent('0.75', '3/4') and not equivalent('z', 'z+1')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

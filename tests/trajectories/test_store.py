@@ -244,6 +244,18 @@ def test_killed_before_the_manifest_was_written(tmp_path: Path) -> None:
         writer.append(ROWS)
 
 
+def test_another_table_is_not_imported_over_one(tmp_path: Path) -> None:
+    """It was left out without a word: the store, and what was printed of it, were those of the first."""
+    table = tmp_path / "t.json"
+    entry = {"question": "q", "gold_answer": "7", "probe_freq": 10, "each_branch": [[["7"], [15, "7"]]]}
+    table.write_text(json.dumps([entry]))
+    for _ in range(2):
+        assert len(import_autotts(table, tmp_path / "s").trajectories()) == 1
+    table.write_text(json.dumps([{**entry, "each_branch": [[["8"], [15, "8"]]]}]))
+    with pytest.raises(StoreFormatError, match="holds another import: branch 0 of 't/0000'"):
+        import_autotts(table, tmp_path / "s")
+
+
 @pytest.mark.parametrize("wrong", [{"branch": 2**31}, {"seed": 2**63}, {"final_answer": 4}, {"probe_tokens": (3, 3.5)}])
 def test_what_cannot_be_sealed_is_not_acknowledged(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with StoreWriter.open(tmp_path / "s", MANIFEST, QUESTIONS) as writer:

@@ -239,7 +239,7 @@ class Recording:
             return list(range(len(ids)))
         if question in ids:
             return [ids.index(question)]
-        if question.isdigit() and int(question) < len(ids):
+        if question.isdecimal() and len(question) < 10 and int(question) < len(ids):
             return [int(question)]
         raise UnknownNameError.of(f"question of {self.name}", question, ids)
 

@@ -20,7 +20,7 @@ def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None 
     Args:
         json_file: a list of `{question, each_branch, gold_answer, probe_freq}`, a branch being
             `[[answers of its probes], [tokens, final answer]]` or `[[answers], tokens, final answer]`.
-        out: folder of the store.
+        out: folder of the store; one of an import of the same table is gone on with.
         model: name to note; the file's folder if left out.
 
     Raises:
@@ -63,7 +63,15 @@ def import_autotts(json_file: str | Path, out: str | Path, *, model: str | None 
     )
     with StoreWriter.open(out, manifest, questions) as writer:
         writer.append(trajectories)
-    return TrajectoryStore.open(out)
+    store = TrajectoryStore.open(out)
+    there = {row.key: row for row in store.trajectories()}
+    if there != (asked := {row.key: row for row in trajectories}):
+        key = next(key for key in sorted({*there, *asked}) if there.get(key) != asked.get(key))
+        raise StoreFormatError(
+            f"{out} holds another import: branch {key[1]} of {key[0]!r} is not that of {path}. Import it into another "
+            "folder."
+        )
+    return store
 
 
 def _branch(question_id: str, branch: int, row: Any, interval_tokens: int) -> Trajectory:

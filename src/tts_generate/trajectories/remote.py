@@ -17,6 +17,7 @@ from typing import Any
 from tts_generate.errors import StoreError, StoreFormatError
 from tts_generate.hub.names import check_repo_id, is_commit
 from tts_generate.strict_json import check_format
+from tts_generate.trajectories.files import parse, read_text
 
 INDEX = "files.json"
 INDEX_FORMAT = "tts-store-files/1"
@@ -49,7 +50,7 @@ class Index:
 'tts-store-files/1'.
         """
         try:
-            row = json.loads(text)
+            row = parse(text)
         except ValueError as error:
             raise StoreFormatError(f"{where} is not JSON: {error}") from error
         check_format(row, INDEX_FORMAT, where, error=StoreFormatError)
@@ -117,10 +118,10 @@ def read_index(repo: str, commit: str) -> Index:
                 f"{INDEX} of {repo} has {there[INDEX].size:,} bytes; at most {_MAX_INDEX:,} are read."
             )
         path = client.download(repo, commit, INDEX)
-        index = Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+        index = Index.from_json(read_text(path), f"{repo}/{INDEX} at commit {commit}")
         _check_strays(index, there, f"{repo} at commit {commit}")
         return index
-    return Index.from_json(path.read_text("utf-8"), f"{repo}/{INDEX} at commit {commit}")
+    return Index.from_json(read_text(path), f"{repo}/{INDEX} at commit {commit}")
 
 
 def _check_strays(index: Index, names: Iterable[str], where: str) -> None:

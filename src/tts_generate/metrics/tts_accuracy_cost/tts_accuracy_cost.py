@@ -64,7 +64,7 @@ class TtsAccuracyCost(evaluate.Metric):
             "accuracy": float(right.mean()),
             "accuracy_ci": list(mean_interval(right)),
             "tokens": float(tokens.mean()),
-            "tokens_ci": list(mean_interval(tokens)),
+            "tokens_ci": list(mean_interval(tokens, shares=False)),
             **{name: float(values.mean()) for name, values in counted.items()},
             **_per_correct(tokens, right),
         }

@@ -53,8 +53,11 @@
       }
       tallies.push(new Map(tally));
     });
+    for (let branch = 0; branch < lanes.length; branch++) { // of a wave that was cut short, some were not read
+      lanes[branch] ??= { opened: Infinity, pruned: Infinity, ended: Infinity, answer: -1, depth: 0, tokens: 0, parts: [] };
+    }
     const last = columns.verb.length - 1;
-    return { ...told, columns, lanes, tallies, last, result: columns.result[0], depth: Math.max(...lanes.map((l) => l.depth)) };
+    return { ...told, columns, lanes, tallies, last, result: columns.result[0], depth: Math.max(0, ...lanes.map((l) => l.depth)) };
   }
 
   const answerText = (question, answer) => (answer < 0 ? "no answer" : question.answers[answer]);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,12 +156,23 @@ def some(names: list[str], most: int) -> str:
 
 
 def write_traces(path: str | Path, traces: Iterable[Trace]) -> int:
-    """Write traces as JSON lines, one at a time; how many there were."""
-    count = 0
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        for trace in traces:
-            file.write(json.dumps(trace.to_dict(), ensure_ascii=False) + "\n")
-            count += 1
+    """Write traces as JSON lines, one at a time; how many there were. A file is there whole or as it was.
+
+    So traces may be those that `read_traces` reads of the same file. A pipe or a terminal is written as it is.
+    """
+    piped = os.path.exists(path) and not os.path.isfile(path)
+    path = path if piped else os.path.realpath(path)
+    count, aside = 0, Path(path if piped else f"{path}.tmp")
+    try:
+        with open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:
+            for trace in traces:
+                file.write(json.dumps(trace.to_dict(), ensure_ascii=False) + "\n")
+                count += 1
+        if not piped:
+            os.replace(aside, path)
+    finally:
+        if not piped:
+            aside.unlink(missing_ok=True)
     return count
 
 

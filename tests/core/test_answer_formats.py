@@ -51,6 +51,8 @@ CASES: list[tuple[str, str, str | None]] = [
     ("number", "3/4 of it", "3/4"),
     ("number", "50%", "50%"),
     ("number", "x2 and h1", "1"),
+    ("number", "about 1.2e-5 or 3E8", "3E8"),
+    ("number", "about 1.2e-5", "1.2e-5"),
     ("number", "none", None),
     ("auto", r"#### 5, so the answer is \boxed{6}", "6"),
     ("auto", "The answer is 4.\n#### 5", "5"),

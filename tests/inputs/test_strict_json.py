@@ -86,6 +86,11 @@ def test_half_of_a_pair_is_written_as_json_has_it(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"store": "a\udc9b"})
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"store": "a\udc9b"}
     write_traces(tmp_path / "t.jsonl", [trace_of("a\udc9b")])
+    file = tmp_path / "u.jsonl"
+    write_traces(file, [trace_of("a")])
+    whole = file.read_bytes()
+    assert write_traces(file, read_traces(file)) == 1, "it was emptied before it was read"
+    assert file.read_bytes() == whole
     with pytest.raises(InputError, match=r"t\.jsonl, line 1: it holds .* half of a surrogate pair"):
         list(read_traces(tmp_path / "t.jsonl"))
 

@@ -106,12 +106,12 @@ class Journal:
         self.path = path
         self.end = 0
         self.rows: list[dict[str, Any]] = []
-        damaged = False
-        for rows, start, end in read_journal(path):
-            damaged |= start != self.end
+        data = read_bytes(path)
+        records = list(records_of(data))
+        for rows, _, end in records:
             self.rows += rows
             self.end = end
-        if damaged:
+        if damaged_bytes(data, records):
             kept = replace_journal(path, self.rows)
             self.end = path.stat().st_size
             logger.warning(

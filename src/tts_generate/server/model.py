@@ -69,8 +69,8 @@ class ServerModel:
             ids, and chats can be asked; without it everything is text, counted by what the server reports.
         api_key: sent as a bearer token, without the space around it; shown nowhere.
         max_in_flight: requests in flight at most, at each endpoint.
-        max_retries: times that a failed request is sent again, with exponential back-off. After more rests in a row than
-            that an endpoint is given up, until it answers again.
+        max_retries: times that a failed request is sent again, with exponential back-off. After more rests in a row
+            than that an endpoint is given up, until it answers again.
         timeout: seconds without a token after which a response counts as stalled; a queued request is silent too. A
             whole request has twice that time, and a sixtieth of it for each token asked for.
         connect_timeout: seconds to wait for a connection.

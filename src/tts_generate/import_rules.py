@@ -94,7 +94,7 @@ def check_source(source: bytes) -> None:
     tts_generate.errors.CandidateError: line 1: a candidate may not import 'maths': did you mean 'math'?
     >>> check_source(b"from tts_generate import Controller")
     Traceback (most recent call last):
-    tts_generate.errors.CandidateError: line 1: import from the module: from tts_generate.controller import Controller.
+    tts_generate.errors.CandidateError: line 1: import by name: from tts_generate.controller import Controller.
     >>> check_source(b"import collections\nfound = collections._sys.modules")
     Traceback (most recent call last):
     tts_generate.errors.CandidateError: line 2: a candidate may not use 'collections._sys'.
@@ -200,7 +200,7 @@ def _check_module(line: int, module: str) -> None:
     if module in ALLOWED_MODULES:
         return
     if module == "tts_generate":
-        raise _broken(line, "import from the module: from tts_generate.controller import Controller")
+        raise _broken(line, "import by name: from tts_generate.controller import Controller")
     if module in _WHY:
         raise _broken(line, f"a candidate may not import {module!r}: {_WHY[module]}")
     near = difflib.get_close_matches(module, ALLOWED_MODULES, n=1, cutoff=0.75)

@@ -100,6 +100,17 @@ def count_outcome(
             join_pool(state, answer)
 
 
+def has_shown(state: State, answer: int) -> bool:
+    """Whether any branch has shown an answer by now, at its end or in a probe."""
+    for i in range(state.opened):
+        if state.answer[i] == answer:
+            return True
+        for d in range(state.depth[i]):
+            if state.answers[i, d] == answer:
+                return True
+    return False
+
+
 def join_pool(state: State, answer: int) -> None:
     """Append a final answer to the pool and keep its leader: the majority, of equals the one that came first."""
     votes = 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tts_generate.controller import Controller, held_to
 from tts_generate.errors import ControllerError
 from tts_generate.processors import BranchProcessorList
-from tts_generate.rules import clear_decision, count_outcome, open_branches, prune_and_order
+from tts_generate.rules import clear_decision, count_outcome, has_shown, open_branches, prune_and_order
 from tts_generate.state import Decision, State, leading_answer
 from tts_generate.trace import Event, Reading
 from tts_generate.votes import NO_ANSWER
@@ -173,7 +173,13 @@ class Episode:
             elif not moved:
                 raise self._stalled()
             state.round += 1
-        self.answer = do.answer if do.stop and do.answer != NO_ANSWER else int(controller.answer(state))
+        answer = do.answer if do.stop and do.answer != NO_ANSWER else int(controller.answer(state))
+        if answer != NO_ANSWER and not has_shown(state, answer):
+            raise ControllerError(
+                f"{controller!r} answers with id {answer}, and no branch has shown an answer of that id: answers are "
+                "ids as state.answer, state.answers and state.pool hold them, and not numbers of branches."
+            )
+        self.answer = answer
         if self.trace is not None:
             self._note("answer", answer=self.answer)
 

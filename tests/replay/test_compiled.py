@@ -20,7 +20,7 @@ from tts_generate.recorded.compiled import CompileWarning
 from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult, replay
 from tts_generate.state import Decision, State
-from tts_generate.trajectories import Question
+from tts_generate.trajectories import Question, Trajectory
 
 pytest.importorskip("numba")
 
@@ -125,6 +125,18 @@ class Stalls(Plain):
         pass
 
 
+class NamesABranch(Plain):
+    probing = "never"
+    said: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"width": 2, "said": 100}
+
+    def answer(self, state: State) -> int:
+        return self.said
+
+
 class UsesRandom(Plain):
     def review(self, state: State, do: Decision) -> None:
         do.stop = random.Random(state.round).random() > 2
@@ -165,6 +177,16 @@ def test_a_controller_that_stalls(recording: Recording) -> None:
     for compiled in (False, True):
         with pytest.raises(ControllerError, match="stalls in round 0"):
             replay(recording, Stalls.from_beta(0.5), shuffles=2, compiled=compiled)
+
+
+@pytest.mark.parametrize("said", [100, 1, -2, -9])
+def test_an_answer_that_no_branch_has_shown(said: int) -> None:
+    """Numbers of branches look like ids of answers, and would be counted without a word."""
+    branches = [Trajectory("q", n, 0, 1, 30, "eos", "1", (), (), (), (), ()) for n in range(3)]
+    one = Recording.of([Question("q", "", "1")], branches, 10, name="one")
+    for compiled in (False, True):
+        with pytest.raises(ControllerError, match=f"answers with id {said}, and no branch has shown"):
+            replay(one, NamesABranch.from_beta(0.5, said=said), shuffles=2, compiled=compiled)
 
 
 def test_an_error_in_a_hook_is_the_same_error(recording: Recording) -> None:
@@ -214,8 +236,6 @@ def test_log_probabilities_are_asked_for_by_name(recording: Recording) -> None:
 
 
 def dataclass_without_logprobs(branch: int, question: Any) -> Any:
-    from tts_generate.trajectories import Trajectory
-
     return Trajectory(question.question.question_id, branch, 0, 1, 5, "eos", "1", (), (), (), (), ())
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,17 @@ class Vllm:
         return self.url.removesuffix("/v1")
 
     def counted(self) -> dict[str, int]:
-        """What it has counted so far: tokens of prompts, decoded ones, prompts' tokens found in the prefix cache."""
+        """What it counted until it came to rest: tokens of prompts, decoded ones, those found in the prefix cache.
+
+        A request that was called off decodes a little further before it notices.
+        """
+        last, now = {}, self._counts()
+        while now != last:
+            time.sleep(0.5)
+            last, now = now, self._counts()
+        return now
+
+    def _counts(self) -> dict[str, int]:
         names = {"prompt": "prompt_tokens", "decoded": "generation_tokens", "cached": "prefix_cache_hits"}
         text = urllib.request.urlopen(f"{self.root}/metrics", timeout=30).read().decode()
         return {

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from tts_generate.controller import Controller
 from tts_generate.recorded.recording import RecordedQuestion, Recording
 from tts_generate.recorded.table import UNREAD, Table, read
-from tts_generate.rules import clear_decision, clear_state, count_outcome, open_branches, prune_and_order
+from tts_generate.rules import (
+    clear_decision,
+    clear_state,
+    count_outcome,
+    has_shown,
+    open_branches,
+    prune_and_order,
+)
 from tts_generate.state import Decision, State
 
 PROBLEM = -9
@@ -156,9 +163,8 @@ def run_episode(
         if (do.open <= 0 and moves == 0) or not open_more(state, do, table, work, offset, order):
             return PROBLEM
         state.round += 1
-    if do.stop and do.answer != -1:
-        return do.answer
-    return controller.answer(state)
+    answer = do.answer if do.stop and do.answer != -1 else controller.answer(state)
+    return answer if answer == -1 or has_shown(state, answer) else PROBLEM
 
 
 def go_on(

@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!--=([\w.]+)\|([^>]*?)-->(.*?)<!--=-->", re.DOTALL)
-TABLE = re.compile(r"<!--table (\w+)-->\n(.*?)\n<!--/table-->", re.DOTALL)
+TABLE = re.compile(r"<!--table (\w+)-->\n((?:(?!<!--).)*?)\n?<!--/table-->", re.DOTALL)
 CELL = re.compile(r"\{([\w.]+)\|([^}]*)\}")
 
 

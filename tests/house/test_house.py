@@ -101,17 +101,19 @@ def test_a_wrong_number_is_caught_and_mended(tmp_path: Path) -> None:
     assert "-->2.5<!--" in page.read_text()
 
 
-def test_a_table_is_made_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stands", ["\n| ratio |\n|---|\n| 9.9 |\n\n", "", "\n"], ids=["wrong", "nothing", "a line"])
+def test_a_table_is_made_whole(tmp_path: Path, stands: str) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "rows.json").write_text(json.dumps({"rows": [{"ratio": 2.5}]}))
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "speed.md").write_text("| ratio |\n|---|\n| {rows.rows.0.ratio|.1f} |\n")
     page = tmp_path / "page.md"
-    page.write_text("<!--table speed-->\n\n| ratio |\n|---|\n| 9.9 |\n\n<!--/table-->\n")
-    (line,) = numbers.differences(tmp_path, tmp_path / "results", write=True)
-    assert line == "page.md: the table speed is not what its source makes"
+    page.write_text(f"<!--table speed-->\n{stands}<!--/table-->\nText.\n<!--table speed-->\n{stands}<!--/table-->\n")
+    lines = numbers.differences(tmp_path, tmp_path / "results", write=True)
+    assert lines == 2 * ["page.md: the table speed is not what its source makes"]
     assert numbers.differences(tmp_path, tmp_path / "results", write=False) == []
-    assert "| 2.5 |" in page.read_text()
+    assert page.read_text().count("| 2.5 |") == 2
+    assert "Text." in page.read_text()
 
 
 def python_blocks(path: Path) -> list[str]:

@@ -213,16 +213,22 @@ def test_seconds_go_by_the_votes_of_the_sweep(at_hand: tuple[Any, Any, Trajector
 def test_on_the_command_line(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
     """`profile` writes what `sweep --profile` reads."""
     run = CliRunner()
-    done = run.invoke(app, ["profile", "tiny", "--out", str(tmp_path / "p.json"), "--max-rows", "8", "--passes", "1"])
+    done = run.invoke(
+        app, ["profile", "tiny", "--out", str(tmp_path / "new" / "p.json"), "--max-rows", "8", "--passes", "1"]
+    )
     assert done.exit_code == 0, done.output
     command = ["sweep", str(at_hand[2].path), "--controllers", "asc", "--betas", "0.5", "--shuffles", "2"]
-    more = ["--profile", str(tmp_path / "p.json"), "--prompts", "1,4", "--json", str(tmp_path / "s.json")]
+    more = ["--profile", str(tmp_path / "new" / "p.json"), "--prompts", "1,4", "--json", str(tmp_path / "s.json")]
     done = run.invoke(app, [*command, *more])
     assert done.exit_code == 0, done.output
     assert "predicted seconds" in done.output
     done = run.invoke(app, [*command, "--prompts", "4"])
     assert done.exit_code == 1
     assert "--prompts needs --profile" in done.output
+    for counts in (",", "0", "4,-1"):
+        done = run.invoke(app, [*command, "--profile", str(tmp_path / "new" / "p.json"), "--prompts", counts])
+        assert done.exit_code == 1
+        assert "--prompts takes whole numbers from 1 on" in done.output
     told = json.loads((tmp_path / "s.json").read_text())["seconds"][str(at_hand[2].path)]
     assert [each["prompts"] for each in told["SC@8"]] == [1, 4]
     assert all(each["p95"] >= each["p50"] > 0 for rows in told.values() for each in rows)

@@ -107,6 +107,8 @@ def sweep(
         raise InputError(f"--{next(iter(alone)).replace('_', '-')} needs --profile; without it, it would be ignored.")
     device, counts = Profile.of(profile), numbers_of("--prompts", prompts or "1,8,96", int)
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
+    if not counts or min(counts) < 1:
+        raise InputError(f"--prompts takes whole numbers from 1 on, separated by commas, got {prompts!r}.")
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
     branches = fewest_branches(recordings)
     against = evaluate.baselines(branches)

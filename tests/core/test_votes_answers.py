@@ -74,13 +74,15 @@ def test_suffix_depends_on_where_the_branch_stands() -> None:
     assert AnswerFormat(probe_suffix="Answer:", think_end="").suffix_for("x") == "Answer:"
 
 
-@pytest.mark.parametrize("gold", [" 7 ", "$7$", "7"])
+@pytest.mark.parametrize("gold", [" 7,000 ", "$7000$", "7000"])
 def test_a_gold_answer_is_compared_as_answers_are(gold: str) -> None:
     """A questions file may write it with a dollar or a space around; `--dataset` takes them away."""
-    rows = [Trajectory("q", n, 0, 1, 10, "eos", final, (), (), (), (), ()) for n, final in enumerate("778")]
+    rows = [
+        Trajectory("q", n, 0, 1, 10, "eos", final, (), (), (), (), ()) for n, final in enumerate(["7000", "7000", "8"])
+    ]
     recording = Recording.of([Question("q", "", gold)], rows, 10)
     assert replay(recording, "self_consistency", shuffles=0, max_samples=3).accuracy == 1
-    assert is_right("7", gold)
+    assert is_right("7000", gold)
     assert not is_right("8", gold)
 
 

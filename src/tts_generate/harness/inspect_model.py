@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _LINGER = 0.1
 """Seconds for which a call waits for more samples after the last one came."""
 _INSPECT = {
-    "adaptive_connections", "attempt_timeout", "cache", "fail_on_refusal", "max_connections", "max_retries",
+    "adaptive_connections", "attempt_timeout", "fail_on_refusal", "max_connections", "max_retries",
     "max_tool_output", "stream_idle_timeout", "system_message", "timeout",
 }  # fmt: skip
 """Options that Inspect itself sees to."""
@@ -206,6 +206,11 @@ class TTSAPI(ModelAPI):
 
     def _submit(self, prompt: tuple[int, ...], config: GenerateConfig) -> _Waiting:
         given = config.model_dump(exclude_none=True)
+        if given.pop("cache", False):
+            raise UnsupportedError(
+                "the provider tts cannot be used with Inspect's cache: it would hand out answers and tokens of other "
+                "controllers, budgets and seeds, which its key does not know. Leave it out."
+            )
         unknown = sorted(set(given) - _OURS - _INSPECT)
         if unknown:
             raise UnsupportedError(f"the provider tts cannot honour {', '.join(unknown)}; leave it out.")

@@ -220,7 +220,7 @@ class TTSAPI(ModelAPI):
             if not self._warned:
                 self._warned = True
                 logger.warning("temperature 0 makes all branches the same; they are sampled as the model says instead")
-        length = given.get("max_tokens") or self.max_tokens() or 2048
+        length = given.get("max_tokens", self.max_tokens() or 2048)
         seed, stops = given.get("seed", self.seed), tuple(given.get("stop_seqs", ()))
         alike = (prompt, length, seed, stops, tuple(sampling.items()))
         settings = (length, repeat_seed(seed, self._asked[alike]), stops, tuple(sampling.items()))

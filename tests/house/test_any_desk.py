@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "tts_generate"
 LINUX = {f"sandbox/{name}.py" for name in ("attacks", "keeper", "locks", "process")}
 """What runs once a machine is known to lock processes up: attributes of `os` and `signal`, but no import of others."""
 IN_THE_CHILD = {"sandbox/keeper.py", "sandbox/locks.py"}
-ASKED_FOR = {("trajectories/files.py", "pwrite")}
+ASKED_FOR = {("trajectories/files.py", "pwrite"), ("equivalence.py", "register_at_fork")}
 """Used where `hasattr` says that it is there."""
 PLACES = [r"C:\runs\mine", "C:/runs/mine", "C:mine", r"\\server\share\mine", r"runs\mine", r"C:\user/name"]
 

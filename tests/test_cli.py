@@ -46,10 +46,10 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
-    outputs = ("--json", tmp_path / "r.json", "--episodes", tmp_path / "e.npz")
+    outputs = ("--json", tmp_path / "r.json", "--episodes", tmp_path / "new" / "e.npz")
     invoke("replay", store, "--controller", "asc", "--shuffles", 5, "--set", "max_samples=4", *outputs)
     row = json.loads((tmp_path / "r.json").read_text())
-    with np.load(tmp_path / "e.npz") as found:
+    with np.load(tmp_path / "new" / "e.npz") as found:
         episodes = dict(found)
     assert row["format"] == "tts-replay/1"
     assert row["knobs"] == {"max_samples": 4, "threshold": 0.95, "criterion": "beta"}

@@ -261,7 +261,7 @@ def tidy(text: str) -> str:
         bare, before = normalise(bare.strip(_AROUND).rstrip(".!?,;:")), bare
     if letter := re.fullmatch(r"\(([A-Za-z])\)|([A-J])[.)]", bare):
         return letter[1] or letter[2]
-    return re.sub(r"(?<=\d),(?=\d{3})", "", bare) if re.fullmatch(_NUMBER, bare) else bare
+    return bare
 
 
 def _said(phrase: str) -> str | None:

@@ -212,6 +212,18 @@ class AnswerFormat:
         return "" if opened and not self.closed(said[said.rindex(suffix) :]) else suffix
 
 
+def is_right(answer: str | None, gold: str, same: Callable[[str, str], bool] | None = None) -> bool:
+    """Whether an answer is the right one: of the same text, as it stands or as answers are compared, or the `same`.
+
+    >>> is_right("7", " $7$ "), is_right("8", "7"), is_right(None, "7")
+    (True, False, False)
+    """
+    if answer is None:
+        return False
+    golds = (gold, normalise(gold))
+    return answer in golds or (same is not None and any(same(answer, each) for each in golds))
+
+
 def whole_characters(text: str) -> str:
     r"""Text of whole characters, which a store holds; half of one, as JSON may name it, is a mark for it.
 
@@ -260,6 +272,15 @@ class AnswerBook:
                 self._texts.append(text)
             self._ids[answer] = self._ids[text]
         return self._ids[answer]
+
+    def gold(self, answer: str | None) -> int:
+        """The id of a right answer: as it stands where a branch gave it so, else by the text that is compared.
+
+        >>> book = AnswerBook()
+        >>> book.id("7"), book.gold(" $7$ ")
+        (0, 0)
+        """
+        return self.id(answer if answer is None or answer in self._ids else normalise(answer))
 
     def text(self, answer: int) -> str | None:
         """The answer an id stands for; None for `NO_ANSWER`."""

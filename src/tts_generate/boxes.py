@@ -13,17 +13,22 @@ _NAME = r"(?:boxed|fbox|framebox(?:\s*\[[^][{}]{0,99}\]){0,2})(?![A-Za-z])"
 _BOX = rf"\\{{1,2}}{_NAME}\s*"
 _TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", re.DOTALL)
 _HAS_BOX = re.compile(_BOX)
+_THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?")
 _IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
 
 
 def normalise(answer: str) -> str:
     r"""The text by which answers are compared: outer space and `$` gone, inner space runs made one; `\$` stays.
 
-    >>> normalise("  $ 1  / 2 $ "), normalise(r"$5\$ $")
-    ('1 / 2', '5\\$')
+    A number has no commas between its thousands.
+
+    >>> normalise("  $ 1  / 2 $ "), normalise(r"$5\$ $"), normalise("-1,000.5"), normalise("(1,000)")
+    ('1 / 2', '5\\$', '-1000.5', '(1,000)')
     """
     text = " ".join(answer.split()).lstrip(" $")
     bare = text.rstrip(" $")
+    if _THOUSANDS.fullmatch(bare):
+        return bare.replace(",", "")
     return f"{bare}$" if bare.endswith("\\") and text.startswith("$", len(bare)) else bare
 
 

@@ -172,7 +172,8 @@ class Profile:
         return cls.load(profile) if isinstance(profile, (str, Path)) else profile
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON; `load` reads it."""
+        """Write it as JSON, making its folder; `load` reads it."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", "utf-8")
 
     @classmethod

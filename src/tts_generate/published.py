@@ -9,6 +9,7 @@ Source: the interface of AutoTTS (arXiv 2605.08083, github.com/zhengkid/AutoTTS)
 from __future__ import annotations
 
 import importlib.util
+import operator
 import queue
 import sys
 import threading
@@ -175,7 +176,9 @@ class PublishedMethod(Controller):
             if what in ("new", "read") and state.opened >= state.max_branches:
                 error = ValueError if what == "new" else IndexError
                 self._channel.replies.put(error("Index out of range for branches."))
-            elif what == "more" and not (isinstance(value, int) and 0 <= value < state.opened):
+                continue
+            value = _place(value) if what == "more" else value
+            if what == "more" and not 0 <= value < state.opened:
                 self._channel.replies.put(ValueError("Index out of range for branches."))
             elif what == "more" and state.finished[value]:
                 self._channel.replies.put((self._text(state, value), True))
@@ -189,6 +192,14 @@ class PublishedMethod(Controller):
         text = state.text(answer) or ""
         self._ids.setdefault(text, answer)
         return text
+
+
+def _place(index: Any) -> int:
+    """The branch that an index names, of Python or of numpy, as lists take both; -1 for what is none."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        return -1
 
 
 def _solve(method: Any, question: PublishedQuestion, channel: _Channel) -> None:
@@ -217,7 +228,7 @@ def load_published(path: Path, beta: float | None) -> PublishedMethod:
         spec.loader.exec_module(module)
     except TTSError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ControllerError(f"{path} does not load: {type(error).__name__}: {error}.") from error
     found = [
         value

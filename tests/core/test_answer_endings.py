@@ -1,6 +1,7 @@
 r"""How answers are read: endings as models write them, each with what a user would say it answers.
 
 What stands in the box is read as it stands (`x = 5`, `**7**`, `50%`): whether two answers are one is a matter of votes.
+Commas between the thousands of a number alone are gone, as in every other format.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ BOXES: list[tuple[str, str | None]] = [
     ("\\boxed{½}", "½"),
     ("\\boxed{東京}", "東京"),
     ("\\boxed{\u22123}", "\u22123"),
+    (r"\boxed{1,000}", "1000"),  # as `#### 1,000`, in every format
+    (r"\boxed{-1,234,567.25}", "-1234567.25"),
+    (r"\boxed{1,500\%}", r"1500\%"),
+    (r"\boxed{(1,000)}", "(1,000)"),  # no number alone: a pair, a list, an interval
+    (r"\boxed{1,00}", "1,00"),
+    (r"\boxed{1,2345}", "1,2345"),
+    (r"\boxed{1234,567}", "1234,567"),
+    (r"\boxed{1, 000}", "1, 000"),
+    (r"\boxed{\$1,000}", r"\$1,000"),
     (r"\boxed{1{,}000}", "1{,}000"),
     (r"\boxed{12_{16}}", "12_{16}"),
     # braces that are no groups
@@ -71,7 +81,7 @@ BOXES: list[tuple[str, str | None]] = [
     (r"$\boxed 12$", "12"),
     (r"so \boxed 3.14.", "3.14"),
     (r"$\boxed -5$", "-5"),
-    (r"$\boxed 1,000$ apples", "1,000"),
+    (r"$\boxed 1,000$ apples", "1000"),
     (r"$\boxed 50\%$", r"50\%"),
     (r"\boxed 7 apples", "7"),
     (r"$\boxed C$", "C"),
@@ -136,6 +146,10 @@ PATTERNS: list[tuple[str, str, str | None]] = [
     (r"answer is (\d+)|final: (\w+)", "final: B, the answer is 3", "3"),
     (r"answer is (\d+)|final: (\w+)|(none)", "none", "none"),
     (r"#### (.+)", "#### 1\n#### 42 ", "42"),
+    (r"#### (.+)", "#### 1,000", "1000"),
+    ("hashes", "#### 1,000", "1000"),
+    ("sentence", "The answer is 1,000.", "1000"),
+    ("json:n", '{"n": "1,000"}', "1000"),
     (r"\d+", "3 or 4", "4"),
     (r"(\d*)", "so 42 it is", "42"),  # it matches nothing at the end, too
     (r"answer:( \w+)?", "answer: 7; answer:", "7"),

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tts_generate.errors import ControllerError
+from tts_generate.published import load_published
 from tts_generate.replay import Recording, replay
-from tts_generate.trajectories import import_autotts
+from tts_generate.trajectories import Question, Trajectory, import_autotts
 
 MODELS = ["Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B"]
 METHODS: dict[str, dict[str, Any]] = {
@@ -101,3 +103,23 @@ def test_a_published_file_gives_the_published_numbers(recordings: dict[str, Reco
     with np.load(autotts_data / "spec" / "expected" / "Qwen3-4B_aime24_cmc_b0.5.npz") as expected:
         assert (result.cost == expected["cost"][:2]).all()
         assert (result.answers == expected["answers"][:2]).all()
+
+
+def test_a_published_file_may_count_in_numpy_and_ends_nobody_elses_process(tmp_path: Path) -> None:
+    """Lists take an index of numpy's, and so did the published program: here it was out of range."""
+    rows = [Trajectory("q", n, 0, 1, 30, "eos", "7", (10, 20), ("8", "7"), (1, 1), (None, None), ()) for n in range(2)]
+    recording = Recording.of([Question("q", "", "7")], rows, 10)
+    file = tmp_path / "m.py"
+    for index, found in (("np.argmax([1, 0])", "7"), ("0.0", None), ("-1", None)):
+        file.write_text(
+            "import numpy as np\n\n\nclass M(LLMDesignedMethod):\n    def solve(self, question):\n"
+            f"        question.probe_new()\n        return question.probe_more({index})[0]\n"
+        )
+        if found is None:
+            with pytest.raises(ControllerError, match="Index out of range for branches"):
+                replay(recording, load_published(file, 0.5), shuffles=0)
+        else:
+            assert replay(recording, load_published(file, 0.5), shuffles=0).answers.tolist() == [[found]]
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(ControllerError, match="does not load: SystemExit: 3"):
+        load_published(file, 0.5)

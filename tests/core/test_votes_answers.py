@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from tts_generate.answers import AnswerBook, AnswerFormat
+from tts_generate.answers import AnswerBook, AnswerFormat, is_right
 from tts_generate.boxes import last_boxed, normalise
 from tts_generate.errors import InputError
+from tts_generate.replay import Recording, replay
+from tts_generate.trajectories import Question, Trajectory
 from tts_generate.votes import confidence, majority
 
 
@@ -70,6 +72,25 @@ def test_suffix_depends_on_where_the_branch_stands() -> None:
     assert usual.suffix_for("done </think> The answer") == "\\boxed{"
     assert usual.suffix_for("done </think> The answer is \\boxed{") == ""
     assert AnswerFormat(probe_suffix="Answer:", think_end="").suffix_for("x") == "Answer:"
+
+
+@pytest.mark.parametrize("gold", [" 7,000 ", "$7000$", "7000"])
+def test_a_gold_answer_is_compared_as_answers_are(gold: str) -> None:
+    """A questions file may write it with a dollar or a space around; `--dataset` takes them away."""
+    rows = [
+        Trajectory("q", n, 0, 1, 10, "eos", final, (), (), (), (), ()) for n, final in enumerate(["7000", "7000", "8"])
+    ]
+    recording = Recording.of([Question("q", "", gold)], rows, 10)
+    assert replay(recording, "self_consistency", shuffles=0, max_samples=3).accuracy == 1
+    assert is_right("7000", gold)
+    assert not is_right("8", gold)
+
+
+def test_a_table_whose_answers_were_never_normalised_is_compared_as_it_stands() -> None:
+    rows = [Trajectory("q", n, 0, 1, 10, "eos", final, (), (), (), (), ()) for n, final in enumerate(["$7$", "$7$"])]
+    recording = Recording.of([Question("q", "", "$7$")], rows, 10)
+    assert replay(recording, "self_consistency", shuffles=0, max_samples=2).accuracy == 1
+    assert is_right("$7$", "$7$")
 
 
 def test_bad_formats_say_so() -> None:

@@ -228,6 +228,8 @@ def test_nothing_to_record() -> None:
         record(live.model, live.tokenizer, [], "nowhere")
     with pytest.raises(InputError, match="branches"):
         record(live.model, live.tokenizer, [Question("q", QUESTIONS[0])], "nowhere", branches=0)
+    with pytest.raises(InputError, match="votes is of replay"):
+        record(live.model, live.tokenizer, [Question("q", QUESTIONS[0])], "nowhere", votes="equal")
 
 
 def test_recording_needs_no_pad_token_and_can_wrap_questions_into_a_chat(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tts_generate.live.thinking import asked_of
 from tts_generate.loading import held_within, load_controller
 from tts_generate.profile import Profile
 from tts_generate.publish.live import prompts
-from tts_generate.trajectories import TrajectoryStore
+from tts_generate.trajectories import StoreWriter, TrajectoryStore
 
 STEP, BRANCHES, QUESTIONS, MOST = 16, 8, 5, 96
 A_SECOND_A_PASS = Profile((1, 4), (1.0, 1.0), (0.0, 0.0), (1,), (0.0,), block=32, min_tokens=4)
@@ -188,19 +188,47 @@ def test_figures_that_no_device_has(tokens: tuple[int, ...]) -> None:
         Profile((1,), (-1.0,), (0.0,), (1,), (0.0,))
 
 
+def test_seconds_go_by_the_votes_of_the_sweep(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
+    """Branches that all say a half, each in its own way: by mathematics adaptive consistency has read enough soon."""
+    pytest.importorskip("math_verify")
+    halves, store = ("0.5", r"\frac{1}{2}", "1/2", "0.50"), at_hand[2]
+    with StoreWriter.open(tmp_path / "store", store.manifest, store.questions) as writer:
+        for row in store.trajectories():
+            half = halves[row.branch % len(halves)]
+            said = tuple(half for _ in row.probe_answers)
+            writer.append([dataclasses.replace(row, final_answer=half, probe_answers=said)])
+    A_SECOND_A_PASS.save(tmp_path / "p.json")
+    told = {}
+    for votes in ("equal", "math"):
+        command = ["sweep", str(tmp_path / "store"), "--controllers", "asc", "--betas", "0.5", "--shuffles", "2"]
+        more = ["--profile", str(tmp_path / "p.json"), "--prompts", "1", "--max-rows", "1", "--votes", votes]
+        done = CliRunner().invoke(app, [*command, *more, "--json", str(tmp_path / "s.json")])
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "s.json").read_text())["seconds"][str(tmp_path / "store")]
+        told[votes] = {label: rows[0]["seconds"] for label, rows in found.items()}
+    assert told["math"]["SC@8"] == told["equal"]["SC@8"]
+    assert told["math"]["ASC@8"] < told["equal"]["ASC@8"]
+
+
 def test_on_the_command_line(at_hand: tuple[Any, Any, TrajectoryStore], tmp_path: Path) -> None:
     """`profile` writes what `sweep --profile` reads."""
     run = CliRunner()
-    done = run.invoke(app, ["profile", "tiny", "--out", str(tmp_path / "p.json"), "--max-rows", "8", "--passes", "1"])
+    done = run.invoke(
+        app, ["profile", "tiny", "--out", str(tmp_path / "new" / "p.json"), "--max-rows", "8", "--passes", "1"]
+    )
     assert done.exit_code == 0, done.output
     command = ["sweep", str(at_hand[2].path), "--controllers", "asc", "--betas", "0.5", "--shuffles", "2"]
-    more = ["--profile", str(tmp_path / "p.json"), "--prompts", "1,4", "--json", str(tmp_path / "s.json")]
+    more = ["--profile", str(tmp_path / "new" / "p.json"), "--prompts", "1,4", "--json", str(tmp_path / "s.json")]
     done = run.invoke(app, [*command, *more])
     assert done.exit_code == 0, done.output
     assert "predicted seconds" in done.output
     done = run.invoke(app, [*command, "--prompts", "4"])
     assert done.exit_code == 1
     assert "--prompts needs --profile" in done.output
+    for counts in (",", "0", "4,-1"):
+        done = run.invoke(app, [*command, "--profile", str(tmp_path / "new" / "p.json"), "--prompts", counts])
+        assert done.exit_code == 1
+        assert "--prompts takes whole numbers from 1 on" in done.output
     told = json.loads((tmp_path / "s.json").read_text())["seconds"][str(at_hand[2].path)]
     assert [each["prompts"] for each in told["SC@8"]] == [1, 4]
     assert all(each["p95"] >= each["p50"] > 0 for rows in told.values() for each in rows)

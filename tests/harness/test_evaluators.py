@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 import tts_generate
 from tts_generate import metrics, tiny
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.harness.evaluators import ControllerSuite, TTSEvaluator, controllers_by_budgets
 
 DATA = Dataset.from_dict(
@@ -118,3 +118,35 @@ def test_what_is_missing_is_named(enabled: tuple[Any, Any]) -> None:
     empty.suite = []
     with pytest.raises(ValueError, match="No evaluation tasks"):
         empty.run(enabled[0])
+
+
+def test_right_answers_are_read_as_questions_of_a_data_set_are(enabled: tuple[Any, Any]) -> None:
+    """GSM8K states them behind `####`, of which none was ever right; numbers ended the call after all was answered."""
+    solutions = [f"6 + 1 = 7\n#### {gold}" for gold in DATA["gold_answer"]]
+    numbers = [int(gold) for gold in DATA["gold_answer"]]
+    told = []
+    for labels in (DATA["gold_answer"], solutions, numbers):
+        few = Dataset.from_dict({"question": DATA["question"][:4], "answer": labels[:4]})
+        found = TTSEvaluator().compute(enabled[0], few, label_column="answer", votes="equal", progress=False, **HOW)
+        told.append(found["by_question"])
+    assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"baseline": {"tokens": [1]}}, "baseline must hold tokens and correct of the same"),
+        ({"votes": "x"}, "unknown votes 'x'"),
+        ({"label_column": "why"}, "row 0, column 'why' states no answer"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_what_is_of_no_use_is_found_out_before_anything_is_asked(
+    enabled: tuple[Any, Any], given: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DATA.add_column("why", ["we add\nthem"] * len(DATA))
+    asked: list[Any] = []
+    monkeypatch.setattr(enabled[0], "forward", lambda *args, **kwargs: asked.append(args))
+    with pytest.raises((InputError, ValueError, TTSError), match=match):
+        TTSEvaluator().compute(enabled[0], data, progress=False, **{**HOW, "votes": "equal", **given})
+    assert not asked

@@ -76,6 +76,14 @@ def metrics(log: EvalLog) -> dict[str, float]:
     return {name: found.value for score in log.results.scores for name, found in score.metrics.items()}
 
 
+def test_inspects_cache_is_refused(tiny: tuple[Any, Any]) -> None:
+    """Its key has neither controller nor seed: self-consistency's answers and tokens were told as another's."""
+    model = provider(tiny)
+    with pytest.raises(UnsupportedError, match="cannot be used with Inspect's cache"):
+        wait(model.generate("Q", config=GenerateConfig(max_tokens=LENGTH, cache=True)))
+    assert wait(model.generate(QUESTIONS[0].question, config=GenerateConfig(max_tokens=LENGTH, cache=False))).choices
+
+
 def test_same_answers_and_tokens_as_our_own_evaluation(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     log, expected = run(provider(tiny), tmp_path / "logs"), known()
     assert [row["answer"] for row in told(log)] == expected.answers

@@ -82,6 +82,15 @@ def test_a_knob_on_the_command_line(text: str) -> None:
     assert knobs_of(["width=7", "share=0.5", "on=true"]) == {"width": 7, "share": 0.5, "on": True}
 
 
+@pytest.mark.parametrize("name", ["controller", "beta", "latency", "trust_remote_code", "sandbox", "revision"])
+def test_what_is_no_knob_is_not_set_as_one(name: str) -> None:
+    """Of serve it was taken over the option itself, trust and sandbox too; of replay it was a TypeError."""
+    with pytest.raises(InputError, match=f"--set sets knobs, and {name} is none"):
+        knobs_of([f" {name} =1"])
+    with pytest.raises(InputError, match="--set sets width twice"):
+        knobs_of(["width=7", "width=8"])
+
+
 def test_half_of_a_pair_is_written_as_json_has_it(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"store": "a\udc9b"})
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"store": "a\udc9b"}

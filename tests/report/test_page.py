@@ -206,7 +206,7 @@ def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
         )
         write_traces(tmp_path / f"{name}.jsonl", outputs[name].trace)
     gold = [
-        {"question_id": t.question_id, "question": q.question, "gold_answer": q.gold_answer}
+        {"question_id": t.question_id, "question": q.question, "gold_answer": f" ${q.gold_answer}$ "}
         for t, q in zip(outputs["cmc"].trace, asked, strict=True)
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, StopStringCriteria
 
 from tts_generate import ServerModel, TrajectoryStore
 from tts_generate.controller import Controller
+from tts_generate.errors import InputError
 from tts_generate.server.stops import text_until, tokens_until
 from tts_generate.state import Decision, State
 
@@ -146,6 +147,8 @@ def test_a_recording_is_cut_there_too(token_server: TokenServer, tmp_path: Path,
         token_server.requests.clear()
         model.tokenizer = None
     options = {**OPTIONS, "interval_tokens": 2, "max_new_tokens": 60, "progress": False}
+    with pytest.raises(InputError, match="votes is of replay"):
+        model.record(ASKED, tmp_path / "s", votes="math")
     store = model.record(ASKED, tmp_path / "s", branches=3, seed=1, stop_strings=[STOP], **options)
     rows = store.trajectories()
     assert {row.finish_reason for row in rows} == {"stop"}

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from tts_generate.errors import InputError, TTSError
 from tts_generate.inert import inert
+from tts_generate.loading import ControllerOptions
 from tts_generate.strict_json import parse_json
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -189,10 +190,15 @@ def knobs_of(settings: list[str]) -> dict[str, Any]:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--set takes name=value, got {setting!r}.")
+        name = name.strip()
+        if name == "controller" or name in ControllerOptions.__annotations__:
+            raise InputError(f"--set sets knobs, and {name} is none; --help names the options.")
+        if name in knobs:
+            raise InputError(f"--set sets {name} twice; leave one out.")
         try:
-            knobs[name.strip()] = parse_json(value, "--set")
+            knobs[name] = parse_json(value, "--set")
         except InputError:
-            knobs[name.strip()] = value
+            knobs[name] = value
     return knobs
 
 
@@ -205,7 +211,7 @@ def object_of(option: str, text: str) -> dict[str, Any]:
 
 
 def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """Numbers separated by commas."""
+    """Numbers separated by commas; none where there is none."""
     try:
         return [kind(part) for part in text.split(",") if part.strip()]
     except ValueError:

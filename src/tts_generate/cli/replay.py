@@ -107,6 +107,8 @@ def sweep(
         raise InputError(f"--{next(iter(alone)).replace('_', '-')} needs --profile; without it, it would be ignored.")
     device, counts = Profile.of(profile), numbers_of("--prompts", prompts or "1,8,96", int)
     budgets, ks = numbers_of("--betas", betas, float), numbers_of("--at-k", at_k, int)
+    if not counts or min(counts) < 1:
+        raise InputError(f"--prompts takes whole numbers from 1 on, separated by commas, got {prompts!r}.")
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
     branches = fewest_branches(recordings)
     against = evaluate.baselines(branches)
@@ -125,7 +127,7 @@ def sweep(
             console.print(f"{name} {value:.1f} %")
     if len(stores) > 1:
         console.print(table_of(list(found.average), f"average of {len(stores)} stores"))
-    how = counts, max_rows or 256, trust_remote_code
+    how = counts, max_rows or 256, votes, trust_remote_code
     seconds = {} if device is None else _seconds(stores, found, device, *how)
     baseline = against[0].label
     frontiers = found.frontiers(baseline)
@@ -141,7 +143,7 @@ def sweep(
 
 
 def _seconds(
-    stores: list[Path], found: Any, device: Any, counts: list[int], max_rows: int, trust: Any
+    stores: list[Path], found: Any, device: Any, counts: list[int], max_rows: int, votes: Any, trust: Any
 ) -> dict[str, Any]:
     """What every method takes on a device, by store and label, one entry a number of prompts; printed as it comes."""
     from tts_generate.engine.predict import predict
@@ -157,7 +159,8 @@ def _seconds(
         )
         for row in cell.rows:
             controller = load_controller(row.controller, beta=row.beta, trust_remote_code=trust, **row.knobs)
-            each = [predict(store, controller, device, prompts=n, max_rows=max_rows).to_dict() for n in counts]
+            how = {"max_rows": max_rows, "votes": votes}
+            each = [predict(store, controller, device, prompts=n, **how).to_dict() for n in counts]
             told.setdefault(str(path), {})[row.label] = each
             seen = [f"{one['seconds']:.1f} ({one['p95']:.1f})" for one in each]
             table.add_row(row.label, *seen, f"{each[-1]['seconds_a_question']:.2f}")

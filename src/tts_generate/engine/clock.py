@@ -23,6 +23,7 @@ from tts_generate.engine.plan import Feed
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shapes import Shapes
+from tts_generate.equivalence import Votes
 from tts_generate.errors import StoreError
 from tts_generate.live.branch import Branch, Probe, ProbeRecord
 from tts_generate.live.reader import Reader
@@ -188,10 +189,20 @@ class RecordedReader(Reader):
         forced: tokens of a probe's suffix.
         most: tokens of a probe at most, the suffix included.
         force_answer: whether branches that were cut were asked.
+        votes: which answers are one.
     """
 
-    def __init__(self, recorded: Recorded, tasks: Sequence[Task], forced: int, most: int, force_answer: bool) -> None:
-        super().__init__(None, AnswerFormat(max_probe_tokens=max(1, most - forced), force_answer=force_answer))
+    def __init__(
+        self,
+        recorded: Recorded,
+        tasks: Sequence[Task],
+        forced: int,
+        most: int,
+        force_answer: bool,
+        votes: Votes,
+    ) -> None:
+        probed = max(1, most - forced)
+        super().__init__(None, AnswerFormat(max_probe_tokens=probed, force_answer=force_answer, votes=votes))
         self.recorded, self.tasks, self.suffix = recorded, tasks, [_GOES_ON] * forced
 
     @property
@@ -249,7 +260,7 @@ def _asked_at_end(row: Trajectory) -> bool:
 
 
 def loop_of(
-    recorded: Recorded, tasks: Sequence[Task], settings: Settings, profile: Profile
+    recorded: Recorded, tasks: Sequence[Task], settings: Settings, profile: Profile, votes: Votes = "equal"
 ) -> tuple[Loop, RecordedModel]:
     """The engine's loop over recorded branches, and the model that counts its seconds."""
     model = RecordedModel(profile)
@@ -257,7 +268,7 @@ def loop_of(
     costs = [cost for row in rows for cost in row.probe_tokens if cost]
     forced = profile.suffix_tokens or max(1, min(costs, default=2) - 1)
     asked = any(map(_asked_at_end, rows))
-    reader = RecordedReader(recorded, tasks, forced, max(costs, default=forced + 1), asked)
+    reader = RecordedReader(recorded, tasks, forced, max(costs, default=forced + 1), asked, votes)
     batch = Batch(model, Sampler(LogitsProcessorList()), reader, settings)  # type: ignore[arg-type]
     batch.passes = RecordedPasses(batch, model, recorded, tasks)
     return Loop(batch, tasks, settings), model

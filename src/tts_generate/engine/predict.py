@@ -14,6 +14,7 @@ from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller
 from tts_generate.engine.clock import Recorded, loop_of
 from tts_generate.engine.settings import Settings
+from tts_generate.equivalence import Votes
 from tts_generate.errors import StoreError
 from tts_generate.live.task import Prompt, Task
 from tts_generate.profile import Profile
@@ -68,6 +69,7 @@ def predict(
     first_shuffle: int | None = 0,
     max_cache_bytes: int | None = None,
     questions: int | Collection[str] | None = None,
+    votes: Votes = "equal",
 ) -> Predicted:
     """Run the engine's own loop over every recorded question, on the clock of a profile.
 
@@ -85,6 +87,7 @@ def predict(
         first_shuffle: seed of the order in which branches are opened; None: as they were recorded.
         max_cache_bytes: of the key-value cache; unlimited if left out.
         questions: the first so many of the recording only, or those of these ids.
+        votes: which answers are one: equal texts, or the same mathematics, in the order in which they come as live.
 
     Raises:
         StoreError: the controller reads what was not recorded, or the questions were not.
@@ -109,7 +112,7 @@ def predict(
     seconds, ends, passes, tokens = [], [], 0, 0
     for first in range(0, len(items), prompts):
         recorded, tasks = _call(asked, items[first : first + prompts], controller, first_shuffle)
-        loop, model = loop_of(recorded, tasks, settings, profile)
+        loop, model = loop_of(recorded, tasks, settings, profile, votes)
         seconds += [model.seconds for _ in loop.run()]
         ends.append(model.seconds)
         passes, tokens = passes + model.passes, tokens + model.tokens

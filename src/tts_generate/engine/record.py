@@ -176,8 +176,8 @@ def record(
             so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
         **generate_kwargs: `interval_tokens`, `max_rows`, `probe_suffix`, `think_end`, `answer_pattern`,
-            `max_probe_tokens` and `force_answer` of `AutoTTS`; all others are for `model.generate`, such as
-            `temperature`, `top_p` or `max_new_tokens`.
+            `max_probe_tokens` and `force_answer` of `AutoTTS`; `votes` is of replay; all others are for
+            `model.generate`, such as `temperature`, `top_p` or `max_new_tokens`.
 
     Raises:
         InputError: nothing to record, or an argument out of range.
@@ -185,7 +185,7 @@ def record(
         StoreError: the store cannot be written, or holds a recording made with other settings.
         TTSError: the model gave NaN logits for some branches; what was recorded is kept.
     """
-    recordings.check_recording(questions, branches)
+    recordings.check_recording(questions, branches, generate_kwargs)
     if not isinstance(model, GenerationMixin):
         raise InputError(
             f"record() takes a transformers model that can generate, got {type(model).__name__}.{inside(model)}"

@@ -20,7 +20,9 @@ from tts_generate.engine.given import padded
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered, Asker, PromptBatch
 from tts_generate.loading import DEFAULT_CONTROLLER
-from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
+from tts_generate.metrics.grading import Grader
+from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost, paired
+from tts_generate.question_sets import gold_of
 from tts_generate.tracking import Progress
 
 _KINDS = ("prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens")
@@ -60,7 +62,7 @@ class TTSEvaluator(TextGenerationEvaluator):
             metric: something like `tts_accuracy_cost`, which is taken if None.
             tokenizer: left out with an enabled model or a pipeline.
             input_column: the prompts.
-            label_column: the right answers.
+            label_column: the right answers, read as `load_questions` reads them: also solutions with `####` or a box.
             controller: see `AutoTTS`.
             beta: the budget in [0, 1].
             seed: of the branches.
@@ -70,12 +72,19 @@ class TTSEvaluator(TextGenerationEvaluator):
             progress: show a bar, with the tokens saved so far.
             report_to: "trackio", or None.
             **options: for `AutoTTS` and `generate`.
+
+        Raises:
+            InputError: an answer, the baseline or an option is of no use; nothing is asked then.
         """
+        Grader(votes)  # says what is missing
         model, tokenizer = _parts(model_or_pipeline, tokenizer)
         asker = Asker(model, tokenizer, controller=controller, beta=beta, **options)
         rows = self.load_data(data=data, subset=subset, split=split)
         self.check_required_columns(rows, {"input_column": input_column, "label_column": label_column})
-        length = max_new_tokens or model.generation_config.max_new_tokens
+        references = _golds(rows[label_column], label_column)
+        if baseline is not None:
+            paired(baseline, len(rows))
+        length = model.generation_config.max_new_tokens if max_new_tokens is None else max_new_tokens
         if length is None:
             raise InputError("max_new_tokens is neither given nor in the model's generation config; pass it.")
         prompts = [list(tokenizer(prompt)["input_ids"]) for prompt in rows[input_column]]
@@ -91,7 +100,7 @@ class TTSEvaluator(TextGenerationEvaluator):
         done = [answered for answered in found if answered is not None]
         told: dict[str, Any] = (metric or TtsAccuracyCost()).compute(
             predictions=[answered.answer for answered in done],
-            references=list(rows[label_column]),
+            references=references,
             **{kind: [getattr(answered.cost, kind) for answered in done] for kind in _KINDS},
             baseline=baseline,
             votes=votes,
@@ -143,6 +152,17 @@ def controllers_by_budgets(
     return [
         SubTask("text-generation", data, subset, split, args_for_task={**arguments, **how}) for how in [many, *grid]
     ]
+
+
+def _golds(column: Sequence[Any], name: str) -> list[str]:
+    """The right answers of a data set's column."""
+    found = []
+    for number, value in enumerate(column):
+        gold = gold_of(value)
+        if gold is None:
+            raise InputError(f"row {number}, column {name!r} states no answer: {value!r:.80}; leave the row out.")
+        found.append(gold)
+    return found
 
 
 def _label(controller: str | Path | Controller, beta: float | None) -> str:

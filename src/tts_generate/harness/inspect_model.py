@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _LINGER = 0.1
 """Seconds for which a call waits for more samples after the last one came."""
 _INSPECT = {
-    "adaptive_connections", "attempt_timeout", "cache", "fail_on_refusal", "max_connections", "max_retries",
+    "adaptive_connections", "attempt_timeout", "fail_on_refusal", "max_connections", "max_retries",
     "max_tool_output", "stream_idle_timeout", "system_message", "timeout",
 }  # fmt: skip
 """Options that Inspect itself sees to."""
@@ -206,6 +206,11 @@ class TTSAPI(ModelAPI):
 
     def _submit(self, prompt: tuple[int, ...], config: GenerateConfig) -> _Waiting:
         given = config.model_dump(exclude_none=True)
+        if given.pop("cache", False):
+            raise UnsupportedError(
+                "the provider tts cannot be used with Inspect's cache: it would hand out answers and tokens of other "
+                "controllers, budgets and seeds, which its key does not know. Leave it out."
+            )
         unknown = sorted(set(given) - _OURS - _INSPECT)
         if unknown:
             raise UnsupportedError(f"the provider tts cannot honour {', '.join(unknown)}; leave it out.")
@@ -215,7 +220,7 @@ class TTSAPI(ModelAPI):
             if not self._warned:
                 self._warned = True
                 logger.warning("temperature 0 makes all branches the same; they are sampled as the model says instead")
-        length = given.get("max_tokens") or self.max_tokens() or 2048
+        length = given.get("max_tokens", self.max_tokens() or 2048)
         seed, stops = given.get("seed", self.seed), tuple(given.get("stop_seqs", ()))
         alike = (prompt, length, seed, stops, tuple(sampling.items()))
         settings = (length, repeat_seed(seed, self._asked[alike]), stops, tuple(sampling.items()))

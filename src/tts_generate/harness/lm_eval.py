@@ -92,7 +92,8 @@ class TTSLM(HFLM):
             raise InputError(f"seed must be a whole number, got {seed!r}.")
         self.at_once = None if automatic else int(batch_size or 1)
         self.seed, self.report_to = seed, report_to
-        self.max_new_tokens = max_new_tokens or self.model.generation_config.max_new_tokens or self.max_gen_toks
+        usual = self.model.generation_config.max_new_tokens or self.max_gen_toks
+        self.max_new_tokens = usual if max_new_tokens is None else max_new_tokens
         self.asker = Asker(
             self.model, self.tokenizer, self.think_end_token, trust_remote_code=trust_remote_code, **options
         )

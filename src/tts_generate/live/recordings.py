@@ -19,12 +19,14 @@ Key = tuple[str, int]
 """A branch of a recording: its question, and its number."""
 
 
-def check_recording(questions: Sequence[Question], branches: int) -> None:
-    """Refuse a recording of nothing.
+def check_recording(questions: Sequence[Question], branches: int, options: Mapping[str, Any]) -> None:
+    """Refuse a recording of nothing, and `votes` among its options.
 
     Raises:
-        InputError: no question, or no branch.
+        InputError: no question, no branch, or votes.
     """
+    if options.get("votes") is not None:
+        raise InputError("votes is of replay: a recording keeps the text of every answer; leave it out.")
     if not questions:
         raise InputError("there is no question to record.")
     whole("branches", branches)

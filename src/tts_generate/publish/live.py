@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tts_generate.answers import is_right
 from tts_generate.arguments import checked
 from tts_generate.controller import Controller
 from tts_generate.equivalence import same_answer
@@ -51,7 +51,7 @@ def measure_live(
     for question in questions:
         if question.gold_answer is None:
             raise InputError(f"question {question.question_id!r} has no gold_answer; accuracy needs one of each.")
-    equal = same_answer(generate.get("votes") or "equal") or operator.eq
+    same = same_answer(generate.get("votes") or "equal")
     enable(model, tokenizer=tokenizer)
     inputs = prompts(model, tokenizer, questions)
     rows = []
@@ -59,9 +59,8 @@ def measure_live(
         output = model.generate(
             **inputs, strategy="autotts", controller=controller, seed=seed, return_dict_in_generate=True, **generate
         ).whole()
-        right = np.array(
-            [a is not None and equal(a, q.gold_answer or "") for a, q in zip(output.answers, questions, strict=True)]
-        )
+        answered = zip(output.answers, questions, strict=True)
+        right = np.array([is_right(answer, question.gold_answer or "", same) for answer, question in answered])
         low, high = accuracy_interval(right)
         cost = output.total_cost
         rows.append(

@@ -68,7 +68,7 @@ def _accuracy(
             continue
         book = AnswerBook()
         ids = np.array([book.id(row.final_answer) for row in by_question[question.question_id]], np.int64)
-        gold = book.id(question.gold_answer)
+        gold = book.gold(question.gold_answer)
         single.append(100 * float((ids == gold).mean()))
         voted.append(100 * float(majority(ids, len(ids))[0] == gold))
     if not single:

@@ -168,7 +168,7 @@ class Recording:
                 branches=len(branches),
                 prompt_tokens=branches[0].prompt_tokens,
                 book=book,
-                gold=book.id(question.gold_answer),
+                gold=book.gold(question.gold_answer),
                 cut={branch.branch: branch.forced for branch in branches if branch.finish_reason == "length"},
                 answer_pattern=answer_pattern,
             )

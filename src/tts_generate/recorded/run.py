@@ -89,7 +89,8 @@ class ReplayResult:
         return float(self.cost.mean())
 
     def save_episodes(self, path: str | Path) -> None:
-        """Write `correct`, `cost` and `answers`, each (shuffles, questions), as a compressed npz file."""
+        """Write `correct`, `cost` and `answers`, each (shuffles, questions), as npz, making its folder."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, correct=self.correct, cost=self.cost, answers=self.answers)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tts_generate.answers import is_right
 from tts_generate.equivalence import Votes, same_answer
 from tts_generate.errors import InputError
 from tts_generate.report.lanes import spent
@@ -42,9 +43,9 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
         raise InputError(f"{', '.join(map(str, files))} holds no trace; write some: write_traces(path, output.trace).")
     known = {question.question_id: question for question in golds}
     ids = list(dict.fromkeys(name for run in runs.values() for name in run))
-    equal = same_answer(votes) or (lambda answer, gold: answer == gold)
+    same = same_answer(votes)
     asked = [
-        _traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], equal) for name in ids
+        _traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], same) for name in ids
     ]
     rows = [_row(label, list(run.values()), [q.told[n] for q in asked]) for n, (label, run) in enumerate(runs.items())]
     title = "Live run" if len(runs) == 1 else "Live runs"
@@ -52,14 +53,14 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
     return Page(title, facts, [SweepRows("live", rows)], None, list(runs), asked)
 
 
-def _traced(question: Question, traces: list[Trace | None], equal: Callable[[str, str], bool]) -> Asked:
+def _traced(question: Question, traces: list[Trace | None], same: Callable[[str, str], bool] | None) -> Asked:
     told: list[Told | None] = []
     for trace in traces:
         if trace is None:
             told.append(None)
             continue
         answer, gold = trace.events[-1].get("answer"), question.gold_answer
-        right = None if gold is None else 100.0 * (answer is not None and equal(answer, gold))
+        right = None if gold is None else 100.0 * is_right(answer, gold, same)
         told.append(Told(right, trace.events[-1]["tokens"]))
     return Asked(question.question_id, question.question, question.gold_answer, told, traces)
 

@@ -57,14 +57,14 @@ def record(
             so, such as {"enable_thinking": False}.
         progress: show a bar, with the tokens so far.
         stop_strings: text that ends a branch.
-        **options: of the probe and of sampling, see `ServerModel.generate`.
+        **options: of the probe and of sampling, see `ServerModel.generate`; `votes` is of replay.
 
     Raises:
         InputError: nothing to record, or an argument out of range.
         ServerError: some branches could not be recorded; what was, is kept.
         StoreError: the store cannot be written, or holds a recording made with other settings.
     """
-    recordings.check_recording(questions, branches)
+    recordings.check_recording(questions, branches, options)
     prompts = recordings.prompts(model.tokenizer, questions, chat)
 
     def missing(done: Container[recordings.Key] = ()) -> list[Task]:

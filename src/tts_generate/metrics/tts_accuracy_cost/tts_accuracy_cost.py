@@ -84,17 +84,27 @@ def _per_correct(tokens: NDArray[np.int64], right: NDArray[np.float64]) -> dict[
     }
 
 
+def paired(baseline: Mapping[str, Sequence[float]], count: int) -> dict[str, NDArray[np.float64]]:
+    """A baseline's tokens and correct of the same `count` questions.
+
+    Raises:
+        InputError: it is of others, or holds something else.
+    """
+    theirs = {name: np.asarray(baseline.get(name, ()), np.float64) for name in ("tokens", "correct")}
+    if set(baseline) - set(theirs) or any(values.shape != (count,) for values in theirs.values()):
+        shapes = {name: values.shape for name, values in theirs.items()}
+        raise InputError(
+            f"baseline must hold tokens and correct of the same {count} questions, got {shapes} and keys "
+            f"{sorted(baseline)}; pass the by_question of an earlier result."
+        )
+    return theirs
+
+
 def _against(
     baseline: Mapping[str, Sequence[float]], tokens: NDArray[np.int64], right: NDArray[np.float64]
 ) -> dict[str, Any]:
     """The saving and the points over a baseline, paired by question."""
-    theirs = {name: np.asarray(baseline.get(name, ()), np.float64) for name in ("tokens", "correct")}
-    if set(baseline) - set(theirs) or any(values.shape != tokens.shape for values in theirs.values()):
-        shapes = {name: values.shape for name, values in theirs.items()}
-        raise InputError(
-            f"baseline must hold tokens and correct of the same {len(tokens)} questions, got {shapes} and keys "
-            f"{sorted(baseline)}; pass the by_question of an earlier result."
-        )
+    theirs = paired(baseline, len(tokens))
     low, high = ratio_interval(tokens, theirs["tokens"])
     points, interval = compare(right, theirs["correct"])
     return {

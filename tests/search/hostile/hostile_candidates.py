@@ -117,7 +117,7 @@ CANDIDATES = [
     Hostile("knobs that are lambdas", "schedule", "return {'width': lambda: 1, 'share': 0.5}", ("raised",)),
     Hostile("knobs that are NaN", "schedule", "return {'width': float('nan'), 'share': 0.5}", ("raised",)),
     Hostile("a million knobs", "schedule", "return {f'k{n}': 1.0 for n in range(10**6)}", ("raised", "time", "memory")),
-    Hostile("an answer of another type", "review", "do.stop, do.answer = True, 'right'", ("raised",)),
+    Hostile("an answer of another type", "review", "do.stop, do.answer = True, 'right'", ("raised", "decision")),
     Hostile("an answer that no branch has shown", "review", "do.stop, do.answer = True, 77", ("decision", "protocol")),
     Hostile("an answer equal to everything", "review",
             "class Any(int):\n    __eq__ = lambda a, b: True\n    __hash__ = int.__hash__\ndo.stop, do.answer = True, Any(77)",
@@ -228,7 +228,7 @@ CANDIDATES = [
             "f = sys._getframe()\nwhile f and 'table' not in f.f_locals: f = f.f_back\n"
             "if f:\n    answers = [step.answer for step in f.f_locals['table'].steps if step.answer >= 0]\n"
             "    do.stop, do.answer = True, max(set(answers), key=answers.count)",
-            (DIFFERENT,), BULK),
+            (DIFFERENT, "raised"), BULK),
     Hostile("answers the smallest id", "review", "do.stop, do.answer = state.pooled > 0, int(state.pool[: max(1, state.pooled)].min())",
             (DIFFERENT,), BULK),
     Hostile("makes its tokens up", "review", "state.generated_tokens //= 2", (DIFFERENT, "protocol"), BULK),

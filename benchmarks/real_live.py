@@ -79,12 +79,12 @@ CONTROLLERS: dict[str, tuple[str, dict[str, Any]]] = {
 """What is compared live: the name of a way, its controller and what is set of it."""
 
 
-def questions(name: str, count: int | None = None) -> list[Question]:
+def questions(name: str, count: int | None = None, template: str = TEMPLATE) -> list[Question]:
     """A set's questions, in the template."""
     lines = [json.loads(line) for line in FILE.read_text("utf-8").splitlines()]
     chosen = [line for line in lines if line["set"] == name][:count]
     return [
-        Question(line["question_id"], TEMPLATE.replace("{question}", line["question"]), line["gold_answer"])
+        Question(line["question_id"], template.replace("{question}", line["question"]), line["gold_answer"])
         for line in chosen
     ]
 

@@ -191,20 +191,12 @@ def votes(questions: int, alone: int) -> dict[str, Any]:
 def real(folder: Path, questions: int, plain: bool) -> dict[str, Any]:
     """A real model: the same methods, whether each episode replays, and its tokens by vLLM's count and by ours."""
     from real_live import EXAMPLES, TEMPLATE
-    from real_questions import FILE
+    from real_live import questions as questions_of
     from transformers import AutoTokenizer
 
     tokenizer, options = AutoTokenizer.from_pretrained(folder), PLAIN if plain else CHAT
     shown = "".join(f"Q: {question}\nA: {answer}\n" for question, answer in EXAMPLES) + "Q: {question}\nA:"
-    lines = [line for line in map(json.loads, FILE.read_text("utf-8").splitlines()) if line["set"] == "aside"]
-    asked = [
-        Question(
-            line["question_id"],
-            (shown if plain else TEMPLATE).replace("{question}", line["question"]),
-            line["gold_answer"],
-        )
-        for line in lines[:questions]
-    ]
+    asked = questions_of("aside", questions, shown if plain else TEMPLATE)
     rows: dict[str, dict[str, Any]] = {}
     with served(folder, "--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", str(MOST)) as server:
         voted(server, tokenizer, asked[:1], {**options, "max_new_tokens": 2}, 2)

@@ -11,14 +11,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tts_generate.boxes import boxes, has_box, last_boxed, normalise
+from tts_generate.boxes import NUMBER, boxes, has_box, last_boxed, normalise
 
 Reader = Callable[[str], str | None]
 """What a branch said, outside its thinking, to the answer it states; None if it states none."""
 
-_NUMBER = r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?"
-_LAST_NUMBER = re.compile(rf"(?<![\w.,/]){_NUMBER}(?![\w]|[.,]\d)|(?<![\d.]){_NUMBER}(?!\d)")
-_WITH_UNIT = re.compile(rf"[$\u20ac\u00a3]?\s?({_NUMBER})(?:\s+[^\W\d_]+){{0,3}}")
+_LAST_NUMBER = re.compile(rf"(?<![\w.,/]){NUMBER}(?![\w]|[.,]\d)|(?<![\d.]){NUMBER}(?!\d)")
+_WITH_UNIT = re.compile(rf"[$\u20ac\u00a3]?\s?({NUMBER})(?:\s+[^\W\d_]+){{0,3}}")
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
 _TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
 _SENTENCE = re.compile(

@@ -13,7 +13,8 @@ _NAME = r"(?:boxed|fbox|framebox(?:\s*\[[^][{}]{0,99}\]){0,2})(?![A-Za-z])"
 _BOX = rf"\\{{1,2}}{_NAME}\s*"
 _TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", re.DOTALL)
 _HAS_BOX = re.compile(_BOX)
-_THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?")
+NUMBER = r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?"
+"""A number as people write it: with commas between its thousands, as a fraction, in percent."""
 _IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
 
 
@@ -27,7 +28,7 @@ def normalise(answer: str) -> str:
     """
     text = " ".join(answer.split()).lstrip(" $")
     bare = text.rstrip(" $")
-    if _THOUSANDS.fullmatch(bare):
+    if "," in bare and re.fullmatch(NUMBER, bare):
         return bare.replace(",", "")
     return f"{bare}$" if bare.endswith("\\") and text.startswith("$", len(bare)) else bare
 

@@ -27,7 +27,7 @@ def history(
     plot: Annotated[Path | None, typer.Option(help="Write the frontiers of the listed ones as PNG or SVG.")] = None,
 ) -> None:
     """List what a search tried, compare two candidates, or plot the best."""
-    from tts_generate.report.search_page import axis_of
+    from tts_generate.report.search_page import axis_of, counted_in
     from tts_generate.search import best_of
     from tts_generate.search.history import read_archive, read_settings
 
@@ -43,8 +43,9 @@ def history(
         return
     if not evaluations and not archive.failures:
         raise InputError(f"{run} holds no evaluated candidate yet.")
-    best, axis = best_of(evaluations, top), axis_of(read_settings(run))
-    console.print(_listed(best, len({evaluation.candidate.name for evaluation in evaluations}), axis))
+    best, settings = best_of(evaluations, top), read_settings(run)
+    tried = len({evaluation.candidate.name for evaluation in evaluations})
+    console.print(_listed(best, tried, counted_in(settings)))
     _print_failures(archive, top)
     if plot is not None:
         from tts_generate.report.frontier import AXES, Point, plot_frontier
@@ -54,12 +55,11 @@ def history(
             for e in best
             for tokens, accuracy in zip(e.tokens, e.accuracy, strict=True)
         ]
-        plot_frontier(points, plot, title=f"The best candidates of {run}", axis=AXES[axis])
+        plot_frontier(points, plot, title=f"The best candidates of {run}", axis=AXES[axis_of(settings)])
 
 
-def _listed(best: list[Any], tried: int, axis: str) -> Table:
+def _listed(best: list[Any], tried: int, cost: str) -> Table:
     title = f"{len(best)} best of {tried} candidates, on the questions they were proposed by"
-    cost = "tokens" if axis == "tokens" else "longest chain"
     table = plain(title, "candidate", "from", "rung", "mean gain", "worst", cost, "accuracy %", words=2)
     for e in best:
         spans = (f"{min(e.tokens):,.0f} - {max(e.tokens):,.0f}", f"{e.accuracy[0]:.1f} - {e.accuracy[-1]:.1f}")

@@ -193,11 +193,13 @@ def _conclude(result: dict[str, Any], reference: str, objective: str, report: Pa
 
 def _standing(progress: Any, objective: str) -> Table:
     """The best frontier so far, as a live table."""
+    from tts_generate.report.search_page import counted_in
+
     left = f" · {progress.seconds_left:.0f} s left" if math.isfinite(progress.seconds_left) else ""
     spent = f"{progress.seconds:.0f} s and ${progress.usd:.2f} spent"
     title = f"round {progress.round} · {progress.tried} candidates · {spent}{left}"
     title = f"{title}\nthe best {progress.saved}" if progress.saved else title
-    cost = "longest chain" if objective == "sequential" else "tokens"
+    cost = counted_in({"objective": objective})
     table = plain(title, "best frontier so far", cost, "accuracy %", words=0)
     best = progress.best
     if best is not None:

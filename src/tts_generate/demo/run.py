@@ -16,6 +16,7 @@ import transformers
 from rich.console import Console
 
 from tts_generate import tiny
+from tts_generate.answers import is_right
 from tts_generate.controller import Controller
 from tts_generate.demo.live import LiveRun
 from tts_generate.demo.methods import SEED, find, live_points, points, replayed
@@ -142,7 +143,9 @@ def _answer(
         **how,
     ).whole()
     seconds = time.perf_counter() - start
-    right = [a == question.gold_answer for a, question in zip(output.answers, questions, strict=True)]
+    right = [
+        is_right(answer, question.gold_answer or "") for answer, question in zip(output.answers, questions, strict=True)
+    ]
     return LiveRun(output, np.array(right), seconds)
 
 

@@ -14,10 +14,7 @@ from tts_generate.engine.plan import Feed
 from tts_generate.engine.rows import BROKEN, EOS, GOES_ON, LENGTH, STOP, Rows
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
-from tts_generate.live.branch import Branch
-
-_LEAST_LIKELY = -1e30
-"""Log-probability of a token that the model rules out and a processor forces: means of it fit any float."""
+from tts_generate.live.branch import LEAST_LIKELY, Branch
 
 
 class Passes:
@@ -124,4 +121,4 @@ class Passes:
 
 def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
     """(B,) log-probability of a token of each row under (B, V) logits; finite or NaN."""
-    return (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).clamp(min=_LEAST_LIKELY)
+    return (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).clamp(min=LEAST_LIKELY)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from tts_generate.trajectories import Trajectory
 
+LEAST_LIKELY = -1e30
+"""The least that a log-probability may be, so that means of them fit any float: what the model rules out has it."""
+
 
 def branch_key(seed: int | None, prompt: Sequence[int], branch: int) -> int:
     """The int64 key of a branch's randomness; its prompt's ids stand for the question, or the bytes of its text."""

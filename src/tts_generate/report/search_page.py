@@ -44,6 +44,11 @@ def axis_of(settings: Mapping[str, Any]) -> str:
     return "sequential_tokens" if "sequential" in (settings.get("objective"), settings.get("cost")) else "tokens"
 
 
+def counted_in(settings: Mapping[str, Any]) -> str:
+    """The same in words, as a table's head has it."""
+    return "tokens" if axis_of(settings) == "tokens" else "longest chain"
+
+
 def frontier_points(
     measured: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
 ) -> list[Point]:

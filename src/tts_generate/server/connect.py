@@ -30,6 +30,7 @@ _NO_ENTRY = (401, 403)
 _CANNOT_BE = {"top_k": -2, "min_p": 2.0, "repetition_penalty": -1.0}
 """What a server refuses that honours these options, which are not among OpenAI's."""
 _TEXT = "1"
+UNLIKE = "%s answers now, but not like the others: it is not asked"
 _LOOK = 1.0
 """Seconds between two looks whether a server has started."""
 
@@ -124,7 +125,7 @@ async def connect(
         logger.warning("%s is left out: %s", url, error)
     if before is not None and same:
         for other in [each for each in found if not before.is_like(each)]:
-            logger.warning("%s answers now, but not like the others: it is not asked", other.url)
+            logger.warning(UNLIKE, other.url)
             found.remove(other)
     spoken = {each.url: (each.dialect, each.model) for each in found}
     if len(set(spoken.values())) > 1:

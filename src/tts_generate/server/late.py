@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import httpx2
 
 from tts_generate.errors import InputError, ServerError
-from tts_generate.server.connect import Session, Speaker, find
+from tts_generate.server.connect import UNLIKE, Session, Speaker, find
 from tts_generate.server.pool import Policy, Pool
 
 logger = logging.getLogger(__name__)
@@ -35,4 +35,4 @@ async def take_up(
                 logger.warning("%s answers now, and is asked from here on", url)
             else:
                 wanted.remove(url)
-                logger.warning("%s answers now, but not like the others: it is not asked", url)
+                logger.warning(UNLIKE, url)

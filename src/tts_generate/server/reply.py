@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 from tts_generate.answers import whole_characters
 from tts_generate.errors import ServerError
+from tts_generate.live.branch import LEAST_LIKELY
 from tts_generate.server.failures import GarbledError, PassingError, said, shown, status_in
 from tts_generate.strict_json import once
 
 T = TypeVar("T")
 _LARGEST = (1 << 31) - 1
 """A token's id, or a number of tokens, fits 32 bits."""
-_LEAST_LIKELY = -1e30
-"""The least that a log-probability may be, so that means of them fit any float; 0 is the most, but for rounding."""
 _ROUNDING = 1e-3
+"""By how much a log-probability may be above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +216,6 @@ def _count(of: Mapping[str, Any], name: str) -> int | None:
 
 def _logprob(value: Any) -> float:
     number = _kind(value, (int, float), "a log-probability")
-    if not _LEAST_LIKELY <= number <= _ROUNDING:
+    if not LEAST_LIKELY <= number <= _ROUNDING:
         raise GarbledError("a log-probability is not from the lowest float to 0")
     return float(number)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tts_generate.controller import Controller
+from tts_generate.disk import write_whole
 from tts_generate.errors import InputError
 from tts_generate.profile import Profile
 from tts_generate.sandbox import Limits, Sandbox
@@ -154,8 +153,7 @@ class AgentWay:
             if not (told / JOURNAL).is_file():
                 raise InputError(f"{told} holds no conversation: it has no {JOURNAL}.")
             if not (folder / JOURNAL).exists():  # whole or not at all: half a conversation would pass for all of it
-                aside = Path(shutil.copyfile(told / JOURNAL, folder / f".{JOURNAL}.tmp"))
-                os.replace(aside, folder / JOURNAL)
+                write_whole(folder / JOURNAL, (told / JOURNAL).read_bytes())
             self._say(f"answers come from {told}, and nothing is charged.")
             return on_file_only
         if self._agent.program is not None:

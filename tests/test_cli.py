@@ -64,7 +64,7 @@ def test_replay_writes_json_and_episodes(store: Path, tmp_path: Path) -> None:
 
 
 def test_sweep_writes_json_csv_and_plot(store: Path, tmp_path: Path) -> None:
-    chosen = ("--controllers", "self_consistency,asc", "--betas", "0,0.05", "--shuffles", 2)
+    chosen = ("--controllers", "self_consistency, asc,", "--betas", "0, 0.05", "--shuffles", 2)
     files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
     invoke("sweep", store, *chosen, *files, "--at-k", "1,8")
     result = json.loads((tmp_path / "s.json").read_text())

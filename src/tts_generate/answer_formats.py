@@ -58,6 +58,15 @@ def hashes(text: str) -> str | None:
     return _last(_HASHES, text)
 
 
+def stated(gold: str) -> str:
+    r"""The text that a right answer is compared by: behind its last `####`, else in its last box, else all of it.
+
+    >>> stated("6 * 7 = 42\n#### 42"), stated(r"$\boxed{\frac{1}{2}}$"), stated(" $1,000$ ")
+    ('42', '\\frac{1}{2}', '1000')
+    """
+    return hashes(gold) or boxed(gold) or normalise(gold)
+
+
 def tag(text: str) -> str | None:
     """What stands in the last `<answer>…</answer>`.
 

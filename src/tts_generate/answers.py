@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
-from tts_generate.answer_formats import NamedFormat, named_format
+from tts_generate.answer_formats import NamedFormat, named_format, stated
 from tts_generate.arguments import check_fields, whole
 from tts_generate.boxes import normalise
 from tts_generate.equivalence import FirstAlike, Votes, same_answer
@@ -213,14 +213,14 @@ class AnswerFormat:
 
 
 def is_right(answer: str | None, gold: str, same: Callable[[str, str], bool] | None = None) -> bool:
-    """Whether an answer is the right one: of the same text, as it stands or as answers are compared, or the `same`.
+    r"""Whether an answer is the right one: of the text that `gold` is or states (see `stated`), or the `same`.
 
-    >>> is_right("7", " $7$ "), is_right("8", "7"), is_right(None, "7")
-    (True, False, False)
+    >>> is_right("7", " $7$ "), is_right("7", r"\boxed{7}"), is_right("8", "7"), is_right(None, "7")
+    (True, True, False, False)
     """
     if answer is None:
         return False
-    golds = (gold, normalise(gold))
+    golds = (gold, stated(gold))
     return answer in golds or (same is not None and any(same(answer, each) for each in golds))
 
 
@@ -274,13 +274,13 @@ class AnswerBook:
         return self._ids[answer]
 
     def gold(self, answer: str | None) -> int:
-        """The id of a right answer: as it stands where a branch gave it so, else by the text that is compared.
+        r"""The id of a right answer: as it stands where a branch gave it so, else by the text that it states.
 
         >>> book = AnswerBook()
-        >>> book.id("7"), book.gold(" $7$ ")
-        (0, 0)
+        >>> book.id("7"), book.gold(" $7$ "), book.gold("3 + 4\n#### 7")
+        (0, 0, 0)
         """
-        return self.id(answer if answer is None or answer in self._ids else normalise(answer))
+        return self.id(answer if answer is None or answer in self._ids else stated(answer))
 
     def text(self, answer: int) -> str | None:
         """The answer an id stands for; None for `NO_ANSWER`."""

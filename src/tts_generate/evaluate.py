@@ -160,6 +160,8 @@ def methods(
     >>> [method.label for method in methods(["self_consistency"], [0, 1], max_branches=16)]
     ['self_consistency β=0', 'self_consistency β=1, max_samples=16']
     """
+    if not controllers or not betas:
+        raise InputError("there is nothing to compare; name at least one controller, and one beta.")
     found = [
         Method.at(name, beta, max_branches, trust_remote_code=trust_remote_code)
         for name in controllers

@@ -82,7 +82,8 @@ class TokenBudget(BranchProcessor):
     """Never lets an episode spend more than `max_tokens` generated and probe tokens.
 
     Steps are allowed while a whole one still fits, with its probe, in the order in which branches were opened; when
-    none fits the episode answers with what it has. A branch read to its end is read as far as the budget goes.
+    none fits the episode answers with what it has. Of branches to be opened there are rather fewer than shorter ones:
+    as many as can all come as far as they are to be read, or one that is read as far as the budget goes.
     """
 
     reads_logprobs = False
@@ -112,7 +113,8 @@ class TokenBudget(BranchProcessor):
             if not (state.finished[i] or state.pruned[i] or do.prune[i]):
                 do.steps[i] = min(do.steps[i], spare)
                 spare -= do.steps[i]
-        do.open = min(do.open, spare)
+        whole = spare // max(1, min(do.open_steps, state.max_depth))
+        do.open = min(do.open, max(whole, min(1, spare)))
         if do.open > 0 and do.open * do.open_steps > spare:
             do.open_steps = spare // do.open
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from tts_generate.answer_formats import boxed, hashes
+from tts_generate.answer_formats import stated
 from tts_generate.arguments import checked, whole
 from tts_generate.boxes import normalise
 from tts_generate.errors import InputError, warn
@@ -105,7 +105,8 @@ def gold_of(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"an answer must be a text or a number, got {value!r:.80}; name another column.")
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    return hashes(text) or boxed(text) or (None if "\n" in text else normalise(text) or None)
+    found = stated(text)
+    return None if "\n" in text and found == normalise(text) else found or None
 
 
 def _rows(source: str, split: str | None) -> Any:
@@ -115,10 +116,9 @@ def _rows(source: str, split: str | None) -> Any:
     kind = _KINDS.get("".join(path.suffixes[-2:]).removesuffix(".gz")) or _KINDS.get(path.suffix)
     try:
         if path.is_file():
-            how = {"sep": "\t"} if ".tsv" in path.suffixes else {}
             if kind is None:
                 raise InputError(f"the file's name must end in {', '.join(_KINDS)}")
-            found = load_dataset(kind, data_files=glob.escape(source), **how)
+            found = _table(path) if kind == "csv" else load_dataset(kind, data_files=glob.escape(source))
         elif path.is_dir():
             saved = any((path / name).is_file() for name in _SAVED)
             found = load_from_disk(source) if saved else load_dataset(source)
@@ -136,6 +136,22 @@ def _rows(source: str, split: str | None) -> Any:
         asked = "several splits, and none is named" if split is None else f"no split {split!r}"
         raise InputError(f"{source} has {asked}; pass one of its own as split: {_listed(parts)}.")
     return parts[split or usual]
+
+
+def _table(path: Path) -> Any:
+    """A table of text as it is written: `0.50` and `007` are no numbers, `NA` no gap.
+
+    Only where a column has gaps, and all else in it is whole numbers that end in `.0`, was it a writer that put that.
+    """
+    import pandas
+    from datasets import Dataset
+
+    sep = "\t" if ".tsv" in path.suffixes else ","
+    frame = pandas.read_csv(path, sep=sep, dtype=str, keep_default_na=False, na_values=[""])
+    for name, cells in frame.items():
+        if cells.isna().any() and cells.dropna().str.fullmatch(r"-?\d+\.0").all():
+            frame[name] = cells.str.removesuffix(".0")
+    return Dataset.from_pandas(frame, preserve_index=False)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -297,3 +297,12 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         assert text in result.output
     result = CliRunner().invoke(app, ["record", "tiny", "--split", "test", "--out", str(tmp_path / "t")])
     assert "--split is for --dataset only" in result.output
+
+
+def test_a_table_of_text_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    """What looks like a number keeps its noughts, NA is an answer, and what a gap made of whole numbers is undone."""
+    file = tmp_path / "table.csv"
+    file.write_text("id,question,answer,level\n001,Half?,0.50,1.0\n010,Which gas?,NA,\n011,None?,None,3.0\n", "utf-8")
+    found = load_questions(file, prompt_template="{question} (level {level})")
+    assert [(each.question_id, each.gold_answer) for each in found] == [("001", "0.50"), ("010", "NA"), ("011", "None")]
+    assert [each.question for each in found] == ["Half? (level 1)", "Which gas? (level )", "None? (level 3)"]

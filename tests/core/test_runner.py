@@ -201,6 +201,16 @@ def test_a_limit_makes_no_controller_fail(controller: str, limit: BranchProcesso
     assert 0 < cost.tokens <= getattr(limit, "max_tokens", cost.tokens)
 
 
+def test_a_token_budget_opens_fewer_branches_rather_than_none_that_ends() -> None:
+    """Of self-consistency of 12, a budget of twice the longest branch lets two vote, not 12 that never end."""
+    rows = [trajectory(i, 25 + 5 * i, ["1", "2"], "1") for i in range(12)]
+    recording = Recording.of([Question("q", "", "1")], rows, INTERVAL)
+    decides = held_within(load_controller("self_consistency", beta=1.0), len(rows))
+    longest = recording.max_depth * (INTERVAL + recording.max_probe_tokens)
+    episode = recording.episode(decides, 0, processors=BranchProcessorList([TokenBudget(2 * longest)]))
+    assert (episode.state.opened, episode.state.pooled) == (2, 2)
+
+
 def test_limits_that_make_no_sense() -> None:
     for make in (lambda: TokenBudget(0), lambda: MaxBranches(0), lambda: BranchProcessorList([print])):  # type: ignore[list-item]
         with pytest.raises(InputError):

@@ -74,9 +74,9 @@ def test_suffix_depends_on_where_the_branch_stands() -> None:
     assert AnswerFormat(probe_suffix="Answer:", think_end="").suffix_for("x") == "Answer:"
 
 
-@pytest.mark.parametrize("gold", [" 7,000 ", "$7000$", "7000"])
+@pytest.mark.parametrize("gold", [" 7,000 ", "$7000$", "7000", r"$\boxed{7000}$", "7 * 1000 = 7000\n#### 7,000"])
 def test_a_gold_answer_is_compared_as_answers_are(gold: str) -> None:
-    """A questions file may write it with a dollar or a space around; `--dataset` takes them away."""
+    """A questions file may write it with a dollar around, or as a solution; `--dataset` reads what that states."""
     rows = [
         Trajectory("q", n, 0, 1, 10, "eos", final, (), (), (), (), ()) for n, final in enumerate(["7000", "7000", "8"])
     ]

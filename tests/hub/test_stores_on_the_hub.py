@@ -206,7 +206,7 @@ def test_what_is_not_sealed_is_pushed_while_the_recording_goes_on(hub: HubServer
 
 
 def test_a_push_of_what_is_there_sends_nothing(hub: HubServer, store: TrajectoryStore) -> None:
-    first = store.push_to_hub("user/store", description="By *hand*.")
+    first = store.push_to_hub("user/store", description="By *hand*.", licence="mit")
     hub.forget_requests()
     again = store.push_to_hub("user/store", tag="v1")
     assert (again.commit, again.changed, again.tag) == (first.commit, False, "v1")
@@ -218,7 +218,9 @@ def test_a_push_of_what_is_there_sends_nothing(hub: HubServer, store: Trajectory
         store.push_to_hub("user/store", tag="v1")
     assert dataset(hub).head == first.commit
     publish_store(store.path, "user/store")
-    assert "By *hand*." in dataset(hub).read("README.md").decode()  # nobody took it back
+    card = dataset(hub).read("README.md").decode()
+    assert "By *hand*." in card  # nobody took it back
+    assert "license: mit" in card
 
 
 def test_the_card_has_what_was_counted(hub: HubServer, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tts_generate import metrics
 from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.metrics.grading import Grader
 from tts_generate.metrics.maj_at_k.maj_at_k import MajAtK
 from tts_generate.metrics.pass_at_k.pass_at_k import PassAtK
 from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
@@ -151,6 +152,10 @@ def test_k_out_of_range(k: Any) -> None:
     for kind in (MajAtK, PassAtK):
         with pytest.raises(InputError, match="whole numbers from 1 to the 4"):
             kind(keep_in_memory=True).compute(predictions=BRANCHES, references=GOLD, k=k, votes="equal")
+
+
+def test_a_reference_may_be_a_solution() -> None:
+    assert Grader("equal").right(r"\boxed{42}", "6 * 7 = 42\n#### 42")
 
 
 def test_a_reference_without_an_answer() -> None:

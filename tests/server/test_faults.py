@@ -54,6 +54,19 @@ def test_transformers_serve_behind_a_proxy_that_does_harm(served: str, tokenizer
             assert sorted(proxy.times)[proxy.count - 1] - proxy.times[4] > 0.39  # Retry-After: 0.4
 
 
+@pytest.mark.parametrize(("longest_wait", "reason"), [(60.0, "answered"), (0.1, "error")])
+def test_a_server_that_only_says_wait_is_waited_for(
+    token_server: TokenServer, tokenizer: Any, longest_wait: float, reason: str
+) -> None:
+    """429 counts neither against a request nor against its server, till there was nothing else for `longest_wait`."""
+    with Proxy(token_server.url, lambda n: "429" if 4 <= n < 10 else "") as proxy:
+        model = patient(proxy.url, retries=1, tokenizer=tokenizer, max_in_flight=1)
+        model.policy = replace(model.policy, longest_wait=longest_wait)
+        with contextlib.nullcontext() if reason == "answered" else pytest.warns(RuntimeWarning, match="HTTP 429"):
+            output = model.generate(QUESTIONS[1], controller=FOUR, seed=1, **OPTIONS)
+    assert ("error" in output.finish_reason) == (reason == "error")
+
+
 def test_a_server_that_only_fails_costs_what_follows(token_server: TokenServer, tokenizer: Any) -> None:
     with Proxy(token_server.url, lambda n: "500" if n > 6 else "") as proxy:
         model = patient(proxy.url, retries=2, tokenizer=tokenizer)

@@ -210,10 +210,19 @@ def object_of(option: str, text: str) -> dict[str, Any]:
     return dict(found)
 
 
+def names_of(text: str) -> list[str]:
+    """Names separated by commas, with space around them or not.
+
+    >>> names_of("asc, cmc,")
+    ['asc', 'cmc']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def numbers_of(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
     """Numbers separated by commas; none where there is none."""
     try:
-        return [kind(part) for part in text.split(",") if part.strip()]
+        return [kind(part) for part in names_of(text)]
     except ValueError:
         raise InputError(f"{option} takes numbers separated by commas, got {text!r}.") from None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tts_generate.cli.base import app, console, given, guarded, plain
+from tts_generate.cli.base import app, console, given, guarded, names_of, plain
 from tts_generate.errors import InputError, UnknownNameError
 from tts_generate.inert import inert
 
@@ -95,7 +95,7 @@ def _print_difference(archive: Any, names: str) -> None:
     """Two candidates: the knobs that differ, or the lines."""
     known = {name: entry.candidate for name, entry in archive.written.items()}
     known |= {e.candidate.name: e.candidate for e in archive.evaluations}
-    pair = [name.strip() for name in names.split(",")]
+    pair = names_of(names)
     if len(pair) != 2:
         raise InputError(f"--diff takes two names separated by a comma, got {names!r}.")
     for name in pair:

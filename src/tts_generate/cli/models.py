@@ -64,7 +64,7 @@ def device_of(text: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=text)
+        torch.empty(1, device=text).tolist()  # on "meta" there are no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {text!r} cannot be used here: {str(error).splitlines()[0]}.") from error
     return text

@@ -25,6 +25,7 @@ from tts_generate.cli.base import (
     given,
     guarded,
     knobs_of,
+    names_of,
     numbers_of,
     plain,
     refuse,
@@ -114,7 +115,7 @@ def sweep(
     against = evaluate.baselines(branches)
     found = evaluate.sweep(
         recordings,
-        evaluate.methods(controllers.split(","), budgets, trust_remote_code, branches),
+        evaluate.methods(names_of(controllers), budgets, trust_remote_code, branches),
         shuffles,
         against=against,
         threads=threads,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, read, write
+from tts_generate.cli.base import Trust, app, console, guarded, names_of, numbers_of, read, write
 from tts_generate.errors import InputError
 
 _CONTROLLERS = "self_consistency,asc,parallel_probe,cmc"
@@ -162,8 +162,8 @@ def _stores_page(stores: list[Path], given: Asking, trust_remote_code: bool) -> 
     recordings = [Recording.from_store(store, votes=given.votes or "equal") for store in stores]
     branches = fewest_branches(recordings)
     methods = [
-        Method.at(name.strip(), beta, branches, trust_remote_code=trust_remote_code)
-        for name in (given.controllers or _CONTROLLERS).split(",")
+        Method.at(name, beta, branches, trust_remote_code=trust_remote_code)
+        for name in names_of(given.controllers or _CONTROLLERS)
         for beta in numbers_of("--betas", given.betas or _BETAS, float)
     ]
     return of_recordings(

@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from tts_generate.cli.base import Trust, app, console, guarded, numbers_of, plain
+from tts_generate.cli.base import Trust, app, console, guarded, names_of, numbers_of, plain
 from tts_generate.errors import InputError, UnknownNameError
 
 
@@ -97,7 +97,7 @@ def search(
     setup = Setup(
         tuple(stores),
         controller=controller or "worth",
-        knobs=tuple(name.strip() for name in knobs.split(",") if name.strip()) or None,
+        knobs=tuple(names_of(knobs)) or None,
         reference=reference,
         seed=seed,
         objective=objective,
@@ -163,7 +163,7 @@ def _agent(proposer: str, given: dict[str, Any]) -> Any:
         return Agent.of(given["conversation"])
     if proposer == "command" and "program" not in given:
         raise InputError("--proposer command asks a program: name it by --program.")
-    off = [name.strip() for name in given.pop("without", "").split(",") if name.strip()]
+    off = names_of(given.pop("without", ""))
     for name in off:
         if name not in ("traces", "beta"):
             raise UnknownNameError.of("ablation", name, ("traces", "beta"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from tts_generate.answer_formats import hashes
 from tts_generate.answers import AnswerFormat
 from tts_generate.boxes import has_box, last_boxed, normalise
 from tts_generate.equivalence import Partition, same_answer
@@ -38,10 +39,10 @@ class Grader:
 
     def right(self, prediction: str | None, reference: str) -> bool:
         """Whether a prediction is the reference's answer; without an answer it is not."""
-        answer, gold = answer_of(prediction), answer_of(reference)
+        answer, gold = answer_of(prediction), hashes(reference) or answer_of(reference)
         if gold is None:
             raise InputError(
-                f"reference {reference!r:.80} states no answer; give the answer, or text with a \\boxed{{}}."
+                f"reference {reference!r:.80} states no answer; give the answer, or text with a \\boxed{{}} or ####."
             )
         return answer is not None and (answer == gold or (self.same is not None and self.same(answer, gold)))
 

@@ -16,6 +16,7 @@ from tts_generate.hub import client, commit
 from tts_generate.hub.client import Content, Listed
 from tts_generate.hub.front import store_front_matter
 from tts_generate.hub.names import check_repo_id
+from tts_generate.publish.files import licence_of
 from tts_generate.publish.leaks import check_leaks
 from tts_generate.publish.standing import LEFT
 from tts_generate.publish.store_summary import summarise
@@ -84,7 +85,7 @@ def publish_store(
         tag: for the commit.
         private: make a new repo private; one that is there must be.
         replace: publish it though the store that is there has branches or settings that this one has not.
-        licence: an identifier such as `apache-2.0`; none is named if left out.
+        licence: an identifier such as `apache-2.0`; if left out, that of the page that is there is kept, if it has one.
         description: Markdown for the page; if left out, that of the page that is there is kept.
         message: of the commit.
 
@@ -106,7 +107,9 @@ def publish_store(
         parent = commit.create(repo, private=private)
         there = client.listing(repo, parent)
         _check_follows(repo, parent, there, contents, replace)
-        words = description if description is not None else _own_words(repo, parent, there)
+        page = _page_there(repo, parent, there)
+        words = description if description is not None else _own_words(page)
+        licence = licence or licence_of(page, f"{repo}/README.md")
         files = {**contents.files, "README.md": _page(store, contents, repo_id, licence, words).encode()}
         _check_secrets(files)
         return _push(repo, parent, there, files, len(contents.rows), tag, message)
@@ -176,10 +179,12 @@ def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents
         )
 
 
-def _own_words(repo: str, parent: str, there: Mapping[str, Listed]) -> str:
-    if "README.md" not in there:
-        return ""
-    found = _OWN_WORDS.search(client.download(repo, parent, "README.md").read_text("utf-8"))
+def _page_there(repo: str, parent: str, there: Mapping[str, Listed]) -> str:
+    return client.download(repo, parent, "README.md").read_text("utf-8") if "README.md" in there else ""
+
+
+def _own_words(page: str) -> str:
+    found = _OWN_WORDS.search(page)
     return found[1] if found else ""
 
 

@@ -48,7 +48,7 @@ class Policy:
     look_again: float = 5.0
     """Seconds between two looks whether a server that is not asked has started, or come back."""
     longest_wait: float = 300.0
-    """Seconds that it is left alone at most, whatever it asks for."""
+    """Seconds that it is left alone at most, whatever it asks for; one that said but 429 for so long is given up."""
 
 
 @dataclass(slots=True)
@@ -168,6 +168,7 @@ class Endpoint:
         self.slots = Slots(max_in_flight)
         self.failures = 0
         """Rests in a row for which it did not answer."""
+        self.failing_since = 0.0
         self.awake_at = 0.0
         self.given_up: str | None = None
         """Why it is not asked any more."""
@@ -182,10 +183,12 @@ class Endpoint:
         now = time.monotonic()
         if now >= self.awake_at:
             self.failures = 0 if error.answered else self.failures + 1
+            self.failing_since = now if self.failures < 2 else self.failing_since
             pause = min(_LONGEST_REST, policy.first_rest * 2.0 ** min(self.failures - 1, 60)) * random.uniform(0.5, 1.5)
             self.awake_at = now + pause
         self.awake_at = max(self.awake_at, now + min(error.retry_after, policy.longest_wait))
-        if self.failures > policy.max_retries and self.given_up is None:
+        waited = not error.limited or now - self.failing_since >= policy.longest_wait
+        if self.failures > policy.max_retries and waited and self.given_up is None:
             self.given_up = str(error)
             logger.warning("%s is given up after %d failures in a row; the last: %s", self.url, self.failures, error)
 

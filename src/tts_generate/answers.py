@@ -11,7 +11,7 @@ from tts_generate.answer_formats import NamedFormat, named_format, stated
 from tts_generate.arguments import check_fields, whole
 from tts_generate.boxes import normalise
 from tts_generate.equivalence import FirstAlike, Votes, same_answer
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, warn
 from tts_generate.votes import NO_ANSWER
 
 _PATTERN_SECONDS = 5.0
@@ -58,7 +58,8 @@ class AnswerFormat:
     or `auto`, which takes the first of boxed, hashes, tag and sentence that a text has, and of a branch that ended
     without one all of a short text, a choice or the last number. Or a regular expression; the answer is the first group
     that matched (or the whole match, without groups) of the last match that is not empty. Or a function of what a
-    branch has said outside its thinking, that gives the answer, or None."""
+    branch has said outside its thinking, that gives the answer, or None; where it raises none is read, with a
+    warning."""
     max_probe_tokens: int = MAX_PROBE_TOKENS
     """Tokens of a probed answer at most, the forced suffix not counted."""
     force_answer: bool = True
@@ -125,8 +126,10 @@ class AnswerFormat:
     def _told(self, read: Callable[[str], str | None], text: str) -> str | None:
         try:
             found: Any = read(text)
-        except Exception as error:
-            raise InputError(f"answer_pattern ({self.pattern_name}) raised {type(error).__name__}: {error}") from error
+        except Exception as error:  # as of a search that finds nothing: what was decoded so far is not lost for that
+            said = f"{type(error).__name__}: {error!s:.80}"
+            warn(f"answer_pattern ({self.pattern_name}) raised {said}; where it does, no answer is read.", stacklevel=3)
+            return None
         if not (found is None or isinstance(found, str)):
             raise InputError(f"answer_pattern ({self.pattern_name}) must give text or None, gave {found!r:.80}.")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -194,3 +195,11 @@ def test_an_answer_is_whole_characters() -> None:
     read = AnswerFormat(answer_pattern="json:answer").find
     assert [read(r'{"answer": "7\ud83d"}'), read(r'{"answer": "\ud83d\ude00"}')] == ["7\ufffd", "\U0001f600"]
     assert AnswerFormat(answer_pattern=lambda text: "7\ud83d").find("") == "7\ufffd"
+
+
+def test_a_function_that_raises_reads_no_answer_and_says_so() -> None:
+    """Such as the commonest of them, which takes a group of a search that found nothing."""
+    asked = AnswerFormat(answer_pattern=lambda text: re.search(r"= (\d)", text)[1])  # type: ignore[index]
+    assert asked.find("1 + 6 = 7") == "7"
+    with pytest.warns(RuntimeWarning, match="raised TypeError: .*; where it does, no answer is read"):
+        assert asked.find("1 + 6") is None

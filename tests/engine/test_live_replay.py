@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,12 @@ def test_recording_needs_no_pad_token_and_can_wrap_questions_into_a_chat(tmp_pat
         record(live.model, live.tokenizer, questions, tmp_path / "padded", chat=True, **options)
     with pytest.raises(InputError, match="'q' is empty"):
         record(live.model, live.tokenizer, [Question("q", "")], tmp_path / "empty", **options)
+    live.tokenizer.chat_template += " "  # which tells it from the one that the store was begun with
+    with pytest.raises(StoreFormatError, match=r"other settings .*chat_template"):
+        record(live.model, live.tokenizer, questions, tmp_path / "chat", chat=True, **options)
+    old = json.loads((tmp_path / "chat" / "manifest.json").read_text())
+    del old["tokenizer"]["chat_template"]  # as recordings had it until now
+    (tmp_path / "chat" / "manifest.json").write_text(json.dumps(old))
+    assert (
+        record(live.model, live.tokenizer, questions, tmp_path / "chat", chat=True, **options).trajectories() == chatted
+    )

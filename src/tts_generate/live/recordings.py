@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -90,9 +92,15 @@ def manifest(
             "class": kind,
             "vocab_size": None if tokenizer is None else len(tokenizer),
             "chat": dict(chat) if isinstance(chat, Mapping) else chat,
+            **({} if chat is False else {"chat_template": _template_sha256(tokenizer)}),
         },
         probe=answer_format.card(),
         source="recorded",
         questions_sha256=questions_sha256(questions),
         **facts,
     )
+
+
+def _template_sha256(tokenizer: Any) -> str:
+    """What tells a chat template from another, of one tokenizer."""
+    return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()[:16]

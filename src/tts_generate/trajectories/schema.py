@@ -190,6 +190,8 @@ class Manifest:
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "versions"]
         here, there = self.published().spelt_out, other.published().spelt_out
+        if not all("chat_template" in each.tokenizer for each in (here, there)):  # one is older, or none is of a chat
+            here, there = here.without_template(), there.without_template()
         return "; ".join(
             f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} asked for"
             for name in names
@@ -213,11 +215,16 @@ class Manifest:
 
     @property
     def spelt_out(self) -> Manifest:
-        """The same, with what older recordings leave unsaid."""
+        """The same, with what older recordings leave unsaid of how the model was asked."""
         if self.answer_pattern is None:
             return self
         asked = {"force_answer": False, **self.probe["format"], "answer_pattern": self.answer_pattern}
         return dataclasses.replace(self, probe={**self.probe, "format": asked})
+
+    def without_template(self) -> Manifest:
+        """The same, but for which chat template its questions stand in."""
+        rest = {name: value for name, value in self.tokenizer.items() if name != "chat_template"}
+        return dataclasses.replace(self, tokenizer=rest)
 
     def published(self) -> Manifest:
         """The same for other people's eyes: a model in a folder of this machine goes by the folder's name alone."""

@@ -8,13 +8,15 @@ Column names are compared without case, and with `_` for spaces. Unless said oth
   all of it if that is one line;
 - the id is `question_id`; without it the first of `id`, `unique_id`, `record_id` whose values differ, else the row's
   number, from 0;
-- the choices are `choices` or `options`, as they stand; or (GPQA) the answer and the columns `incorrect_answer_1` and
+- the choices are `choices` or `options`, as they stand, and where that is text and no list it is put under the
+  question as it is; or (GPQA) the answer and the columns `incorrect_answer_1` and
   so on, in the order of the SHA-256 of question and choice, which is the same every time and tells nothing. They are
   put under the question as (A), (B), …, and the answer is the letter of the right one.
 """
 
 from __future__ import annotations
 
+import ast
 import glob
 import hashlib
 import re
@@ -198,7 +200,9 @@ def _stated(question: str, row: Mapping[str, Any], answered: str | None) -> tupl
     value = None if answered is None else row[answered]
     choices, names = _choices(question, row, answered)
     if not choices:
-        return question, gold_of(value)
+        told = next((row[name] for name in row if _plain(name) in _CHOICES), None)
+        shown = isinstance(told, str) and told.strip() and told not in question
+        return f"{question.rstrip()}\n\n{told}" if shown else question, gold_of(value)
     told = _cell(value)
     places = [each.index(told) for each in (names, choices, [*ascii_uppercase]) if told in each]
     counted = told.isdecimal() and not isinstance(value, (str, bool)) and told not in names
@@ -230,6 +234,8 @@ def _choices(question: str, row: Mapping[str, Any], answered: str | None) -> tup
         texts, names = (found["text"], found["label"]) if "text" in found else (found.values(), found)
         pairs = [(_cell(text), _cell(name)) for text, name in zip(texts, names, strict=True) if text is not None]
         return [text for text, _ in pairs], [name for _, name in pairs]
+    if isinstance(found, str):
+        found = _listed_in(found)
     if not isinstance(found, list):
         return [], []
     while found and found[-1] is None:  # of a table whose other questions have more
@@ -237,6 +243,14 @@ def _choices(question: str, row: Mapping[str, Any], answered: str | None) -> tup
     if None in found:
         raise InputError(f"a choice of the question {question!r:.80} is null; leave the row out.")
     return [_cell(each) for each in found], []
+
+
+def _listed_in(text: str) -> Any:
+    """The list that a text is, as Python or JSON writes it; None if it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _prompt(template: str | None, row: Mapping[str, Any], question: str) -> str:

@@ -306,3 +306,13 @@ def test_a_table_of_text_is_taken_as_it_is_written(tmp_path: Path) -> None:
     found = load_questions(file, prompt_template="{question} (level {level})")
     assert [(each.question_id, each.gold_answer) for each in found] == [("001", "0.50"), ("010", "NA"), ("011", "None")]
     assert [each.question for each in found] == ["Half? (level 1)", "Which gas? (level )", "None? (level 3)"]
+
+
+def test_choices_may_be_text(tmp_path: Path) -> None:
+    """As in MMMU, whose lists are written out, and in MathQA, whose choices are one line of text."""
+    rows: Rows = [{"question": "Which?", "options": "['a cat', \"a dog's\"]", "answer": "B"}]
+    (found,) = load_questions(write(tmp_path / "mmmu.jsonl", rows))
+    assert (found.question, found.gold_answer) == ("Which?\n\n(A) a cat\n(B) a dog's", "B")
+    rows = [{"Problem": "Which?", "options": "a ) 38 , b ) 27", "correct": "a"}]
+    (found,) = load_questions(write(tmp_path / "mathqa.jsonl", rows), answer_column="correct")
+    assert (found.question, found.gold_answer) == ("Which?\n\na ) 38 , b ) 27", "a")

@@ -62,13 +62,13 @@ QWEN3_8B = {"parameters": 8.19e9, "column_bytes": 36 * 2 * 8 * 128 * 2}
 class Reference:
     """A forward pass that is always the same, timed now and then: a shared machine is faster and slower by the minute.
 
-    Used `with` it around what calls `owner.method`: it is timed before, not more often than it takes a twentieth of the
-    time, and its own time is known.
+    Used `with` it around what calls `owner.method`: it is timed before, not more often than it takes a tenth of the
+    time, and its own time is known. Of few tokens, as those are: what other machines take of the memory slows it alike.
     """
 
     def __init__(self, model: Any, owner: type, method: str) -> None:
         self.model, self.owner, self.method = model, owner, method
-        self.ids = torch.arange(1, 33)[None]
+        self.ids = torch.arange(1, 9)[None]
         self.taken: list[float] = []
         self.last = 0.0
 
@@ -77,7 +77,7 @@ class Reference:
 
         def timed(of: Any, *args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
-            if start - self.last > max(0.5, 20 * self.taken[-1] if self.taken else 0.0):
+            if start - self.last > max(0.5, 10 * self.taken[-1] if self.taken else 0.0):
                 with torch.no_grad():
                     self.model(self.ids)
                 self.last = time.perf_counter()
@@ -234,7 +234,7 @@ def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
     )
-    profile, usual = profiled(network, tokenizer, rows, do_sample=True, **how)
+    profile, usual = profiled(network, tokenizer, rows, passes=12, do_sample=True, **how)
     profile.save(PROFILES / f"cpu_{folder.name}.json")
     names = ("self_consistency", "cmc", "pace", "pace_short")
     found = compared(network, tokenizer, recorded, profile, usual, rows, how, (1, FEW), 3, names)

@@ -50,6 +50,8 @@ class Profile:
     """Seconds in which they are read."""
     shared_column: float = 0.0
     """Seconds for each token and column of a prompt that stands once for all its branches."""
+    shared: float = 0.0
+    """Seconds that a pass takes longer for reading any such prompt."""
     span: float = 0.0
     """Seconds for each run of rows, after the first, that a pass reads by a call of its own: of probes, mostly."""
     copied_column: float = 0.0
@@ -93,7 +95,8 @@ class Profile:
         that are read by calls of their own.
         """
         fixed, column = (_line(np.asarray(tokens, np.float64), self.tokens, line) for line in self._lines)
-        beside = self.shared_column * np.asarray(shared, np.float64) + self.span * (np.asarray(spans, np.float64) - 1)
+        once = np.asarray(shared, np.float64)
+        beside = self.shared_column * once + self.shared * (once > 0) + self.span * (np.asarray(spans, np.float64) - 1)
         found: NDArray[np.float64] = fixed + np.asarray(columns, np.float64) * column + beside
         return found
 

@@ -132,11 +132,9 @@ def test_a_function_reads(tiny: tuple[Any, Any], tmp_path: Path) -> None:
         record(*tiny, questions, tmp_path / "s", **how)
 
 
-@pytest.mark.parametrize(
-    ("read", "told"), [(lambda text: 7, "must give text or None, gave 7"), (lambda text: text[10**6], "IndexError")]
-)
-def test_a_function_that_does_not(read: Any, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_function_that_gives_no_text() -> None:
+    read: Any = lambda text: 7  # noqa: E731
+    with pytest.raises(InputError, match="must give text or None, gave 7"):
         AnswerFormat(answer_pattern=read).find("7")
 
 

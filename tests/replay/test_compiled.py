@@ -249,8 +249,8 @@ def test_the_full_tiny_recording(recording: Recording) -> None:
     rng = random.Random(0)
     for name in builtin_controllers():
         controller = load_controller(name, beta=rng.random())
-        fast = replay(recording, controller, shuffles=2, compiled=True)
-        assert_same(fast, replay(recording, controller, shuffles=2, compiled=False))
+        fast = replay(recording, controller, shuffles=1, compiled=True)
+        assert_same(fast, replay(recording, controller, shuffles=1, compiled=False))
         assert np.isfinite(fast.tokens)
         assert fast.sequential_tokens.max() <= fast.cost.max()
         assert math.isclose(fast.tokens, float(fast.cost.mean()))

@@ -1,4 +1,4 @@
-"""The command in a process of its own: upstreams that die, keys in its log, a package that is not there."""
+"""The command, mostly in a process of its own: upstreams that die, keys in its log, a package that is not there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ import pytest
 from local_servers import OPTIONS, QUESTIONS, free_port
 from proxies import MOST, STEP, commanded
 from token_server import TokenServer
+from typer.testing import CliRunner
+
+from tts_generate.cli import app
 
 HOW = [
     *("--tokenizer", "tiny", "--interval-tokens", str(STEP), "--max-new-tokens", str(MOST), "--temperature", "1"),
@@ -77,10 +80,8 @@ def _ended_after(server: TokenServer, tokens: int) -> None:
 
 
 def command(*options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tts_generate.cli", "serve", *options], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
+    done = CliRunner().invoke(app, ["serve", *options])
+    assert done.exit_code == 1, done.output
     return done.stderr
 
 

@@ -67,7 +67,8 @@ def measure(
     points = [(rows, prompt) for rows in grid for prompt in (_SHORT, bench.longest(rows))]
     between = [rows for rows in _CHECKED if rows < grid[-1]]
     others = [(rows, prompt) for rows in between for prompt in (_SHORT, bench.longest(rows) // 2)]
-    taken = bench.by_turns([*points, *others])
+    shared = bench.shared_points(grid[-1])
+    taken = bench.by_turns([(*point, False) for point in (*points, *others)] + shared)
     fixed, column = [], []
     for (short, few), (long, many) in zip(taken[: len(points) : 2], taken[1 : len(points) : 2], strict=True):
         slope = max(0.0, (long - short) / max(1, many - few))
@@ -80,7 +81,7 @@ def measure(
         tuple(column),
         tuple(lengths),
         tuple(bench.prefill(length) for length in lengths),
-        shared_column=bench.shared(grid[-1] // 2 or 1, fixed, grid),
+        **_of_shared(shared, [seconds for seconds, _ in taken[len(taken) - len(shared) :]]),
         span=bench.span(max(least, 2)),
         copied_column=bench.copied_column(grid[-1]),
         column_bytes=bench.column_bytes,
@@ -90,7 +91,7 @@ def measure(
         suffix_tokens=len(bench.reader.suffix_ids(bench.reader.format.probe_suffix)),
         about=_about(model, generate),
     )
-    measured = taken[len(points) :]
+    measured = taken[len(points) : len(points) + len(others)]
     said = [float(profile.passes(rows, read)) for (rows, _), (_, read) in zip(others, measured, strict=True)]
     return profile.checked_by([seconds for seconds, _ in measured], said)
 
@@ -139,8 +140,14 @@ class _Bench:
         fits = _CACHE_BYTES // max(1, rows * self.column_bytes)
         return max(2 * _SHORT, min(fits, self.long))
 
-    def by_turns(self, points: Sequence[tuple[int, int]]) -> list[list[float]]:
-        """(Seconds, columns read) for each number of rows and length of their prompt: means over rounds of bursts."""
+    def shared_points(self, most: int) -> list[tuple[int, int, bool]]:
+        """Rows behind a short prompt, and behind two that stand once; none where none does."""
+        rows = max(most // 2, self.decoder.shapes.min_tokens)
+        lengths = (LEAST, self.long) if self.sharing.shares(LEAST) and self.long > LEAST else ()
+        return [(rows, _SHORT, False), *((rows, length, True) for length in lengths)] if lengths else []
+
+    def by_turns(self, points: Sequence[tuple[int, int, bool]]) -> list[list[float]]:
+        """(Seconds, columns read) for rows, length of their prompt, and whether it stands once: means over bursts."""
         rounds = [[self.passes(*point) for point in points] for _ in range(-(-self.count // _BURST))]
         means: list[list[float]] = np.mean(rounds, axis=0).tolist()
         return means
@@ -192,19 +199,20 @@ class _Bench:
         cache.drop()
         return float(np.median(seconds[1:])) / (half * length)
 
-    def shared(self, rows: int, fixed: Sequence[float], grid: Sequence[int]) -> float:
-        """Seconds for each token and column of a prompt that stands once."""
-        length = self.long
-        if not self.sharing.shares(length):
-            return 0.0
-        rows = max(rows, self.decoder.shapes.min_tokens)
-        seconds, _ = self.passes(rows, length, shared=True)
-        return max(0.0, seconds - float(np.interp(rows, grid, fixed))) / (rows * length)
-
     def prefill(self, length: int) -> float:
         """Seconds in which a prompt is read."""
         ids = self._prompt(length)
         return float(np.median([_timed(lambda: self.decoder.prefill(ids), self.decoder.device) for _ in range(3)]))
+
+
+def _of_shared(points: Sequence[tuple[int, int, bool]], seconds: Sequence[float]) -> dict[str, float]:
+    """What prompts that stand once add to a pass: for each token and column of theirs, and for there being any."""
+    if not points:
+        return {}
+    (rows, _, _), (_, short, _), (_, long, _) = points
+    without, few, many = seconds
+    column = max(0.0, many - few) / (rows * (long - short))
+    return {"shared_column": column, "shared": max(0.0, few - without - column * rows * short)}
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

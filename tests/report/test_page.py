@@ -171,6 +171,12 @@ def test_page_of_a_sweep_replays_its_stores_or_says_why_not(store: Path, tmp_pat
     result = json.loads((tmp_path / "s.json").read_text())
     shown = [row[2] for row in page.rows if len(row) == 10][1:]
     assert shown == [f"{row['tokens']:,.0f}" for row in result["cells"]]
+    result["cells"][0]["tokens"] += 7  # as if it had been swept when the store was another
+    (tmp_path / "other.json").write_text(json.dumps(result))
+    invoke("report", tmp_path / "other.json", "--out", tmp_path / "o.html")
+    told = re.search(r"No question and no trace is shown: (.*?) in the sweep", (tmp_path / "o.html").read_text("utf-8"))
+    assert told is not None
+    assert "has changed since: SC@24 takes" in told[1]
     for row in result["cells"]:
         row["store"] = "somewhere/else"
     (tmp_path / "gone.json").write_text(json.dumps(result))

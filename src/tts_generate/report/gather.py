@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -103,17 +104,35 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
     page = Page(f"Sweep of {', '.join(Path(name).name for name in names)}", facts, measured, baseline)
     if len(stores) < len(names):
         gone = ", ".join(name for name, store in zip(names, found, strict=True) if store is None)
-        note = f"No question and no trace is shown: {gone} is not where the sweep found it."
-        return Page(**{**page.__dict__, "notes": [note]})
+        return _without_questions(page, f"{gone} is not where the sweep found it")
     votes = result["votes"]
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
     shown = _distinct([*(watched or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
     results = [
         [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
     ]
+    if changed := _changed(names, shown, results, result["cells"]):
+        return _without_questions(page, changed)
     asked = asked_of(recordings, shown, results)
     facts = {**facts, **models_of(stores), **_facts(stores, recordings, votes)}
     return Page(**{**page.__dict__, "facts": facts, "methods": [m.label for m in shown], "asked": asked})
+
+
+def _changed(
+    names: Sequence[str], shown: Sequence[Method], results: Sequence[Sequence[ReplayResult]], rows: Sequence[Any]
+) -> str:
+    """Which store is not what was swept, for all that its tokens say; "" if all are."""
+    for name, each in zip(names, results, strict=True):
+        swept = {row["label"]: row["tokens"] for row in rows if row["store"] == name}
+        for label, now in ((method.label, told.tokens) for method, told in zip(shown, each, strict=True)):
+            if not math.isclose(now, swept.get(label, now), rel_tol=1e-6):
+                seen = f"{label} takes {now:,.0f} tokens a question there, and {swept[label]:,.0f} in the sweep"
+                return f"{name} has changed since: {seen}"
+    return ""
+
+
+def _without_questions(page: Page, why: str) -> Page:
+    return Page(**{**page.__dict__, "notes": [f"No question and no trace is shown: {why}."]})
 
 
 def read_sweep(file: Path) -> dict[str, Any]:

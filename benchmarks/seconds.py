@@ -221,7 +221,8 @@ def on_h100() -> dict[str, Any] | None:
 def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]:
     """A real model's profile and rows: it records a few of the questions kept aside, and answers them live.
 
-    With `live_alone`, so many of them alone by self-consistency of 64 and by the default, and nothing else.
+    With `live_alone`, so many of them alone, and then all in one call, by self-consistency of 64 and by the default,
+    and nothing else.
     """
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -229,7 +230,7 @@ def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]
     how = {name: SAMPLING[name] for name in ("max_new_tokens", "temperature", "top_p")}
     asked = real_questions("aside", FEW)
     if live_alone:
-        found = live(network, tokenizer, None, asked, rows, (1,), live_alone, interval_tokens=STEP, **how)
+        found = live(network, tokenizer, None, asked, rows, (1, FEW), live_alone, interval_tokens=STEP, **how)
         return {"live": {"branches": BRANCHES, "dtype": dtype, **found}}
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
@@ -248,7 +249,7 @@ def main(
     ] = None,
     only_model: Annotated[bool, typer.Option(help="Add the real model to what OUT.json has.")] = False,
     live_alone: Annotated[
-        int, typer.Option(help="With --only-model, answer so many of its questions alone by turns, and no more.")
+        int, typer.Option(help="With --only-model, so many of its questions alone by turns, 8 in a call, and no more.")
     ] = 0,
     dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "bfloat16",
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,

@@ -218,11 +218,11 @@ def on_h100() -> dict[str, Any] | None:
     return {"profile": asdict(profile), "seconds": found}
 
 
-def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]:
+def real(folder: Path, rows: int, dtype: str, live_alone: int, prompts_of: Sequence[int]) -> dict[str, Any]:
     """A real model's profile and rows: it records a few of the questions kept aside, and answers them live.
 
-    With `live_alone`, so many of them alone, and then all in one call, by self-consistency of 64 and by the default,
-    and nothing else.
+    With `live_alone`, so many of them alone, or all in one call, by self-consistency of 64 and by the default, and
+    nothing else.
     """
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -230,7 +230,8 @@ def real(folder: Path, rows: int, dtype: str, live_alone: int) -> dict[str, Any]
     how = {name: SAMPLING[name] for name in ("max_new_tokens", "temperature", "top_p")}
     asked = real_questions("aside", FEW)
     if live_alone:
-        found = live(network, tokenizer, None, asked, rows, (1, FEW), live_alone, interval_tokens=STEP, **how)
+        counts = [count for count in prompts_of if count <= FEW]
+        found = live(network, tokenizer, None, asked, rows, counts, live_alone, interval_tokens=STEP, **how)
         return {"live": {"branches": BRANCHES, "dtype": dtype, **found}}
     recorded = record(
         network, tokenizer, asked, FOLDER / folder.name, branches=OF_A_REAL_ONE, seed=SEED, interval_tokens=STEP, **how
@@ -249,7 +250,7 @@ def main(
     ] = None,
     only_model: Annotated[bool, typer.Option(help="Add the real model to what OUT.json has.")] = False,
     live_alone: Annotated[
-        int, typer.Option(help="With --only-model, so many of its questions alone by turns, 8 in a call, and no more.")
+        int, typer.Option(help="With --only-model: answers by turns, of so many questions alone, and no more.")
     ] = 0,
     dtype: Annotated[str, typer.Option(help="Of that model's weights: float32 or bfloat16.")] = "bfloat16",
     rows: Annotated[int, typer.Option(help="Branches of one pass at most.")] = 64,
@@ -265,7 +266,8 @@ def main(
     result = json.loads(out.read_text("utf-8")) if only_model else of_tiny(rows, prompts_of, alone)
     if model is not None:
         of_model = result["models"].setdefault(model.name, {})
-        of_model |= real(model, rows, dtype, live_alone)
+        found = real(model, rows, dtype, live_alone, [int(each) for each in prompts_of.split(",")])
+        of_model |= {"live": {**of_model.get("live", {}), **found["live"]}} if live_alone else found
     every = [row for table in result["models"].values() for row in table.get("rows", ())]
     result |= {"error": errors(every, "error"), "raw_error": errors(every, "raw_error")}
     out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")

@@ -221,7 +221,7 @@ def _asked(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of what the demo writes.")] = Path("build/demo"),
     recorded: Annotated[int, typer.Option(help="Questions to record.")] = 32,
-    live: Annotated[int, typer.Option(help="Kept-aside questions to answer live.")] = 48,
+    live: Annotated[int, typer.Option(help="Kept-aside questions to answer live.")] = 40,
     branches: Annotated[int, typer.Option(help="Branches a question, in the recording and of the baseline.")] = 64,
     minutes: Annotated[float, typer.Option(help="Time for the rounds of the search.")] = 0.6,
 ) -> None:

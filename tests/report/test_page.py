@@ -175,6 +175,7 @@ def test_page_of_a_sweep_replays_its_stores_or_says_why_not(store: Path, tmp_pat
     page = Reader((tmp_path / "p.html").read_text("utf-8"))
     labels = [trace["label"] for trace in page.watched()[0]["traces"]]
     assert labels == ["asc β=0.2", "short_m_at_k β=0.2", "SC@24"]
+    invoke("report", tmp_path / "s.json", "--watch", "self_consistency@1", "--out", tmp_path / "w.html")  # of 64
     result = json.loads((tmp_path / "s.json").read_text())
     shown = [row[2] for row in page.rows if len(row) == 10][1:]
     assert shown == [f"{row['tokens']:,.0f}" for row in result["cells"]]

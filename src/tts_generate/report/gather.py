@@ -14,7 +14,7 @@ from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, TTSError
 from tts_generate.evaluate import NUMBERS, Method, as_dict, by_question, evaluate_method, sweep
 from tts_generate.loading import Trust, load_controller
-from tts_generate.recorded.recording import RecordedQuestion
+from tts_generate.recorded.recording import RecordedQuestion, fewest_branches
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Page, SweepRows, Told
 from tts_generate.strict_json import Amount, check_format, check_shape, read_json
@@ -110,7 +110,8 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         return _without_questions(page, f"{gone} is not where the sweep found it")
     votes = result["votes"]
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
-    shown = _distinct([*(watched or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
+    named = [_held(method, fewest_branches(recordings)) for method in watched or ()]
+    shown = _distinct([*(named or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
     results = [
         [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
     ]
@@ -215,6 +216,13 @@ def models_of(stores: Sequence[Path]) -> dict[str, str]:
 
 def _distinct(methods: Iterable[Method]) -> list[Method]:
     return list({method.label: method for method in methods}.values())
+
+
+def _held(method: Method, branches: int) -> Method:
+    """The method, opening no more branches than were recorded, as in the sweep."""
+    if method.beta is None:
+        return method
+    return Method.at(method.controller, method.beta, branches, trust_remote_code=method.trust_remote_code)
 
 
 def _again(row: Mapping[str, Any], trust_remote_code: Trust) -> Method:

@@ -61,7 +61,8 @@ class AutoTTS:
             answer, how that is read, and which answers are one, see `AnswerFormat`; else the model's generation config
             says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
-        max_branches: branches of one question at most.
+        max_branches: branches of one question at most; a controller that wants more is an error, and `MaxBranches` in
+            `branch_processors` holds any to fewer.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
             do not fit wait, or leave their rows for a while.
         decode_ahead: let a branch decode on while its probe is under way, before it is known whether it is wanted; it

@@ -179,7 +179,9 @@ def _ids(rows: Any, column: str | None) -> list[str]:
         ids = [_text(value, f"row {number}, column {column!r}") for number, value in enumerate(rows[column])]
         name, count = Counter(ids).most_common(1)[0]
         if count > 1:
-            raise InputError(f"column {column!r} holds {name!r:.80} {count} times; ids must differ: pass id_column.")
+            raise InputError(
+                f"column {column!r} holds {name!r:.80} {count} times; ids must differ: pass another id_column."
+            )
         return ids
     for guess in _IDS:
         if (found := _column("id", None, (guess,), rows.column_names)) is not None:

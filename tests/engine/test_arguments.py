@@ -125,6 +125,10 @@ def test_a_generation_config_by_its_place(qwen: Live) -> None:
     ))  # fmt: skip
     assert by_place.branches == by_name.branches
     assert by_place.trace[0].controller == by_name.trace[0].controller
+    fewer = GenerationConfig(**fields, do_sample=True, strategy="autotts", max_branches=2)  # it was ignored
+    with pytest.raises(InputError, match="says max_branches, which only a call can"):
+        qwen.model.generate(ids, fewer)
+    qwen.model.generate(ids, fewer, max_branches=64)
     greedy = GenerationConfig(**fields, do_sample=False)
     with pytest.raises(InputError, match="do_sample=False"):
         qwen.model.generate(ids, greedy, strategy="autotts")

@@ -64,7 +64,7 @@ def test_a_plain_model_of_somebody(tmp_path: Path) -> None:
     assert found["asked"]["think_end"] == ""
     assert "none apart: the chat template has none" in output
     told = "no answer is read" if found["answer"] is None else f"the answer {found['answer']!r}"
-    assert f"cut by max_new_tokens: {told}" in output
+    assert f"cut by max_new_tokens, and asked there: {told}" in output  # not said by itself
     assert ("Where none is read" in output) == (None in (found["answer"], found["half"]["answer"]))
     _, plain = inspect(tmp_path, model, *short, "--no-chat", "--probe-suffix", "</think>\\boxed{")
     assert plain["prompt"].replace(" ", "") == "a=3;a?"

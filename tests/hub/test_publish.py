@@ -25,7 +25,7 @@ import pytest
 import yaml
 from hub_checks import CODE, forget, good, put, read
 from local_hub import File, HubServer
-from search_stores import make_store
+from search_stores import make_store, without_answers
 from typer.testing import CliRunner
 
 from tts_generate import load_controller
@@ -35,9 +35,10 @@ from tts_generate.engine import AutoTTS
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
 from tts_generate.hub.card import identity
+from tts_generate.hub.source import read_folder
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
-from tts_generate.publish import Benchmark, Published, measure_live, publish, publish_run, verify
+from tts_generate.publish import Benchmark, Published, measure, measure_live, publish, publish_run, verify
 from tts_generate.publish.live import prompts, replay_of, same_episodes
 from tts_generate.replay import Recording, replay
 from tts_generate.state import State
@@ -66,6 +67,12 @@ def folder(tmp_path: Path) -> Path:
 def weak(folder: Path) -> Path:
     """A controller that reads one branch: cheap, and never as right."""
     return load_controller("self_consistency", max_samples=1).save_pretrained(folder)
+
+
+def test_what_cannot_be_counted_right_is_not_published(folder: Path, store: Path, tmp_path: Path) -> None:
+    """The bug: questions without a right answer counted as answered wrong, on the page as in the results."""
+    with pytest.raises(InputError, match=r"has no gold_answer \(2 such questions\)"):
+        measure(read_folder(folder), [without_answers(store, tmp_path / "s", 2)], **QUICK)
 
 
 class TestRepo:

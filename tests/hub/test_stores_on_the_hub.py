@@ -472,6 +472,12 @@ def test_on_the_command_line(hub: HubServer, store: TrajectoryStore, tmp_path: P
     knobs = Recording.from_store("user/store@v1")
     assert knobs.questions[0].branches == BRANCHES
     assert "there is no repo" in invoke("replay", "user/none", *options, code=1)
+    few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1)
+    invoke("report", "user/store@v1", *few, "--watch", "asc@0", "--out", tmp_path / "r.html")
+    invoke("sweep", "user/store@v1", *few, "--json", tmp_path / "s.json")
+    invoke("report", tmp_path / "s.json", "--out", tmp_path / "s.html")
+    for page in ("r.html", "s.html"):  # a store of the Hub was refused, or not where the sweep found it
+        assert "Question by question" in (tmp_path / page).read_text("utf-8")
 
 
 @pytest.mark.long

@@ -7,25 +7,32 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace as changed
 from html.parser import HTMLParser
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from report_pages import HOSTILE, hostile_page
-from search_stores import make_store
+from search_stores import make_store, without_answers
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.errors import InputError, UnknownNameError
+from tts_generate.evaluate import Method, evaluate_method
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import Recording
 from tts_generate.report.chart import AXES, FrontierChart
 from tts_generate.report.frontier import Point
+from tts_generate.report.gather import asked_of
 from tts_generate.report.lanes import parcel, spent
-from tts_generate.report.page import Asked, Page, render
+from tts_generate.report.live import of_traces
+from tts_generate.report.page import Asked, Page, Told, render
 from tts_generate.report.pictures import draw_page
+from tts_generate.testing import INTERVAL, random_trajectories
 from tts_generate.trace import Trace, write_traces
+from tts_generate.trajectories import Question
 from tts_generate.votes import confidence
 
 
@@ -168,6 +175,7 @@ def test_page_of_a_sweep_replays_its_stores_or_says_why_not(store: Path, tmp_pat
     page = Reader((tmp_path / "p.html").read_text("utf-8"))
     labels = [trace["label"] for trace in page.watched()[0]["traces"]]
     assert labels == ["asc β=0.2", "short_m_at_k β=0.2", "SC@24"]
+    invoke("report", tmp_path / "s.json", "--watch", "self_consistency@1", "--out", tmp_path / "w.html")  # of 64
     result = json.loads((tmp_path / "s.json").read_text())
     shown = [row[2] for row in page.rows if len(row) == 10][1:]
     assert shown == [f"{row['tokens']:,.0f}" for row in result["cells"]]
@@ -239,6 +247,51 @@ def test_page_of_live_runs(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     (tmp_path / "short.jsonl").write_text("\n".join(short) + "\n", "utf-8")
     invoke("report", files[0], tmp_path / "short.jsonl", "--out", tmp_path / "n.html")  # another, not a second time
     assert "β=0 latency 1" in (tmp_path / "n.html").read_text("utf-8")
+
+
+def test_live_runs_that_differ_in_a_knob_stand_apart(tiny_recording: Recording, tmp_path: Path) -> None:
+    """The bug: they were one method, and a question of both was refused as traced a second time."""
+    for count in (2, 4):
+        controller = load_controller("asc", beta=0.5, max_samples=count)
+        write_traces(tmp_path / f"{count}.jsonl", [tiny_recording.trace(controller, n) for n in range(2)])
+    page = of_traces([tmp_path / "2.jsonl", tmp_path / "4.jsonl"])
+    assert page.methods == ["ASC β=0.5, max_samples=2", "ASC β=0.5, max_samples=4"]
+    assert [row["branches"] <= most for row, most in zip(page.measured[0].rows, (2, 4), strict=True)] == [True, True]
+
+
+def test_questions_that_are_not_traced_are_said(tiny_recording: Recording, tmp_path: Path) -> None:
+    """The bug: a file of questions under other ids than the call's numbers was ignored without a word."""
+    traces = [tiny_recording.trace(load_controller("asc", beta=0.5), n) for n in range(2)]
+    write_traces(tmp_path / "t.jsonl", traces)
+    with pytest.raises(InputError, match="none of the 1 questions is traced"):
+        of_traces([tmp_path / "t.jsonl"], [Question("elsewhere", "", "7")])
+    page = of_traces([tmp_path / "t.jsonl"], [Question(traces[0].question_id, "", "7")])
+    assert page.notes == ["1 of 2 questions have no right answer here: runs of them have no accuracy."]
+
+
+def test_the_viewer_marks_what_the_table_counts_right() -> None:
+    """The bug: a gold answer that is a solution, boxed, or the same mathematics was marked as missed by all."""
+    reading = {"branch": 0, "depth": 1, "tokens": 32, "answer": "7", "finished": True}
+    event = {"round": 0, "leader": "7", "leader_votes": 1, "runner_up_votes": 0, "live": 0, "tokens": 32}
+    moves = {**event, "verb": "open", "pruned": [], "branches": [reading]}, {**event, "verb": "answer", "answer": "7"}
+    trace = Trace("q", {"controller": "asc", "beta": 0.5, "knobs": {}}, moves)
+    asked = Asked("q", "", "3 + 4\n#### 7", [Told(100.0, 32)], [trace])
+    assert Reader(render(Page("", {}, methods=["asc"], asked=[asked]))).watched()[0]["right"] == [0]
+    rows = [changed(row, final_answer="0.5") for row in random_trajectories(Random(0), 2)]
+    halves = Recording.of([Question("question", "", r"$\frac12$")], rows, INTERVAL, votes="math")
+    method = Method("asc", "asc", None, {"max_samples": 2})
+    (asked,) = asked_of([halves], [method], [[evaluate_method(halves, method, 1)[1]]])
+    assert asked.told == [Told(100.0, asked.told[0].tokens)]
+    assert Reader(render(Page("", {}, methods=["asc"], asked=[asked]))).watched()[0]["right"] != []
+
+
+def test_questions_without_a_right_answer_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The bug: they counted as answered wrong, in a sweep and on its page, without a word."""
+    store = without_answers(make_store(tmp_path / "whole", questions=3), tmp_path / "s", 1)
+    few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1, "--watch", "asc@0", "--out", tmp_path / "p.html")
+    invoke("report", store, *few)
+    assert "1 of 3 questions have no right answer" in caplog.text
+    assert "1 of them without a right answer, which count as wrong" in (tmp_path / "p.html").read_text("utf-8")
 
 
 @pytest.mark.long

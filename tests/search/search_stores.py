@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from tts_generate.search import Fidelity, Setup
-from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory
+from tts_generate.trajectories import Manifest, Question, StoreWriter, Trajectory, TrajectoryStore
 from tts_generate.trajectories.schema import questions_sha256
 
 BRANCHES = 24
@@ -47,6 +48,16 @@ def _branch(rng: random.Random, question: str, branch: int, right: float) -> Tra
         probe_answers=tuple(rng.choice([answer, "5", None]) for _ in range(probes)), probe_tokens=(1,) * probes,
         probe_logprobs=(None,) * probes, step_logprobs=(),
     )  # fmt: skip
+
+
+def without_answers(store: Path, folder: Path, count: int) -> Path:
+    """The same store, but that nobody knows the right answers of its first questions."""
+    whole = TrajectoryStore.open(store)
+    asked = [replace(q, gold_answer=None) if n < count else q for n, q in enumerate(whole.questions)]
+    manifest = replace(whole.manifest, questions_sha256=questions_sha256(asked))
+    with StoreWriter.open(folder, manifest, asked) as writer:
+        writer.append(whole.trajectories())
+    return folder
 
 
 def setup(*stores: Path, **options: object) -> Setup:

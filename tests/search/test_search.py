@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_stores import make_store, setup
+from search_stores import make_store, setup, without_answers
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
@@ -25,7 +25,7 @@ from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.replay import replay
 from tts_generate.search import Search, best_of, read_history, write_report
 from tts_generate.search.history import History
-from tts_generate.trajectories import Manifest, Question, StoreWriter, TrajectoryStore
+from tts_generate.trajectories import Manifest, Question, StoreWriter
 from tts_generate.trajectories.schema import questions_sha256
 
 pytest.importorskip("numba")
@@ -140,11 +140,7 @@ def test_the_page_sets_no_questions_aside_where_none_were(run: Path, tmp_path: P
 
 def test_held_out_stores_without_answers_are_refused_before_anything_runs(stores: list[Path], tmp_path: Path) -> None:
     """The bug: the search ran, and then every answer counted as wrong: a gain of 0, a saving of 86 %."""
-    store = TrajectoryStore.open(make_store(tmp_path / "asked", seed=9))
-    questions = [dataclasses.replace(question, gold_answer=None) for question in store.questions]
-    manifest = dataclasses.replace(store.manifest, questions_sha256=questions_sha256(questions))
-    with StoreWriter.open(tmp_path / "held", manifest, questions) as writer:
-        writer.append(store.trajectories())
+    without_answers(make_store(tmp_path / "asked", seed=9), tmp_path / "held", 8)
     with pytest.raises(InputError, match="has no gold_answer"):
         Search(setup(*stores)).run(tmp_path / "run", minutes=1, max_rounds=1, held_out=[tmp_path / "held"])
     with pytest.raises(StoreError, match="not a trajectory store"):

@@ -87,6 +87,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         said = f"{half.forced!r} is forced, it says {half.said!r}" if half.forced else "it had stated its answer"
         rows.append((f"at {half.tokens} tokens", f"{said}: {_told(half.answer)}"))
     ended = "cut by max_new_tokens" if found.finish_reason == "length" else "it ended by itself"
+    ended += ", and asked there" if found.forced else ""
     return [*rows, (f"at {found.tokens} tokens", f"{ended}: {_told(found.answer)}")]
 
 

@@ -11,6 +11,7 @@ import typer
 
 from tts_generate.cli.base import Trust, app, console, guarded, names_of, numbers_of, read, write
 from tts_generate.errors import InputError
+from tts_generate.hub.names import repo_of
 
 _CONTROLLERS = "self_consistency,asc,parallel_probe,cmc"
 _BETAS = "0,0.2,0.5,0.8,1"
@@ -118,7 +119,8 @@ def kind_of(paths: Sequence[Path]) -> str:
 
 
 def _kind(path: Path) -> str:
-    if (path / "manifest.json").is_file():
+    there = path.exists() or path.suffix in (".json", ".jsonl")
+    if (path / "manifest.json").is_file() or (not there and repo_of(str(path)) is not None):
         return "stores"
     if path.is_dir() and ((path / "result.json").is_file() or (path / "search.json").is_file()):
         return "search"

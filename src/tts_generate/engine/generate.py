@@ -61,7 +61,8 @@ class AutoTTS:
             answer, how that is read, and which answers are one, see `AnswerFormat`; else the model's generation config
             says, else its tokenizer does (`live/thinking.py`).
         max_rows: branches decoded in one forward pass at most.
-        max_branches: branches of one question at most.
+        max_branches: branches of one question at most; a controller that wants more is an error, and `MaxBranches` in
+            `branch_processors` holds any to fewer.
         max_cache_bytes: memory of the key-value cache at most; a share of what is free when left out. Branches that
             do not fit wait, or leave their rows for a while.
         decode_ahead: let a branch decode on while its probe is under way, before it is known whether it is wanted; it
@@ -227,7 +228,8 @@ class AutoTTS:
 
 _OWN = set(hints_of(AutoTTS.__init__)) - {"stop_strings"}
 _KEPT = ("controller", "beta", "latency", "controller_kwargs")
-"""What a generation config may say beside `strategy`; its other settings are read where they are used."""
+_READ = {*_KEPT, "interval_tokens", *AnswerOptions.__annotations__}
+"""What a generation config may say beside `strategy`; what is not kept is read where it is used."""
 
 
 class EnabledGenerate:
@@ -276,7 +278,17 @@ class EnabledGenerate:
         return {**dict(zip([*signature.parameters][1:], args, strict=False)), **kwargs}
 
     def recipe(self, kept: GenerationConfig, given: Mapping[str, Any]) -> AutoTTS:
-        """What answers a call of these arguments; what a generation config says counts where they say nothing."""
+        """What answers a call of these arguments; what a generation config says counts where they say nothing.
+
+        Raises:
+            InputError: a config with settings of ours says what is read in a call alone.
+        """
+        ours = [name for name in sorted(_OWN - _READ - set(given)) if getattr(kept, name, None) is not None]
+        if ours and any(getattr(kept, name, None) is not None for name in ("strategy", *_KEPT)):
+            raise InputError(
+                f"the generation config says {', '.join(ours)}, which only a call can; pass it to generate. Read there "
+                f"are strategy, {', '.join(sorted(_READ))}."
+            )
         said = {name: getattr(kept, name) for name in _KEPT if getattr(kept, name, None) is not None}
         return AutoTTS(**{"tokenizer": self.tokenizer, **said, **{name: given[name] for name in _OWN & set(given)}})
 

@@ -64,6 +64,8 @@ class Inspection:
     finish_reason: str | None = None
     answer: str | None = None
     """What is read of it at its end."""
+    forced: bool = False
+    """Whether it was asked for that, because it was cut without an answer."""
     half: Probed | None = None
     """What is read of it at half of its length; None if it has no half."""
 
@@ -150,6 +152,7 @@ def inspect_model(
         tokens=len(branch.ids),
         finish_reason=branch.finish_reason,
         answer=branch.final_answer,
+        forced=branch.forced,
         half=_probed(branch_of(half + 1, half), recipe.reader(config)) if half else None,
     )
 

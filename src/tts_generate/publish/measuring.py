@@ -16,7 +16,7 @@ from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
-from tts_generate.search.questions import check_names
+from tts_generate.search.questions import check_gold, check_names
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.trajectories.schema import public_model
@@ -60,7 +60,8 @@ def measure(
 
     Raises:
         StoreError: a store that cannot be read.
-        InputError: no stores or budgets; stores that cannot be compared, or the same one twice.
+        InputError: no stores or budgets; stores that cannot be compared, or the same one twice, or with questions
+            without a right answer.
         ControllerError: the controller fails.
     """
     if not stores or not betas:
@@ -74,6 +75,7 @@ def measure(
                 f"{stores[number]} holds the same branches as {stores[prints.index(found)]}; give it once."
             )
     check_names([recording.name for recording in recordings])
+    check_gold([question for store in opened for question in store.questions])
     fewest = fewest_branches(recordings)
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))

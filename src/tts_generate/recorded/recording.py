@@ -179,7 +179,7 @@ class Recording:
     @classmethod
     @checked
     def from_store(cls, store: TrajectoryStore | str | Path, *, votes: Votes = "equal") -> Recording:
-        """Read a whole store into memory; `votes` as in `of`. A warning says what is not recorded in it."""
+        """Read a whole store into memory; `votes` as in `of`. A warning says what it lacks: branches, right answers."""
         if not isinstance(store, TrajectoryStore):
             store = TrajectoryStore.open(store)
         manifest = store.manifest
@@ -194,6 +194,11 @@ class Recording:
                 else ""
             )
             logger.warning("%s: %d of %d branches are recorded%s.", store.name, len(rows), whole, none)
+        if unknown := sum(question.gold_answer is None for question in store.questions):
+            told = store.name, unknown, len(store.questions)
+            logger.warning(
+                "%s: %d of %d questions have no right answer; whatever is answered there counts as wrong.", *told
+            )
         return cls.of(
             store.questions,
             rows,

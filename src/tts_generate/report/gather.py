@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tts_generate.equivalence import Votes
-from tts_generate.errors import InputError
+from tts_generate.errors import InputError, TTSError
 from tts_generate.evaluate import NUMBERS, Method, as_dict, by_question, evaluate_method, sweep
 from tts_generate.loading import Trust, load_controller
+from tts_generate.recorded.recording import RecordedQuestion, fewest_branches
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.report.page import Asked, Page, SweepRows, Told
 from tts_generate.strict_json import Amount, check_format, check_shape, read_json
@@ -107,7 +110,8 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         return _without_questions(page, f"{gone} is not where the sweep found it")
     votes = result["votes"]
     recordings = [Recording.from_store(store, votes=votes) for store in stores]
-    shown = _distinct([*(watched or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
+    named = [_held(method, fewest_branches(recordings)) for method in watched or ()]
+    shown = _distinct([*(named or _typical(rows, trust_remote_code)), _again(rows[0], trust_remote_code)])
     results = [
         [evaluate_method(recording, method, result["shuffles"])[1] for method in shown] for recording in recordings
     ]
@@ -175,17 +179,24 @@ def asked_of(
             ]
             name = question.question_id if len(recordings) == 1 else f"{recording.name}: {question.question_id}"
             traces = [recording.trace(controller, number) for controller in controllers]
-            asked.append(Asked(name, question.question, question.gold_answer, told, traces))
+            right = partial(_right, recorded)
+            asked.append(Asked(name, question.question, question.gold_answer, told, traces, right))
     return asked
+
+
+def _right(recorded: RecordedQuestion, answer: str) -> bool:
+    return recorded.book.id(answer) == recorded.gold
 
 
 def _facts(stores: Sequence[Path], recordings: Sequence[Recording], votes: Votes) -> dict[str, str]:
     questions = sum(len(recording.questions) for recording in recordings)
     branches = sorted({recorded.branches for recording in recordings for recorded in recording.questions})
     span = f"{branches[0]}" if len(branches) == 1 else f"{branches[0]} to {branches[-1]}"
+    unknown = sum(recorded.question.gold_answer is None for recording in recordings for recorded in recording.questions)
+    lacking = f", {unknown} of them without a right answer, which count as wrong" if unknown else ""
     return {
         "recorded": ", ".join(map(str, stores)),
-        "questions": f"{questions}, {span} branches each",
+        "questions": f"{questions}, {span} branches each{lacking}",
         "step": f"{recordings[0].interval_tokens} tokens",
         "answers are one if": "their texts are" if votes == "equal" else "they are the same mathematics",
     }
@@ -207,6 +218,13 @@ def _distinct(methods: Iterable[Method]) -> list[Method]:
     return list({method.label: method for method in methods}.values())
 
 
+def _held(method: Method, branches: int) -> Method:
+    """The method, opening no more branches than were recorded, as in the sweep."""
+    if method.beta is None:
+        return method
+    return Method.at(method.controller, method.beta, branches, trust_remote_code=method.trust_remote_code)
+
+
 def _again(row: Mapping[str, Any], trust_remote_code: Trust) -> Method:
     return Method(row["label"], row["controller"], row["beta"], row["knobs"], trust_remote_code)
 
@@ -223,5 +241,11 @@ def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: Trust) -> lis
 
 
 def _found(name: str, beside: Path) -> Path | None:
-    """The store of a sweep, from where we are or from where its JSON file lies."""
-    return next((path for path in (Path(name), beside / name) if os.path.isfile(path / "manifest.json")), None)
+    """The store of a sweep, from where we are or from where its JSON file lies, or of the Hub."""
+    for path in (Path(name), beside / name):
+        if os.path.isfile(path / "manifest.json"):
+            return path
+    with suppress(TTSError):  # of a name that is none of the Hub, or that it does not have
+        TrajectoryStore.open(name)
+        return Path(name)
+    return None

@@ -5,10 +5,11 @@ The page asks the network for nothing, and says so to the browser (its content s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tts_generate.answers import is_right
 from tts_generate.inert import inert
 from tts_generate.report import chart
 from tts_generate.report.frontier import AXES, Point
@@ -55,6 +56,8 @@ class Asked:
     gold: str | None
     told: Sequence[Told | None]
     traces: Sequence[Trace | None]
+    right: Callable[[str], bool] | None = None
+    """Whether an answer is the right one; by its text alone if left out."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,17 @@ def viewer(page: Page) -> str:
         kept = [(label, trace) for label, trace in zip(page.methods, asked.traces, strict=True) if trace is not None]
         if kept:
             answers, data = parcel([trace for _, trace in kept])
+            right = [n for n, answer in enumerate(answers) if _is_right(asked, answer)]
             answers = [inert(answer) for answer in answers]
             traces = [{"label": inert(label), "knobs": inert(trace.knobs)} for label, trace in kept]
             text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
             gold = None if asked.gold is None else inert(asked.gold)
-            row = {"name": inert(asked.name), "text": inert(text), "gold": gold, "answers": answers, "traces": traces}
-            watched.append({**row, "data": data})
+            row = {"name": inert(asked.name), "text": inert(text), "gold": gold, "answers": answers, "right": right}
+            watched.append({**row, "traces": traces, "data": data})
     return fill("viewer.html", watched=watched) if watched else ""
+
+
+def _is_right(asked: Asked, answer: str) -> bool:
+    if asked.gold is None:
+        return False
+    return is_right(answer, asked.gold) if asked.right is None else asked.right(answer)

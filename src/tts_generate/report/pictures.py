@@ -158,7 +158,8 @@ def plot_traces(traces: Mapping[str, Trace], path: str | Path, *, title: str) ->
         axes.set_ylim(len(depth) - 0.5, -0.5)
         axes.set_xlabel("depth (steps)")
         answer, tokens = trace.events[-1].get("answer"), trace.events[-1]["tokens"]
-        told = f"{caption(label)}\nanswers {caption(answer)} after {tokens:,} tokens"
+        said = "no answer" if answer is None else f"answers {caption(answer)}"
+        told = f"{caption(label)}\n{said} after {tokens:,} tokens"
         axes.set_title(told, loc="left", fontsize=9)
     every[0].set_ylabel("branch")
     figure.suptitle(caption(title), x=0.01, ha="left", fontsize=11)

@@ -146,7 +146,7 @@ class ServerModel:
                 CPU may die of one ("CPU Generator does not use offset").
             interval_tokens: tokens of one step; 500, or an eighth of a `max_new_tokens` below 4,000, if left out.
             max_new_tokens: tokens of a branch at most; left out, what the server says its context holds.
-            max_branches: branches of one question at most.
+            max_branches: branches of one question at most; a controller that wants more is an error.
             stop_strings: text that ends a branch.
             progress: show a bar over the questions, with the tokens saved so far.
             **options: those of the controller and of the probe, see `AutoTTS`; latency left out is what the requests

@@ -71,7 +71,7 @@ class CMC(Controller):
     def memory(self, max_branches: int) -> None:
         """Average 0, an empty window, no disagreement."""
         self.average = 0.0
-        self.window = np.zeros(self.ema_window, np.float64)
+        self.window = np.zeros(max(1, self.ema_window), np.float64)
         self.filled = 0
         self.disagreed = np.zeros(max_branches, np.int64)
 
@@ -113,7 +113,7 @@ class CMC(Controller):
 
     def _push(self) -> None:
         """Append the average to the window, dropping the oldest entry when it is full."""
-        if self.filled == self.ema_window:
+        if self.filled == len(self.window):
             for k in range(self.filled - 1):
                 self.window[k] = self.window[k + 1]
             self.filled -= 1

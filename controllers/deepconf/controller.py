@@ -88,7 +88,11 @@ class DeepConf(Controller):
     def _percentile(self, state: State) -> float:
         """The lowest-window confidence that `keep` of the finished branches reach; no bar where a limit let none."""
         lowest = np.sort(np.array([self._lowest_window(state, i) for i in range(state.opened) if state.finished[i]]))
-        return lowest[int((1 - self.keep) * len(lowest))] if len(lowest) > 0 else -math.inf
+        return lowest[len(lowest) - self._kept(len(lowest))] if len(lowest) > 0 else -math.inf
+
+    def _kept(self, count: int) -> int:
+        """How many of so many are the surest `keep`, one at least: 9 of 10 are 0.9, which 0.1 * 10 falls short of."""
+        return max(1, math.ceil(self.keep * count - 1e-9))
 
     def _vote(self, state: State) -> tuple[int, float]:
         """The answer with most weight over the surest finished branches, and its share of the weight."""
@@ -100,7 +104,7 @@ class DeepConf(Controller):
                 voters += 1
         if voters == 0:
             return -1, 0.0
-        bar = np.sort(sure)[state.opened - max(1, math.ceil(self.keep * voters))]
+        bar = np.sort(sure)[state.opened - self._kept(voters)]
         winner, best, total = -1, 0.0, 0.0
         for i in range(state.opened):
             if sure[i] == -np.inf or sure[i] < bar:
@@ -145,4 +149,4 @@ class DeepConf(Controller):
         total = 0.0
         for d in range(start, end):
             total += state.logprobs[branch, d]
-        return total / (end - start)
+        return total / max(1, end - start)

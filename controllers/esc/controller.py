@@ -25,15 +25,16 @@ class ESC(Controller):
         return {"max_samples": round(8 + 56 * beta), "window": 8}
 
     def begin(self, state: State, do: Decision) -> None:
-        """Read the first window."""
-        do.open = self.window
+        """Read the first window, or as much of it as may be."""
+        do.open = min(self.window, self.max_samples)
         do.open_steps = TO_END
 
     def review(self, state: State, do: Decision) -> None:
         """Answer if the last window agrees; else read one more, or let everything read vote."""
-        first = state.answer[state.opened - self.window]
+        start = max(0, state.opened - self.window)
+        first = state.answer[start]
         agrees = first >= 0
-        for i in range(state.opened - self.window, state.opened):
+        for i in range(start, state.opened):
             if state.answer[i] != first:
                 agrees = False
         if agrees:

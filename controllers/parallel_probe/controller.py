@@ -75,8 +75,8 @@ class ParallelProbe(Controller):
             do.answer = winner
 
     def answer(self, state: State) -> int:
-        """The majority of the last round."""
-        return self.winner if self.winner >= 0 else -1
+        """The majority of the last round; before the first one, of what the branches have shown."""
+        return self._vote(state) if self.winner < -1 else self.winner
 
     def _vote(self, state: State) -> int:
         latest = np.full(state.opened, -1, np.int64)

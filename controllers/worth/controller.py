@@ -152,7 +152,7 @@ class Worth(Controller):
         """Depth of the open branches that are least deep."""
         lowest = state.max_depth
         for i in range(state.opened):
-            if not state.finished[i]:
+            if not (state.finished[i] or state.pruned[i]):
                 lowest = min(lowest, state.depth[i])
         return lowest
 
@@ -171,15 +171,17 @@ class Worth(Controller):
     def _vote(self, state: State) -> None:
         """Weigh the votes of all finished branches, as they finished; of equals the earlier one leads."""
         tokens = 0
+        ended = 0  # those without an answer too: they have a rank, and no place in the pool
         for i in range(state.opened):
             if state.finished[i]:
                 tokens += state.tokens[i]
+                ended += 1
                 self.row[state.finish_rank[i]] = i
         self.counted = state.pooled
-        self.mean = max(1.0, tokens / state.pooled)
+        self.mean = max(1.0, tokens / ended)
         total = 0.0
         different = 0
-        for rank in range(state.pooled):
+        for rank in range(ended):
             i = self.row[rank]
             if state.answer[i] >= 0:
                 weight = (self.mean / max(1, state.tokens[i])) ** self.length_power

@@ -194,6 +194,7 @@ class _Child:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            start_new_session=True,  # Ctrl-C in a terminal is for us: it goes on with what it is asked
         )
         self.replies: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.warm = False
@@ -239,6 +240,8 @@ def _ask(*answers: str) -> Any:
     """What the child says of one or two answers; None if it hangs, or is brought down."""
     global _child
     with _lock:
+        if _child is not None and _child.process.poll() is not None:
+            end()  # it was brought down by something else than a question
         if _child is None:
             _child = _Child()
             atexit.register(end)
@@ -246,6 +249,9 @@ def _ask(*answers: str) -> Any:
             reply = _child.ask(answers)
         except TTSError:
             _child = None
+            raise
+        except BaseException:  # Ctrl-C: its reply is still to come, and would be taken for that to the next question
+            end()
             raise
         if reply is None:
             end()

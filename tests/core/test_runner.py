@@ -201,6 +201,57 @@ def test_a_limit_makes_no_controller_fail(controller: str, limit: BranchProcesso
     assert 0 < cost.tokens <= getattr(limit, "max_tokens", cost.tokens)
 
 
+class Gives(BranchProcessor):
+    """Gives the first branch up."""
+
+    def __call__(self, state: State, do: Decision) -> None:
+        do.prune[0] = state.round == 1
+
+
+LIMITS = (TokenBudget(13), TokenBudget(60), TokenBudget(150), MaxBranches(1), MaxBranches(3), Gives())
+
+
+@pytest.mark.parametrize("controller", builtin_controllers())
+@pytest.mark.parametrize("branches", [1, 2, 4, 7])
+def test_few_branches_and_a_limit_leave_what_was_shown(controller: str, branches: int) -> None:
+    """ESC wanted a whole window of fewer; Parallel-Probe forgot what it saw before it voted; worth waited for one given up."""
+    rows = [trajectory(i, 25 + 5 * i, ["1", "2"], "12"[i % 2]) for i in range(branches)]
+    rows = [replace(row, step_logprobs=(-0.5,) * (-(-row.tokens // INTERVAL))) for row in rows]
+    recording = Recording.of([Question("q", "", "1")], rows, INTERVAL)
+    decides = held_within(load_controller(controller), branches)
+    for limit in ([], *([each] for each in LIMITS)):
+        episode = recording.episode(decides, 0, processors=BranchProcessorList(limit))
+        state = episode.state
+        shown = [i for i in range(state.opened) if state.answer[i] >= 0 and not state.pruned[i]]
+        assert episode.answer >= 0 or not shown, limit
+
+
+@pytest.mark.parametrize(
+    ("controller", "knobs"),
+    [
+        ("deepconf", {"keep": 0.0}), ("deepconf", {"keep": 1.0}), ("deepconf", {"window": 0}), ("cmc", {"ema_window": 0}),
+        ("cmc", {"ema_alpha": 0.0}), ("esc", {"window": 1}), ("asc", {"threshold": 0.0}), ("dynasor", {"agree": 0}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_knob_at_its_end_is_the_same_compiled(controller: str, knobs: dict[str, Any]) -> None:
+    """`keep=0` was an IndexError, compiled a look beyond the array; `ema_window=0` ended the process."""
+    rows = [trajectory(i, 25 + 7 * (i % 7), ["1", "2"], "12"[i % 2]) for i in range(12)]
+    rows = [replace(row, step_logprobs=(-0.5 - row.branch / 20,) * (-(-row.tokens // INTERVAL))) for row in rows]
+    recording = Recording.of([Question("q", "", "1")], rows, INTERVAL)
+    decides = held_within(load_controller(controller, beta=0.5, **knobs), 12)
+    slow, fast = (replay(recording, decides, shuffles=4, compiled=compiled) for compiled in (False, True))
+    assert (slow.answer_ids == fast.answer_ids).all()
+    assert (slow.cost == fast.cost).all()
+
+
+def test_a_share_of_ten_branches_is_nine_of_them() -> None:
+    """0.1 * 10 is a little less than 1 in floats: the bar let all ten of the warm-up through."""
+    kind = load_controller("deepconf", keep=0.9)
+    assert [kind._kept(count) for count in (1, 9, 10, 20)] == [1, 9, 9, 18]  # type: ignore[attr-defined]
+    assert load_controller("deepconf", keep=0.0)._kept(10) == 1  # type: ignore[attr-defined]
+
+
 def test_a_token_budget_opens_fewer_branches_rather_than_none_that_ends() -> None:
     """Of self-consistency of 12, a budget of twice the longest branch lets two vote, not 12 that never end."""
     rows = [trajectory(i, 25 + 5 * i, ["1", "2"], "1") for i in range(12)]

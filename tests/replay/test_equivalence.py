@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -217,3 +220,28 @@ def test_a_forked_process_compares_by_its_own() -> None:
         "assert equivalent('0.75', '3/4') and not equivalent('z', 'z+1')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_an_interrupted_question_leaves_no_reply_for_the_next() -> None:
+    """The reply to what Ctrl-C cut short was taken for that to the next question, and so on: wrong, or a traceback."""
+    assert equivalence.equivalent("0.5", r"\frac{1}{2}")
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        equivalence._ask("9" * 7 + "^{" + "9" * 7 + "^{9999}}", "1")
+        time.sleep(9)
+    assert equivalence.equivalent("0.0625", r"\frac{1}{16}")
+    assert not equivalence.equivalent("w+1", "w+2")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_child_that_went_while_nobody_asked_is_replaced(sent: signal.Signals) -> None:
+    """The next two answers were held to be different for it, and that was kept."""
+    assert equivalence.equivalent("0.5", r"\frac{1}{2}")
+    assert equivalence._ask("0.5", "1/2")
+    child = equivalence._child
+    assert child is not None
+    assert os.getpgid(child.process.pid) != os.getpgid(0)  # Ctrl-C in a terminal does not reach it
+    os.kill(child.process.pid, sent)
+    child.process.wait()
+    assert equivalence._ask("0.0125", r"\frac{1}{80}") is True

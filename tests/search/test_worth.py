@@ -54,6 +54,15 @@ def test_of_equals_the_one_that_finished_first_leads() -> None:
     assert run("abab", [90, 50, 80, 60], read_bar=0.0).answers[0, 0] == "b"
 
 
+def test_branches_that_end_without_an_answer_take_no_vote_from_others() -> None:
+    """As many of the last votes were left out as had ended in silence; lengths were shared out over the others."""
+    all_of_it = {"n_init": 4, "read_bar": 0.0}
+    assert run(".baa", [10, 20, 30, 40], **all_of_it).answers[0, 0] == "a"
+    assert run("..baa", [10, 10, 20, 30, 40], **{**all_of_it, "n_init": 5}).answers[0, 0] == "a"
+    waves = {"n_init": 3, "widen": 1, "max_branches": 4, "read_bar": 0.0, "wave_bar": 0.4, "price": 1.0}
+    assert run("a.bb", [200] * 4, **waves).opened[0, 0] == run("acbb", [200] * 4, **waves).opened[0, 0] == 4
+
+
 def test_a_clear_vote_ends_early_and_a_tie_is_read_on() -> None:
     clear, tie = run("aaab", [20, 20, 20, 90]), run("abab", [20, 20, 60, 90])
     assert clear.generated_tokens[0, 0] < 4 * 30

@@ -119,8 +119,12 @@ class Episode:
         self._waves = self._run()
 
     def start(self) -> list[Unit]:
-        """Begin; the units of the branches opened first."""
-        return next(self._waves)
+        """Begin; the units of the branches opened first, [] where a processor ends the episode before there are any."""
+        try:
+            return next(self._waves)
+        except StopIteration:
+            self.done = True
+            return []
 
     def resume(self, outcomes: Sequence[Outcome]) -> list[Unit]:
         """Take the outcomes of the last wave and go on to the next one; [] when the episode has its answer."""
@@ -133,10 +137,8 @@ class Episode:
     def abandon(self, outcomes: Sequence[Outcome] = ()) -> None:
         """End now without asking the controller: count what arrived, and answer with the majority so far."""
         self.count(outcomes)
-        self.answer = leading_answer(self.state)
+        self._answer(leading_answer(self.state))
         self.done = True
-        if self.trace is not None:
-            self._note("answer", answer=self.answer)
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Count what arrived of a wave that is not carried out to its end, and note it as any other."""
@@ -154,7 +156,9 @@ class Episode:
 
     def _run(self) -> Generator[list[Unit], Sequence[Outcome], None]:
         controller, state, do = self.controller, self.state, self._do
-        self._decide(controller.begin)
+        if self._decide(controller.begin):
+            self._answer(NO_ANSWER)
+            return
         if do.open < 1:
             raise ControllerError(f"{controller!r} opened no branch in begin; an episode needs at least one.")
         yield from self._open()
@@ -179,9 +183,12 @@ class Episode:
                 f"{controller!r} answers with id {answer}, and no branch has shown an answer of that id: answers are "
                 "ids as state.answer, state.answers and state.pool hold them, and not numbers of branches."
             )
+        self._answer(answer)
+
+    def _answer(self, answer: int) -> None:
         self.answer = answer
         if self.trace is not None:
-            self._note("answer", answer=self.answer)
+            self._note("answer", answer=answer)
 
     def _stalled(self) -> ControllerError:
         state = self.state
@@ -197,14 +204,17 @@ class Episode:
             "do.steps, do.open or do.stop."
         )
 
-    def _decide(self, hook: Callable[[State, Decision], None]) -> None:
+    def _decide(self, hook: Callable[[State, Decision], None]) -> bool:
+        """Ask a hook, and the processors behind it; whether it is one of these that ends the episode."""
         do = self._do
         clear_decision(do)
         hook(self.state, do)
+        stops = do.stop
         if self.processors:
             wanted = do.open, do.open_steps, do.steps.tobytes()
             self.processors(self.state, do)
             self._limited |= wanted != (do.open, do.open_steps, do.steps.tobytes())
+        return do.stop and not stops
 
     def _open(self) -> Generator[list[Unit], Sequence[Outcome], None]:
         """Open `do.open` branches; each takes its first step (or `do.open_steps`) at once."""

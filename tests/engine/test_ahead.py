@@ -181,3 +181,35 @@ def test_interrupted_ahead_leaves_nothing(qwen: Live, loops: list[Loop]) -> None
 def test_ahead_rows_are_counted(qwen: Live, rows: Any) -> None:
     with pytest.raises(InputError, match="ahead_rows must be a whole number"):
         qwen.run(QUESTIONS[0], ahead_rows=rows)
+
+
+class Returns(Controller):
+    """Holds its second branch while others come, one by one and then many at once, and only then goes on with it."""
+
+    most_branches = 16
+    width: int
+
+    @staticmethod
+    def schedule(beta: float) -> dict[str, float]:
+        return {"width": 2}
+
+    def begin(self, state: State, do: Decision) -> None:
+        do.open = self.width
+
+    def plan(self, state: State, do: Decision) -> None:
+        do.steps[: state.opened] = 1
+        do.steps[1] = int(state.round > 3)
+
+    def review(self, state: State, do: Decision) -> None:
+        do.open = [1, 1, 1, 10][state.round] if state.round < 4 else 0
+
+
+def test_a_branch_that_came_to_its_limit_ahead_is_asked_there_once(qwen: Live) -> None:
+    """Given up while it was asked at its end, it is asked for what comes before: it was probed there as it stood."""
+    asked: dict[str, Any] = {"controller": Returns.from_beta(0.5), "beta": None, "eos_token_id": None}
+    for tokens in (24, 32, 40):
+        plain = qwen.run(QUESTIONS[0], **asked, max_new_tokens=tokens)
+        for rows in (4, 6, 8):
+            ahead = qwen.run(QUESTIONS[0], **asked, max_new_tokens=tokens, max_rows=rows, ahead_rows=rows)
+            assert said(ahead) == said(plain)
+            assert ahead.cost == plain.cost

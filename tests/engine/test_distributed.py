@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -21,8 +22,10 @@ from accelerate import PartialState
 from engine_models import QUESTIONS, Live
 from forked import Forked, job_of, script
 from test_generate import read
+from transformers import GenerationConfig
 
 from tts_generate import tiny
+from tts_generate.engine import distributed
 from tts_generate.engine.distributed import generate_distributed
 from tts_generate.engine.processes import Processes, launched, own_device
 from tts_generate.errors import InputError, UnsupportedError
@@ -215,6 +218,16 @@ def test_a_lone_process_needs_nothing_of_this(qwen: Live) -> None:
     assert PartialState._shared_state == before  # a later Accelerator() is free to choose
     plain = qwen.run(*QUESTIONS, seed=3)
     assert worker.answer_all(qwen, *QUESTIONS).branches == plain.branches
+
+
+def test_rows_are_padded_as_in_one_process(qwen: Live) -> None:
+    """What a generation config does not say the model's own does: 0 was put behind what ended with the pad token."""
+    own = copy.copy(qwen.model.generation_config)
+    own.pad_token_id, given = None, {"generation_config": GenerationConfig(max_new_tokens=40)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qwen.model, "generation_config", own)
+        assert distributed._pad_id(qwen.model, given) == own.eos_token_id
+        assert distributed._pad_id(qwen.model, {**given, "pad_token_id": 7}) == 7
 
 
 def test_what_cannot_be_shared_out_is_refused(qwen: Live, monkeypatch: pytest.MonkeyPatch) -> None:

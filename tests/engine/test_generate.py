@@ -184,9 +184,10 @@ class TestHonoured:
         assert read(alone.branches[0]) == read(batched.branches[0])
         assert read(alone.branches[0]) != read(qwen.run(QUESTIONS[0]).branches[0])
 
-    def test_several_eos_ids(self, qwen: Live) -> None:
+    @pytest.mark.parametrize("kind", [list, tuple, torch.tensor])
+    def test_several_eos_ids(self, qwen: Live, kind: Any) -> None:
         ends = [WORDS["<eos>"], WORDS["5"]]
-        output = qwen.run(*QUESTIONS, eos_token_id=ends)
+        output = qwen.run(*QUESTIONS, eos_token_id=kind(ends))
         last = {b.token_ids[-1] for q in output.branches for b in q if b.finish_reason == "eos"}
         assert last == set(ends)
 

@@ -29,13 +29,14 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from tts_generate import Controller, Deadline, OnRound
+from tts_generate import BranchProcessor, Controller, Deadline, OnRound
+from tts_generate.answers import AnswerFormat
 from tts_generate.engine import enable
 from tts_generate.engine.batch import Batch
 from tts_generate.engine.cache import SlotCache
 from tts_generate.engine.decoder import cache_argument
 from tts_generate.engine.loop import Loop
-from tts_generate.errors import InputError, NoAnswerWarning
+from tts_generate.errors import InputError, NoAnswerWarning, TTSError
 from tts_generate.replay import replay
 from tts_generate.state import TO_END, Decision, State
 
@@ -178,6 +179,25 @@ def test_out_of_memory_goes_on_with_fewer_rows() -> None:
     assert child.returncode == 0, complaints[-2000:]
 
 
+class Skips(BranchProcessor):
+    """Ends one question as it begins; its time is up then if it is `late`."""
+
+    over = False
+
+    def __init__(self, skipped: str, late: bool, question_id: str = "") -> None:
+        self.skipped, self.late, self.question_id = skipped, late, question_id
+
+    def begin(self, question_id: str) -> BranchProcessor:
+        return Skips(self.skipped, self.late, question_id)
+
+    def __call__(self, state: State, do: Decision) -> None:
+        if self.question_id == self.skipped:
+            do.open, do.stop, self.over = 0, True, self.late
+
+    def expired(self) -> bool:
+        return self.over
+
+
 class TestTime:
     def test_deadline_ends_a_question_with_the_majority_so_far(self, qwen: Live, loops: list[Loop]) -> None:
         output = qwen.run(
@@ -198,6 +218,16 @@ class TestTime:
         assert output.winners == [-1] * 3
         assert output.total_cost.total_tokens == 0
         assert torch.equal(output.sequences, qwen.inputs(*QUESTIONS)["input_ids"])
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_a_processor_may_end_a_question_as_it_begins(self, qwen: Live, late: bool) -> None:
+        """As a `Deadline` does that passes meanwhile: it was taken for the controller's error, and ended the call."""
+        expected = qwen.run(*QUESTIONS)
+        output = qwen.run(*QUESTIONS, branch_processors=[Skips("0", late)])
+        assert output.finish_reason == ["deadline" if late else "answer", "answer", "answer"]
+        assert output.branches == [[], *expected.branches[1:]]
+        assert output.answers == [None, *expected.answers[1:]]
+        assert [event["verb"] for event in output.trace[0].events] == ["answer"]
 
     def test_max_time_is_a_deadline(self, qwen: Live) -> None:
         assert qwen.run(QUESTIONS[0], max_time=1e-9).finish_reason == ["deadline"]
@@ -314,6 +344,49 @@ class TestFaults:
         assert output.finish_reason.count("error") == 1
         spared = [n for n, reason in enumerate(output.finish_reason) if reason == "answer"]
         assert all(read(output.branches[n]) == read(expected.branches[n]) for n in spared)
+
+    @pytest.mark.parametrize("questions", [QUESTIONS, QUESTIONS[::-1], [QUESTIONS[0], QUESTIONS[2], QUESTIONS[1]]])
+    def test_a_prompt_for_which_there_is_no_memory_costs_its_question_only(
+        self, qwen: Live, loops: list[Loop], questions: list[str]
+    ) -> None:
+        """The device refuses the longest prompt, whatever is given back: others were lost, and the call with them."""
+        expected, longest = qwen.run(*questions), qwen.inputs(*QUESTIONS)["input_ids"].shape[1]
+
+        def refuse(module: Any, args: Any, kwargs: Any) -> None:
+            if not isinstance(kwargs["logits_to_keep"], torch.Tensor) and kwargs["input_ids"].shape[1] == longest:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        hook = qwen.model.register_forward_pre_hook(refuse, with_kwargs=True)
+        try:
+            if questions[0] == QUESTIONS[2]:  # nothing is decoded yet
+                with pytest.raises(TTSError, match="out of memory reading a prompt of"):
+                    qwen.run(*questions)
+                return
+            with pytest.warns(RuntimeWarning, match="out of memory"):
+                output = qwen.run(*questions)
+        finally:
+            hook.remove()
+        spared = [n for n, question in enumerate(questions) if question != QUESTIONS[2]]
+        assert all(output.finish_reason[n] == ("answer" if n in spared else "error") for n in range(3))
+        assert all(read(output.branches[n]) == read(expected.branches[n]) for n in spared)
+        assert nothing_left(loops[-1])
+
+    @pytest.mark.parametrize("ahead_rows", [0, 30])
+    def test_a_text_that_cannot_be_read_costs_its_question_only(self, qwen: Live, ahead_rows: int) -> None:
+        """As at a server; a pattern that took too long ended the call, whatever it had answered."""
+        told = AnswerFormat(answer_pattern="boxed", think_end="</think>").find
+
+        expected = qwen.run(*QUESTIONS, answer_pattern=told)
+        begins = qwen.tokenizer.decode(expected.branches[1][0].token_ids[:6])
+
+        def reads(text: str) -> Any:
+            return 7 if text.startswith(begins) else told(text)
+
+        with pytest.warns(RuntimeWarning, match="must give text or None, gave 7. in branch"):
+            output = qwen.run(*QUESTIONS, answer_pattern=reads, ahead_rows=ahead_rows)
+        assert output.finish_reason == ["answer", "error", "answer"]
+        for number in (0, 2):
+            assert read(output.branches[number]) == read(expected.branches[number])
 
     def test_ctrl_c_returns_what_there_is(self, qwen: Live, loops: list[Loop]) -> None:
         def interrupt(question_id: str, state: State) -> None:

@@ -53,6 +53,22 @@ def test_the_engine_asks_where_branches_stand(tiny: tuple[Any, Any], controller:
         assert f"\\boxed{{ {answer} }}" in text
 
 
+def test_it_ends_though_the_time_is_said_to_be_up_once_only(tiny: tuple[Any, Any]) -> None:
+    """Its branches are asked, and it waited for a second word for ever."""
+
+    class Once(After):
+        def begin(self, question_id: str) -> BranchProcessor:
+            return Once(self.left)
+
+        def expired(self) -> bool:
+            self.left -= 1
+            return self.left == 0
+
+    output = of_the_engine(tiny, **EARLY, controller="self_consistency", branch_processors=[Once(12)])
+    assert output.finish_reason == ["deadline", "deadline"]
+    assert None not in output.answers
+
+
 def test_an_answer_that_is_there_is_taken_at_once(tiny: tuple[Any, Any]) -> None:
     output = of_the_engine(tiny, **EARLY, controller="cmc", branch_processors=[After(120)])
     assert output.finish_reason[0] == "deadline"

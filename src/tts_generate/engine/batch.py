@@ -7,7 +7,8 @@ decided. They count when the branch is continued; those that never do are `disca
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from torch import Tensor
@@ -22,16 +23,18 @@ from tts_generate.engine.rows import BROKEN, EOS, GOES_ON, LENGTH, STOP, Job, Ro
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shared import Shared
+from tts_generate.errors import TTSError
 from tts_generate.live.branch import Probe
 from tts_generate.live.reader import Reader
 
+_NAN = "the model gave NaN logits"
 _REASONS = {EOS: "eos", STOP: "stop", LENGTH: "length"}
 
 
 class Batch:
     """Decodes jobs in the rows of a decoder's cache.
 
-    `completed` collects the jobs that are done, `broken` those whose logits were NaN; the loop empties both.
+    `completed` collects the jobs that are done, `broken` those that cannot go on, and why; the loop empties both.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Batch:
         self.rows = Rows(decoder.cache, decoder.shapes, gap)
         self.passes = Passes(self.rows, decoder, sampler, settings, criteria or StoppingCriteriaList())
         self.completed: list[Job] = []
-        self.broken: list[Job] = []
+        self.broken: list[tuple[Job, str]] = []
         self.discarded_tokens = 0
 
     # ---- rows
@@ -67,7 +70,8 @@ class Batch:
         begun = self.rows.job[job.branch.row] is job
         self.rows.work(job)
         if not begun:
-            self._progress(job)
+            with self._alone(job):
+                self._progress(job)
 
     def take_over(self, job: Job) -> bool:
         """Have a job go on where one that nobody had asked for is at work on its branch; False if none is."""
@@ -131,9 +135,11 @@ class Batch:
         self.discarded_tokens += discarded
         for slot in due:
             if self.rows.probe[slot] is None:
-                self._progress(self.rows.job[slot])
+                with self._alone(self.rows.job[slot]):
+                    self._progress(self.rows.job[slot])
         for column, (slot, probe) in enumerate(plan.probes):
-            self._hear(self.rows.job[slot], probe, said[:, column].tolist(), doubts[:, column].tolist())
+            with self._alone(self.rows.job[slot]):
+                self._hear(self.rows.job[slot], probe, said[:, column].tolist(), doubts[:, column].tolist())
 
     def _plan(self) -> Feed:
         rows = self.rows
@@ -193,7 +199,7 @@ class Batch:
         """Take what a probe said; with its answer complete, keep that, and go on with the branch."""
         for number, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), 1):
             if math.isnan(logprob):
-                self._break(job)
+                self._break(job, _NAN)
                 return
             probe.said.append(token)
             probe.logprob += logprob
@@ -215,7 +221,7 @@ class Batch:
         """A branch has come to its end: take its last tokens and read its answer, or ask for it."""
         branch, end, interval = job.branch, int(self.rows.end[job.branch.row]), self.settings.interval_tokens
         if end == BROKEN:
-            self._break(job)
+            self._break(job, _NAN)
             return
         self.rows.take(branch, count, interval)
         branch.finish_reason = _REASONS[end]
@@ -228,12 +234,21 @@ class Batch:
             branch.asking, branch.finish_reason = True, None
             self.rows.probe[branch.row] = probe
 
-    def _break(self, job: Job) -> None:
-        """The model gives NaN for a branch, or its probe; of what nobody has asked for, that is told once one does."""
+    @contextmanager
+    def _alone(self, job: Job) -> Iterator[None]:
+        """What a branch says cannot be read, as by a pattern that takes too long: that costs its question only."""
+        try:
+            yield
+        except TTSError as error:
+            self._break(job, str(error))
+
+    def _break(self, job: Job, why: str) -> None:
+        """A branch, or its probe, cannot go on; of what nobody has asked for, that is told once one does."""
         if job.ahead:
+            job.branch.finish_reason = None
             self.pause(job)
         else:
-            self.broken.append(job)
+            self.broken.append((job, why))
 
     def _end(self, job: Job) -> None:
         """A branch has ended, and leaves its row."""

@@ -188,7 +188,9 @@ def _stacked(parts: Sequence[Tensor], count: int, pad_id: int) -> Tensor:
 
 
 def _pad_id(model: PreTrainedModel, kwargs: dict[str, Any]) -> int:
-    config = copy.copy(kwargs.get("generation_config") or model.generation_config)
+    """That of a call: as it says, else its generation config, else the model's own."""
+    own, config = model.generation_config, copy.copy(kwargs.get("generation_config") or model.generation_config)
     for name in ("pad_token_id", "eos_token_id"):
-        setattr(config, name, kwargs.get(name, getattr(config, name)))
+        kept = getattr(config, name)
+        setattr(config, name, kwargs.get(name, getattr(own, name) if kept is None else kept))
     return request.pad_id(config)

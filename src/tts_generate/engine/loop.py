@@ -49,6 +49,10 @@ class Loop:
         self.waiting = deque(enumerate(tasks))
         self.running: dict[int, Running] = {}
         self.ended: list[Running] = []
+        self.at_once = len(tasks)
+        """Questions on their way at most: fewer where there was no memory to read the prompt of one more."""
+        self._too_long = -1  # the last question for whose prompt there was none
+        self._decoded = False
         prompts = [len(task.prompt.ids) for task in tasks]
         longest = max(0 if batch.decoder.shares(tokens) else tokens for tokens in prompts)
         columns = longest + settings.max_new_tokens + batch.spread
@@ -84,7 +88,8 @@ class Loop:
             try:
                 self.admission.shrink(error)
             except TTSError as refusal:
-                if not any(branch.ids for running in self.running.values() for branch in running.branches):
+                begun = any(branch.ids for running in self.running.values() for branch in running.branches)
+                if not self.running or not (begun or self._decoded):
                     raise
                 for running in list(self.running.values()):
                     self._fail(running, str(refusal))
@@ -92,11 +97,11 @@ class Loop:
     def turn(self) -> None:
         """Begin questions, place jobs, run a pass, and let whose wave has arrived decide."""
         batch = self.batch
-        for running in [r for r in self.running.values() if r.task.processors.expired()]:
+        for running in [r for r in self.running.values() if r.closing or r.task.processors.expired()]:
             self._expire(running)
-        while self.waiting and self.admission.open:
-            self._start(*self.waiting[0])
-            self.waiting.popleft()
+        while self.waiting and self.admission.open and len(self.running) < self.at_once:
+            if self._start(*self.waiting[0]):
+                self.waiting.popleft()
         self.admission.place(self._prefilled)
         self._collect()
         self.admission.look_ahead(ahead(self.running.values(), batch.rows, self.settings), self._prefilled)
@@ -109,25 +114,49 @@ class Loop:
 
     # ---- episodes
 
-    def _start(self, index: int, task: Task) -> None:
-        """Prefill the question once, and ask its episode for the first branches."""
+    def _start(self, index: int, task: Task) -> bool:
+        """Prefill the question once, and ask its episode for the first branches; False if it must wait for memory."""
         running = self._new(index, task)
         if task.processors.expired():
             self._end(running, "deadline")
-            return
+            return True
         try:
             running.start()
         except Exception as error:
             self._fail_first(running, error)
-            return
+            return True
+        if running.episode.done:
+            self._close(running)
+            return True
         try:
             running.prefill(self.batch.decoder)
         except TTSError as error:  # it makes nothing of this prompt
             self._fail_first(running, error)
-            return
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return self._put_off(running, error)
         self.admission.measure(running.prefix)
         self.running[index] = running
         self._enqueue(running)
+        return True
+
+    def _put_off(self, running: Running, error: BaseException) -> bool:
+        """No memory to read a prompt: rows give way, then it waits for other questions, then it fails alone."""
+        rows, first, self._too_long = self.batch.rows, self._too_long != running.index, running.index
+        if self.running:
+            if first and min(rows.slots, self.admission.max_rows) > 1:
+                raise error
+            self.at_once = len(self.running)
+            return False
+        if rows.slots:
+            rows.drop()
+            return False
+        self.at_once = len(self.waiting)
+        tokens = len(running.task.prompt.ids)
+        self._fail_first(running, TTSError(f"out of memory reading a prompt of {tokens} tokens; shorten it. ({error})"))
+        return True
 
     def _new(self, index: int, task: Task) -> Running:
         return Running(index, task, self.settings, self.batch.reader)
@@ -151,9 +180,9 @@ class Loop:
         batch = self.batch
         while batch.completed or batch.broken:
             if batch.broken:
-                job = batch.broken.pop(0)
+                job, why = batch.broken.pop(0)
                 if job.episode in self.running:
-                    self._fail(self.running[job.episode], f"the model gave NaN logits in branch {job.branch.number}")
+                    self._fail(self.running[job.episode], f"{why} in branch {job.branch.number}")
                 continue
             job = batch.completed.pop(0)
             running = self.running[job.episode]
@@ -232,5 +261,6 @@ class Loop:
             self.admission.drop(branch)
             self.batch.discarded_tokens += branch.forget_unread(self.settings.interval_tokens)
         running.release()
+        self._decoded |= bool(running.cost.tokens)
         self.running.pop(running.index, None)
         self.ended.append(running)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.configuration_utils import GenerationMode
@@ -152,7 +153,7 @@ def check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], settings: S
 def eos_ids(config: GenerationConfig) -> tuple[int, ...]:
     """Every token id that ends a branch."""
     eos = config.eos_token_id
-    return () if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),)
+    return () if eos is None else tuple(torch.as_tensor(eos).flatten().tolist())
 
 
 def pad_id(config: GenerationConfig) -> int:

@@ -91,8 +91,11 @@ class Branch:
         return any(probe.position == len(self.ids) for probe in self.probes[-1:])
 
     def has(self, target: int, probe: bool) -> bool:
-        """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so."""
-        if self.asking:
+        """Whether `target` tokens have been decoded, or the branch has ended before; and been probed there if so.
+
+        One that is being asked at its end has all that comes before it.
+        """
+        if self.asking and target >= len(self.ids):
             return False
         if self.finished and len(self.ids) <= target:
             return True

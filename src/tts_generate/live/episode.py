@@ -62,13 +62,15 @@ class LiveEpisode(ABC, Generic[B]):
     # ---- in flight
 
     def start(self) -> list[Unit]:
-        """Ask the controller for the first wave."""
-        self.wave = self.episode.start()
-        return self.wave
+        """Ask the controller for the first wave; [] where a processor ends the question before there is one."""
+        return self._decided(self.episode.start())
 
     def resume(self) -> list[Unit]:
         """Have the controller decide on a whole wave; the next one, [] where it has answered."""
-        self.wave = self.episode.resume(self._arrived(self.outcomes))
+        return self._decided(self.episode.resume(self._arrived(self.outcomes)))
+
+    def _decided(self, wave: list[Unit]) -> list[Unit]:
+        self.wave = wave
         if self.episode.done and self.task.processors.expired():
             self.finish_reason = "deadline"
         return self.wave

@@ -14,9 +14,10 @@ from transformers import pipeline
 from transformers.utils import logging
 
 import tts_generate
-from tts_generate import metrics, tiny
+from tts_generate import Deadline, metrics, tiny
 from tts_generate.errors import InputError, TTSError
 from tts_generate.harness.evaluators import ControllerSuite, TTSEvaluator, controllers_by_budgets
+from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost
 
 DATA = Dataset.from_dict(
     {"question": [q.question for q in QUESTIONS], "gold_answer": [q.gold_answer for q in QUESTIONS]}
@@ -136,6 +137,9 @@ def test_right_answers_are_read_as_questions_of_a_data_set_are(enabled: tuple[An
     ("given", "match"),
     [
         ({"baseline": {"tokens": [1]}}, "baseline must hold tokens and correct of the same"),
+        ({"baseline": {"tokens": [0, 1, 1, 1], "correct": [1] * 4}}, "of tokens one or more"),
+        ({"baseline": {"tokens": ["a"] * 4, "correct": [1] * 4}}, "numbers"),
+        ({"baseline": [1]}, "baseline must hold"),
         ({"votes": "x"}, "unknown votes 'x'"),
         ({"label_column": "why"}, "row 0, column 'why' states no answer"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
@@ -149,4 +153,25 @@ def test_what_is_of_no_use_is_found_out_before_anything_is_asked(
     monkeypatch.setattr(enabled[0], "forward", lambda *args, **kwargs: asked.append(args))
     with pytest.raises((InputError, ValueError, TTSError), match=match):
         TTSEvaluator().compute(enabled[0], data, progress=False, **{**HOW, "votes": "equal", **given})
+    assert not asked
+
+
+def test_questions_without_a_token_end_no_evaluation(enabled: tuple[Any, Any]) -> None:
+    """Their time was up before any: accuracy and tokens of all are told."""
+    told = TTSEvaluator().compute(enabled[0], DATA, branch_processors=[Deadline(1e-9)], progress=False, **HOW)
+    assert (told["tokens"], told["accuracy"]) == (0.0, 0.0)
+    given = {kind: [1, 1] for kind in ("prompt_tokens", "probe_tokens", "wasted_tokens")}
+    given |= {"generated_tokens": [0, 8], "probe_tokens": [0, 0]}
+    some = TtsAccuracyCost().compute(predictions=["1", "2"], references=["1", "2"], votes="equal", **given)
+    assert (some["tokens_per_correct"], some["tokens_per_correct_ci"]) == (4.0, None)
+
+
+def test_controllers_of_a_suite_are_checked_before_the_first_is_asked(
+    enabled: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, asked = ControllerSuite("tiny"), []
+    suite.suite = controllers_by_budgets(DATA, ["cmc", "cmcc"], [0.0], seed=SEED, max_new_tokens=LENGTH, progress=False)
+    monkeypatch.setattr(enabled[0], "forward", lambda *args, **kwargs: asked.append(args))
+    with pytest.raises(TTSError, match="did you mean 'cmc'"):
+        suite.run(enabled[0])
     assert not asked

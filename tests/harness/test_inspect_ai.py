@@ -23,11 +23,12 @@ from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.scorer import pattern
+from inspect_ai.solver import solver
 from inspect_ai.tool import ToolInfo
 
 from tts_generate.errors import InputError, UnsupportedError
 from tts_generate.harness.asking import repeat_seed
-from tts_generate.harness.inspect_ai import cost
+from tts_generate.harness.inspect_ai import _tokens_of, cost
 from tts_generate.harness.inspect_model import TTSAPI
 from tts_generate.tiny import path
 
@@ -202,3 +203,48 @@ def test_the_entry_point_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sample_that_is_too_long_fails_alone(tiny: tuple[Any, Any]) -> None:
+    async def together() -> list[Any]:
+        model, config = provider(tiny), GenerateConfig(max_tokens=LENGTH)
+        first, second = (q.question for q in QUESTIONS[:2])
+        asked = [model.generate(text, config=config) for text in (first, first * 40, second)]
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    first, long, second = wait(together())
+    assert isinstance(long, InputError)
+    found = [output.metadata["tts"]["generated_tokens"] for output in (first, second)]
+    assert found == [cost.generated_tokens for cost in (known().cost or [])[:2]]
+
+
+def test_a_sample_costs_what_all_its_answers_took(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    @solver
+    def ask_twice() -> Any:
+        async def solve(state: Any, generate: Any) -> Any:
+            for _ in range(2):
+                state.messages = state.messages[:1]
+                state = await generate(state)
+            return state
+
+        return solve
+
+    q = QUESTIONS[0]
+    task = Task(
+        dataset=[Sample(input=q.question, target=q.gold_answer, id=q.question_id)],
+        solver=ask_twice(),
+        scorer=cost(),
+        config=GenerateConfig(max_tokens=LENGTH),
+    )
+    (log,) = inspect_eval(task, model=provider(tiny), log_dir=str(tmp_path), display="none", log_format="json")
+    assert metrics(log)["tokens"] == log.stats.model_usage["tts/tiny"].output_tokens
+    expected = [known(seed=repeat_seed(SEED, n)).cost or [] for n in range(2)]
+    assert metrics(log)["tokens"] == sum(costs[0].tokens for costs in expected)
+    assert _tokens_of(log.location) == {f'["{q.question_id}", 1]': metrics(log)["tokens"]}
+
+
+@pytest.mark.parametrize("name", ["x.eval", "x.json", "x.txt"])
+def test_a_baseline_that_is_no_log_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"version": 2}')
+    with pytest.raises(InputError, match="is no log of Inspect"):
+        cost(str(tmp_path / name))

@@ -25,6 +25,7 @@ from tts_generate import tiny
 from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.errors import InputError, TTSError, UnknownNameError, UnsupportedError
 from tts_generate.harness import lm_eval as harness
+from tts_generate.harness.accounts import FORMAT
 from tts_generate.harness.asking import repeat_seed
 from tts_generate.harness.lm_eval_hf import EnabledHFLM
 from tts_generate.harness.stopping import StopTexts
@@ -329,3 +330,66 @@ def test_registering_twice_is_registering_once() -> None:
     harness.register()
     harness.register()
     assert model_registry.get("tts") is harness.TTSLM
+
+
+def test_hf_gives_each_repeat_a_draw_of_its_own() -> None:
+    """In one batch, or with a seed, all repeats of a prompt were one answer, several times."""
+    model, tokenizer = tiny.load()
+    repeated = task(repeats=4, filter_list=None)
+    gen_kwargs = "strategy=autotts,controller=self_consistency,beta=0.0,do_sample=True,temperature=1.0"
+    for size, seed in ((4, ""), (4, ",seed=3"), (1, ",seed=3")):
+        harness.enable_hf(model, tokenizer=tokenizer)
+        hf = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+        (sample,) = run(hf, repeated, gen_kwargs=gen_kwargs + seed, limit=1)["samples"]["tiny_digits"]
+        assert len(set(sample["resps"][0])) > 1
+
+
+def test_another_run_of_the_same_model_tells_nothing_of_the_one_before(tiny: tuple[Any, Any]) -> None:
+    config = task("choice", output_type="multiple_choice", doc_to_choice=list("0123456789"), filter_list=None)
+    config.pop("generation_kwargs")
+    config["metric_list"] = [{"metric": "acc"}]
+    model = lm(tiny)
+    assert rows(run(model, limit=1))
+    results = run(model, config, limit=1)
+    assert results["config"]["tts"]["tasks"] == {}
+    assert not any(name.startswith("tts_") for name in results["results"]["choice"])
+
+
+@pytest.mark.parametrize("wrong", [{"max_gen_toks": 32}, {"num_beams": 4}, {"controller": "cmcc"}], ids=str)
+def test_what_a_later_task_asks_for_is_checked_before_the_first_is_asked(
+    tiny: tuple[Any, Any], wrong: dict[str, Any]
+) -> None:
+    model = lm(tiny, interval_tokens=64)
+    with pytest.raises(TTSError):
+        run(model, task("one"), task("two", generation_kwargs=wrong), limit=1)
+    assert not model.accounts.rows
+
+
+def test_who_decided_is_told_as_it_was(tiny: tuple[Any, Any]) -> None:
+    told = run(lm(tiny), gen_kwargs="controller=asc,beta=0.5,seed=4,temperature=0.5,do_sample=True", limit=1)
+    account = told["config"]["tts"]
+    assert (account["controller"]["controller"], account["controller"]["beta"]) == ("ASC", 0.5)
+    assert (account["seed"], account["temperature"]) == (4, 0.5)
+    mixed = run(lm(tiny), task("one"), task("two", generation_kwargs={"beta": 0.5}), limit=1)["config"]["tts"]
+    assert [mixed["tasks"][name]["controller"]["beta"] for name in ("one", "two")] == [0.0, 0.5]
+
+
+DAMAGED: dict[str, Any] = {
+    "null": None, "no account": {"tts": []}, "no tasks": {"tts": {"format": FORMAT}}, "cut off": "{",
+    "nested": "[" * 100_000, "a row of text": {"tokens": "x"}, "no token": {"tokens": 0}, "no number": {"doc_id": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_baseline_that_is_damaged_is_one_clear_error_at_once(
+    tiny: tuple[Any, Any], name: str, tmp_path: Path
+) -> None:
+    wrong, row = DAMAGED[name], {"doc_id": 0, "repeat": 0, "tokens": 7}
+    whole = {"tts": {"format": FORMAT, "tasks": {"tiny_digits": {"seconds": 1.0, "by_question": [row]}}}}
+    if isinstance(wrong, dict) and "tts" not in wrong:
+        row |= wrong
+        wrong = whole
+    file = tmp_path / "results_1.json"
+    file.write_text(wrong if isinstance(wrong, str) else json.dumps({"config": wrong}))
+    with pytest.raises(InputError, match=r"baseline .*results_1\.json"):
+        lm(tiny, baseline=str(file))

@@ -8,11 +8,14 @@ import socket
 from typing import Any
 
 import pytest
+from liar import Liar
 from local_servers import QUESTIONS
 from openai import AuthenticationError, BadRequestError, OpenAI, RateLimitError
 from proxies import Opened, settings_of
 from token_server import TokenServer
+from transformers import AutoTokenizer
 
+from tts_generate import tiny
 from tts_generate.arguments import key
 from tts_generate.serve.responder import Bounds
 
@@ -199,3 +202,26 @@ def test_keys_are_asked_for_and_said_nowhere(upstream: TokenServer, caplog: pyte
     for secret in (OWN_KEY, CLIENT_KEY):
         assert secret not in told
     assert upstream.url not in told.replace(repr(settings), "")
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role in ('system', 'user', 'assistant') %}{{ m.role }}: {{ m.content }} "
+    "{% endif %}{% endfor %}{% if messages[0].content == 'fail' %}{{ raise_exception('not so') }}{% endif %}"
+)
+
+
+def test_a_developer_is_heard_and_token_ids_are_said_to_the_letter(upstream: TokenServer) -> None:
+    """Templates of today know no developer, and leave out what it says; some tokenizers tidy up what they decode."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny.path())
+    tokenizer.chat_template, tokenizer.clean_up_tokenization_spaces = TEMPLATE, True
+    with Liar() as liar, Opened(settings_of(liar.url, tokenizer=tokenizer)) as opened:
+        turns = [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]
+        assert chat(opened, messages=turns)[0] == 200
+        assert liar.requests[-1][2]["prompt"].startswith("system: a user: b ")
+        assert (
+            "does not take it: not so"
+            in checked(chat(opened, messages=[{"role": "user", "content": "fail"}]))["message"]
+        )
+        ids = tokenizer("a = 3 ; b ?")["input_ids"]
+        assert post(opened.url, "/v1/completions", json.dumps({"prompt": ids, "max_tokens": 16}).encode())[0] == 200
+        assert liar.requests[-1][2]["prompt"].startswith("a = 3 ; b ?")

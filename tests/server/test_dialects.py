@@ -198,6 +198,8 @@ def test_a_key_that_is_missing_is_asked_for(status: int) -> None:
         ({"stop": ["a"]}, "pass stop_strings="),
         ({"temperature": 1.0}, "pass it to generate or record"),
         ({"logprobs": 5}, "where something reads it"),
+        ({"min_tokens": 8}, "counts within one request"),  # vLLM: more than the one token of a look
+        ({"presence_penalty": 0.5}, "counts within one request"),
     ],
 )
 def test_fields_that_say_what_a_request_is_for_are_refused(extra_body: dict[str, Any], instead: str) -> None:

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from liar import Liar
 from local_servers import ASKED, OPTIONS, QUESTIONS, Proxy, free_port
 from server_checks import assert_replays
 from token_server import TokenServer
@@ -29,7 +31,7 @@ from tts_generate.loading import load_controller
 from tts_generate.server.pool import Policy, Pool, Slots
 from tts_generate.state import Decision, State
 
-FOUR = load_controller("self_consistency", max_samples=4)
+ONE, FOUR = (load_controller("self_consistency", max_samples=samples) for samples in (1, 4))
 
 
 def patient(urls: Any, timeout: float = 60.0, retries: int = 5, **options: Any) -> ServerModel:
@@ -237,6 +239,21 @@ def test_an_answer_that_cannot_be_unpacked_is_asked_for_again() -> None:
     with _picky() as url:
         usage = asyncio.run(ask(url)).usage
     assert (usage.requests, usage.retries) == (2, 1)
+
+
+@pytest.mark.parametrize(("status", "again"), [(507, True), (520, True), (524, True), (529, True), (501, False)])
+def test_what_stands_before_a_server_may_be_in_trouble_by_any_status(status: int, again: bool) -> None:
+    """Gateways have statuses of their own: 520 to 524, 529."""
+    harm = [(status, {}, b'{"error": {"message": "harm"}}')]
+    options = {**OPTIONS, "interval_tokens": 4, "max_new_tokens": 4, "seed": 1, "force_answer": False}
+    with Liar(lambda body: harm.pop() if harm and body["max_tokens"] == 4 else None) as liar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no answer
+        if not again:
+            with pytest.raises(ServerError, match="HTTP 501: harm"):
+                patient(liar.url).generate("a", controller=ONE, **options)
+            return
+        output = patient(liar.url).generate("a", controller=ONE, **options)
+    assert (output.finish_reason, output.usage.retries) == (["answer"], 1)
 
 
 def test_a_dead_server_is_not_asked_for_ever() -> None:

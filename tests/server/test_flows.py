@@ -73,6 +73,7 @@ def test_a_stream_that_breaks_off_is_gone_on_with(tokenizer: Any, harm: str) -> 
         output = model.generate(QUESTIONS, controller=STEPWISE, **OPTIONS)
     assert_replays(output, STEPWISE)
     assert output.usage.retries == 3
+    assert_accounted(output, server)
 
 
 @pytest.mark.parametrize("interval", [4, 7, 16])

@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import pytest
 from forked import Forked
 from local_servers import OPTIONS, QUESTIONS
@@ -184,19 +185,22 @@ def test_a_processor_that_expires_ends_its_questions_with_the_majority_so_far(to
         assert still[-1] < 6000
 
 
-def test_what_has_come_of_a_long_answer_counts_when_it_is_called_off(tokenizer: Any) -> None:
+@pytest.mark.parametrize("seed", [1, None])  # a request for each branch, and one for both
+def test_what_has_come_of_a_long_answer_counts_when_it_is_called_off(tokenizer: Any, seed: int | None) -> None:
     with TokenServer(batch=8, context=2048, pause=0.02) as server:
         alarm = Alarm(lambda: server.decoded > 60)
         options = {**OPTIONS, "controller": "self_consistency", "controller_kwargs": {"max_samples": 2}}
         options |= {"interval_tokens": 600, "max_new_tokens": 600}
         output = ServerModel(server.url, tokenizer=tokenizer).generate(
-            QUESTIONS, branch_processors=[alarm], seed=1, **options
+            QUESTIONS, branch_processors=[alarm], seed=seed, **options
         )
         taken = [branch for branches in output.branches for branch in branches]
         assert output.finish_reason == ["deadline", "deadline"]
         assert output.usage.cancelled > 0
         assert output.total_cost.generated_tokens == sum(branch.tokens for branch in taken)
         assert 40 < output.total_cost.generated_tokens <= server.decoded
+        assert output.total_cost.generated_tokens <= output.usage.completion_tokens <= server.decoded
+        assert output.usage.sent_tokens > 0
         assert all(len(branch.token_ids or ()) == branch.tokens for branch in taken)
 
 
@@ -380,6 +384,9 @@ def test_prompts_are_checked(model: ServerModel) -> None:
             model.generate(prompts, **OPTIONS)
     with pytest.raises(InputError, match="prompts must be a text, a sequence of texts"):
         model.generate([["1", "2"]], **OPTIONS)
+    with pytest.raises(InputError, match=r"prompt 1 must be text or a list of .*, got \[\]"):
+        model.generate([[{"role": "user", "content": "1"}], []], **OPTIONS)
+    assert [each.text for each in model.prompts(np.array(QUESTIONS))] == QUESTIONS
 
 
 def test_a_controller_that_reads_logprobs_is_refused_where_there_are_none(token_server: TokenServer) -> None:

@@ -118,15 +118,15 @@ def test_what_shapes_branches_is_said_on_the_command_line(token_server: TokenSer
     command = ["record", "--questions", str(questions), "--branches", "2", "--interval-tokens", "64"]
     command += ["--max-new-tokens", "64", "--min-p", "0.05"]
     there = ["--server", token_server.url, "--tokenizer", "tiny", "--wait", "1"]
-    there += ["--stop-string", "; c", "--stop-string", "; d", "--extra-body", '{"min_tokens": 3}']
+    there += ["--stop-string", "; c", "--stop-string", "; d", "--extra-body", '{"priority": 3}']
     token_server.requests.clear()
     assert "spoken to as 'tokens'" in invoke(*command, *there, "--out", str(tmp_path / "s"))
     body = token_server.requests[-1]
-    assert (body["min_tokens"], "seed" in body) == (3, False)
+    assert (body["priority"], "seed" in body) == (3, False)
     assert any((body.get("min_p"), body.get("stop")) == (0.05, ["; c", "; d"]) for body in token_server.requests)
     store = TrajectoryStore.open(tmp_path / "s")
     assert store.manifest.generation_config == {
-        "min_p": 0.05, "stop_strings": ["; c", "; d"], "extra_body": {"min_tokens": 3}, "max_new_tokens": 64,
+        "min_p": 0.05, "stop_strings": ["; c", "; d"], "extra_body": {"priority": 3}, "max_new_tokens": 64,
     }  # fmt: skip
     assert {row.finish_reason for row in store.trajectories()} == {"stop"}
     invoke(*command, "tiny", "--out", str(tmp_path / "here"))

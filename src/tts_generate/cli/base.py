@@ -206,7 +206,7 @@ def object_of(option: str, text: str) -> dict[str, Any]:
     """The JSON object that an option is."""
     found = parse_json(text, option)
     if not isinstance(found, dict):
-        raise InputError(f'{option} must be a JSON object, such as {{"min_tokens": 8}}.')
+        raise InputError(f'{option} must be a JSON object, such as {{"ignore_eos": true}}.')
     return dict(found)
 
 

@@ -9,19 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered
 from tts_generate.statistics import ratio_interval, saving
+from tts_generate.strict_json import Count, check_shape
 from tts_generate.tracking import Savings
 
 FORMAT = "tts-harness/1"
 KINDS = ("tokens", "prompt_tokens", "generated_tokens", "probe_tokens", "wasted_tokens", "branches", "truncated")
 Key = tuple[str, int, int]
 """A task's name, the number of the question in it, and which of its requests: of its `repeats`, as a rule."""
+_ROW = {"doc_id": Count, "repeat": Count, "tokens": Annotated[int, "1 or more", lambda value: value > 0]}
+_SECONDS = Annotated[float, "more than 0", lambda value: value > 0]
+_ACCOUNT = {"tasks": {str: {"seconds": _SECONDS, "by_question": [_ROW]}}}
+"""What is read of a baseline's account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,17 @@ class Baseline:
             file = max(file.rglob("results_*.json"), key=lambda found: found.stat().st_mtime, default=file)
         try:
             results = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"baseline {path} holds no results_….json of lm-eval: {error}.") from None
-        account = results.get("config", {}).get("tts", {}) if isinstance(results, dict) else {}
-        if account.get("format") != FORMAT:
+        config = results.get("config") if isinstance(results, dict) else None
+        account = config.get("tts") if isinstance(config, dict) else None
+        found = account.get("format") if isinstance(account, dict) else None
+        if not isinstance(account, dict) or found != FORMAT:
             raise InputError(
-                f"baseline {file} has an account of format {account.get('format')!r}, expected {FORMAT!r}: make it "
+                f"baseline {file} has an account of format {found!r:.80}, expected {FORMAT!r}: make it "
                 "with the model tts, such as controller=self_consistency."
             )
+        check_shape(account, _ACCOUNT, f"baseline {file}")
         tokens = {
             (task, row["doc_id"], row["repeat"]): row["tokens"]
             for task, told in account["tasks"].items()
@@ -70,6 +78,14 @@ class TaskAccounts:
     seconds: dict[str, float] = field(default_factory=dict)
     saved: dict[str, Savings] = field(default_factory=dict)
     """By task, against self-consistency of 64 as `Savings` estimates it."""
+    how: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By task, who decided on it: see `Asker.how`."""
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Who decided on all tasks; {} where they differ, or there are none."""
+        told = list(self.how.values())
+        return told[0] if told and all(each == told[0] for each in told) else {}
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Refuse questions that the baseline does not have, before any is asked."""
@@ -103,6 +119,7 @@ class TaskAccounts:
         """The account of processes that answered at the same time; a task took as long as in the slowest of them."""
         whole = cls(parts[0].baseline)
         for part in parts:
+            whole.how |= part.how
             whole.rows |= part.rows
             for task, seconds in part.seconds.items():
                 whole.seconds[task] = max(seconds, whole.seconds.get(task, 0.0))
@@ -119,6 +136,7 @@ class TaskAccounts:
         rows = {key: self.rows[key] for key in sorted(self.rows) if key[0] == task}
         tokens = np.array([row["tokens"] for row in rows.values()])
         told: dict[str, Any] = {
+            **self.how.get(task, {}),
             **{name: float(np.mean([row[name] for row in rows.values()])) for name in KINDS},
             "tokens_stderr": float(tokens.std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else None,
             "seconds": self.seconds[task],

@@ -111,15 +111,24 @@ class Asker:
         recipe = self._recipe(0, {name: value for name, value in options.items() if name in OPTIONS})
         return recipe.reader(self.model.generation_config).max_tokens
 
-    def ask(self, request: PromptBatch) -> Iterator[tuple[int, Answered]]:
-        """Answer the prompts of a request; each with its place, as it is answered."""
-        start = time.perf_counter()
+    def how(self, request: PromptBatch) -> dict[str, Any]:
+        """Who decides on a request, and how its branches are sampled, as plain JSON values."""
+        options = {**self.options, **(request.options or {})}
+        sampled = {name: value for name, value in options.items() if name in SAMPLING}
+        return {"controller": describe(self._recipe(0, options).controller), "seed": request.seed, **sampled}
+
+    def begun(self, request: PromptBatch) -> Iterator[Any]:
+        """The outputs of a request, nothing of which is decoded before the first is asked for.
+
+        Raises:
+            TTSError: it asks for what cannot be honoured.
+        """
         options = request.options or {}
         plain = {name: value for name, value in {**self.options, **options}.items() if name not in OPTIONS}
         if request.stops:
             stop = StopTexts(self.tokenizer, request.stops, request.prompts, self.think_end)
             plain["stopping_criteria"] = StoppingCriteriaList([stop])
-        answers = run(
+        answers: Iterator[Any] = run(
             self.model,
             self._recipe(request.seed, options),
             input_ids=request.input_ids,
@@ -128,7 +137,12 @@ class Asker:
             return_dict_in_generate=True,
             **with_our_ways(self.model.generation_config, plain),
         )
-        for output in answers:
+        return answers
+
+    def ask(self, request: PromptBatch) -> Iterator[tuple[int, Answered]]:
+        """Answer the prompts of a request; each with its place, as it is answered."""
+        start = time.perf_counter()
+        for output in self.begun(request):
             (branches,), (winner,) = output.branches, output.winners
             own = list(branches[winner].token_ids) if winner >= 0 else []
             closing = output.sequences[0, request.input_ids.shape[1] + len(own) :].tolist()

@@ -19,7 +19,7 @@ from tts_generate.engine.generate import EnabledGenerate
 from tts_generate.engine.given import padded
 from tts_generate.errors import InputError
 from tts_generate.harness.asking import Answered, Asker, PromptBatch
-from tts_generate.loading import DEFAULT_CONTROLLER
+from tts_generate.loading import DEFAULT_CONTROLLER, chosen
 from tts_generate.metrics.grading import Grader
 from tts_generate.metrics.tts_accuracy_cost.tts_accuracy_cost import TtsAccuracyCost, paired
 from tts_generate.question_sets import gold_of
@@ -119,8 +119,15 @@ class ControllerSuite(EvaluationSuite):
     suite: list[SubTask]
 
     def run(self, model_or_pipeline: Any) -> list[dict[str, Any]]:
-        """One result a subtask, in order, with its `task_name`."""
+        """One result a subtask, in order, with its `task_name`.
+
+        Raises:
+            TTSError: one of the controllers is of no use; nothing is asked then.
+        """
         self.assert_suite_nonempty()
+        for task in self.suite:  # before the first is asked
+            asked = task.args_for_task or {}
+            chosen(asked.get("controller", DEFAULT_CONTROLLER), asked)
         results: list[dict[str, Any]] = []
         for task in self.suite:
             arguments = {"subset": task.subset, "split": task.split, **(task.args_for_task or {})}

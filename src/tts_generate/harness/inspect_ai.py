@@ -9,12 +9,15 @@ for tokens by kind in the results; every sample's account is in its output's met
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inspect_ai.log import read_eval_log
-from inspect_ai.model import ModelAPI, modelapi
+from inspect_ai.event import Event, ModelEvent, SpanBeginEvent
+from inspect_ai.log import read_eval_log, transcript
+from inspect_ai.model import ModelAPI, ModelOutput, modelapi
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState
 
@@ -56,6 +59,8 @@ def account() -> Metric:
 def cost(baseline: str | None = None) -> Scorer:
     """A sample's tokens, generated and probe, as its score; `account` tells them by kind over all samples.
 
+    They are those of all its answers, where a solver asks more than once.
+
     Args:
         baseline: the log of an earlier run of the same task with the provider `tts`.
 
@@ -65,7 +70,7 @@ def cost(baseline: str | None = None) -> Scorer:
     before = None if baseline is None else _tokens_of(baseline)
 
     async def score(state: TaskState, target: Target) -> Score:
-        told = _account_of(state.output.metadata)
+        told = _account_of(transcript().events, state.output)
         if told is None:
             raise InputError("the scorer tts_cost reads what --model tts/… tells of its tokens; this output has none.")
         if before is not None:
@@ -78,9 +83,16 @@ def cost(baseline: str | None = None) -> Scorer:
     return score
 
 
-def _account_of(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    found = (metadata or {}).get("tts")
-    return found if isinstance(found, dict) else None
+def _account_of(events: Iterable[Event], last: ModelOutput) -> dict[str, Any] | None:
+    """What the answers of a sample took, those before it is scored; else, and of how it ends, the last one's."""
+    solved = takewhile(lambda event: not (isinstance(event, SpanBeginEvent) and event.name == "scorers"), events)
+    outputs = [event.output for event in solved if isinstance(event, ModelEvent)]
+    accounts = [(output.metadata or {}).get("tts") for output in [*outputs, last]]
+    *every, end = [account if isinstance(account, dict) else None for account in accounts]
+    taken = [account for account in every if account is not None]
+    if end is None or not taken:
+        return end
+    return {**end, **{name: sum(account[name] for account in taken) for name in _KINDS if name != "truncated"}}
 
 
 def _key(sample: int | str, epoch: int) -> str:
@@ -92,10 +104,13 @@ def _tokens_of(path: str) -> dict[str, int]:
     if not Path(path).is_file():
         raise InputError(f"baseline {path} is no file; give the .eval or .json log of an earlier run.")
     found = {}
-    for sample in read_eval_log(path).samples or []:
-        told = _account_of(sample.output.metadata)
-        if told is not None:
-            found[_key(sample.id, sample.epoch)] = int(told["tokens"])
+    try:
+        for sample in read_eval_log(path).samples or []:
+            told = _account_of(sample.events, sample.output)
+            if told is not None:
+                found[_key(sample.id, sample.epoch)] = int(told["tokens"])
+    except Exception as error:  # of whatever kind: it reads what may be anything
+        raise InputError(f"baseline {path} is no log of Inspect: {type(error).__name__}: {error}.") from error
     if not found:
         raise InputError(f"baseline {path} tells no tokens of the provider tts; make it with --model tts/….")
     return found

@@ -243,13 +243,20 @@ class TTSAPI(ModelAPI):
                     break
             for settings in dict.fromkeys(waiting.settings for waiting in batch):
                 alike = [waiting for waiting in batch if waiting.settings == settings]
-                try:
-                    for number, found in self.asker.ask(self._request([waiting.prompt for waiting in alike], settings)):
-                        alike[number].answer.set_result(found)
-                except Exception as error:
-                    for waiting in alike:
-                        if not waiting.answer.done():
-                            waiting.answer.set_exception(error)
+                self._answer(alike)
+
+    def _answer(self, alike: Sequence[_Waiting]) -> None:
+        """Answer samples with the same settings; where they fail together, each by itself: one may be too long."""
+        try:
+            request = self._request([waiting.prompt for waiting in alike], alike[0].settings)
+            for number, found in self.asker.ask(request):
+                alike[number].answer.set_result(found)
+        except Exception as error:
+            for waiting in [waiting for waiting in alike if not waiting.answer.done()]:
+                if len(alike) == 1:
+                    waiting.answer.set_exception(error)
+                else:
+                    self._answer([waiting])
 
     def _request(self, prompts: Sequence[tuple[int, ...]], settings: Settings) -> PromptBatch:
         length, seed, stops, sampling = settings

@@ -125,12 +125,13 @@ class TTSLM(HFLM):
         places_of_batches = self._batches(asked, requests, repeats)
         batches = [(places, self._request(requests, places, repeats)) for places in places_of_batches]
         self.accounts.expect(keys.values())
+        self._check(requests, batches)
         with Progress(
             len(asked),
             "answering" if self.world_size == 1 else f"answering (process 0 of {self.world_size})",
             shown=not disable_tqdm and self.rank == 0,
             report_to=self.report_to,
-            config={"controller": self.asker.controller, "seed": self.seed},
+            config=self.accounts.common or {"controller": self.asker.controller, "seed": self.seed},
         ) as progress:
             for places, request in batches:
                 with self.accounts.timed(requests[places[0]].task_name):
@@ -142,6 +143,16 @@ class TTSLM(HFLM):
         if everyone is not None:
             self.accounts = TaskAccounts.merged(everyone)
         return _filled(texts, requests, asked)
+
+    def _check(self, requests: Sequence[Instance], batches: Iterable[tuple[list[int], PromptBatch]]) -> None:
+        """Have the engine look at one request of each kind, and note who decides on each task."""
+        kinds: dict[str, tuple[str, PromptBatch]] = {}
+        for places, request in batches:
+            first = requests[places[0]]
+            kinds.setdefault(repr((first.task_name, first.args[1])), (str(first.task_name), request))
+        for task, request in kinds.values():
+            self.asker.begun(request)
+            self.accounts.how.setdefault(task, self.asker.how(request))
 
     def _batches(
         self, asked: Iterable[int], requests: Sequence[Instance], repeats: Sequence[int]
@@ -198,10 +209,8 @@ class TTSLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """What goes into the results' `config`: as of `hf`, and the account of the run as `tts`."""
         options = {name: value for name, value in self.asker.options.items() if name in SAMPLING}
-        return {
-            **super().get_model_info(),
-            "tts": {"controller": self.asker.controller, "seed": self.seed, **options, **self.accounts.to_dict()},
-        }
+        how = self.accounts.common or {"controller": self.asker.controller, "seed": self.seed, **options}
+        return {**super().get_model_info(), "tts": {**how, **self.accounts.to_dict()}}
 
 
 def _before(names: Iterable[Hashable]) -> list[int]:
@@ -235,6 +244,8 @@ def simple_evaluate(model: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | N
     """
     register()
     plain = isinstance(model, str) and model in _PLAIN
+    if isinstance(model, TTSLM):
+        model.accounts = TaskAccounts()  # of an earlier run
     results: dict[str, Any] | None = plain_evaluate("hf-enabled" if plain else model, *args, **kwargs)
     if results is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
@@ -9,7 +11,7 @@ from transformers import PreTrainedModel, StoppingCriteriaList
 
 from tts_generate.engine import enable
 from tts_generate.engine.generate import EnabledGenerate
-from tts_generate.harness.asking import PromptBatch
+from tts_generate.harness.asking import PromptBatch, repeat_seed
 from tts_generate.harness.stopping import StopTexts
 
 
@@ -18,19 +20,43 @@ class HarnessGenerate(EnabledGenerate):
 
     Its stopping criteria count rows of the prompt batch, in which branches have none, and its `max_length` loses
     against the `max_new_tokens` of a model's generation config; both are put into the words of `generate(strategy=…)`.
+    A prompt that is asked again, as a task's `repeats` are, has another seed.
     """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, plain: Any) -> None:
+        super().__init__(model, tokenizer, plain)
+        self._asked: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As `EnabledGenerate`."""
-        if kwargs.get("strategy") is not None:
-            ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-            given = kwargs.pop("stopping_criteria", [])
-            stops = [criterion.sequence for criterion in given if hasattr(criterion, "done_tracker")]
-            others = [criterion for criterion in given if not hasattr(criterion, "done_tracker")]
-            prompts = PromptBatch(ids, mask, 0, 0).prompts
-            kwargs["stopping_criteria"] = StoppingCriteriaList([*others, StopTexts(self.tokenizer, stops, prompts)])
-            kwargs["max_new_tokens"] = kwargs.pop("max_length") - ids.shape[1]
-        return super().__call__(*args, **kwargs)
+        if kwargs.get("strategy") is None:
+            return super().__call__(*args, **kwargs)
+        ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+        given = kwargs.pop("stopping_criteria", [])
+        stops = [criterion.sequence for criterion in given if hasattr(criterion, "done_tracker")]
+        others = [criterion for criterion in given if not hasattr(criterion, "done_tracker")]
+        prompts = PromptBatch(ids, mask, 0, 0).prompts
+        kwargs["stopping_criteria"] = StoppingCriteriaList([*others, StopTexts(self.tokenizer, stops, prompts)])
+        kwargs["max_new_tokens"] = kwargs.pop("max_length") - ids.shape[1]
+        return self._each_repeat(prompts, kwargs)
+
+    def _each_repeat(self, prompts: Sequence[Sequence[int]], kwargs: dict[str, Any]) -> Any:
+        """One call for the prompts that are asked for the first time, one for those of the second, and so on."""
+        ids, mask, criteria = (kwargs.pop(name) for name in ("input_ids", "attention_mask", "stopping_criteria"))
+        how, seed = repr(sorted(kwargs.items())), kwargs.pop("seed", None)
+        rows: dict[int, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows.setdefault(self._asked[how, tuple(prompt)], []).append(row)
+            self._asked[how, tuple(prompt)] += 1
+        said = []
+        for repeat, these in rows.items():
+            own = {"input_ids": ids[these], "attention_mask": mask[these], "stopping_criteria": criteria}
+            own["seed"] = None if seed is None else repeat_seed(seed, repeat)
+            said.append(super().__call__(**kwargs, **own))
+        out = ids.new_full((len(ids), max(each.shape[1] for each in said)), kwargs["pad_token_id"])
+        for these, each in zip(rows.values(), said, strict=True):
+            out[these, : each.shape[1]] = each
+        return out
 
 
 def enable_hf(model: PreTrainedModel, *, tokenizer: Any) -> PreTrainedModel:

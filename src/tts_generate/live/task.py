@@ -45,17 +45,22 @@ def prompt_of(tokenizer: Any, asked: str | Sequence[Mapping[str, Any]], name: st
     """A text, or a chat in the tokenizer's template, as it is asked.
 
     Raises:
-        InputError: a chat for which there is no template, or nothing at all.
+        InputError: a chat for which there is no template, or that it does not take, or nothing at all.
         UnsupportedError: a template that does not know an argument.
     """
-    text, chat = (asked, False) if isinstance(asked, str) else (_chat(tokenizer, asked, template), True)
+    text, chat = (asked, False) if isinstance(asked, str) else (_chat(tokenizer, asked, name, template), True)
     ids = () if tokenizer is None else tuple(tokenizer(text, add_special_tokens=not chat)["input_ids"])
     if not text or (tokenizer is not None and not ids):
         raise InputError(f"{name} is empty; give every question at least one token.")
+    return Prompt(ids, as_sent(tokenizer, text) if chat else text)
+
+
+def as_sent(tokenizer: Any, text: str) -> str:
+    """A text without the token that a prompt begins with: a server that is sent text puts it there itself."""
     begins = getattr(tokenizer, "bos_token", None)
-    if chat and begins and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
-        text = text.removeprefix(begins)  # a server that is sent text puts it there itself
-    return Prompt(ids, text)
+    if begins and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        return text.removeprefix(begins)
+    return text
 
 
 def check_enable_thinking(render: Callable[[bool], str], said: Any) -> None:
@@ -74,7 +79,7 @@ def check_enable_thinking(render: Callable[[bool], str], said: Any) -> None:
         )
 
 
-def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> str:
+def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]], name: str, template: Mapping[str, Any]) -> str:
     """Turns in the tokenizer's template."""
     if not getattr(tokenizer, "chat_template", None):
         who = "there is no tokenizer here" if tokenizer is None else f"{type(tokenizer).__name__} has no chat template"
@@ -82,7 +87,10 @@ def _chat(tokenizer: Any, turns: Sequence[Mapping[str, Any]], template: Mapping[
 
     def render(**given: Any) -> str:
         asked = {"tokenize": False, "add_generation_prompt": True, **template, **given}
-        return str(tokenizer.apply_chat_template(list(turns), **asked))
+        try:
+            return str(tokenizer.apply_chat_template(list(turns), **asked))
+        except Exception as error:  # of whatever kind: a template is a program
+            raise InputError(f"{name}: the model's chat template does not take it: {error}.") from error
 
     if "enable_thinking" in template:
         check_enable_thinking(lambda on: render(enable_thinking=on), template["enable_thinking"])

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_generate.arguments import fits, told
-from tts_generate.errors import TTSError
 from tts_generate.live.sampling import SAMPLING, wrong_sampling
-from tts_generate.live.task import Prompt, prompt_of
+from tts_generate.live.task import Prompt, as_sent, prompt_of
 from tts_generate.serve.refusal import Refusal
 
 _OPTIONAL: dict[str, Any] = {
@@ -151,17 +150,14 @@ def _chat(given: Mapping[str, Any], tokenizer: Any) -> list[Prompt]:
     if not isinstance(turns, list) or not turns:
         raise Refusal(f"messages must be a list of {{'role', 'content'}}, got {_short(turns)}.", param="messages")
     turns = [_turn(turn, f"messages[{number}]") for number, turn in enumerate(turns)]
+    if "developer" not in str(getattr(tokenizer, "chat_template", "")):  # most templates would leave it out
+        turns = [{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns]
     template = given.get("chat_template_kwargs", {})
     _check(template, {"enable_thinking": bool}, "chat_template_kwargs.")
     if tokenizer is not None and not getattr(tokenizer, "chat_template", None) and not template:
         if len(turns) == 1 and turns[0]["role"] == "user":  # a base model's
             return [prompt_of(tokenizer, turns[0]["content"], "the message")]
-    try:
-        return [prompt_of(tokenizer, turns, "the chat", **template)]
-    except Exception as error:
-        if isinstance(error, TTSError):
-            raise
-        raise Refusal(f"the model's chat template does not take these messages: {error}.", param="messages") from error
+    return [prompt_of(tokenizer, turns, "the chat", **template)]
 
 
 def _turn(turn: Any, where: str) -> dict[str, str]:
@@ -204,7 +200,7 @@ def _prompt(asked: str | list[int], tokenizer: Any, number: int) -> Prompt:
     if tokenizer is None or not all(0 <= each < len(tokenizer) for each in asked):
         why = "this server has no tokenizer" if tokenizer is None else f"its vocabulary has {len(tokenizer):,} tokens"
         raise Refusal(f"prompt {number} has token ids that cannot be read: {why}; send text.", param="prompt")
-    return Prompt(tuple(asked), tokenizer.decode(asked))
+    return Prompt(tuple(asked), as_sent(tokenizer, tokenizer.decode(asked, clean_up_tokenization_spaces=False)))
 
 
 def _short(value: Any) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 from tts_generate.errors import ServerError
 from tts_generate.secret import without_secrets
 
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+_NEVER = {501, 505}
+"""Status codes of 500 and more by which a server says what it cannot do at all."""
+_PASSING = {408, 409, 425, 429, *range(500, 600)} - _NEVER
 """Status codes that may be gone when the request is sent again."""
 _TOO_MANY = 429
-_BUSY = {_TOO_MANY, 502, 503, 504}
+_BUSY = {_TOO_MANY, *range(502, 600)} - _NEVER
 """Those by which a server, or what stands before it, says that it answers nobody."""
 _STATUS = range(400, 600)
 _LONGEST = 500

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from tts_generate.errors import ServerError
 from tts_generate.server.failures import PassingError
 from tts_generate.server.pool import Endpoint, Order, Pool
 from tts_generate.server.reply import Completion, Parts
@@ -37,6 +38,9 @@ class Flow:
             await pool.complete(body, self.order, self.home, self)
         except CalledOffError:  # by `stop`
             pass
+        except (ServerError, asyncio.CancelledError):
+            pool.count_part(body, self._come)  # which can still be taken
+            raise
         finally:
             self._keep()
             self._news.set()

@@ -76,8 +76,9 @@ class ServerModel:
         connect_timeout: seconds to wait for a connection.
         wait: seconds, at the beginning of a call, to wait for servers that are still starting; those that are not there
             by then are left out, and asked from when they answer.
-        extra_body: fields put into every request as they are, such as `{"min_tokens": 8}`; none of those that say what
-            a request is for. Texts in fields named for a key, a token or a password are stored and shown nowhere.
+        extra_body: fields put into every request as they are, such as `{"logit_bias": {"13": -5}}`; none of those that
+            say what a request is for, or that count within one. Texts in fields named for a key, a token or a password
+            are stored and shown nowhere.
 
     >>> ServerModel("http://127.0.0.1:8000").urls
     ('http://127.0.0.1:8000/v1',)
@@ -189,13 +190,13 @@ class ServerModel:
 
     def prompts(self, prompts: str | Sequence[Any]) -> list[Prompt]:
         """Prompts and chats as they are sent."""
-        if not prompts:
+        if not len(prompts):
             raise InputError("there is no prompt; give every question at least one token.")
         one = isinstance(prompts, str) or isinstance(prompts[0], Mapping)
-        asked = [prompts] if one else prompts
+        asked = [prompts] if one else list(prompts)
         for number, each in enumerate(asked):
             turns = [] if isinstance(each, (str, Mapping)) else each
-            if isinstance(each, Mapping) or not all(isinstance(turn, Mapping) for turn in turns):
+            if not isinstance(each, str) and not (turns and all(isinstance(turn, Mapping) for turn in turns)):
                 raise InputError(f"prompt {number} must be text or a list of {{'role', 'content'}}, got {each!r:.80}.")
         return [prompt_of(self.tokenizer, each, f"prompt {number}") for number, each in enumerate(asked)]
 

@@ -56,17 +56,19 @@ class Call:
 
 
 _ONE, _LONG = "a request is for one continuation of one branch", "long answers are streamed, others are not"
+_COUNTS = "it counts within one request, of which a branch takes many, and a probe asks for few tokens"
 _OURS = {
     **dict.fromkeys(SAMPLING, "pass it to generate or record, whose probes are greedy"),
     **dict.fromkeys(("n", "best_of", "use_beam_search", "echo", "suffix", "prompt"), _ONE),
     **dict.fromkeys(("stream", "stream_options"), _LONG),
+    **dict.fromkeys(("min_tokens", "min_new_tokens", "presence_penalty", "frequency_penalty"), _COUNTS),
     **dict.fromkeys(("logprobs", TELLING), "it is asked for where something reads it"),
     "max_tokens": "it follows from interval_tokens and max_new_tokens",
     "model": "pass model= beside it",
     "seed": "pass seed= to generate or record; left out, none is sent",
     "stop": "pass stop_strings= to generate or record",
 }
-"""Fields of a request that are this client's own, and what to do instead."""
+"""Fields of a request that are this client's own, or mean another thing in many requests; and what to do instead."""
 
 
 def check_extra_body(extra_body: Mapping[str, Any]) -> None:

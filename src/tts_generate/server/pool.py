@@ -60,10 +60,10 @@ class ServerUsage:
     requests: int = 0
     """Requests sent, those sent again included; one may bring many steps of a branch."""
     retries: int = 0
-    """Requests that failed and were sent again; what they decoded is in no count."""
+    """Requests that failed and were sent again; what they decoded is in no count, but for what a branch had taken."""
     cancelled: int = 0
     """Requests called off on their way: the question ended without them. Of those that were streamed by token ids, what
-    had come is in the question's cost; what others had decoded is in no count."""
+    had come is in the question's cost and in `completion_tokens`; what others had decoded is in no count."""
     sent_tokens: int = 0
     """Tokens of the requests' prompts: a branch's prefix counts again each time that it is continued or probed."""
     cached_tokens: int | None = None
@@ -316,11 +316,9 @@ class Pool:
                 begin = partial(hearer.begin, endpoint)
                 completion = await complete(self.client, endpoint.url, body, begin, hearer.heard)
         except CalledOffError as error:
-            if hearer is None:
-                usage.cancelled += 1
-            elif error.heard.token_ids:
-                usage.sent_tokens += len(body["prompt"])
-                usage.completion_tokens += len(error.heard.token_ids)
+            usage.cancelled += hearer is None
+            heard = error.heard.each or (error.heard,)
+            self.count_part(body, sum(len(each.token_ids or ()) for each in heard))
             raise
         endpoint.failures = 0
         sent, decoded, prompt = completion.prompt_tokens, completion.completion_tokens, body["prompt"]
@@ -333,6 +331,12 @@ class Pool:
             usage.cached_tokens = (usage.cached_tokens or 0) + completion.cached_tokens
         usage.completion_tokens += decoded
         return completion
+
+    def count_part(self, body: Mapping[str, Any], come: int) -> None:
+        """Keep the accounts of a request that did not come to its end, as far as its tokens were told."""
+        if come:
+            self.usage.completion_tokens += come
+            self.usage.sent_tokens += len(body["prompt"]) if isinstance(body["prompt"], list) else 0
 
     def _choose(self, home: Endpoint | None) -> Endpoint:
         """`home` while it is well, else the least busy of those that are; of resting ones, the first to wake."""

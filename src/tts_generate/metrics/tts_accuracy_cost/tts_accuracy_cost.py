@@ -48,6 +48,11 @@ class TtsAccuracyCost(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": text, **dict.fromkeys(_KINDS, number)}),
         )
 
+    def compute(self, *, predictions: Sequence[str | None] | None = None, **given: Any) -> Any:
+        """As every metric's; a question may be without an answer, which `evaluate` does not take for a text."""
+        texts = None if predictions is None else ["" if each is None else each for each in predictions]
+        return super().compute(predictions=texts, **given)
+
     def _compute(
         self,
         predictions: Sequence[str | None],
@@ -77,11 +82,11 @@ def _per_correct(tokens: NDArray[np.int64], right: NDArray[np.float64]) -> dict[
     """Tokens for each right answer; the interval is that of right answers a token, turned over."""
     if not right.any():
         return {"tokens_per_correct": None, "tokens_per_correct_ci": None}
+    each = float(tokens.sum() / right.sum())
+    if not tokens.all():  # a question whose time was up before its first token: no ratio to resample
+        return {"tokens_per_correct": each, "tokens_per_correct_ci": None}
     low, high = ratio_interval(right, tokens)
-    return {
-        "tokens_per_correct": float(tokens.sum() / right.sum()),
-        "tokens_per_correct_ci": [1 / high, 1 / low if low else float("inf")],
-    }
+    return {"tokens_per_correct": each, "tokens_per_correct_ci": [1 / high, 1 / low if low else float("inf")]}
 
 
 def paired(baseline: Mapping[str, Sequence[float]], count: int) -> dict[str, NDArray[np.float64]]:
@@ -90,12 +95,15 @@ def paired(baseline: Mapping[str, Sequence[float]], count: int) -> dict[str, NDA
     Raises:
         InputError: it is of others, or holds something else.
     """
-    theirs = {name: np.asarray(baseline.get(name, ()), np.float64) for name in ("tokens", "correct")}
-    if set(baseline) - set(theirs) or any(values.shape != (count,) for values in theirs.values()):
-        shapes = {name: values.shape for name, values in theirs.items()}
+    try:
+        theirs = {name: np.asarray(baseline[name], np.float64) for name in ("tokens", "correct")}
+    except (KeyError, TypeError, ValueError, IndexError):
+        theirs = {}
+    of_these = theirs and set(baseline) == set(theirs) and all(each.shape == (count,) for each in theirs.values())
+    if not (of_these and (theirs["tokens"] > 0).all() and np.isfinite([*theirs.values()]).all()):
         raise InputError(
-            f"baseline must hold tokens and correct of the same {count} questions, got {shapes} and keys "
-            f"{sorted(baseline)}; pass the by_question of an earlier result."
+            f"baseline must hold tokens and correct of the same {count} questions, numbers, and of tokens one or more "
+            f"each, got {baseline!r:.200}; pass the by_question of an earlier result."
         )
     return theirs
 

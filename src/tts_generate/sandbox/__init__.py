@@ -19,7 +19,8 @@ Threads may share a sandbox, and run a candidate each. A candidate open in stric
 use and never runs their code. For each candidate it forks a child, which takes its own session, gives up root's powers,
 limits its memory, CPU time, files and processes, gives up files, TCP, sockets and signals by Landlock, and all system
 calls but some 40 by seccomp. The keeper reads in /proc that this holds and tells the host, and only then the
-candidate's code is sent. bubblewrap is put around the keeper where it works. A command prefix puts a container around it instead.
+candidate's code is sent. bubblewrap is put around the keeper where it works. A command prefix
+puts a container around it instead.
 
 **Bulk and strict.** A bulk candidate holds recordings, with questions and answer ids shuffled, so it could look ahead
 or make its numbers up: bulk is the sieve of a search, and nothing that it says chooses a candidate or is reported.
@@ -44,8 +45,8 @@ into the code, by the lengths of their branches (judge it on questions kept asid
 are honest); where our own files lie, which is in its memory and can be told in another spelling; texts in its errors
 and its output, which are cleaned and cut, and still a candidate's words to whoever reads them, a language model
 too. Texts of answers never enter: `state.text` is of no use, and methods in the published interface, which need it and
-a thread, do not run here. Behind a command prefix, what the container lets through is the container's affair where seccomp was left off. aarch64 is written and not run; other
-systems than Linux have none of it and are refused.
+a thread, do not run here. Behind a command prefix, what the container lets through
+is the container's affair where seccomp was left off. aarch64 is written and not run; other systems than Linux have none of it and are refused.
 """
 
 from tts_generate.sandbox.box import Sandbox

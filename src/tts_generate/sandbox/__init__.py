@@ -45,8 +45,9 @@ into the code, by the lengths of their branches (judge it on questions kept asid
 are honest); where our own files lie, which is in its memory and can be told in another spelling; texts in its errors
 and its output, which are cleaned and cut, and still a candidate's words to whoever reads them, a language model
 too. Texts of answers never enter: `state.text` is of no use, and methods in the published interface, which need it and
-a thread, do not run here. Behind a command prefix, what the container lets through
-is the container's affair where seccomp was left off. aarch64 is written and not run; other systems than Linux have none of it and are refused.
+a thread, do not run here. Behind a command prefix, what the container lets through is the container's
+affair where seccomp was left off. aarch64 is written and not run; other systems than Linux have none of it and are
+refused.
 """
 
 from tts_generate.sandbox.box import Sandbox

@@ -60,7 +60,7 @@ class Controller:
     """Rounds after which an episode ends with the `answer` hook."""
 
     reads_logprobs: ClassVar[bool] = False
-    """Whether it reads `State.logprobs`; a recording without them is then refused before anything runs."""
+    """Whether it reads `State.logprobs`; a recording without them is then refused. Who does not say so sees NaN."""
     compiles: ClassVar[bool] = True
     """False for a controller that is known not to compile: it runs interpreted without a warning."""
 

@@ -11,6 +11,7 @@ import ast
 import codecs
 import difflib
 import re
+import string
 import sys
 import threading
 import types
@@ -178,9 +179,14 @@ def _is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__") and name not in _DUNDERS
 
 
-def _is_plain(template: str) -> bool:
-    """Whether the fields of a template name no attributes and no items."""
-    return not re.search(r"\{[^{}]*[.\[][^{}:!]*[}:!]", re.sub(r":[^{}]*", ":", template))
+def _is_plain(template: str, within: int = 2) -> bool:
+    """Whether the fields of a template name no attributes and no items, those within their formats too."""
+    try:
+        fields = [(name or "", form or "") for _, name, form, _ in string.Formatter().parse(template)]
+    except ValueError:  # no template: it raises when it is filled in, as one that is nested deeper does
+        return True
+    inner = within > 0
+    return not any("." in name or "[" in name or (inner and not _is_plain(form, within - 1)) for name, form in fields)
 
 
 def _check_from(node: ast.ImportFrom) -> None:
@@ -247,7 +253,8 @@ def _check_annotation(annotation: ast.expr, modules: Modules) -> None:
     literal = {
         id(inner)
         for node in ast.walk(annotation)
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] == "Literal"
+        if isinstance(node, ast.Subscript)
+        and (getattr(node.value, "attr", None) or getattr(node.value, "id", None)) == "Literal"
         for inner in ast.walk(node.slice)
     }
     for node in ast.walk(annotation):

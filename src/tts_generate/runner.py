@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_generate.controller import Controller, held_to
+from tts_generate.controller import Controller, Probing, held_to
 from tts_generate.errors import ControllerError
 from tts_generate.processors import BranchProcessorList
 from tts_generate.rules import clear_decision, count_outcome, has_shown, open_branches, prune_and_order
@@ -110,11 +110,18 @@ class Episode:
     _waves: Generator[list[Unit], Sequence[Outcome], None] = field(init=False)
     _pruned: tuple[int, ...] = field(init=False, default=())
     """By the wave in flight."""
+    _probing: Probing = field(init=False)
+    _rounds: int = field(init=False)
+    """Of the controller as the episode begins: what it makes of itself later is not seen in replay, so not here."""
+    _logprobs: bool = field(init=False)
+    """Whether the controller, or a processor, is shown log-probabilities."""
 
     def __post_init__(self) -> None:
         self.controller = self.controller.for_episode(self.max_branches)
         self.state = State(self.max_branches, self.max_depth, self.interval_tokens, self.max_probe_tokens, self.text)
         self._do = Decision(self.max_branches)
+        self._probing, self._rounds = self.controller.probing, self.controller.max_rounds
+        self._logprobs = self.controller.reads_logprobs or any(each.reads_logprobs for each in self.processors)
         self._order = np.zeros(self.max_branches, np.int64)
         self._waves = self._run()
 
@@ -162,7 +169,7 @@ class Episode:
         if do.open < 1:
             raise ControllerError(f"{controller!r} opened no branch in begin; an episode needs at least one.")
         yield from self._open()
-        while state.round < controller.max_rounds:
+        while state.round < self._rounds:
             self._decide(controller.plan)
             if do.stop:
                 break
@@ -245,7 +252,7 @@ class Episode:
 
     def _units(self, branches: Iterable[int], steps: Sequence[int]) -> list[Unit]:
         """The work of a wave, as plain numbers, which interpreted code handles faster than an array's."""
-        depth, probing = self.state.depth.tolist(), self.controller.probing
+        depth, probing = self.state.depth.tolist(), self._probing
         probe = self._do.probe.tolist() if probing == "on_demand" else [probing == "every_step"] * len(depth)
         return [Unit(i, depth[i], steps[i], probe[i]) for i in branches]
 
@@ -267,7 +274,7 @@ class Episode:
 
     def _count(self, outcome: Outcome) -> None:
         branch, depth, generated, probed, answer, finished, logprobs = outcome
-        if logprobs:
+        if logprobs and self._logprobs:
             self.state.logprobs[branch, depth - len(logprobs) : depth] = logprobs
         count_outcome(self.state, branch, depth, generated, probed, answer, finished)
 

@@ -266,3 +266,85 @@ def test_cpu_time_is_told_as_time_even_by_one_who_ignores_the_signal(prefix: tup
     with Sandbox(limits, prefix=prefix) as box, pytest.raises(CandidateError, match="used up its CPU") as caught:
         box.candidate(code, mode="strict", check=False)
     assert caught.value.reason == "time"
+
+
+ON_DEMAND = '''
+from tts_generate.controller import Controller
+
+
+class Asks(Controller):
+    """Has branches show their answers as they are opened, and every other step."""
+
+    probing = "on_demand"
+    width: int
+
+    @staticmethod
+    def schedule(beta):
+        return {"width": 2 + round(4 * beta)}
+
+    def begin(self, state, do):
+        do.open = 2
+        do.probe[0] = True
+
+    def plan(self, state, do):
+        for i in range(state.opened):
+            do.steps[i] = 1
+            do.probe[i] = (i + state.round) % 2 == 0
+
+    def review(self, state, do):
+        if state.opened < min(self.width, state.max_branches):
+            do.open = 1
+            do.probe[state.opened] = True
+'''
+_PEEKS = "if state.logprobs[0, 0] == state.logprobs[0, 0]:\n            do.stop, do.answer = True, state.answer[0]\n        elif "
+AS_ANYWHERE = {
+    "probes branches that it opens": ON_DEMAND,
+    "probes by its budget": ON_DEMAND.replace(
+        'probing = "on_demand"', "@property\n    def probing(self):\n        return 'never' if self.beta == 0.5 else 'every_step'\n"
+    ),
+    "ends by its budget": GOOD.replace(
+        "    width: int", "    @property\n    def max_rounds(self):\n        return 1 if self.beta == 1.0 else 1000\n\n    width: int", 1
+    ),
+    "probes no more once it has begun": ON_DEMAND.replace("        do.open = 2", "        do.open, self.probing = 2, 'never'"),
+    "peeks at log-probabilities": GOOD.replace("if state.pooled >= 2", _PEEKS + "state.pooled >= 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", AS_ANYWHERE)
+def test_strict_mode_decides_as_every_other_run(box: Sandbox, tmp_path: Path, what: str) -> None:
+    """What is measured is what runs: beside others, alone, taken at its word, trusted, and episode by episode as live."""
+    rng, rows = random.Random(8), []
+    for q, count in enumerate((9, 30, 4)):
+        for row in random_trajectories(rng, count):
+            fields = {field: getattr(row, field) for field in row.__slots__}
+            rows.append(Trajectory(**{**fields, "question_id": f"q{q}"}))
+    ragged = Recording.of([Question(f"q{q}", "", "1") for q in range(3)], rows, 10)
+    folder = written(tmp_path / "c", AS_ANYWHERE[what])
+    for beta in (0.5, 1.0):
+        expected = replay(ragged, folder, beta=beta, shuffles=2, compiled=False, trust_remote_code=True)
+        for mode in ("strict", "bulk"):
+            assert same(box.evaluate(AS_ANYWHERE[what], ragged, beta=beta, shuffles=2, mode=mode), expected)  # type: ignore[arg-type]
+        confined = load_controller(folder, beta=beta, sandbox=True)
+        for controller in (load_controller(folder, beta=beta, trust_remote_code=True), confined):
+            traced = replay(ragged, controller, shuffles=2, traces=True)  # as live: by the runner
+            assert same(traced, expected)
+
+
+def test_who_says_so_is_shown_log_probabilities(box: Sandbox) -> None:
+    rows = random_trajectories(random.Random(8), 9)
+    fields = {field: getattr(rows[0], field) for field in rows[0].__slots__}
+    one = Recording.of([Question(fields["question_id"], "", "1")], rows, 10)
+    code = AS_ANYWHERE["peeks at log-probabilities"]
+    asks = code.replace("    width: int", "    reads_logprobs = True\n    width: int", 1)
+    for mode in ("strict", "bulk"):
+        found = [box.evaluate(each, one, mode=mode, shuffles=2) for each in (GOOD, code, asks)]  # type: ignore[arg-type]
+        assert same(found[0], found[1])
+        assert found[2].tokens < found[1].tokens
+
+
+def test_the_random_numbers_of_a_caller_choose_nothing(box: Sandbox, recording: Recording) -> None:
+    """Whoever knows their seed would know which episodes are run again; and they stay as they were."""
+    random.seed(7)
+    before = random.getstate()
+    box.evaluate(GOOD, recording, mode="strict", shuffles=2)
+    assert random.getstate() == before

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -300,6 +302,16 @@ def test_what_the_keeper_saw_is_what_counts(box: Sandbox) -> None:
         box._verify({**said, "status": {"Seccomp": "2", "NoNewPrivs": "0"}})
 
 
+def test_a_candidate_has_none_of_the_powers_of_root(box: Sandbox) -> None:
+    with box.candidate(HONEST, mode="strict"):
+        keeper = box._keepers["strict"]._process.pid
+        pids = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        told = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
+    powers = re.findall(r"Cap(?:Inh|Prm|Eff|Amb):\s*(\w+)", told)
+    assert len(powers) >= 4
+    assert set(powers) == {"0" * 16}
+
+
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the other table of calls is x86's x32")
 def test_calls_by_another_table_kill(box: Sandbox) -> None:
     code = "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 39)\n" + HONEST
@@ -320,6 +332,8 @@ def test_behind_a_command_prefix(recording: Recording) -> None:
         found = prefixed.evaluate(HONEST, recording, mode="strict", shuffles=2)
         with pytest.raises(CandidateError, match=r"ended by itself .exit code 3"):
             prefixed.candidate("import os; os._exit(3)", mode="strict", check=False)
+        with pytest.raises(CandidateError, match=r"ended by itself .exit code -72"):  # as if by a signal that is none
+            prefixed.candidate("import os; os._exit(200)", mode="strict", check=False)
         with pytest.raises(CandidateError, match="system call that no controller needs"):
             prefixed.candidate("import ctypes; ctypes.CDLL(None).unshare(1 << 28)", mode="strict", check=False)
         with pytest.raises(CandidateError, match=r"not done in 0\.3 s"):
@@ -519,11 +533,13 @@ def test_it_ends_with_the_host_though_somebody_holds_its_stream() -> None:
 def test_every_attack_works_without_locks() -> None:
     """So that one which is stopped is stopped by a lock, and a lock that is dropped fails a test."""
     at_start = {"read its environment", "use open descriptors of the host"}
+    if os.getuid() == 0:  # whose powers the process has no more, so that it cannot look into those that have them
+        at_start |= {"read the host's environment", "read the host's memory map", "trace its parent (ptrace)"}
     needs_limits = "take more memory than it may"
     with Sandbox(Limits(memory_mb=128), without=tuple(attacks.LOCKS)) as open_box, attacks.targets() as places:
         for name, code in attacks.MACHINE.items():
             stopped, said = attacks.try_attack(open_box, attacks.machine_attack(code, places))
-            if name not in at_start and not (os.getuid() and name == "raise its own limits"):
+            if name not in at_start and name != "raise its own limits":  # which needs the powers of root
                 assert not stopped, (name, said)
     assert needs_limits in attacks.MACHINE
 
@@ -574,6 +590,7 @@ def test_check_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("from typing import get_type_hints", "may not use the attribute 'get_type_hints'"),
         ("'{0.real}'.format(1)", "write an f-string"),
         ("x = '{0}'\nx.format(1)", "write an f-string"),
+        ("'{0:{1.real}}'.format(1, 2)", "write an f-string"),
         ("'{a}'.format_map({})", "may not use the attribute 'format_map'"),
         ("x = f'{int.__subclasses__}'", "may not use the attribute '__subclasses__'"),
         ("f = '__globals__'", "may not name '__globals__' in a text"),
@@ -626,6 +643,23 @@ def test_import_rules(code: str, text: str) -> None:
 def test_what_honest_code_needs_keeps_the_rules(code: str) -> None:
     check_source(code.encode())
     exec(compiled(code.encode(), "controller.py"), {})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'x = "{' + "." * 250_000 + '".format(1)',
+        'x = "' + "{:" * 60_000 + "}" * 60_000 + '".format(1)',
+        "x: " + ".".join(["a"] * 900) + "[0] = 1",
+        "def f(x: " + ".".join(["a"] * 900) + "[0]): pass",
+    ],
+    ids=["dots in a template", "templates in one another", "a deep annotation", "a deep annotation of an argument"],
+)
+def test_code_that_is_made_to_be_slow_or_deep_is_checked_at_once(code: str) -> None:
+    started = time.monotonic()
+    with contextlib.suppress(CandidateError):
+        check_source(code.encode())
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("name", WITH_CODE)

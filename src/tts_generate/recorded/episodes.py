@@ -59,6 +59,8 @@ class Work(NamedTuple):
     interval_tokens: int
     probing: int
     max_rounds: int
+    logprobs: bool
+    """Whether the controller is shown log-probabilities: one that does not ask for them is not, here as live."""
 
     @classmethod
     def of(
@@ -82,6 +84,7 @@ class Work(NamedTuple):
             interval_tokens=interval_tokens,
             probing={"never": NEVER, "every_step": EVERY_STEP, "on_demand": ON_DEMAND}[controller.probing],
             max_rounds=controller.max_rounds,
+            logprobs=bool(controller.reads_logprobs),
         )
 
 
@@ -219,7 +222,7 @@ def advance(
     depth, generated, probe_tokens, answer, finished = read(table, row, start, steps, probe, work.interval_tokens)
     if depth == UNREAD or answer == UNREAD:
         return -1
-    if len(table.logprobs) > 0:
+    if work.logprobs and len(table.logprobs) > 0:
         first = table.branches[row].first
         for d in range(start, depth):
             state.logprobs[branch, d] = table.logprobs[first + d]

@@ -70,6 +70,8 @@ worked = True""",
     "run machine code of its own": """
 libc.mmap.restype = ctypes.c_void_p
 worked = libc.mmap(None, ctypes.c_size_t(4096), 7, 0x22, -1, ctypes.c_long(0)) not in (None, 2**64 - 1)""",
+    "hear of another process by its clock": "worked = time.clock_gettime((~{HOST} << 3) | 2) >= 0",
+    "reach for the machine's memory (madvise)": "worked = libc.madvise(None, 0, 199) == 0 or ctypes.get_errno() != 1",
     "hear of others by the memory that is free": "worked = libc.sysinfo(ctypes.create_string_buffer(112)) == 0",
     "take more memory than it may": "x = bytearray(256 << 20); worked = True",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -153,7 +154,7 @@ class Sandbox:
         channel = Channel(child.stream, child.errors, limits, lambda patience: keeper.end(child.pid, patience))
         opened = Candidate(
             channel, mode, seed, quiet,
-            lambda: self._opened(text, mode, entry, random.getrandbits(32), limits, quiet),
+            lambda: self._opened(text, mode, entry, secrets.randbits(32), limits, quiet),
         )  # fmt: skip
         try:
             opened.load(text, entry)

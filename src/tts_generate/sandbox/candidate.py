@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self, get_args
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.controller import Knob, check_budget, describe
-from tts_generate.errors import CandidateError, InputError
+from tts_generate.errors import CandidateError, InputError, warn
 from tts_generate.recorded.compiled import CompileWarning
 from tts_generate.recorded.episodes import Columns
 from tts_generate.recorded.recording import Recording
@@ -27,6 +26,8 @@ from tts_generate.schedule import Range, Scale, is_number
 Mode = Literal["bulk", "strict"]
 _MAX_KNOBS = 256
 _PROBING = ("every_step", "on_demand", "never")
+_TAKEN = {"self", "betas", "beta", "recording", "shuffles", "first_shuffle", "compiled"}
+"""Arguments of ours, beside which knobs are given by name."""
 
 
 class Candidate:
@@ -56,7 +57,6 @@ class Candidate:
         self._left: float | None = None
         self._seed = seed
         self._rng = np.random.default_rng()
-        self._kind: type[StrictController] = StrictController
         self._sent: dict[int, tuple[int, Relabelled, Recording]] = {}  # the recording too, so that its id stays its own
 
     def __enter__(self) -> Self:
@@ -131,31 +131,54 @@ class Candidate:
         kind = reply.get("kind")
         if type(kind) is not dict or not isinstance(kind.get("name"), str) or not kind["name"].isidentifier():
             self._channel.refuse("it does not say what it loaded")
-        rounds = kind.get("max_rounds")
+        self.name = kind["name"][:100]
+        self.described = self._described(kind)
+
+    def _described(self, kind: Mapping[str, Any]) -> tuple[str, int, bool, bool]:
+        """What a reply says of a controller beside its knobs, checked."""
+        probing, rounds = kind.get("probing"), kind.get("max_rounds")
         flags = (kind.get("reads_logprobs"), kind.get("compiles"))
-        if kind.get("probing") not in _PROBING or type(rounds) is not int or not 1 <= rounds < 1 << 62:
+        if probing not in _PROBING or type(rounds) is not int or not 1 <= rounds < 1 << 62:
             raise CandidateError(
-                "import", f"{clean(kind['name'])[:100]} has probing {kind.get('probing')!r:.40} and max_rounds "
-                f"{rounds!r:.40}; one of {', '.join(_PROBING)} and a whole number from 1 on are expected.",
+                "import", f"{clean(self.name)} has probing {probing!r:.40} and max_rounds {rounds!r:.40}; one of "
+                f"{', '.join(_PROBING)} and a whole number from 1 on are expected.",
             )  # fmt: skip
         if any(type(flag) is not bool for flag in flags):
             raise CandidateError("import", "reads_logprobs and compiles must be True or False.")
-        self.name = kind["name"][:100]
-        self.described = (kind["probing"], rounds, *flags)
-        body = {"probing": kind["probing"], "max_rounds": rounds, "reads_logprobs": flags[0], "__doc__": None}
-        self._kind = type(self.name, (StrictController,), body)
+        return probing, rounds, bool(flags[0]), bool(flags[1])
 
-    def knobs(self, betas: Sequence[float], **knobs: Any) -> list[dict[str, Knob]]:
+    def knobs(self, betas: Sequence[float], /, **knobs: Any) -> list[dict[str, Knob]]:
         """Every knob at each budget, as the candidate's schedule says.
 
         Raises:
             CandidateError: the schedule fails.
         """
-        reply, _ = self._channel.ask("knobs", {"betas": list(betas), "knobs": knobs})
-        rows = reply.get("knobs")
+        return [told for told, _ in self._at(betas, knobs)]
+
+    def _at(self, betas: Sequence[float], knobs: Mapping[str, Knob]) -> list[tuple[dict[str, Knob], Mapping[str, Any]]]:
+        """By budget: every knob, and what else is said of the controller there."""
+        reply, _ = self._channel.ask("knobs", {"betas": list(betas), "knobs": dict(knobs)})
+        rows, kinds = reply.get("knobs"), reply.get("kinds")
         if type(rows) is not list or len(rows) != len(betas) or not all(map(_are_knobs, rows)):
-            self._channel.refuse("knobs that are not names with numbers or names")
-        return [dict(row) for row in rows]
+            self._channel.fail(
+                "knobs", f"its knobs must be at most {_MAX_KNOBS} names, each with a number of 64 bits, true or false, "
+                "or a short name in one line.",
+            )  # fmt: skip
+        if type(kinds) is not list or len(kinds) != len(betas) or not all(type(kind) is dict for kind in kinds):
+            self._channel.refuse("it does not say what it is at each budget")
+        for name in (name for row in rows for name in row if name in _TAKEN):
+            self._channel.fail(
+                "knobs", f"a knob is called {name!r}, as an argument of replay is; give it another name."
+            )
+        return list(zip(rows, kinds, strict=True))
+
+    def _made(self, beta: float, given: Mapping[str, Knob]) -> StrictController:
+        """The candidate at a budget; its probing and the like may depend on its knobs."""
+        ((told, kind),) = self._at([beta], given)
+        probing, rounds, logprobs, _ = self._described(kind)
+        body = {"probing": probing, "max_rounds": rounds, "reads_logprobs": logprobs, "__doc__": None}
+        made: type[StrictController] = type(self.name, (StrictController,), body)
+        return made(self, beta, given, told)
 
     def ranges(self) -> dict[str, Range]:
         """The ranges of its knobs that its class declares; none if it declares none.
@@ -177,8 +200,7 @@ class Candidate:
         """
         if self.mode != "strict":
             raise InputError("a controller runs step by step: open the candidate with mode='strict'.")
-        (told,) = self.knobs([_budget(beta)], **knobs)
-        return self._kind(self, float(beta), knobs, told)
+        return self._made(_budget(beta), knobs)
 
     def columns(
         self,
@@ -245,8 +267,7 @@ class Candidate:
         if shuffles < 0:
             raise InputError(f"shuffles must be 0 (recorded order) or more, got {shuffles}.")
         beta = _budget(beta)
-        (told,) = self.knobs([beta], **knobs)
-        controller = self._kind(self, beta, knobs, told)
+        controller = self._made(beta, knobs)
         recording.check(controller)
         described = dict(describe(controller))
         if self.mode == "strict":
@@ -295,7 +316,7 @@ class Candidate:
         for text in warned:
             self.warnings.append(clean(text)[:2000])
             if not self._quiet:
-                warnings.warn(self.warnings[-1], CompileWarning, stacklevel=3)
+                warn(self.warnings[-1], CompileWarning, stacklevel=3)
 
 
 def _budget(beta: float) -> float:
@@ -312,15 +333,18 @@ def _is_range(row: object) -> bool:
     return numbers and row["scale"] in get_args(Scale) and type(row["moves"]) is type(row["logprobs"]) is bool
 
 
+def _is_name(value: str) -> bool:
+    """Whether a knob's text is a name: short, in one line, and nothing in it acts."""
+    return len(value) <= 100 and "\n" not in value and clean(value) == value
+
+
 def _are_knobs(row: object) -> bool:
-    """Whether a candidate's reply is a set of knobs: few, by name, each a number, a truth or a name."""
+    """Whether a candidate's reply is a set of knobs: few, by name, each a number of 64 bits, a truth or a name."""
     if type(row) is not dict or len(row) > _MAX_KNOBS:
         return False
     return all(
         name.isidentifier()
         and len(name) <= 100
-        and type(value) in (int, float, bool, str)
-        and len(str(value)) <= 100
-        and clean(str(value)) == str(value)
+        and (type(value) is bool or is_number(value) or (type(value) is str and _is_name(value)))
         for name, value in row.items()
     )

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from tts_generate.arguments import check_fields
 from tts_generate.errors import CandidateError, InputError
+from tts_generate.inert import inert
 from tts_generate.sandbox import wire
 
 _KEPT = 4096  # bytes of standard error
@@ -217,8 +218,8 @@ class Channel:
         self._drain()
         code = self._end(0.5)
         reason, text = "ended", f"ended by itself (exit code {code}) instead of answering"
-        if code < 0:
-            name = signal.Signals(-code).name
+        name = {each.value: each.name for each in signal.Signals}.get(-code)
+        if name is not None:  # behind a command prefix a code above 128 may be one of its own
             reason, text = _SIGNALS.get(name, ("crash", f"crashed ({name})"))
         self.fail(reason, f"the candidate {text}.")
 
@@ -227,9 +228,10 @@ class Channel:
         if type(error) is not dict or set(error) != {"type", "text", "line"}:
             self.refuse("an error that no worker sends")
         kind, text, line = error["type"], error["text"], error["line"]
-        if type(kind) is not str or type(text) is not str or not (line is None or type(line) is int):
+        stands = line is None or (type(line) is int and 0 <= line <= wire.MAX_REQUEST)
+        if type(kind) is not str or type(text) is not str or not stands:
             self.refuse("an error that no worker sends")
-        kind, text = clean(kind)[:100], clean(text)[:2000]
+        kind, text = " ".join(clean(kind)[:100].split()), clean(text)[:2000]
         where = "" if line is None else f" (line {line})"
         known = {
             "MemoryError": "memory",
@@ -250,7 +252,7 @@ def clean(text: str) -> str:
     'in …/controller.py'
     """
     printable = "".join(c for c in text if c.isprintable() or c == "\n")
-    return _places().sub("…", printable)
+    return inert(_places().sub("…", printable))
 
 
 @lru_cache(maxsize=1)

@@ -81,15 +81,15 @@ class _Candidate:
         linecache.cache[FILE] = (len(raw), None, raw.decode("utf-8").splitlines(keepends=True), FILE)
         exec(compiled(raw, FILE), vars(module))
         self.kind = kind = _controller_of(module, message["entry"])
-        told = {name: getattr(kind, name) for name in ("probing", "max_rounds", "reads_logprobs", "compiles")}
+        told = _kind(kind)
         if any(isinstance(value, property) for value in told.values()):  # it depends on the knobs: as they usually are
-            usual = kind.from_beta()
-            told = {name: getattr(usual, name) for name in told}
+            told = _kind(kind.from_beta())
         return {"kind": {"name": kind.__name__, **told}}, b""
 
     def do_knobs(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
-        """Every knob at each of some budgets."""
-        return {"knobs": [self.kind.from_beta(beta, **message["knobs"]).knobs for beta in message["betas"]]}, b""
+        """Every knob at each of some budgets, and what else the controller is there."""
+        made = [self.kind.from_beta(beta, **message["knobs"]) for beta in message["betas"]]
+        return {"knobs": [one.knobs for one in made], "kinds": [_kind(one) for one in made]}, b""
 
     def do_ranges(self, message: _Message, raw: bytes) -> tuple[_Message, bytes]:
         """The ranges that the class declares."""
@@ -149,6 +149,11 @@ class _Candidate:
         return {"seconds": found.compile_seconds, "warned": said}, columns.astype("<i8").tobytes()
 
 
+def _kind(one: Controller | type[Controller]) -> dict[str, Any]:
+    """What the host must know of a controller to run it."""
+    return {name: getattr(one, name) for name in ("probing", "max_rounds", "reads_logprobs", "compiles")}
+
+
 def _controller_of(module: types.ModuleType, entry: str | None) -> type[Controller]:
     """The candidate's controller class: the one named, else the one that no other of its classes is based on."""
     found = [
@@ -195,7 +200,7 @@ def _decided(do: Decision, opened: int) -> _Message:
         "answer": int(index(do.answer)),
         "steps": do.steps[:opened].astype(np.int64).tolist(),
         "prune": np.flatnonzero(do.prune[:opened]).tolist(),
-        "probe": np.flatnonzero(do.probe[:opened]).tolist(),
+        "probe": np.flatnonzero(do.probe).tolist(),  # those that are opened now may be probed too
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_generate.recorded.compiled import compiled_function, records_of
-from tts_generate.recorded.episodes import Columns, Work, count, go_on, open_more
+from tts_generate.recorded.episodes import ON_DEMAND, Columns, Work, count, go_on, open_more
 from tts_generate.recorded.recording import RecordedQuestion, Recording
 from tts_generate.recorded.table import BranchRow, StepRow, Table
 from tts_generate.rules import clear_decision
@@ -65,6 +65,7 @@ class Decided(NamedTuple):
     steps: NDArray[np.int64]
     prune: NDArray[np.uint8]
     probe: NDArray[np.uint8]
+    """Of all branches where probes are on demand: those that are opened now may be probed too; else of none."""
 
 
 def turn(
@@ -109,6 +110,7 @@ def take(state: State, do: Decision, board: Board, did: Decided, e: int, k: int)
     for i in range(state.opened):
         do.steps[i] = did.steps[k, i]
         do.prune[i] = did.prune[k, i] == 1
+    for i in range(min(state.max_branches, did.probe.shape[1])):
         do.probe[i] = did.probe[k, i] == 1
 
 
@@ -294,7 +296,7 @@ class _Batch:
         self.work = work._replace(offset=np.array([ground.offsets[q] for q in questions], np.int64))
         self.begun = {
             "shapes": shapes, "beta": controller.beta, "knobs": dict(controller.given),
-            "logprobs": len(ground.logprobs) > 0,
+            "logprobs": self.work.logprobs and len(ground.logprobs) > 0,
         }  # fmt: skip
         self.knobs = controller.knobs
         most = np.max(shapes, axis=0).tolist()
@@ -330,15 +332,17 @@ class _Batch:
     def _ask(self, asked: NDArray[np.int64]) -> Decided:
         """What the candidate decides for the episodes `asked`, once every part of it is what it must be."""
         board, (count_, rows, pool, width) = self.board, self.board.counts.tolist()
+        probed = len(self.moved) if self.work.probing == ON_DEMAND else 0
         told = (asked, board.phase[asked], board.scalars[:count_], board.rows[:rows, :ROW], board.pool[:pool])
         raw = b"".join(part.tobytes() for part in told) + self._logprobs(board.rows[:rows])
-        size = 8 * HEAD * count_ + (8 + 1 + 1) * count_ * width
-        _, back = self.channel.ask("turn", {"counts": [count_, rows, pool, width]}, raw, expects=size)
+        size = count_ * (8 * HEAD + (8 + 1) * width + probed)
+        _, back = self.channel.ask("turn", {"counts": [count_, rows, pool, width, probed]}, raw, expects=size)
         heads = np.frombuffer(back, _I8, HEAD * count_).reshape(count_, HEAD)
         place = 8 * HEAD * count_
         steps = np.frombuffer(back, _I8, count_ * width, place).reshape(count_, width)
         place += 8 * count_ * width
-        prune, probe = np.frombuffer(back, np.uint8, 2 * count_ * width, place).reshape(2, count_, width)
+        prune = np.frombuffer(back, np.uint8, count_ * width, place).reshape(count_, width)
+        probe = np.frombuffer(back, np.uint8, count_ * probed, place + count_ * width).reshape(count_, probed)
         if (prune > 1).any() or (probe > 1).any() or ((heads[:, 2] < 0) | (heads[:, 2] > 1)).any():
             self.channel.refuse("a decision that is neither true nor false")
         return Decided(heads, steps, prune, probe)
@@ -346,7 +350,7 @@ class _Batch:
     def _logprobs(self, rows: NDArray[np.int64]) -> bytes:
         """The log-probabilities of the steps that `rows` tell of, one after the other."""
         logprobs = self.ground.logprobs
-        if not len(logprobs):
+        if not self.begun["logprobs"]:
             return b""
         counts = rows[:, 3] - rows[:, 8]
         starts = np.repeat(rows[:, 9] + rows[:, 8] - np.cumsum(counts) + counts, counts)

@@ -149,10 +149,10 @@ class StrictController(Controller):
             refuse(f"{hook} decided stop={did['stop']!r:.80}, true or false is expected")
         if type(steps) is not list or len(steps) != opened or not all(map(_is_whole, steps)):
             refuse(f"{hook} decided steps that are not {opened} whole numbers")
-        for name in ("prune", "probe"):
+        for name, most in (("prune", opened), ("probe", int(state.max_branches))):
             chosen = did[name]
-            if type(chosen) is not list or not all(_is_whole(i) and 0 <= i < opened for i in chosen):
-                refuse(f"{hook} decided {name}={chosen!r:.80}, numbers of the {opened} opened branches are expected")
+            if type(chosen) is not list or not all(_is_whole(i) and 0 <= i < most for i in chosen):
+                refuse(f"{hook} decided {name}={chosen!r:.80}, numbers of {most} branches are expected")
         do.open, do.open_steps, do.stop = did["open"], did["open_steps"], did["stop"]
         do.answer = self._seen.real(self._channel, did["answer"])
         do.steps[:opened] = steps

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tts_generate.sandbox.candidate import Candidate
 
 _T = TypeVar("_T")
+_CHANCE = random.SystemRandom()
+"""Which nobody foresees, and which leaves a caller's own random numbers alone."""
 _AGAIN = 4, 2, 128
 """Episodes that are run again: so many, more for each budget on each recording, and at most."""
 _SECONDS = 0.05
@@ -60,8 +62,8 @@ def replay_strictly(
 
     def in_one_process(c: int, s: int) -> None:
         with candidate.fresh() as process:
-            for ground, places in random.sample(grounds, len(grounds)):
-                questions = random.sample(range(len(places)), len(places))
+            for ground, places in _CHANCE.sample(grounds, len(grounds)):
+                questions = _CHANCE.sample(range(len(places)), len(places))
                 orders = {
                     n: order_of(n, s, shuffles, first_shuffle)[None] for n in {q.branches for q in ground.questions}
                 }
@@ -82,11 +84,11 @@ def replay_strictly(
 
     with candidate.allowed(_SECONDS * episodes):
         jobs = [partial(in_one_process, c, s) for c in range(len(controllers)) for s in range(rows)]
-        at_once(random.sample(jobs, len(jobs)), threads)
+        at_once(_CHANCE.sample(jobs, len(jobs)), threads)
         least, each, most = _AGAIN
         every = [(c, r, s, q) for c, found in enumerate(out) for r, one in enumerate(found)
                   for s, q in np.ndindex(one[0].shape)]  # fmt: skip
-        again = random.sample(every, min(len(every), most, least + each * len(controllers) * len(recordings)))
+        again = _CHANCE.sample(every, min(len(every), most, least + each * len(controllers) * len(recordings)))
         differences = at_once([partial(alone, *place) for place in again], threads)
     Confirmation(len(again), tuple(one for one in differences if one is not None)).require()
     return out

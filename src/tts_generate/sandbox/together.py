@@ -59,7 +59,7 @@ class Together:
 
     def turn(self, counts: list[int], raw: bytes) -> bytes:
         """Let the states see what was revealed, and ask every hook that is asked; the decisions."""
-        asked, rows, pool, width = counts
+        asked, rows, pool, width, probed = counts
         shapes = ((2, asked), (asked, len(SCALARS)), (rows, ROW), (pool, 3))
         parts, place = [], 0
         for shape in shapes:
@@ -74,7 +74,8 @@ class Together:
                 setattr(state, name, value)
             heads[k] = self._hook(e, HOOKS[hook], state)
         those = who[0]
-        steps, prune, probe = (self.chosen[name][those, :width] for name in ("steps", "prune", "probe"))
+        steps, prune = (self.chosen[name][those, :width] for name in ("steps", "prune"))
+        probe = self.chosen["probe"][those, :probed]
         return (
             heads.tobytes() + steps.astype("<i8").tobytes() + prune.astype("u1").tobytes()
             + probe.astype("u1").tobytes()
@@ -104,7 +105,8 @@ class Together:
         check_decision(do, state.opened)
         for name, array in self.chosen.items():
             if getattr(do, name) is not self.given[e][name]:  # replaced by another array
-                array[e, : state.opened] = getattr(do, name)[: state.opened]
+                own = getattr(do, name)[: array.shape[1] if name == "probe" else state.opened]
+                array[e, : len(own)] = own
         return index(do.open), index(do.open_steps), bool(do.stop), index(do.answer)
 
 

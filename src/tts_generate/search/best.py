@@ -9,6 +9,7 @@ from typing import Any
 
 from tts_generate.arguments import checked
 from tts_generate.hub.card import CARD, entry_of
+from tts_generate.inert import as_markdown
 from tts_generate.loading import find_source, is_shipped
 from tts_generate.saving import CODE, card_json, new_card, readme
 from tts_generate.schedule import Schedule, from_json, to_json
@@ -61,7 +62,7 @@ def write_written(
     """Write code as a controller folder, without running it; loading it runs that code, for those who trust it."""
     sha256 = hashlib.sha256(code.encode()).hexdigest()
     card = new_card(name, description, {"entry": f"{CODE}:{entry}"}, sha256, provenance=provenance)
-    quoted = "\n".join(f"> {line}" for line in idea.splitlines()) or "> (it says nothing)"
+    quoted = "\n".join(f"> {as_markdown(line)}" for line in idea.splitlines()) or "> (it says nothing)"
     write_whole(folder / CODE, code)
     _write_card(
         folder,

@@ -54,7 +54,9 @@ class Contest:
     _references: dict[tuple[int, Fidelity], tuple[Part, Curve]] = field(default_factory=dict, compare=False)
 
     def measure(self, part: Part, candidate: Proposal, fidelity: Fidelity) -> Measured:
-        """A candidate beside the reference, both asking for no more branches than `part` holds.
+        """A candidate beside the reference, which asks for no more branches than the least that a question has.
+
+        Knobs are held to as many; code is shown how many each question has, and may open them all.
 
         Every figure that chooses or is reported comes from here, and every one of code that a model wrote from strict
         mode: the host counts, and hands over only what was paid for.

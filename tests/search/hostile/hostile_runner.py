@@ -21,6 +21,7 @@ from typing import Any
 from hostile_candidates import CANDIDATES, DIFFERENT, GOLD, HONEST, HONEST_SOURCE, VALID, Hostile
 
 from tts_generate.errors import CandidateError
+from tts_generate.inert import inert
 from tts_generate.recorded.episodes import Columns
 from tts_generate.replay import Recording, ReplayResult
 from tts_generate.sandbox import Limits, Sandbox
@@ -99,7 +100,7 @@ class Runner:
         if mode == "bulk" and hostile.name == "tries to run machine code of its own":
             works = False  # bulk mode compiles: what machine code can do is another attack
             outcome = HONEST
-        clean = all(c.isprintable() or c == "\n" for c in said + output)
+        clean = inert(said + output) == said + output
         fine = (
             outcome in hostile.right and not works and clean and len(said) < 3000 and seconds < limits.seconds + SLACK
         )

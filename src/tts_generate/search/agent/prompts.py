@@ -61,7 +61,9 @@ def opening(number: int, judge: Judge, reference: str, archive: Archive) -> str:
         f"or more, in steps of {part.recordings[0].interval_tokens} tokens; others are set aside to choose by.\n"
         f"{branches_of(part)}"
     )
-    before = [f"- {failure.problem[:600]}" for failure in archive.failures if failure.round == number - 1]
+    before = [
+        f"- {' '.join(failure.problem.split())[:600]}" for failure in archive.failures if failure.round == number - 1
+    ]
     failed = "\n".join(["What failed in the last round:", *before[-_FAILURES:]]) if before else ""
     told = {"set": asked, "reference": reference, "curve": "\n".join(rows), "failures": failed}
     told |= {"archive": table(archive, number), "parents": "\n".join(_from(judge, archive, number))}

@@ -35,6 +35,8 @@ _IDEA = 2000
 """Characters that are kept of an idea."""
 SCAN = "scan of knobs"
 """Who proposed what a scan found."""
+_KNOBS = 4000
+"""Characters that are told of a candidate's knobs."""
 _LINES = 80
 """Of the differences between two candidates' code."""
 
@@ -164,7 +166,8 @@ class Desk:
             self._since()
         self.candidates.append(known.candidate)
         knobs = "\n".join(f"beta {beta}: {json.dumps(knobs)}" for beta, knobs in known.knobs.items())
-        return f"In the archive as {candidate.name}. Its knobs:\n{knobs}\nIt is not measured yet: replay it."
+        told = f"In the archive as {candidate.name}. It is not measured yet: replay it. Its knobs:"
+        return f"{told}\n{shortened(knobs, _KNOBS)}"
 
     def replay(self, candidate: str) -> str:
         """Measure a candidate on the recorded questions, at rising fidelity as long as it keeps up with the others.

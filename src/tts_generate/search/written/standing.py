@@ -69,7 +69,7 @@ def where(judge: Judge, found: Evaluation) -> list[str]:
         at = []
         for b in looks:
             cost, right = ([values[b] for values in column] for column in (curve.cost, curve.accuracy))
-            share = _sum(part, cost, mine) / _sum(part, cost)
+            share = _sum(part, cost, mine) / max(1e-9, _sum(part, cost))  # nothing, as a liar in the sieve may say
             accuracy = _sum(part, right, mine) / _sum(part, [those.astype(np.float64) for those in mine])
             at.append(f"beta {curve.betas[b]:g} {share:.0%} of the tokens, {accuracy:.1f} % right")
         points = _sum(part, list(gain.by_question), mine)

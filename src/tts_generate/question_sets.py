@@ -145,7 +145,7 @@ def _table(path: Path) -> Any:
 
     Only where a column has gaps, and all else in it is whole numbers that end in `.0`, was it a writer that put that.
     """
-    import pandas
+    import pandas  # type: ignore[import-untyped]
     from datasets import Dataset
 
     sep = "\t" if ".tsv" in path.suffixes else ","

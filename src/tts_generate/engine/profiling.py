@@ -69,6 +69,7 @@ def measure(
     others = [(rows, prompt) for rows in between for prompt in (_SHORT, bench.longest(rows) // 2)]
     shared = bench.shared_points(grid[-1])
     taken = bench.by_turns([(*point, False) for point in (*points, *others)] + shared)
+    shared_column, of_any = _of_shared(shared, [seconds for seconds, _ in taken[len(taken) - len(shared) :]])
     fixed, column = [], []
     for (short, few), (long, many) in zip(taken[: len(points) : 2], taken[1 : len(points) : 2], strict=True):
         slope = max(0.0, (long - short) / max(1, many - few))
@@ -81,7 +82,8 @@ def measure(
         tuple(column),
         tuple(lengths),
         tuple(bench.prefill(length) for length in lengths),
-        **_of_shared(shared, [seconds for seconds, _ in taken[len(taken) - len(shared) :]]),
+        shared_column=shared_column,
+        shared=of_any,
         span=bench.span(max(least, 2)),
         copied_column=bench.copied_column(grid[-1]),
         column_bytes=bench.column_bytes,
@@ -205,14 +207,14 @@ class _Bench:
         return float(np.median([_timed(lambda: self.decoder.prefill(ids), self.decoder.device) for _ in range(3)]))
 
 
-def _of_shared(points: Sequence[tuple[int, int, bool]], seconds: Sequence[float]) -> dict[str, float]:
+def _of_shared(points: Sequence[tuple[int, int, bool]], seconds: Sequence[float]) -> tuple[float, float]:
     """What prompts that stand once add to a pass: for each token and column of theirs, and for there being any."""
     if not points:
-        return {}
+        return 0.0, 0.0
     (rows, _, _), (_, short, _), (_, long, _) = points
     without, few, many = seconds
     column = max(0.0, many - few) / (rows * (long - short))
-    return {"shared_column": column, "shared": max(0.0, few - without - column * rows * short)}
+    return column, max(0.0, few - without - column * rows * short)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

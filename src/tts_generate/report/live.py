@@ -73,8 +73,8 @@ def _traced(question: Question, traces: list[Trace | None], same: Callable[[str,
             told.append(None)
             continue
         answer = trace.events[-1].get("answer")
-        right = None if gold is None else 100.0 * is_right(answer, gold, same)
-        told.append(Told(right, trace.events[-1]["tokens"]))
+        share = None if gold is None else 100.0 * is_right(answer, gold, same)
+        told.append(Told(share, trace.events[-1]["tokens"]))
     right = None if gold is None else partial(is_right, gold=gold, same=same)
     return Asked(question.question_id, question.question, gold, told, traces, right)
 

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from tts_generate import tiny
 from tts_generate.arguments import key
+from tts_generate.loading import load_controller
 from tts_generate.serve.responder import Bounds
 
 CHAT = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "max_tokens": 16}
@@ -225,3 +226,9 @@ def test_a_developer_is_heard_and_token_ids_are_said_to_the_letter(upstream: Tok
         ids = tokenizer("a = 3 ; b ?")["input_ids"]
         assert post(opened.url, "/v1/completions", json.dumps({"prompt": ids, "max_tokens": 16}).encode())[0] == 200
         assert liar.requests[-1][2]["prompt"].startswith("a = 3 ; b ?")
+
+
+def test_a_knob_with_which_a_controller_cannot_begin_is_the_clients(upstream: TokenServer) -> None:
+    with Opened(settings_of(upstream, controller=load_controller("cmc", beta=0.0))) as opened:
+        own = {"controller_kwargs": {"ema_window": -1}}
+        assert "tts_generate: ValueError" in checked(chat(opened, tts_generate=own))["message"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from liar import STEP, Liar, event, sse
 from local_servers import OPTIONS, QUESTIONS, Proxy
 from server_checks import assert_replays
 from test_faults import patient
@@ -127,3 +131,26 @@ def test_branches_that_are_read_to_their_end_are_one_request_where_they_have_roo
             assert output.total_cost.generated_tokens + output.usage.discarded_tokens <= output.usage.completion_tokens
         assert room.usage.most_in_flight == 4
         assert room.usage.sent_tokens * 4 == few.usage.sent_tokens
+
+
+def test_what_was_taken_of_a_stream_that_broke_off_is_counted(tokenizer: Any) -> None:
+    begun = []
+
+    def cut() -> Iterator[bytes]:
+        yield sse(event(finish_reason=None, usage=None)).removesuffix(b"data: [DONE]\n\n")
+        time.sleep(0.3)  # it is taken
+
+    def say(body: dict[str, Any]) -> Any:
+        if body["max_tokens"] != 3 * STEP or begun:
+            return None
+        begun.append(body)
+        return 200, {}, cut()
+
+    options = {**OPTIONS, "interval_tokens": STEP, "max_new_tokens": 3 * STEP, "force_answer": False}
+    one = load_controller("short_m_at_k", num_chains=1, votes=1)
+    with Liar(say, tokens=True) as liar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no answer
+        output = patient(liar.url, tokenizer=tokenizer).generate("a", controller=one, **options)
+    usage = output.usage
+    assert (begun != [], usage.retries) == (True, 1)
+    assert usage.completion_tokens == output.total_cost.generated_tokens + usage.discarded_tokens == 3 * STEP

@@ -130,7 +130,12 @@ class Responder:
 
     async def _asked(self, reply: Reply) -> Exception | None:
         """Ask the servers; the first error, if nothing was decoded."""
-        reply.questions = await reply.loop.run(reply.tasks, lambda question: None)
+        try:
+            reply.questions = await reply.loop.run(reply.tasks, lambda question: None)
+        except (ArithmeticError, MemoryError, TypeError, ValueError) as error:  # of a controller that cannot begin
+            if not reply.asked.own:
+                raise
+            raise InputError(f"tts_generate: {type(error).__name__}: {error}") from error
         errors = [each.error for each in reply.questions if each.error is not None]
         if any(isinstance(error, ServerError) for error in errors):
             self.connection.forget(reply.loop.session)

@@ -15,7 +15,14 @@ from tts_generate.errors import InputError
 from tts_generate.evaluate import Row, Sweep, accuracy_interval, methods, sweep
 from tts_generate.loading import builtin_controllers, load_controller
 from tts_generate.replay import replay
-from tts_generate.statistics import compare, compare_samples, frontier, mean_interval, mean_of_samples_interval
+from tts_generate.statistics import (
+    compare,
+    compare_samples,
+    frontier,
+    mean_interval,
+    mean_of_samples_interval,
+    ratio_interval,
+)
 from tts_generate.testing import random_trajectories, recording_of
 
 
@@ -34,6 +41,26 @@ def test_all_wrong_or_all_right_is_not_certain(right: int) -> None:
     exact = stats.binomtest(right, 7).proportion_ci(method="exact")
     assert (low, high) == (exact.low, exact.high)
     assert high - low > 0.3
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.73, 1), (0.5, 2), (0.25, 12)])
+def test_equal_shares_of_few_questions_are_not_certain(share: float, count: int) -> None:
+    """One question at 73 % over its orders had an interval from 73 to 73 %."""
+    low, high = mean_interval([share] * count)
+    assert 0 <= low < share - 0.1
+    assert share + 0.1 < high <= 1
+    if (share * count).is_integer():
+        exact = stats.binomtest(round(share * count), count).proportion_ci(method="exact")
+        assert (low, high) == pytest.approx((exact.low, exact.high))
+
+
+def test_a_question_that_took_nothing_is_no_reason_to_lose_the_others() -> None:
+    """One that ended in an error before its first token ended the metric of all that were paid for."""
+    low, high = ratio_interval([1, 1, 0, 1], [100, 200, 0, 300])
+    assert 0 < low <= 3 / 600 <= high < 1
+    for of in ([0, 0], [1, -1]):
+        with pytest.raises(InputError, match="not below 0 and not all 0"):
+            ratio_interval([1, 1], of)
 
 
 def test_nothing_has_no_interval() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
-from tts_generate.answer_formats import NamedFormat, named_format, stated
+from tts_generate.answer_formats import NamedFormat, named_format, stated, tidy
 from tts_generate.arguments import check_fields, whole
 from tts_generate.boxes import normalise
 from tts_generate.equivalence import FirstAlike, Votes, same_answer
@@ -216,15 +216,24 @@ class AnswerFormat:
 
 
 def is_right(answer: str | None, gold: str, same: Callable[[str, str], bool] | None = None) -> bool:
-    r"""Whether an answer is the right one: of the text that `gold` is or states (see `stated`), or the `same`.
+    r"""Whether an answer is the right one: of a text that `gold` is or states (see `golds`), or the `same`.
 
     >>> is_right("7", " $7$ "), is_right("7", r"\boxed{7}"), is_right("8", "7"), is_right(None, "7")
     (True, True, False, False)
     """
     if answer is None:
         return False
-    golds = (gold, stated(gold))
-    return answer in golds or (same is not None and any(same(answer, each) for each in golds))
+    right = golds(gold)
+    return answer in right or (same is not None and any(same(answer, each) for each in right))
+
+
+def golds(gold: str) -> tuple[str, str, str]:
+    """The texts by which a right answer is given: as it is, what it states, and that as a sentence's is read.
+
+    >>> golds(" (B)")
+    (' (B)', '(B)', 'B')
+    """
+    return gold, stated(gold), tidy(stated(gold))
 
 
 def whole_characters(text: str) -> str:
@@ -283,7 +292,10 @@ class AnswerBook:
         >>> book.id("7"), book.gold(" $7$ "), book.gold("3 + 4\n#### 7")
         (0, 0, 0)
         """
-        return self.id(answer if answer is None or answer in self._ids else stated(answer))
+        if answer is None:
+            return NO_ANSWER
+        right = golds(answer)
+        return self.id(next((each for each in right if each in self._ids), right[1]))
 
     def text(self, answer: int) -> str | None:
         """The answer an id stands for; None for `NO_ANSWER`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
+import sys
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,7 @@ def check_budget(beta: Any, name: str = "beta", ends: str = "0 (few tokens) to 1
     """
     try:
         inside = not isinstance(beta, (bool, str)) and 0.0 <= float(beta) <= 1.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of a whole number that no float holds
         inside = False
     if not inside:
         raise InputError(f"{name} must be a number from {ends}, got {beta!r}.")
@@ -188,10 +189,11 @@ class Controller:
 
 def _knob_value(controller: str, name: str, kind: Any, value: Any) -> Knob:
     """`value` as the knob's annotated type; what would change it silently is refused."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    most = sys.float_info.max  # numpy's numbers are numbers too
+    number = isinstance(value, Real) and not isinstance(value, bool) and -most <= _real(value) <= most
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and number and float(value).is_integer():
+    if kind is int and number and value == int(value):
         return int(value)
     if kind is float and number:
         return float(value)
@@ -205,6 +207,10 @@ def _knob_value(controller: str, name: str, kind: Any, value: Any) -> Knob:
             f"{controller}.{name} is annotated {kind!r}; a knob is int, float, bool or a Literal of names."
         )
     raise InputError(f"knob {name} of {controller} must be {expected}, got {value!r}.")
+
+
+def _real(value: Real) -> int | float:
+    return value if isinstance(value, int) else float(value)
 
 
 def held_to(knobs: Mapping[str, Knob], branches: int) -> dict[str, Knob]:

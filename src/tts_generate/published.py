@@ -112,6 +112,7 @@ class PublishedMethod(Controller):
         self._channel = _Channel()
         self._ids: dict[str, int] = {}
         self._request: tuple[str, Any] = ("", None)
+        self._opened = 0  # when the request came
         weakref.finalize(self, self._channel.close)
 
     def begin(self, state: State, do: Decision) -> None:
@@ -150,16 +151,20 @@ class PublishedMethod(Controller):
     def _stop(self, do: Decision) -> None:
         answer = self._request[1]
         do.stop = True
-        if answer is not None and answer not in self._ids:
+        if not (answer is None or (isinstance(answer, str) and answer in self._ids)):
             raise ControllerError(f"{self.method.__name__} answered {answer!r}, which no branch has shown.")
-        do.answer = self._ids.get(answer, -1)
+        do.answer = -1 if answer is None else self._ids[answer]
 
     def answer(self, state: State) -> int:
-        """What the method returned; nothing where it returned None."""
-        return -1
+        """What the method returned, nothing where it returned None; of one that a limit stopped, the usual majority."""
+        return -1 if self._request[0] == "done" else super().answer(state)
 
     def _reply_opened(self, state: State) -> None:
         index = state.opened - 1
+        if index < self._opened:  # a limit let none be opened
+            self._channel.replies.put(_none_left(self._request[0]))
+            self._next(state)
+            return
         text, finished = self._text(state, index), bool(state.finished[index])
         self._reply(state, text if self._request[0] == "read" else (text, index, finished))
 
@@ -174,8 +179,7 @@ class PublishedMethod(Controller):
             if what == "failed":
                 raise ControllerError(f"{self.method.__name__} failed: {type(value).__name__}: {value}.") from value
             if what in ("new", "read") and state.opened >= state.max_branches:
-                error = ValueError if what == "new" else IndexError
-                self._channel.replies.put(error("Index out of range for branches."))
+                self._channel.replies.put(_none_left(what))
                 continue
             value = _place(value) if what == "more" else value
             if what == "more" and not 0 <= value < state.opened:
@@ -183,7 +187,7 @@ class PublishedMethod(Controller):
             elif what == "more" and state.finished[value]:
                 self._channel.replies.put((self._text(state, value), True))
             else:
-                self._request = (what, value)
+                self._request, self._opened = (what, value), state.opened
                 return
 
     def _text(self, state: State, branch: int) -> str:
@@ -192,6 +196,11 @@ class PublishedMethod(Controller):
         text = state.text(answer) or ""
         self._ids.setdefault(text, answer)
         return text
+
+
+def _none_left(what: str) -> Exception:
+    """What the published program raises where there is no further branch."""
+    return (ValueError if what == "new" else IndexError)("Index out of range for branches.")
 
 
 def _place(index: Any) -> int:

@@ -21,7 +21,8 @@ def mean_interval(values: ArrayLike, *, shares: bool = True) -> tuple[float, flo
     """A 95 % bootstrap interval of the mean of `values`, resampled whole (give one value a question).
 
     Percentile bootstrap of scipy with a fixed seed. A sample without spread shows no width by resampling; for
-    shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %".
+    shares in [0, 1] the exact Clopper-Pearson bound is returned instead: 40 right of 40 is not "100 % to 100 %". Shares
+    in between vary no more than right and wrong of the same mean, so that its bound holds for them too.
 
     Args:
         values: of each question.
@@ -37,13 +38,18 @@ def mean_interval(values: ArrayLike, *, shares: bool = True) -> tuple[float, flo
         raise InputError(f"an interval needs a list of at least one value, got shape {sample.shape}.")
     if np.ptp(sample) == 0:
         mean = float(sample[0])
-        if not shares or mean not in (0.0, 1.0):
-            return mean, mean
-        from scipy import stats  # also in `_bootstrap`: its half a second is not for who only answers
-
-        exact = stats.binomtest(int(mean * sample.size), sample.size).proportion_ci(method="exact")
-        return float(exact.low), float(exact.high)
+        return _exact(mean, sample.size) if shares else (mean, mean)
     return _bootstrap((sample,), np.mean)
+
+
+def _exact(share: float, count: int) -> tuple[float, float]:
+    """Clopper-Pearson bounds of a share of so many."""
+    from scipy import stats  # also in `_bootstrap`: its half a second is not for who only answers
+
+    right = min(max(share, 0.0), 1.0) * count
+    low = stats.beta.ppf(0.025, right, count - right + 1) if right > 0 else 0.0
+    high = stats.beta.ppf(0.975, right + 1, count - right) if right < count else 1.0
+    return float(low), float(high)
 
 
 def _bootstrap(samples: Sequence[NDArray[np.float64]], statistic: Any, **options: Any) -> tuple[float, float]:
@@ -61,13 +67,15 @@ def ratio_interval(parts: ArrayLike, of: ArrayLike) -> tuple[float, float]:
     (0.5, 0.5)
     """
     over, under = np.asarray(parts, np.float64), np.asarray(of, np.float64)
-    if over.ndim != 1 or over.size == 0 or over.shape != under.shape or not (under > 0).all():
+    if over.ndim != 1 or over.size == 0 or over.shape != under.shape or not ((under >= 0).all() and under.any()):
         raise InputError(
-            f"a ratio needs two lists of one length, the second above 0, got shapes {over.shape} and {under.shape}."
+            f"a ratio needs two lists of one length, the second not below 0 and not all 0, got shapes {over.shape} and "
+            f"{under.shape}."
         )
     if over.size == 1:
         return float(over[0] / under[0]), float(over[0] / under[0])
-    shares = (over, under), lambda parts, of, axis=-1: parts.sum(axis) / of.sum(axis)
+    least = under[under > 0].min()  # for the rare draw of nothing but questions that took nothing
+    shares = (over, under), lambda parts, of, axis=-1: parts.sum(axis) / np.maximum(of.sum(axis), least)
     return _bootstrap(*shares, paired=True)
 
 

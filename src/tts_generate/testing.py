@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tts_generate.arguments import checked
+from tts_generate.arguments import checked, whole
 from tts_generate.controller import Controller, Knob
 from tts_generate.errors import InputError, TTSError
 from tts_generate.loading import load_controller
@@ -57,6 +57,7 @@ def check_controller(
 
     >>> check_controller("asc", recordings=1)
     """
+    recordings = whole("recordings", recordings)
     at = {beta: load_controller(controller, beta=beta, trust_remote_code=True) for beta in _BETAS}
     check_knobs(type(at[0.5]))
     for number, (beta, chosen) in enumerate(at.items()):
@@ -89,7 +90,8 @@ def check_monotone(name: str, betas: Sequence[float] | np.ndarray, rows: Sequenc
             continue
         steps = np.diff([float(row[knob]) for row in rows])
         if not ((steps >= 0).all() or (steps <= 0).all()):
-            turn = betas[1 + int(np.flatnonzero(np.diff(np.sign(steps[steps != 0])))[0])]
+            moved = np.flatnonzero(steps)
+            turn = betas[moved[1 + np.flatnonzero(np.diff(np.sign(steps[moved])))[0]]]
             raise ConformanceError(
                 f"{name}.schedule: {knob} rises and falls with beta (first near {turn:.2f}); a budget knob "
                 "must move every other knob one way."

@@ -97,6 +97,15 @@ class TestKnobs:
         with pytest.raises(InputError, match="whole number"):
             load_controller("asc", max_samples=value)
 
+    def test_numbers_of_numpy_and_numbers_beyond_floats(self) -> None:
+        """The first were refused as no whole numbers, the others ended in an OverflowError."""
+        held = load_controller("asc", max_samples=np.int64(3), threshold=np.float32(0.5)).knobs
+        assert (held["max_samples"], held["threshold"]) == (3, 0.5)
+        assert (type(held["max_samples"]), type(held["threshold"])) == (int, float)
+        for wrong in ({"max_samples": 10**400}, {"threshold": 10**400}, {"beta": 10**400}, {"threshold": float("inf")}):
+            with pytest.raises(InputError, match="must be a"):
+                load_controller("asc", **wrong)
+
     def test_missing_knobs_are_named(self) -> None:
         kind = type(load_controller("asc"))
         with pytest.raises(InputError, match="missing: criterion, threshold"):

@@ -214,7 +214,7 @@ LIMITS = (TokenBudget(13), TokenBudget(60), TokenBudget(150), MaxBranches(1), Ma
 @pytest.mark.parametrize("controller", builtin_controllers())
 @pytest.mark.parametrize("branches", [1, 2, 4, 7])
 def test_few_branches_and_a_limit_leave_what_was_shown(controller: str, branches: int) -> None:
-    """ESC wanted a whole window of fewer, Parallel-Probe forgot what it saw unvoted, worth waited for one given up."""
+    """ESC wanted a whole window of fewer; Parallel-Probe forgot what it saw; worth waited for one given up."""
     rows = [trajectory(i, 25 + 5 * i, ["1", "2"], "12"[i % 2]) for i in range(branches)]
     rows = [replace(row, step_logprobs=(-0.5,) * (-(-row.tokens // INTERVAL))) for row in rows]
     recording = Recording.of([Question("q", "", "1")], rows, INTERVAL)

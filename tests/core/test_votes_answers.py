@@ -93,6 +93,26 @@ def test_a_table_whose_answers_were_never_normalised_is_compared_as_it_stands() 
     assert is_right("$7$", "$7$")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said", "gold"),
+    [
+        ("auto", "The answer is (B).", "(B)"),
+        ("text", "SELECT name FROM users;", "SELECT name FROM users;"),
+        ("tag", "<answer>Paris.</answer>", "Paris."),
+        ("boxed", r"\boxed{(B)}", "(B)"),
+    ],
+)
+def test_a_gold_answer_is_read_as_answers_are(pattern: str, said: str, gold: str) -> None:
+    """Word for word the right answer, and wrong: what stands around it was taken off one of the two only."""
+    found = AnswerFormat(answer_pattern=pattern).find(said, ended=True)
+    assert found is not None
+    assert is_right(found, gold)
+    rows = [Trajectory("q", 0, 0, 1, 10, "eos", found, (), (), (), (), ())]
+    recording = Recording.of([Question("q", "", gold)], rows, 10)
+    assert replay(recording, "self_consistency", shuffles=0, max_samples=1).accuracy == 1
+    assert not is_right("A", gold)
+
+
 def test_bad_formats_say_so() -> None:
     with pytest.raises(InputError, match="regular expression"):
         AnswerFormat(answer_pattern="(")

@@ -227,9 +227,8 @@ def test_an_interrupted_question_leaves_no_reply_for_the_next() -> None:
     assert equivalence.equivalent("0.5", r"\frac{1}{2}")
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # wherever it comes
-        equivalence._ask("9" * 7 + "^{" + "9" * 7 + "^{9999}}", "1")
-        time.sleep(9)
+    with pytest.raises(KeyboardInterrupt):
+        equivalence._ask("9" * 7 + "^{" + "9" * 7 + "^{9999}}", "1")  # takes seconds
     assert equivalence.equivalent("0.0625", r"\frac{1}{16}")
     assert not equivalence.equivalent("w+1", "w+2")
 

@@ -10,6 +10,7 @@ import pytest
 
 from tts_generate.errors import ControllerError, UnknownNameError, UntrustedCodeError
 from tts_generate.loading import load_controller
+from tts_generate.processors import BranchProcessor, BranchProcessorList, MaxBranches, TokenBudget
 from tts_generate.replay import Recording, replay
 
 FILE = Path(__file__).parent / "published_cmc.py"
@@ -116,6 +117,39 @@ def test_branches_run_out_as_published(tmp_path: Path, tiny_recording: Recording
 def test_methods_that_break(tmp_path: Path, tiny_recording: Recording, body: str, text: str) -> None:
     with pytest.raises(ControllerError, match=text):
         run(method(tmp_path, body), tiny_recording)
+
+
+@pytest.mark.parametrize("limit", [MaxBranches(1), MaxBranches(3), TokenBudget(400), TokenBudget(1000)])
+def test_a_limit_takes_no_answer_away_and_counts_no_branch_twice(
+    tmp_path: Path, tiny_recording: Recording, limit: BranchProcessor
+) -> None:
+    """What a limit kept from being opened was taken for the branch before; what it stopped had no answer at all."""
+    steps = (
+        "seen = []\nwhile len(seen) < 6:\n"
+        "    try:\n        answer, index, finished = question.probe_new()\n"
+        "    except ValueError:\n        break\n"
+        "    assert index == len(seen)\n"
+        "    while not finished:\n        answer, finished = question.probe_more(index)\n"
+        "    seen.append(answer)\n"
+        "return max(seen, key=seen.count)"
+    )
+    for body in (steps, "while True:\n    question.get_new_branch_final_answer()"):
+        controller = load_controller(method(tmp_path, body), trust_remote_code=True)
+        for number in range(3):
+            try:
+                episode = tiny_recording.episode(controller, number, processors=BranchProcessorList([limit]))
+            except ControllerError as error:
+                assert "IndexError" in str(error)  # noqa: PT017
+                assert body != steps
+                continue
+            state = episode.state
+            shown = [i for i in range(state.opened) if state.answer[i] >= 0]
+            assert episode.answer >= 0 or not shown
+
+
+def test_an_answer_that_is_no_text(tmp_path: Path, tiny_recording: Recording) -> None:
+    with pytest.raises(ControllerError, match=r"answered \['7'\], which no branch has shown"):
+        run(method(tmp_path, "question.probe_new()\nreturn ['7']"), tiny_recording)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

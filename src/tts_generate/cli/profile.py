@@ -36,7 +36,7 @@ def profile(
         int | None, typer.Option(min=1, help="Rows of a pass at most (64; with --server, requests at once).")
     ] = None,
     passes: Annotated[
-        int | None, typer.Option(min=1, help="Of a model here: passes of each kind at least (5).")
+        int | None, typer.Option(min=1, help="Passes of each kind at least, of a model here (5).")
     ] = None,
     temperature: Temperature = None,
     top_p: TopP = None,

@@ -60,7 +60,7 @@ def measure(
     Returns:
         The profile, with its error on numbers of rows in between.
     """
-    passes = whole("passes", passes)
+    passes, max_rows = whole("passes", passes), whole("max_rows", max_rows)
     bench = _Bench(model, tokenizer, _processors(model, generate), passes)
     least = bench.decoder.shapes.min_tokens
     grid = doubling(max_rows)

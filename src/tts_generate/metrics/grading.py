@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 
 from tts_generate.answer_formats import hashes
 from tts_generate.answers import AnswerFormat
@@ -67,8 +68,8 @@ def budgets(k: int | Sequence[int], branches: int) -> list[int]:
     """
     asked = list(k) if isinstance(k, Sequence) else [k]
     for each in asked:
-        if isinstance(each, bool) or not isinstance(each, int) or not 1 <= each <= branches:
+        if isinstance(each, bool) or not isinstance(each, Integral) or not 1 <= each <= branches:
             raise InputError(
                 f"k must be whole numbers from 1 to the {branches} predictions of a question, got {each!r}."
             )
-    return asked
+    return [int(each) for each in asked]

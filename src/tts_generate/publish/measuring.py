@@ -16,7 +16,7 @@ from tts_generate.hub.source import Source
 from tts_generate.hub.trust import Trust
 from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
-from tts_generate.search.questions import check_names
+from tts_generate.search.questions import check_gold, check_names
 from tts_generate.search.run import fingerprint
 from tts_generate.trajectories import TrajectoryStore
 from tts_generate.trajectories.schema import public_model
@@ -63,7 +63,7 @@ def measure(
         InputError: no stores or budgets; stores that cannot be compared, or the same one twice.
         ControllerError: the controller fails.
     """
-    if not stores or not betas:
+    if not len(stores) or not len(betas):
         raise InputError("there is nothing to measure: name at least one store, and at least one budget.")
     opened = [TrajectoryStore.open(store) for store in stores]
     recordings = [Recording.from_store(store) for store in opened]
@@ -74,10 +74,11 @@ def measure(
                 f"{stores[number]} holds the same branches as {stores[prints.index(found)]}; give it once."
             )
     check_names([recording.name for recording in recordings])
+    check_gold([recorded.question for recording in recordings for recorded in recording.questions])
     fewest = fewest_branches(recordings)
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))
-    budgets = [beta for beta in betas if low <= beta <= high]
+    budgets = [float(beta) for beta in betas if low <= beta <= high]
     if not budgets:
         raise InputError(f"{name} is for beta from {low:g} to {high:g}, and none of {list(betas)} is; name others.")
     how: dict[str, Any] = {"name": name, "trust_remote_code": trust_remote_code, "sandbox": confined}
@@ -107,7 +108,7 @@ def measure(
         "controller": identity(source.card),
         "name": name,
         "betas": budgets,
-        "shuffles": max(1, shuffles),
+        "shuffles": max(1, int(shuffles)),
         "sandboxed": confined,
         "stores": told,
         "average": [_row(row, source.path, name) for row in map(as_dict, found_all.average)],

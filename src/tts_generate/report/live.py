@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
         raise InputError(f"{', '.join(map(str, files))} holds no trace; write some: write_traces(path, output.trace).")
     known = {question.question_id: question for question in golds}
     ids = list(dict.fromkeys(name for run in runs.values() for name in run))
+    if known and not known.keys() & set(ids):
+        raise InputError(
+            f"none of the {len(known)} questions has an id that is in the traces (the first there is {ids[0]!r}, the "
+            f"first here {next(iter(known))!r}); live runs number theirs from 0 on."
+        )
     same = same_answer(votes)
     asked = [
         _traced(known.get(name, Question(name, "")), [run.get(name) for run in runs.values()], same) for name in ids
@@ -55,14 +60,23 @@ def of_traces(files: Sequence[Path], golds: Sequence[Question] = (), votes: Vote
 
 def _traced(question: Question, traces: list[Trace | None], same: Callable[[str, str], bool] | None) -> Asked:
     told: list[Told | None] = []
+    seen = dict.fromkeys(answer for trace in traces if trace is not None for answer in _answers(trace))
+    right = [answer for answer in seen if is_right(answer, question.gold_answer or "", same)]
     for trace in traces:
         if trace is None:
             told.append(None)
             continue
         answer, gold = trace.events[-1].get("answer"), question.gold_answer
-        right = None if gold is None else 100.0 * is_right(answer, gold, same)
-        told.append(Told(right, trace.events[-1]["tokens"]))
-    return Asked(question.question_id, question.question, question.gold_answer, told, traces)
+        accuracy = None if gold is None else 100.0 * is_right(answer, gold, same)
+        told.append(Told(accuracy, trace.events[-1]["tokens"]))
+    return Asked(question.question_id, question.question, question.gold_answer, told, traces, right)
+
+
+def _answers(trace: Trace) -> Iterator[str]:
+    """Every answer that a trace shows."""
+    for event in trace.events:
+        shown = [event["leader"], event.get("answer"), *(reading["answer"] for reading in event.get("branches", []))]
+        yield from (answer for answer in shown if answer is not None)
 
 
 def _row(label: str, traces: Sequence[Trace], told: Sequence[Told | None]) -> dict[str, Any]:

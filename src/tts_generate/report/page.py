@@ -55,6 +55,8 @@ class Asked:
     gold: str | None
     told: Sequence[Told | None]
     traces: Sequence[Trace | None]
+    right: Sequence[str] | None = None
+    """Of the answers that the traces show, those that count as the gold one; None: those of its very text."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ def viewer(page: Page) -> str:
         kept = [(label, trace) for label, trace in zip(page.methods, asked.traces, strict=True) if trace is not None]
         if kept:
             answers, data = parcel([trace for _, trace in kept])
+            golds = [asked.gold] if asked.right is None else asked.right
+            right = [number for number, answer in enumerate(answers) if answer in golds]
             answers = [inert(answer) for answer in answers]
             traces = [{"label": inert(label), "knobs": inert(trace.knobs)} for label, trace in kept]
             text = asked.text if len(asked.text) <= _LONGEST else asked.text[:_LONGEST] + " …"
             gold = None if asked.gold is None else inert(asked.gold)
             row = {"name": inert(asked.name), "text": inert(text), "gold": gold, "answers": answers, "traces": traces}
-            watched.append({**row, "data": data})
+            watched.append({**row, "right": right, "data": data})
     return fill("viewer.html", watched=watched) if watched else ""

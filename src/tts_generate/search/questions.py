@@ -127,7 +127,7 @@ def check_gold(questions: Sequence[Question]) -> None:
     unknown = [question.question_id for question in questions if question.gold_answer is None]
     if unknown:
         raise InputError(
-            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); a search ranks by accuracy."
+            f"question {unknown[0]!r} has no gold_answer ({len(unknown)} such questions); accuracy needs one of each."
         )
 
 

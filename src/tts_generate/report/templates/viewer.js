@@ -81,7 +81,7 @@
     const list = byId("answers");
     list.replaceChildren();
     order.slice(0, COLOURS).forEach((answer, place) => {
-      const right = question.answers[answer] === question.gold ? " ✓ gold" : "";
+      const right = question.right.includes(answer) ? " ✓ gold" : "";
       list.append(key(`var(--w-${place})`, question.answers[answer] + right));
     });
     if (order.length > COLOURS) list.append(key("var(--w-rest)", `${order.length - COLOURS} others`));
@@ -156,8 +156,7 @@
     const { row, rows, depth } = shape();
     const [pen, width] = canvasOf(side.lanes, rows * row + 8);
     const unit = (width - GUTTER - 14) / depth;
-    const goldText = current().gold;
-    const answers = current().answers;
+    const golds = current().right;
     const body = Math.max(2, row - 2);
     const gap = unit > 5 ? 1 : 0; // between the steps of a lane, where there is room; else like steps are drawn as one
     const dot = unit > 5 && row > 5 ? 2.4 : 1;
@@ -202,7 +201,7 @@
       if (lane.opened === event) label(pen, "▸", GUTTER - 3, middle, colours.ink, 11);
       if (pruned) label(pen, "✕", end + 10, middle, lane.pruned === event ? colours.ink : colours.soft, Math.min(11, row + 2));
       else if (lane.ended <= event) {
-        const right = lane.answer >= 0 && answers[lane.answer] === goldText;
+        const right = golds.includes(lane.answer);
         const radius = Math.min(4, body / 2);
         pen.beginPath();
         pen.arc(end + 5, middle, radius, 0, 7);
@@ -276,7 +275,7 @@
       ? " · nobody has finished"
       : ` · vote ${answerText(question, c.leader[event])} ${c.votes[event]}:${c.second[event]}, confidence ${c.confidence[event].toFixed(2)}`;
     if (event === episode.last) {
-      const right = question.gold === null ? "" : question.answers[episode.result] === question.gold ? " ✓" : " ✗";
+      const right = question.gold === null ? "" : question.right.includes(episode.result) ? " ✓" : " ✗";
       text += ` · STOP: answers ${answerText(question, episode.result)}${right}`;
     }
     side.stand.textContent = text;

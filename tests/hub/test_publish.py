@@ -35,6 +35,7 @@ from tts_generate.engine import AutoTTS
 from tts_generate.errors import ConflictError, ControllerError, HubError, InputError
 from tts_generate.hub import commit as committing
 from tts_generate.hub.card import identity
+from tts_generate.hub.fetch import pull
 from tts_generate.hub.source import read_folder
 from tts_generate.loading import builtin_folder
 from tts_generate.processors import BranchProcessor
@@ -215,6 +216,26 @@ class TestRepo:
         with pytest.raises(ControllerError, match=r"summary\.json was measured with other code or other knobs"):
             publish(folder, "user/few")
 
+    def test_a_copy_that_was_pulled_goes_up_as_it_was(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
+        """The bugs: its author's words were gone from the page, and the licence was not in the copy."""
+        (folder / "README.md").write_text("\ufeff---\nlicense: mit\n---\nMine.\n\n## Measured\n\nBy hand.\n", "utf-8")
+        (folder / "LICENSE").write_text("MIT")
+        first = publish(folder, "user/few")
+        page = hub.repo("user/few").read("README.md").decode()
+        assert "license: mit" in page
+        pull(f"user/few@{first.commit}", None, tmp_path / "copy")
+        assert publish(tmp_path / "copy", "user/few").commit == first.commit
+        publish(tmp_path / "copy", "user/again")
+        assert hub.repo("user/again").read("README.md").decode() == page.replace("user/few", "user/again")
+        assert hub.repo("user/again").read("LICENSE") == b"MIT"
+
+    def test_numbers_of_numpy(self, hub: HubServer, folder: Path, store: Path, tiny: tuple[Any, Any]) -> None:
+        """The bugs: a ValueError of numpy, and a TypeError of json."""
+        one, how = load_controller("self_consistency", max_samples=1), {"dataset": "kept aside", "max_new_tokens": 40}
+        rows = measure_live(*tiny, questions("test")[:1], [one], seed=np.int64(1), **how)
+        numbers: dict[str, Any] = {"shuffles": np.int64(2), "betas": np.array([0.0, 1.0], np.float32)}
+        assert publish(folder, "user/few", stores=[store], live=rows, **numbers).tag == "v1"
+
     def test_an_object_goes_up_and_comes_back(self, hub: HubServer) -> None:
         mine = load_controller("asc", beta=0.3, threshold=0.8)
         done = mine.push_to_hub("user/asc", name="surer", description="Surer than most.")
@@ -259,6 +280,12 @@ class TestRefused:
             ("notes.txt", b"x", r"few/notes\.txt is no part of a controller's repo"),
             ("helper.py", b"x = 1", r"few/helper\.py is no part of a controller's repo"),
             ("README.md", b"---\na: [\n---\n", r"README\.md: its head is no YAML"),
+            ("README.md", b"caf\xe9", r"README\.md is no UTF-8 text"),
+            (
+                "README.md",
+                b'{"at": "D:\\\\Users\\\\me"}',
+                r"README\.md, line \d+: looks like the path of a home folder",
+            ),
             ("README.md", b"my token is hf_" + b"a" * 32, r"README\.md, line \d+: looks like a Hugging Face token"),
             ("README.md", b"sk-ant-" + b"a" * 32, r"README\.md, line \d+: looks like an API key"),
             ("README.md", b"see /home/alice/notes", r"README\.md, line \d+: looks like the path of a home folder"),
@@ -438,6 +465,9 @@ class TestFaults:
         hub.fault("*/tag/*", status=403)
         with pytest.raises(HubError, match=r"user/few is published at commit .* could not be tagged"):
             publish(folder, "user/few")
+        done = publish(folder, "user/few")  # the bug: "as it was", and never tagged
+        assert (done.tag, hub.repo("user/few").refs["refs/tags/v1"]) == ("v1", done.commit)
+        assert publish(folder, "user/few").tag is None
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_a_commit_that_is_refused(self, hub: HubServer, folder: Path, status: int) -> None:

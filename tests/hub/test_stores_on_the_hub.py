@@ -20,7 +20,7 @@ from local_hub import HubServer, Repository
 from typer.testing import CliRunner
 
 from tts_generate.cli import app
-from tts_generate.errors import ConflictError, HubError, InputError, StoreError, StoreFormatError
+from tts_generate.errors import ConflictError, ControllerError, HubError, InputError, StoreError, StoreFormatError
 from tts_generate.publish import publish_store
 from tts_generate.publish.store_summary import summarise
 from tts_generate.replay import Recording
@@ -339,6 +339,35 @@ def test_logins(hub: HubServer, store: TrajectoryStore, monkeypatch: pytest.Monk
     with pytest.raises(HubError, match="nobody is logged in"):
         store.push_to_hub("user/store")
     assert hub.repos == {}
+
+
+def test_a_shard_of_another_name_is_not_published(hub: HubServer, store: TrajectoryStore) -> None:
+    """The bug: it went up, and no one could load it from there."""
+    first = sorted(store.path.glob("part-*"))[0]
+    first.rename(first.with_name("part-00000-abc (1).parquet"))
+    with pytest.raises(StoreError, match=r"part-00000-abc \(1\)\.parquet in .* is called as no shard is"):
+        store.push_to_hub("user/store")
+    assert not hub.repos
+
+
+def test_a_page_there_that_is_no_text(hub: HubServer, store: TrajectoryStore) -> None:
+    """The bug: a UnicodeDecodeError."""
+    hub.create("user/store", "dataset", files={"README.md": b"caf\xe9"})
+    with pytest.raises(ControllerError, match=r"user/store/README\.md is no UTF-8 text"):
+        store.push_to_hub("user/store")
+
+
+def test_a_report_of_a_store_and_of_a_sweep_there(hub: HubServer, tmp_path: Path) -> None:
+    """The bug: neither took its name, nor found it by the name in the sweep's file."""
+    make(tmp_path / "s", ROWS).push_to_hub("user/store", tag="v1")
+    few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1)
+    invoke("report", "user/store@v1", *few, "--watch", "asc@0", "--out", tmp_path / "p.html")
+    assert 'id="watch-data"' in (tmp_path / "p.html").read_text("utf-8")
+    invoke("sweep", "user/store@v1", *few, "--json", tmp_path / "s.json")
+    invoke("report", tmp_path / "s.json", "--out", tmp_path / "p.html")
+    assert 'id="watch-data"' in (tmp_path / "p.html").read_text("utf-8")
+    assert "there is no repo" in invoke("report", "user/none", *few, "--out", tmp_path / "p.html", code=1)
+    assert "no trajectory store" in invoke("report", "runs/none.json", "--out", tmp_path / "p.html", code=1)
 
 
 def test_secrets_and_empty_stores_and_bad_names(hub: HubServer, store: TrajectoryStore, tmp_path: Path) -> None:

@@ -256,6 +256,12 @@ class TestLock:
         again = runner.invoke(app, ["pull", f"user/x@{commit}", "--out", str(tmp_path / "x")])
         assert again.exit_code == 1
         assert "as it says" in runner.invoke(app, ["verify", str(tmp_path / "x")]).output
+        Path("tts-controllers.lock").rename("other.lock")
+        newer = put(hub, "user/x", {"README.md": b"newer"})
+        for name, file in ((f"user/x@{newer}", "other.lock"), (f"user/x@{commit}", "none.lock")):
+            looked = runner.invoke(app, ["verify", name, "--file", file])  # the bug: "as it says"
+            assert looked.exit_code == 1, looked.output
+        assert runner.invoke(app, ["verify", f"user/x@{commit}", "--file", "other.lock"]).exit_code == 0
         (tmp_path / "x" / "model.pkl").write_bytes(b"x")
         refused = runner.invoke(app, ["verify", str(tmp_path / "x")])
         assert refused.exit_code == 1

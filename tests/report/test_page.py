@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import zlib
@@ -20,8 +21,9 @@ from typer.testing import CliRunner
 
 from tts_generate.cli import app
 from tts_generate.errors import InputError, UnknownNameError
-from tts_generate.evaluate import Method, evaluate_method
-from tts_generate.loading import builtin_controllers, load_controller
+from tts_generate.evaluate import Method, evaluate_method, methods
+from tts_generate.loading import builtin_controllers, find_source, load_controller
+from tts_generate.publish.measuring import measure
 from tts_generate.replay import Recording
 from tts_generate.report.chart import AXES, FrontierChart
 from tts_generate.report.frontier import Point
@@ -32,7 +34,8 @@ from tts_generate.report.page import Asked, Page, Told, render
 from tts_generate.report.pictures import draw_page
 from tts_generate.testing import INTERVAL, random_trajectories
 from tts_generate.trace import Trace, write_traces
-from tts_generate.trajectories import Question
+from tts_generate.trajectories import Question, StoreWriter, TrajectoryStore
+from tts_generate.trajectories.schema import questions_sha256
 from tts_generate.votes import confidence
 
 
@@ -320,6 +323,68 @@ def test_the_same_id_in_two_stores_is_told_apart(tmp_path: Path) -> None:
     page = Page("", {}, methods=["asc"], asked=asked)
     with pytest.raises(UnknownNameError, match="'one: q1', 'two: q1'"):
         list(draw_page(page, tmp_path, ["q1"]))
+
+
+def test_questions_of_stores_of_one_name_are_told_apart(store: Path, tmp_path: Path) -> None:
+    """The bug: a click on a question of the second store played the first's."""
+    other = make_store(tmp_path / store.name, questions=5, seed=1)
+    options = (
+        "--controllers",
+        "asc",
+        "--betas",
+        "0",
+        "--shuffles",
+        1,
+        "--watch",
+        "asc@0",
+        "--out",
+        tmp_path / "p.html",
+    )
+    invoke("report", store, other, *options)
+    names = [question["name"] for question in Reader((tmp_path / "p.html").read_text("utf-8")).watched()]
+    assert (len(set(names)), names[5]) == (10, "small (2): q0")
+
+
+def test_questions_without_a_gold_answer_are_told_of(store: Path, tmp_path: Path) -> None:
+    """The bug: an accuracy of 0 % without a word."""
+    opened = TrajectoryStore.open(store)
+    asked = [dataclasses.replace(question, gold_answer=None) for question in opened.questions]
+    manifest = dataclasses.replace(opened.manifest, questions_sha256=questions_sha256(asked))
+    with StoreWriter.open(tmp_path / "unknown", manifest, asked) as writer:
+        writer.append(opened.trajectories())
+    few = ("--controllers", "asc", "--betas", "0", "--shuffles", 1, "--watch", "asc@0", "--out", tmp_path / "p.html")
+    invoke("report", tmp_path / "unknown", *few)
+    assert "5 of 5 questions have no gold answer" in (tmp_path / "p.html").read_text("utf-8")
+    with pytest.raises(InputError, match="'q0' has no gold_answer"):
+        measure(find_source("asc"), [tmp_path / "unknown"], betas=[0.0], shuffles=1)
+    invoke("report", store, *few)
+    assert "no gold answer" not in (tmp_path / "p.html").read_text("utf-8")
+
+
+def test_the_viewer_marks_what_counts_as_right(tiny_recording: Recording, store: Path, tmp_path: Path) -> None:
+    """The bug: what the table counts as right had a cross in the viewer, where the gold answer is written otherwise."""
+    first = tiny_recording.questions[0].question
+    opened = TrajectoryStore.open(store)
+    golds = [
+        dataclasses.replace(asked, gold_answer=f"so it is\n#### {asked.gold_answer}") for asked in opened.questions
+    ]
+    recording = Recording.of(golds, opened.trajectories(), 10)
+    (method,) = methods(["self_consistency"], [1.0], max_branches=24)
+    asked = asked_of([recording], [method], [[evaluate_method(recording, method, 1)[1]]])
+    shown = Reader(render(Page("", {}, methods=["SC"], asked=asked))).watched()
+    assert [[row["answers"][n] for n in row["right"]] for row in shown] == [["1"]] * 5
+    trace = tiny_recording.trace(load_controller("asc", beta=0.5), 0)
+    gold = Question(trace.question_id, "", f"#### {first.gold_answer}")
+    write_traces(tmp_path / "t.jsonl", [trace])
+    assert of_traces([tmp_path / "t.jsonl"], [gold]).asked[0].right == [first.gold_answer]
+
+
+def test_questions_of_other_traces_are_refused(tiny_recording: Recording, tmp_path: Path) -> None:
+    """The bug: they were left out without a word, and so was the accuracy that was asked for."""
+    write_traces(tmp_path / "t.jsonl", [tiny_recording.trace(load_controller("asc", beta=0.5), 0)])
+    (tmp_path / "q.jsonl").write_text('{"question_id": "other", "question": "?", "gold_answer": "7"}\n')
+    files = ("report", tmp_path / "t.jsonl", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "p.html")
+    assert "none of the 1 questions has an id" in invoke(*files, code=1)
 
 
 def test_answers_of_a_model_are_text_never_markup() -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from search_stores import BRANCHES, make_store
+from typer.testing import CliRunner
 
+from tts_generate.cli import app
 from tts_generate.errors import ControllerError, InputError, UnknownNameError
 from tts_generate.evaluate import BETAS
 from tts_generate.loading import builtin_folder, load_class, load_controller
@@ -22,7 +25,7 @@ from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording, replay
 from tts_generate.schedule import Ends, Range, from_json, ranges_of, scheduled, to_json
 from tts_generate.search import Fidelity, KnobCandidate, Scored, best_of, write_controller
-from tts_generate.search.archive import Evaluation
+from tts_generate.search.archive import Entry, Evaluation
 from tts_generate.search.bench import Families
 from tts_generate.search.candidate import Written
 from tts_generate.search.choice import Contest, at_accuracy, beside_baselines
@@ -70,6 +73,26 @@ class TestFolders:
             card, below = json.loads((folder / "controller.json").read_text()), load_controller(base, beta=0.25)
             assert card["builtin"] == "worth"
             assert load_controller(folder, beta=0.25).knobs == {**below.knobs, "widen": 7}
+
+    def test_what_a_base_of_code_sets_is_kept(self, tmp_path: Path) -> None:
+        """The bug: its `knobs` were left out, so that another controller than the one measured was written."""
+        base = Path(shutil.copytree(builtin_folder("asc"), tmp_path / "mine"))
+        card = json.loads((base / "controller.json").read_text())
+        (base / "controller.json").write_text(json.dumps({**card, "knobs": {"threshold": 0.77}}))
+        write_controller(tmp_path / "new", str(base), {"max_samples": 7}, name="n", description="N.", provenance={})
+        found = load_controller(tmp_path / "new", beta=0.5, trust_remote_code=True)
+        assert (found.knobs["threshold"], found.knobs["max_samples"]) == (0.77, 7)
+
+    @pytest.mark.parametrize(("builtin", "sha"), [("worth", "a88d907158fb"), ("composed", "64a09e339321")])
+    def test_a_base_of_an_earlier_version_stays_of_that(self, tmp_path: Path, builtin: str, sha: str) -> None:
+        """The bug: what was searched with an earlier version became one of this version, or could not be written."""
+        earlier = builtin_folder("worth").with_name("earlier") / sha / "controller.json"
+        sha256 = json.loads(earlier.read_text())["sha256"]
+        base = self.edit(tmp_path / "base", builtin=builtin, sha256=sha256)
+        write_controller(tmp_path / "new", str(base), {"widen": 7}, name="n", description="N.", provenance={})
+        found, below = (load_controller(folder, beta=0.25) for folder in (tmp_path / "new", base))
+        assert found.knobs == {**below.knobs, "widen": 7}
+        assert type(found).__mro__[1] is type(below).__mro__[1]
 
     def test_data_needs_no_trust_and_can_be_copied(self, tmp_path: Path) -> None:
         controller = load_controller(self.write(tmp_path / "mine"), beta=0.5)
@@ -185,6 +208,18 @@ def test_a_search_from_before_there_were_objectives_is_gone_on_with(tmp_path: Pa
     History(tmp_path / "s", {"objective": "tokens"}).close()
     with pytest.raises(InputError, match="objective: 'tokens' there, 'latency' now"):
         History(tmp_path / "s", {"objective": "latency"})
+
+
+def test_code_is_shown_as_it_stands(tmp_path: Path) -> None:
+    """The bug: lines of more than 110 characters were broken, so that what was shown was no Python."""
+    history = History(tmp_path / "run", {})
+    line = f"x = {'1 + ' * 60}1"
+    pair = [Written(code, "a model") for code in (f"{line}\n", "pass\n")]
+    for one in pair:
+        history.add(Entry(one, "Few", 0, 0, 0.0, {}))
+    history.close()
+    for options in (("--show", pair[0].name), ("--diff", ",".join(one.name for one in pair))):
+        assert line in CliRunner().invoke(app, ["history", str(tmp_path / "run"), *options]).output
 
 
 def test_who_failed_at_a_closer_look_is_none_of_the_best() -> None:

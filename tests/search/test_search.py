@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from search_stores import make_store, setup, without_answers
 from typer.testing import CliRunner
@@ -23,7 +24,7 @@ from tts_generate.cli import app
 from tts_generate.errors import ControllerError, InputError, StoreError, UnknownNameError
 from tts_generate.loading import builtin_folder, load_class, load_controller
 from tts_generate.replay import replay
-from tts_generate.search import Search, best_of, read_history, write_report
+from tts_generate.search import Fidelity, Search, best_of, read_history, write_report
 from tts_generate.search.history import History
 from tts_generate.trajectories import Manifest, Question, StoreWriter
 from tts_generate.trajectories.schema import questions_sha256
@@ -117,6 +118,47 @@ def test_held_out_stores_are_opened_once(run: Path, stores: list[Path], tmp_path
         f"{copy / 'held_out.json'} stays as it is: held-out stores are opened once, after the first choice."
     ]
     assert (copy / "held_out.json").read_text() == before
+
+
+def test_held_out_stores_that_cannot_be_measured_on_are_refused_first(stores: list[Path], tmp_path: Path) -> None:
+    """The bug: after the whole search, so that its page was not written and its held-out numbers never came."""
+    few = make_store(tmp_path / "few", questions=3, branches=2)
+    same = shutil.copytree(stores[0], tmp_path / "same")
+    for store, why in ((few, "2 branches a question of few have 2 orders"), (same, "same holds the same branches")):
+        with pytest.raises(InputError, match=why):
+            Search(setup(*stores)).run(tmp_path / "run", minutes=1, held_out=[store])
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_shorter_sitting_tells_of_all_rounds(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    """The bug: the rounds of this sitting beside the candidates of all, and with no round billions a minute."""
+    copy, before = shutil.copytree(run, tmp_path / "run"), json.loads((run / "result.json").read_text())
+    for rounds in (1, 0):
+        told = Search(setup(*stores)).run(copy, minutes=1, max_rounds=rounds, threads=1)
+        for name in ("rounds", "tried", "seconds", "candidates_per_minute"):
+            assert told[name] == before[name]
+
+
+def test_numbers_of_numpy_and_lists_are_numbers(stores: list[Path], tmp_path: Path) -> None:
+    """The bugs: TypeError, of json and of a hash."""
+    looks = {name: Fidelity([0.0, 0.5, 1.0], np.int64(2), 5_000) for name in ("select", "fresh")}  # type: ignore[arg-type]
+    asked = setup(*stores, seed=np.int64(1), share=np.float32(0.25), rungs=[Fidelity(np.array([0.0, 1.0]), 2, 1_000)])  # type: ignore[arg-type]
+    told = Search(dataclasses.replace(asked, **looks)).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+    assert (told["settings"]["seed"], told["settings"]["share"]) == (1, 0.25)
+
+
+def test_what_was_found_is_watched_as_it_was_measured(run: Path, stores: list[Path], tmp_path: Path) -> None:
+    """The bugs: it asked for more branches than there are; and after a kill another candidate was called the found."""
+    store = make_store(tmp_path / "small", branches=6)
+    Search(setup(store, knobs=("read_bar",))).run(tmp_path / "run", minutes=1, max_rounds=1, threads=1)
+    how = ["report", str(tmp_path / "run"), "--store", str(store), "--out", str(tmp_path / "p.html")]
+    done = CliRunner().invoke(app, how)
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "run" / "result.json").read_text())
+    told["candidate"]["name"] = "another"
+    (tmp_path / "run" / "result.json").write_text(json.dumps(told))
+    done = CliRunner().invoke(app, how)
+    assert (done.exit_code, "of another; run the search again" in done.output.replace("\n", " ")) == (1, True)
 
 
 def test_held_out_numbers_of_an_earlier_choice_are_told_as_such(run: Path, tmp_path: Path) -> None:
@@ -354,6 +396,8 @@ def test_a_controller_of_ones_own_is_searched_and_copied(stores: list[Path], tmp
     found = load_controller(tmp_path / "run" / "best", beta=1.0, trust_remote_code=True)
     assert found.knobs["threshold"] == 0.95
     assert load_class((tmp_path / "run" / "best").resolve())[0].schedule(1.0)["max_samples"] <= 24
+    for name in ("controller.json", "README.md"):  # or it could not be published from a home folder
+        assert str(tmp_path) not in (tmp_path / "run" / "best" / name).read_text()
 
 
 def test_history_lists_compares_and_plots(run: Path, tmp_path: Path) -> None:

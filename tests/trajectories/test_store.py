@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -310,6 +311,14 @@ def test_manifests_of_another_kind(tmp_path: Path, fields: dict[str, Any], error
     path.write_text(json.dumps({k: v for k, v in card.items() if v != "DROP"}))
     with pytest.raises(error, match=text):
         TrajectoryStore.open(tmp_path / "s")
+
+
+def test_the_folder_that_one_stands_in_has_a_name(tmp_path: Path) -> None:
+    """The bug: it was called "", and so was it in results, which go by names."""
+    with StoreWriter.open(tmp_path / "mine", MANIFEST, QUESTIONS):
+        pass
+    with contextlib.chdir(tmp_path / "mine"):
+        assert TrajectoryStore.open(".").name == "mine"
 
 
 def test_not_a_store(tmp_path: Path) -> None:

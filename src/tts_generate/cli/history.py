@@ -88,7 +88,7 @@ def _show(archive: Any, name: str) -> None:
         idea = inert(entry.candidate.idea, lines=False)
         told = f"{entry.candidate.name}  {entry.candidate.origin}, ${entry.usd:.2f}, {gained}\n  {idea}"
         console.print(told)
-    console.print(archive.written[name].candidate.code)
+    console.print(archive.written[name].candidate.code, soft_wrap=True)  # code that was wrapped is none
 
 
 def _print_difference(archive: Any, names: str) -> None:
@@ -103,7 +103,7 @@ def _print_difference(archive: Any, names: str) -> None:
             raise UnknownNameError.of("candidate", name, known)
     one, other = (known[name] for name in pair)
     if pair[0] in archive.written:
-        console.print("\n".join(one.difference(other)))
+        console.print("\n".join(one.difference(other)), soft_wrap=True)
     else:
         console.print(_difference(one, other))
 

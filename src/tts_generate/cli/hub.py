@@ -143,6 +143,8 @@ def verify(
     from tts_generate.hub.lock import lock_path, read_lock
     from tts_generate.publish import verify as check
 
+    if file is not None and not file.is_file():
+        raise InputError(f"{file} is not there; make a lock file ('tts-generate lock --file {file}'), or leave it out.")
     entries = read_lock(file or lock_path())
     names = controllers or [f"{entry.repo_id}@{entry.commit}" for entry in entries.values()]
     if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -126,6 +127,8 @@ def _kind(path: Path) -> str:
         return "search"
     if path.is_file() and path.suffix in (".json", ".jsonl"):
         return "sweep" if path.suffix == ".json" else "traces"
+    if not path.exists() and path.suffix not in (".json", ".jsonl") and repo_of(str(path)) is not None:
+        return "stores"
     raise InputError(
         f"{path} is no trajectory store, no folder of a search that has ended, no JSON file of a sweep and no .jsonl "
         "file of traces."
@@ -216,11 +219,12 @@ def _found(
 ) -> Any:
     """What a search found beside its reference, on every question of its stores."""
     from tts_generate.evaluate import Method, evaluate_method
+    from tts_generate.loading import find_source
     from tts_generate.recorded.recording import fewest_branches
     from tts_generate.replay import Recording
     from tts_generate.report.gather import asked_of
     from tts_generate.report.page import Page
-    from tts_generate.search.run import fingerprint
+    from tts_generate.search.run import check_best, fingerprint
 
     recordings = [Recording.from_store(store) for store in stores]
     known = {*result["settings"]["stores"].values(), *(held_out or {"stores": {}})["stores"].values()}
@@ -228,7 +232,9 @@ def _found(
         if fingerprint(recording) not in known:
             raise InputError(f"{recording.name} is none of the stores of {run}: its branches are others.")
     branches = fewest_branches(recordings)
-    best = Method("found β=0.5", str(run / "best"), 0.5, {}, trust_remote_code)
+    check_best(find_source(run / "best").card, result, run)
+    held = Method.at(run / "best", 0.5, branches, trust_remote_code=trust_remote_code)
+    best = replace(held, label="found β=0.5")
     others = watch or [f"{result['settings']['reference']}@0.5"]
     shown = [best, *(_watched(text, branches, trust_remote_code) for text in others)]
     results = [[evaluate_method(recording, method, _SHUFFLES)[1] for method in shown] for recording in recordings]

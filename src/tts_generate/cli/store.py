@@ -30,7 +30,9 @@ def push(
     replace: Annotated[
         bool, typer.Option("--replace", help="Though the store there has branches or settings that this one has not.")
     ] = False,
-    licence: Annotated[str | None, typer.Option(help="Identifier such as apache-2.0.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", "--licence", help="Identifier such as apache-2.0.")
+    ] = None,
     description: Annotated[Path | None, typer.Option(help="Markdown file for the page.")] = None,
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
 ) -> None:

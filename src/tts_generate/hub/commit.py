@@ -150,14 +150,14 @@ def _landed(repo_id: str, files: Mapping[str, Content], parent: str) -> str | No
     return head
 
 
-def tags(repo_id: str) -> list[str]:
-    """Every tag of a repo.
+def tags(repo_id: str) -> dict[str, str]:
+    """Every tag of a repo, and the commit that it is of.
 
     Raises:
         HubError: it cannot be listed.
     """
     with told(repo_id, "main"):
-        found = [ref.name for ref in HfApi().list_repo_refs(**named(repo_id)).tags]
+        found = {ref.name: str(ref.target_commit) for ref in HfApi().list_repo_refs(**named(repo_id)).tags}
     return found
 
 

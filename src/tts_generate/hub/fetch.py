@@ -14,7 +14,10 @@ from tts_generate.hub.names import Repo, is_commit, repo_of
 from tts_generate.hub.pin import commit_of
 from tts_generate.hub.source import Source, missing, read_source
 
-KEPT = ("README.md", "controller.json", "*.py", "evaluation/*", ".eval_results/*", "custom_generate/*")
+KEPT = (
+    "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "controller.json", "*.py", "evaluation/*", ".eval_results/*",
+    "custom_generate/*",
+)  # fmt: skip
 """What a controller's repo is made of; `pull` copies this and nothing else."""
 
 

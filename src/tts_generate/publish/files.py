@@ -52,6 +52,7 @@ _SHAPE = {
     "live": [LIVE],
 }  # fmt: skip
 """What `evaluation/summary.json` holds, as far as it is read."""
+_OWN_WORDS = re.compile(r"\n## In its author's words\n(.*)\n## Measured\n", re.DOTALL)
 GENERATED = "<!-- written by tts-generate from evaluation/summary.json and controller.json -->"
 
 
@@ -146,6 +147,18 @@ def read_evaluation(path: Path, where: object, source: Source | None = None) -> 
     return dict(told)
 
 
+def read_page(path: Path, where: object) -> str:
+    """The text of a README, without the mark that some editors put before it.
+
+    Raises:
+        ControllerError: it is no text.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ControllerError(f"{where} is no UTF-8 text ({error.reason} at byte {error.start}).") from None
+
+
 def licence_of(readme: str, where: object) -> str | None:
     r"""The licence that the head of a README names; None if it names none.
 
@@ -174,10 +187,12 @@ def _parts(readme: str) -> tuple[str, str]:
 
 
 def own_words_of(readme: str) -> str:
-    """What an author wrote into a README, its head left out; nothing where tts-generate wrote it."""
+    """What an author wrote into a README, its head left out; of a page that tts-generate wrote, their section of it."""
     body = _parts(readme)[1]
-    written = GENERATED in body or "Not measured yet: `tts-generate publish" in body
-    return "" if written else body.strip()
+    if GENERATED in body:
+        found = _OWN_WORDS.search(body)
+        return found[1].strip() if found else ""
+    return "" if "Not measured yet: `tts-generate publish" in body else body.strip()
 
 
 def _results(evaluation: Mapping[str, Any], name: str, benchmark: Benchmark) -> list[Result]:

@@ -53,7 +53,9 @@ def verify(controller: str, entries: Mapping[str, Locked] | None = None) -> Sour
     from tts_generate.hub.fetch import KEPT, check_locked
 
     entry = (entries or {}).get(source.repo_id)
-    if entry is not None and entry.commit == source.commit:
+    if entry is not None:
+        if entry.commit != source.commit:
+            raise ControllerError(f"{source.label} is not the commit that {entry.path} locks, which is {entry.commit}.")
         check_locked(source, entry)
     check_kinds(client.listing(source.repo_id, source.commit), source.repo_id)
     with tempfile.TemporaryDirectory(prefix="tts-verify-") as folder:

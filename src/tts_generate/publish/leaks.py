@@ -12,7 +12,7 @@ from tts_generate.secret import SHAPES
 _SECRETS = {
     **SHAPES,
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "the path of a home folder": re.compile(r"(?:/home|/Users)/[^/\s\"']+/|C:\\Users\\"),
+    "the path of a home folder": re.compile(r"(?:/home|/Users)/[^/\s\"']+/|[A-Za-z]:\\{1,2}Users\\"),
 }
 _BINARY = (".png",)
 _REFUSED = {

@@ -69,7 +69,7 @@ def measure_live(
                 "model": public_model(model_card(model)),
                 "dataset": dataset,
                 "questions": len(questions),
-                "seed": seed,
+                "seed": int(seed),
                 "accuracy": 100 * float(right.mean()),
                 "accuracy_ci": [100 * low, 100 * high],
                 "tokens": (cost.generated_tokens + cost.probe_tokens) / len(questions),

@@ -64,7 +64,7 @@ def measure(
             without a right answer.
         ControllerError: the controller fails.
     """
-    if not stores or not betas:
+    if not len(stores) or not len(betas):
         raise InputError("there is nothing to measure: name at least one store, and at least one budget.")
     opened = [TrajectoryStore.open(store) for store in stores]
     recordings = [Recording.from_store(store) for store in opened]
@@ -79,7 +79,7 @@ def measure(
     fewest = fewest_branches(recordings)
     name, confined = str(source.card["name"]), source.code is not None and not trust_remote_code
     low, high = source.card["beta"].get("range", (0.0, 1.0))
-    budgets = [beta for beta in betas if low <= beta <= high]
+    budgets = [float(beta) for beta in betas if low <= beta <= high]
     if not budgets:
         raise InputError(f"{name} is for beta from {low:g} to {high:g}, and none of {list(betas)} is; name others.")
     how: dict[str, Any] = {"name": name, "trust_remote_code": trust_remote_code, "sandbox": confined}
@@ -109,7 +109,7 @@ def measure(
         "controller": identity(source.card),
         "name": name,
         "betas": budgets,
-        "shuffles": max(1, shuffles),
+        "shuffles": max(1, int(shuffles)),
         "sandboxed": confined,
         "stores": told,
         "average": [_row(row, source.path, name) for row in map(as_dict, found_all.average)],

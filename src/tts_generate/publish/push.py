@@ -16,7 +16,7 @@ from tts_generate.hub.front import Benchmark
 from tts_generate.hub.names import check_paths, check_repo_id
 from tts_generate.hub.source import Source, read_folder
 from tts_generate.publish.contest import Verdict
-from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, repo_files
+from tts_generate.publish.files import LIVE, SUMMARY, licence_of, own_words_of, read_evaluation, read_page, repo_files
 from tts_generate.publish.leaks import check_kinds, check_leaks
 from tts_generate.publish.measuring import MeasuringOptions, measure
 from tts_generate.publish.standing import LEFT, LICENCES, OURS, check_standing
@@ -87,7 +87,7 @@ def publish(
         if evaluation is None or name not in {store["name"] for store in evaluation["stores"]}:
             raise InputError(f"benchmarks names {name!r}, and no store of that name was measured.")
     readme = source.path / "README.md"
-    text = readme.read_text("utf-8") if readme.is_file() else ""
+    text = read_page(readme, readme) if readme.is_file() else ""
     files = repo_files(
         source,
         evaluation,
@@ -113,12 +113,14 @@ def publish(
 def _push(
     repo_id: str, parent: str, there: Sequence[str], files: Mapping[str, bytes], message: str, verdict: Verdict | None
 ) -> Published:
-    """One commit, read back, then tagged."""
+    """One commit, read back, then tagged; and so is one that is there already, if that was cut off before its tag."""
     stale = [path for path in there if path not in files and OURS.fullmatch(path)]
-    if not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files):
+    same = not stale and set(files) <= set(there) and not client.differing(repo_id, parent, files)
+    known = commit.tags(repo_id)
+    if same and parent in known.values():
         return Published(repo_id, parent, None, client.page(repo_id, parent), verdict)
-    tag = _next_tag(commit.tags(repo_id))
-    made = commit.commit(repo_id, files, stale, parent, message)
+    tag = _next_tag([*known])
+    made = parent if same else commit.commit(repo_id, files, stale, parent, message)
     commit.tag(repo_id, tag, made)
     return Published(repo_id, made, tag, client.page(repo_id, made), verdict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from tts_generate.publish.push import Published, publish
 from tts_generate.replay import Recording
 from tts_generate.saving import card_json, save
 from tts_generate.search.history import RESULT, SETTINGS, read_result
-from tts_generate.search.run import fingerprint
+from tts_generate.search.run import check_best, fingerprint
 from tts_generate.secret import without_secrets
 from tts_generate.strict_json import read_json
 
@@ -52,7 +53,7 @@ def publish_run(run: str | Path, repo_id: str, *, stores: Sequence[str | Path] =
     _check_stores(chosen, result["settings"]["stores"], run)
     with tempfile.TemporaryDirectory(prefix="tts-publish-") as folder:
         card = read_json(run / "best" / CARD, largest=MAX_CARD, error=ControllerError)
-        _check_best(card, result, run)
+        check_best(card, result, run)
         best = Path(shutil.copytree(run / "best", Path(folder) / "best"))
         card["provenance"] = {**card.get("provenance", {}), **_found(result)}
         (best / CARD).write_text(card_json(card), "utf-8")
@@ -76,21 +77,11 @@ def _check_stores(stores: Sequence[str | Path], searched: dict[str, str], run: P
             )
 
 
-def _check_best(card: dict[str, Any], result: dict[str, Any], run: Path) -> None:
-    """Refuse a controller that is not what the search chose, as a search killed while it wrote leaves it."""
-    there, chosen = card.get("provenance", {}).get("candidate"), result["candidate"]["name"]
-    if there != chosen:
-        raise InputError(
-            f"{run / 'best'} is of candidate {there}, and {run / RESULT} of {chosen}; run the search again, which "
-            "writes both."
-        )
-
-
 def _found(result: dict[str, Any]) -> dict[str, Any]:
     """How it was found, for its card: what the search measured of itself, without the folders of this machine."""
     settings, gain = result["settings"], result["fresh"]["gain"]
     told = {
-        "command": without_secrets(str(result["command"])).replace(f"{Path.home()}/", "~/"),
+        "command": without_secrets(str(result["command"])).replace(f"{Path.home()}{os.sep}", f"~{os.sep}"),
         "proposer": settings["proposer"],
         "seed": settings["seed"],
         "rounds": result["rounds"],

@@ -16,7 +16,7 @@ from tts_generate.hub import client, commit
 from tts_generate.hub.client import Content, Listed
 from tts_generate.hub.front import store_front_matter
 from tts_generate.hub.names import check_repo_id
-from tts_generate.publish.files import licence_of
+from tts_generate.publish.files import licence_of, read_page
 from tts_generate.publish.leaks import check_leaks
 from tts_generate.publish.standing import LEFT
 from tts_generate.publish.store_summary import summarise
@@ -121,6 +121,11 @@ def _contents(store: TrajectoryStore, folder: Path) -> _Contents:
     parts = shards(store.path)
     sealed = read_parts(store.path, parts)
     rows = store.ordered(sealed + journalled)
+    if odd := [part.name for part in parts if not STORE_FILE.fullmatch(part.name)]:
+        raise StoreError(
+            f"{odd[0]} in {store.path} is called as no shard is, so nobody could read it from the Hub; give it a name "
+            "of small letters, digits and '-' alone, such as part-00000-mine.parquet."
+        )
     if not rows:
         raise StoreError(f"nothing is recorded in {store.path} yet; there is nothing to publish.")
     keys = {row.key for row in sealed}
@@ -180,7 +185,7 @@ def _check_follows(repo: str, parent: str, there: Mapping[str, Listed], contents
 
 
 def _page_there(repo: str, parent: str, there: Mapping[str, Listed]) -> str:
-    return client.download(repo, parent, "README.md").read_text("utf-8") if "README.md" in there else ""
+    return read_page(client.download(repo, parent, "README.md"), f"{repo}/README.md") if "README.md" in there else ""
 
 
 def _own_words(page: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tts_generate.equivalence import Votes
 from tts_generate.errors import InputError, TTSError
 from tts_generate.evaluate import NUMBERS, Method, as_dict, by_question, evaluate_method, sweep
+from tts_generate.hub.names import repo_of
 from tts_generate.loading import Trust, load_controller
 from tts_generate.recorded.recording import RecordedQuestion, fewest_branches
 from tts_generate.replay import Recording, ReplayResult
@@ -80,7 +81,16 @@ def of_recordings(
         against[0].label,
         [method.label for method in shown],
         asked_of(recordings, shown, results),
+        _unknown(recordings),
     )
+
+
+def _unknown(recordings: Sequence[Recording]) -> list[str]:
+    """That questions have no gold answer, as a note; none where all have one."""
+    golds = [one.question.gold_answer for recording in recordings for one in recording.questions]
+    lacking = golds.count(None)
+    told = f"{lacking} of {len(golds)} questions have no gold answer: whatever is answered there counts as wrong."
+    return [told] if lacking else []
 
 
 def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code: Trust = False) -> Page:
@@ -119,7 +129,15 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         return _without_questions(page, changed)
     asked = asked_of(recordings, shown, results)
     facts = {**facts, **models_of(stores), **_facts(stores, recordings, votes)}
-    return Page(**{**page.__dict__, "facts": facts, "methods": [m.label for m in shown], "asked": asked})
+    return Page(
+        **{
+            **page.__dict__,
+            "facts": facts,
+            "methods": [m.label for m in shown],
+            "asked": asked,
+            "notes": _unknown(recordings),
+        }
+    )
 
 
 def _changed(
@@ -167,7 +185,10 @@ def asked_of(
         load_controller(m.controller, beta=m.beta, trust_remote_code=m.trust_remote_code, **m.knobs) for m in shown
     ]
     asked = []
-    for recording, mine in zip(recordings, results, strict=True):
+    names = [recording.name for recording in recordings]
+    if len(set(names)) < len(names):  # the viewer finds a question by its name
+        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    for place, recording, mine in zip(names, recordings, results, strict=True):
         accuracy = [100 * by_question(result) for result in mine]
         tokens = [result.cost.mean(axis=0) for result in mine]
         for number, recorded in enumerate(recording.questions):
@@ -177,7 +198,7 @@ def asked_of(
                 Told(float(a[number]) if known else None, float(t[number]))
                 for a, t in zip(accuracy, tokens, strict=True)
             ]
-            name = question.question_id if len(recordings) == 1 else f"{recording.name}: {question.question_id}"
+            name = question.question_id if len(recordings) == 1 else f"{place}: {question.question_id}"
             traces = [recording.trace(controller, number) for controller in controllers]
             right = partial(_right, recorded)
             asked.append(Asked(name, question.question, question.gold_answer, told, traces, right))
@@ -241,11 +262,11 @@ def _typical(rows: Sequence[Mapping[str, Any]], trust_remote_code: Trust) -> lis
 
 
 def _found(name: str, beside: Path) -> Path | None:
-    """The store of a sweep, from where we are or from where its JSON file lies, or of the Hub."""
+    """The store of a sweep, from where we are or from where its JSON file lies; or from the Hub."""
     for path in (Path(name), beside / name):
         if os.path.isfile(path / "manifest.json"):
             return path
-    with suppress(TTSError):  # of a name that is none of the Hub, or that it does not have
-        TrajectoryStore.open(name)
-        return Path(name)
+    with suppress(TTSError):
+        if repo_of(name) is not None and TrajectoryStore.open(name):
+            return Path(name)
     return None

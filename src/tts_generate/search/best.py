@@ -35,25 +35,28 @@ def write_controller(
     """
     folder = Path(folder)
     source = find_source(base)
-    if "builtin" in source.card:  # schedules of a shipped controller: all of them go into one folder
-        base = str(source.card["builtin"])
-        schedule = {**from_json(source.card.get("knobs", {}), source.label), **schedule}
-        source = find_source(base)
-    if is_shipped(source):
+    schedule = {**from_json(source.card.get("knobs", {}), source.label), **schedule}
+    base = str(source.card.get("builtin", base))  # schedules of a shipped controller: all of them go into one folder
+    if "builtin" in source.card or is_shipped(source):
         code = {"builtin": base}
     else:
         assert source.code is not None
         code = {"entry": str(source.card["entry"])}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / entry_of(source.card)[0]).write_bytes(source.code)
-    sha256 = source.card["sha256"]
+    sha256 = source.card["sha256"]  # of the version that was searched, which may be an earlier one
     new = new_card(name, description, code, sha256, knobs=to_json(schedule), provenance=provenance)
     _write_card(
         folder,
         new,
-        f"Found by `tts-generate search` among schedules of the knobs of `{base}`. What was measured, how many were\n"
-        f"tried and by which command: `provenance` in `{CARD}`.",
+        f"Found by `tts-generate search` among schedules of the knobs of `{called(base)}`. What was measured, how\n"
+        f"many were tried and by which command: `provenance` in `{CARD}`.",
     )
+
+
+def called(controller: str) -> str:
+    """What a controller is called for other people's eyes: one in a folder of this machine, by the folder's name."""
+    return Path(controller).absolute().name if Path(controller).is_dir() else controller
 
 
 def write_written(

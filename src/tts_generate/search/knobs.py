@@ -11,7 +11,7 @@ from tts_generate.recorded.recording import fewest_branches
 from tts_generate.replay import Recording
 from tts_generate.schedule import Ends, Range, Schedule, ranges_of
 from tts_generate.search.bench import Families
-from tts_generate.search.best import write_controller
+from tts_generate.search.best import called, write_controller
 from tts_generate.search.candidate import KnobCandidate, Proposal
 from tts_generate.search.choice import Contest, Measured, ablation
 from tts_generate.search.history import History
@@ -79,7 +79,7 @@ class Knobs:
             self.name,
             candidate.schedule,
             name=f"found_{candidate.name}",
-            description=f"{self.name} with schedules found by search: {gained}",
+            description=f"{called(self.name)} with schedules found by search: {gained}",
             provenance={"source": "tts-generate search", **provenance},
         )
 

@@ -43,6 +43,8 @@ class Fidelity:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name, value in (("betas", tuple(map(float, self.betas))), ("shuffles", int(self.shuffles))):
+            object.__setattr__(self, name, value)  # plain, whatever came: it names looks, and is written down
 
     @property
     def orders(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,8 @@ class Setup:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        object.__setattr__(self, "seed", int(self.seed))  # plain, also of one of numpy's
+        object.__setattr__(self, "share", float(self.share))
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -188,7 +190,7 @@ class Search:
             if store.resolve() in mine:
                 raise InputError(f"{store} is part of the search set, so it cannot be held out.")
         if held_out and read_json(out / HELD_OUT) is None:
-            _check_held_out(held_out)
+            self._check_held_out(held_out)
         setup = self.setup
         propose, select = split(self.whole, setup.seed, setup.share)
         way = self._way(say)
@@ -215,7 +217,7 @@ class Search:
                 "format": RESULT_FORMAT,
                 "command": mended(without_secrets(command)),
                 "settings": self._settings(way),
-                **self._numbers(chosen, done, (propose.count, select.count), measured, contest),
+                **self._numbers(chosen, done, history, (propose.count, select.count), measured, contest),
                 **about,
             }
             history.write(RESULT, result)
@@ -255,6 +257,7 @@ class Search:
         self,
         chosen: choosing.Choice,
         done: SearchProgress,
+        history: History,
         questions: tuple[int, int],
         measured: choosing.Measured,
         contest: choosing.Contest,
@@ -263,11 +266,11 @@ class Search:
         rows = choosing.beside_baselines(self.whole, fresh, contest.threads)
         return {
             "paths": [mended(str(store.resolve() if store.exists() else store)) for store in self.setup.folders],
-            "rounds": done.round,
+            "rounds": history.rounds,
             "tried": done.tried,
-            "seconds": done.seconds,
+            "seconds": history.seconds,
             "usd": done.usd,
-            "candidates_per_minute": 60 * done.tried / max(done.seconds, 1e-9),
+            "candidates_per_minute": 60 * done.tried / max(history.seconds, 1e-9),
             "proposed": {"questions": questions[0], **chosen.proposed.to_dict()},
             "selected": {"questions": questions[1], "finalists": chosen.finalists, **chosen.selected.to_dict()},
             "fresh": {"questions": self.whole.count, "shuffles": fresh.shuffles, **measured.to_dict()},
@@ -275,13 +278,26 @@ class Search:
             "at_accuracy": choosing.at_accuracy(measured, rows[0], cost),
         }
 
+    def _check_held_out(self, stores: Sequence[Path]) -> None:
+        """Refuse, before anything is searched, stores that nothing could be measured on after the choice."""
+        opened = [TrajectoryStore.open(store) for store in stores]
+        check_names([store.name for store in opened])
+        check_gold([question for store in opened for question in store.questions])
+        steps = sorted({store.manifest.interval_tokens for store in opened})
+        if len(steps) > 1:
+            raise InputError(f"held-out stores must have one step, got {steps}: controllers count in steps.")
+        recordings = [Recording.from_store(store) for store in opened]
+        _check_orders(recordings, [self.setup.fresh])
+        known = {fingerprint(recording) for recording in self.whole.recordings}
+        for recording in recordings:
+            if fingerprint(recording) in known:
+                raise InputError(
+                    f"{recording.name} holds the same branches as a store of the search set; it is not held out."
+                )
+
     def _held_out(self, candidate: Proposal, stores: Sequence[Path], contest: choosing.Contest) -> dict[str, Any]:
         part = Part.of([Recording.from_store(store) for store in stores])
         prints = {recording.name: fingerprint(recording) for recording in part.recordings}
-        known = {fingerprint(recording) for recording in self.whole.recordings}
-        for name, found in prints.items():
-            if found in known:
-                raise InputError(f"{name} holds the same branches as a store of the search set; it is not held out.")
         measured = contest.measure(part, candidate, self.setup.fresh)
         rows = choosing.beside_baselines(part, self.setup.fresh, contest.threads)
         cost = cost_of(self.setup.objective)
@@ -329,6 +345,20 @@ def read_report(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
     return result, held_out, search_page(result, held_out, out / "best")
 
 
+def check_best(card: Mapping[str, Any], result: Mapping[str, Any], run: Path) -> None:
+    """Refuse a controller that is not what the search chose, as a search killed while it wrote leaves it.
+
+    Raises:
+        InputError: naming both.
+    """
+    there, chosen = card.get("provenance", {}).get("candidate"), result["candidate"]["name"]
+    if there != chosen:
+        raise InputError(
+            f"{run / 'best'} is of candidate {there}, and {run / RESULT} of {chosen}; run the search again, which "
+            "writes both."
+        )
+
+
 def fingerprint(recording: Recording) -> str:
     """A hash of everything in a recording that a replay can depend on."""
     found = hashlib.sha256()
@@ -344,16 +374,6 @@ def _code_of(name: str) -> str:
     if Path(name).suffix == ".py" and Path(name).is_file():
         return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
     return identity(find_source(name).card)
-
-
-def _check_held_out(stores: Sequence[Path]) -> None:
-    """Refuse, before anything is searched, stores that nothing could be measured on after the choice."""
-    opened = [TrajectoryStore.open(store) for store in stores]  # their questions alone
-    check_names([store.name for store in opened])
-    check_gold([question for store in opened for question in store.questions])
-    steps = sorted({store.manifest.interval_tokens for store in opened})
-    if len(steps) > 1:
-        raise InputError(f"held-out stores must have one step, got {steps}: controllers count in steps.")
 
 
 def _check_orders(recordings: Sequence[Recording], looks: Sequence[Fidelity]) -> None:

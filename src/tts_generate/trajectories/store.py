@@ -72,7 +72,7 @@ class TrajectoryStore:
     @property
     def name(self) -> str:
         """What it is called: its folder, or its dataset on the Hub."""
-        return self.path.name if self.origin is None else self.origin.partition("@")[0].rpartition("/")[2]
+        return self.path.absolute().name if self.origin is None else self.origin.partition("@")[0].rpartition("/")[2]
 
     @classmethod
     @checked

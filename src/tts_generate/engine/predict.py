@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -123,9 +122,7 @@ def predict(
 def _questions(store: TrajectoryStore, of: int | Collection[str] | None) -> list[list[Trajectory]]:
     """The branches of each question, in order; those of published tables with the tokens that their probes ask for."""
     ids = [question.question_id for question in store.questions]
-    wanted = set(
-        ids[: None if of is None else whole("questions", of)] if of is None or isinstance(of, Integral) else of
-    )
+    wanted = set(of) if isinstance(of, Collection) else set(ids if of is None else ids[: whole("questions", of)])
     if not wanted or (unknown := wanted.difference(ids)):
         told = f"has no question {min(unknown)!r}" if wanted else "has no question, or none is asked for"
         raise StoreError(f"{store.name} {told}: there is nothing to predict.")

@@ -230,8 +230,8 @@ def is_right(answer: str | None, gold: str, same: Callable[[str, str], bool] | N
 def golds(gold: str) -> tuple[str, str, str]:
     """The texts by which a right answer is given: as it is, what it states, and that as a sentence's is read.
 
-    >>> golds(" (B)")
-    (' (B)', '(B)', 'B')
+    >>> golds(" Paris.")
+    (' Paris.', 'Paris.', 'Paris')
     """
     return gold, stated(gold), tidy(stated(gold))
 

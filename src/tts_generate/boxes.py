@@ -15,19 +15,27 @@ _TOKEN = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|\\.|[{{}}]", r
 _HAS_BOX = re.compile(_BOX)
 NUMBER = r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?"
 """A number as people write it: with commas between its thousands, as a fraction, in percent."""
+_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf)\s*\{([^{}\\]*)\}")
+_CHOICE = re.compile(r"\(([A-J])\)")
 _IN_TEX = re.compile(rf"(?<!\\)\\(?:\\\\)*{_NAME}")
 
 
 def normalise(answer: str) -> str:
     r"""The text by which answers are compared: outer space and `$` gone, inner space runs made one; `\$` stays.
 
-    A number has no commas between its thousands.
+    A number has no commas between its thousands, words do without the command that sets them, and a choice without its
+    parentheses.
 
     >>> normalise("  $ 1  / 2 $ "), normalise(r"$5\$ $"), normalise("-1,000.5"), normalise("(1,000)")
     ('1 / 2', '5\\$', '-1000.5', '(1,000)')
+    >>> normalise(r"\text{no answer}"), normalise(r"\text{(B)}"), normalise("(B)"), normalise(r"5 \text{ cm}")
+    ('no answer', 'B', 'B', '5 \\text{ cm}')
     """
     text = " ".join(answer.split()).lstrip(" $")
     bare = text.rstrip(" $")
+    for way in (_WORDS, _CHOICE):
+        if (said := way.fullmatch(bare)) is not None and said[1].strip():
+            bare = said[1].strip()
     if "," in bare and re.fullmatch(NUMBER, bare):
         return bare.replace(",", "")
     return f"{bare}$" if bare.endswith("\\") and text.startswith("$", len(bare)) else bare

@@ -25,7 +25,7 @@ BOXES: list[tuple[str, str | None]] = [
     (r"\[ \boxed{7} \]", "7"),
     (r"\(\boxed{7}\)", "7"),
     (r"**\boxed{7}**", "7"),
-    (r"**Final Answer**: \(\boxed{\text{Evelyn}}\)", r"\text{Evelyn}"),
+    (r"**Final Answer**: \(\boxed{\text{Evelyn}}\)", "Evelyn"),
     (r"\mathbf{\boxed{7}}", "7"),
     (r"\[ x = {\boxed{7}} \]", "7"),
     ("```latex\n\\boxed{7}\n```", "7"),
@@ -33,7 +33,9 @@ BOXES: list[tuple[str, str | None]] = [
     # what may stand in it
     (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
     (r"\boxed{\dfrac{\sqrt{3}}{2}}", r"\dfrac{\sqrt{3}}{2}"),
-    (r"\boxed{\text{A}}", r"\text{A}"),
+    (r"\boxed{\text{A}}", "A"),
+    (r"\boxed{(A)}", "A"),
+    (r"\boxed{\mathrm{(C)}}.", "C"),
     (r"\boxed{\textbf{(C)}\ 12}", r"\textbf{(C)}\ 12"),
     (r"\boxed{x = 5}", "x = 5"),
     (r"\boxed{(-\infty, 2] \cup [3, \infty)}", r"(-\infty, 2] \cup [3, \infty)"),
@@ -90,7 +92,7 @@ BOXES: list[tuple[str, str | None]] = [
     (r"$\boxed -\dfrac{1}{2}$", r"-\dfrac{1}{2}"),
     (r"$\boxed\sqrt[3]{2}$", r"\sqrt[3]{2}"),
     (r"$\boxed\pi$", r"\pi"),
-    (r"\boxed \text{no}", r"\text{no}"),
+    (r"\boxed \text{no}", "no"),
     (r"$\boxed 2\pi$", None),  # TeX boxes the 2 alone, who wrote it meant more: half of it would be a wrong answer
     (r"$\boxed 12x$", None),
     (r"\boxed{7}, which I \boxed as you asked", "7"),

@@ -139,6 +139,26 @@ def test_questions_that_there_are_not(at_hand: tuple[Any, Any, TrajectoryStore],
         predict(at_hand[2], load_controller("self_consistency", max_samples=2), flat, questions=asked)
 
 
+def test_a_controller_that_fails_on_its_way_has_no_seconds(at_hand: tuple[Any, Any, TrajectoryStore]) -> None:
+    """It was warned of, and the seconds were those up to there."""
+
+    class Fails(Controller):
+        probing = "never"
+
+        @staticmethod
+        def schedule(beta: float) -> dict[str, float]:
+            return {}
+
+        def begin(self, state: Any, do: Any) -> None:
+            do.open = 2
+
+        def plan(self, state: Any, do: Any) -> None:
+            raise ValueError("not on a recording")
+
+    with pytest.raises(ValueError, match="not on a recording"):
+        predict(at_hand[2], Fails(), A_SECOND_A_PASS)
+
+
 def test_stop_strings_of_a_checkpoint_are_no_matter(at_hand: tuple[Any, Any, TrajectoryStore]) -> None:
     """transformers wants the tokenizer for them, and they change nothing of what a pass takes."""
     model = at_hand[0]

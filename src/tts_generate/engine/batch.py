@@ -50,7 +50,7 @@ class Batch:
         self.rows = Rows(decoder.cache, decoder.shapes, gap)
         self.passes = Passes(self.rows, decoder, sampler, settings, criteria or StoppingCriteriaList())
         self.completed: list[Job] = []
-        self.broken: list[tuple[Job, str]] = []
+        self.broken: list[tuple[Job, TTSError | str]] = []
         self.discarded_tokens = 0
 
     # ---- rows
@@ -240,9 +240,9 @@ class Batch:
         try:
             yield
         except TTSError as error:
-            self._break(job, str(error))
+            self._break(job, error)
 
-    def _break(self, job: Job, why: str) -> None:
+    def _break(self, job: Job, why: TTSError | str) -> None:
         """A branch, or its probe, cannot go on; of what nobody has asked for, that is told once one does."""
         if job.ahead:
             job.branch.finish_reason = None

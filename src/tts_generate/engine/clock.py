@@ -20,11 +20,12 @@ from tts_generate.engine.cache import LayerPrefix, Prefix, SlotCache
 from tts_generate.engine.loop import Loop
 from tts_generate.engine.passes import Passes
 from tts_generate.engine.plan import Feed
+from tts_generate.engine.question import Running
 from tts_generate.engine.sample import Sampler
 from tts_generate.engine.settings import Settings
 from tts_generate.engine.shapes import Shapes
 from tts_generate.equivalence import Votes
-from tts_generate.errors import StoreError
+from tts_generate.errors import ControllerError, StoreError
 from tts_generate.live.branch import Branch, Probe, ProbeRecord
 from tts_generate.live.reader import Reader
 from tts_generate.live.task import Prompt, Task
@@ -259,6 +260,13 @@ def _asked_at_end(row: Trajectory) -> bool:
     return row.finish_reason == "length" and row.tokens in row.probe_positions
 
 
+class RecordedLoop(Loop):
+    """A loop in which nothing was paid for: what would end a question with the majority so far is raised."""
+
+    def _fail(self, running: Running, why: Exception | str) -> None:
+        raise why if isinstance(why, Exception) else ControllerError(why)
+
+
 def loop_of(
     recorded: Recorded, tasks: Sequence[Task], settings: Settings, profile: Profile, votes: Votes = "equal"
 ) -> tuple[Loop, RecordedModel]:
@@ -271,4 +279,4 @@ def loop_of(
     reader = RecordedReader(recorded, tasks, forced, max(costs, default=forced + 1), asked, votes)
     batch = Batch(model, Sampler(LogitsProcessorList()), reader, settings)  # type: ignore[arg-type]
     batch.passes = RecordedPasses(batch, model, recorded, tasks)
-    return Loop(batch, tasks, settings), model
+    return RecordedLoop(batch, tasks, settings), model

@@ -182,7 +182,8 @@ class Loop:
             if batch.broken:
                 job, why = batch.broken.pop(0)
                 if job.episode in self.running:
-                    self._fail(self.running[job.episode], f"{why} in branch {job.branch.number}")
+                    told = f"{why} in branch {job.branch.number}" if isinstance(why, str) else why
+                    self._fail(self.running[job.episode], told)
                 continue
             job = batch.completed.pop(0)
             running = self.running[job.episode]

@@ -91,6 +91,7 @@ def predict(
 
     Raises:
         StoreError: the controller reads what was not recorded, or the questions were not.
+        ControllerError: the controller fails; what else it raises comes as it is.
     """
     prompts = whole("prompts", prompts)
     asked = _questions(store, questions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -76,6 +77,10 @@ class AnswerFormat:
         if not self.answer_pattern:
             raise InputError("answer_pattern must not be empty: it finds the answer in what a branch said.")
         same_answer(self.votes)  # says what is missing
+        if not isinstance(self.answer_pattern, str) and not _takes_a_text(self.answer_pattern):
+            raise InputError(
+                f"answer_pattern ({self.pattern_name}) must be a function of one text: text -> str or None."
+            )
         if isinstance(self.answer_pattern, str) and self._named is None:
             try:
                 re.compile(self.answer_pattern)
@@ -213,6 +218,17 @@ class AnswerFormat:
         suffix = self.probe_suffix.rsplit(self.think_end, 1)[-1].strip()
         opened = suffix and suffix in said and self.find(said) is None
         return "" if opened and not self.closed(said[said.rindex(suffix) :]) else suffix
+
+
+def _takes_a_text(read: Callable[..., Any]) -> bool:
+    """Whether a function can be called with a text; yes where nobody can tell, as of some that are built in."""
+    try:
+        inspect.signature(read).bind("")
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def is_right(answer: str | None, gold: str, same: Callable[[str, str], bool] | None = None) -> bool:

@@ -376,7 +376,10 @@ def test_the_viewer_marks_what_counts_as_right(tiny_recording: Recording, store:
     trace = tiny_recording.trace(load_controller("asc", beta=0.5), 0)
     gold = Question(trace.question_id, "", f"#### {first.gold_answer}")
     write_traces(tmp_path / "t.jsonl", [trace])
-    assert of_traces([tmp_path / "t.jsonl"], [gold]).asked[0].right == [first.gold_answer]
+    right = of_traces([tmp_path / "t.jsonl"], [gold]).asked[0].right
+    assert right is not None
+    assert right(str(first.gold_answer))
+    assert not right("another")
 
 
 def test_questions_of_other_traces_are_refused(tiny_recording: Recording, tmp_path: Path) -> None:
@@ -384,7 +387,7 @@ def test_questions_of_other_traces_are_refused(tiny_recording: Recording, tmp_pa
     write_traces(tmp_path / "t.jsonl", [tiny_recording.trace(load_controller("asc", beta=0.5), 0)])
     (tmp_path / "q.jsonl").write_text('{"question_id": "other", "question": "?", "gold_answer": "7"}\n')
     files = ("report", tmp_path / "t.jsonl", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "p.html")
-    assert "none of the 1 questions has an id" in invoke(*files, code=1)
+    assert "none of the 1 questions is traced" in invoke(*files, code=1)
 
 
 def test_answers_of_a_model_are_text_never_markup() -> None:

@@ -122,5 +122,5 @@ def test_a_candidate_reaches_none(tmp_path: Path) -> None:
             source = attacks.machine_attack(f"TOKEN = {TOKEN!r}\n{code}", places)
             stopped, said = attacks.try_attack(locked, source)
             assert stopped, (name, said)
-            if name not in ("the environment", "the host's environment") and os.getuid() == 0:
+            if not name.startswith(("the environment", "the host's")) and os.getuid() == 0:  # no child has its powers
                 assert not attacks.try_attack(free, source)[0], name  # else nothing was tried

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tts_generate.errors import InputError, TTSError
 from tts_generate.serve.responder import Bounds, ProxySettings, Responder
@@ -76,12 +77,14 @@ def listening(host: str, port: int) -> socket.socket:
         InputError: no such address.
         OSError: it is taken.
     """
-    try:
+    with ExitStack() as unless_all_went_well:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        opened = unless_all_went_well.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
+        try:
+            opened.bind((host, port))
+        except (socket.gaierror, OverflowError) as error:
+            raise InputError(f"cannot listen on {host!r}, port {port}: {error}.") from error
         opened.listen(_WAITING)
-    except (socket.gaierror, OverflowError) as error:
-        raise InputError(f"cannot listen on {host!r}, port {port}: {error}.") from error
+        unless_all_went_well.pop_all()
     return opened

@@ -230,5 +230,5 @@ def test_a_developer_is_heard_and_token_ids_are_said_to_the_letter(upstream: Tok
 
 def test_a_knob_with_which_a_controller_cannot_begin_is_the_clients(upstream: TokenServer) -> None:
     with Opened(settings_of(upstream, controller=load_controller("cmc", beta=0.0))) as opened:
-        own = {"controller_kwargs": {"n_init": 0}}
-        assert "opened no branch" in checked(chat(opened, tts_generate=own))["message"]
+        own = {"controller_kwargs": {"ema_window": 10**14}}
+        assert "Unable to allocate" in checked(chat(opened, tts_generate=own))["message"]

@@ -198,7 +198,7 @@ def test_what_has_come_of_a_long_answer_counts_when_it_is_called_off(tokenizer: 
         assert output.finish_reason == ["deadline", "deadline"]
         assert output.usage.cancelled > 0
         assert output.total_cost.generated_tokens == sum(branch.tokens for branch in taken)
-        assert 40 < output.total_cost.generated_tokens <= server.decoded
+        assert 20 < output.total_cost.generated_tokens <= server.decoded  # one question's may not have come yet
         assert output.total_cost.generated_tokens <= output.usage.completion_tokens <= server.decoded
         assert output.usage.sent_tokens > 0
         assert all(len(branch.token_ids or ()) == branch.tokens for branch in taken)

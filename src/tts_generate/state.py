@@ -39,7 +39,8 @@ class State:
     answers: NDArray[np.int64]
     """(max_branches, max_depth) what each branch showed after each step; `NO_ANSWER` where nothing was asked."""
     logprobs: NDArray[np.float64]
-    """(max_branches, max_depth) mean log-probability of the tokens of each step; NaN where it was not recorded."""
+    """(max_branches, max_depth) mean log-probability of the tokens of each step; NaN where it was not recorded, and all
+    of them for a controller that does not say `reads_logprobs`."""
     pool: NDArray[np.int64]
     """Final answers of finished branches in the order in which they finished; only the first `pooled` are set."""
     pooled: int

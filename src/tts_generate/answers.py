@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
@@ -222,12 +223,11 @@ class AnswerFormat:
 
 def _takes_a_text(read: Callable[..., Any]) -> bool:
     """Whether a function can be called with a text; yes where nobody can tell, as of some that are built in."""
-    try:
-        inspect.signature(read).bind("")
-    except TypeError:
-        return False
-    except ValueError:
-        return True
+    with suppress(ValueError):  # it has no signature
+        try:
+            inspect.signature(read).bind("")
+        except TypeError:
+            return False
     return True
 
 

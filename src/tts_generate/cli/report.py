@@ -127,8 +127,6 @@ def _kind(path: Path) -> str:
         return "search"
     if path.is_file() and path.suffix in (".json", ".jsonl"):
         return "sweep" if path.suffix == ".json" else "traces"
-    if not path.exists() and path.suffix not in (".json", ".jsonl") and repo_of(str(path)) is not None:
-        return "stores"
     raise InputError(
         f"{path} is no trajectory store, no folder of a search that has ended, no JSON file of a sweep and no .jsonl "
         "file of traces."

@@ -27,7 +27,6 @@ from tts_generate.errors import TTSError
 from tts_generate.live.branch import Probe
 from tts_generate.live.reader import Reader
 
-_NAN = "the model gave NaN logits"
 _REASONS = {EOS: "eos", STOP: "stop", LENGTH: "length"}
 
 
@@ -199,7 +198,7 @@ class Batch:
         """Take what a probe said; with its answer complete, keep that, and go on with the branch."""
         for number, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), 1):
             if math.isnan(logprob):
-                self._break(job, _NAN)
+                self._break(job, f"the model gave NaN logits in branch {job.branch.number}")
                 return
             probe.said.append(token)
             probe.logprob += logprob
@@ -221,7 +220,7 @@ class Batch:
         """A branch has come to its end: take its last tokens and read its answer, or ask for it."""
         branch, end, interval = job.branch, int(self.rows.end[job.branch.row]), self.settings.interval_tokens
         if end == BROKEN:
-            self._break(job, _NAN)
+            self._break(job, f"the model gave NaN logits in branch {job.branch.number}")
             return
         self.rows.take(branch, count, interval)
         branch.finish_reason = _REASONS[end]

@@ -182,8 +182,7 @@ class Loop:
             if batch.broken:
                 job, why = batch.broken.pop(0)
                 if job.episode in self.running:
-                    told = f"{why} in branch {job.branch.number}" if isinstance(why, str) else why
-                    self._fail(self.running[job.episode], told)
+                    self._fail(self.running[job.episode], why)
                 continue
             job = batch.completed.pop(0)
             running = self.running[job.episode]

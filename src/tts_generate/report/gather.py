@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -129,15 +130,7 @@ def of_sweep(file: Path, watched: Sequence[Method] | None, *, trust_remote_code:
         return _without_questions(page, changed)
     asked = asked_of(recordings, shown, results)
     facts = {**facts, **models_of(stores), **_facts(stores, recordings, votes)}
-    return Page(
-        **{
-            **page.__dict__,
-            "facts": facts,
-            "methods": [m.label for m in shown],
-            "asked": asked,
-            "notes": _unknown(recordings),
-        }
-    )
+    return replace(page, facts=facts, methods=[m.label for m in shown], asked=asked, notes=_unknown(recordings))
 
 
 def _changed(
@@ -154,7 +147,7 @@ def _changed(
 
 
 def _without_questions(page: Page, why: str) -> Page:
-    return Page(**{**page.__dict__, "notes": [f"No question and no trace is shown: {why}."]})
+    return replace(page, notes=[f"No question and no trace is shown: {why}."])
 
 
 def read_sweep(file: Path) -> dict[str, Any]:
